@@ -1,0 +1,1 @@
+"""Remote Python objects on every device of a LAN."""

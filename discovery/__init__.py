@@ -1,0 +1,1 @@
+"""Find nodes on the network."""
