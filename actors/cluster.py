@@ -1,0 +1,214 @@
+"""The cluster of this program: joined by `init`, left by `shutdown`."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actors import runtime
+from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError
+from actors.ids import new_id
+from actors.local import LocalNodes
+from actors.process import Process
+from actors.sealed import of_error
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from actors.nodeinfo import NodeInfo
+    from actors.transport.acceptor import Visitor
+
+START_SECONDS = 30.0
+
+_lock = threading.RLock()
+_cluster: Cluster | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `init` was asked for; an equal one gives the same cluster."""
+
+    address: str | None
+    namespace: str
+    local_nodes: int
+    log_to_driver: bool
+
+
+class Console:
+    """The service ``"console"``: shows what actors print."""
+
+    async def show(self, _: Visitor, label: str, stream: str, line: str) -> None:
+        """Prints one line of an actor's with who said it before it."""
+        out = sys.stderr if stream == "stderr" else sys.stdout
+        print(f"({label}) {line}", file=out, flush=True)
+
+
+class Cluster:
+    """The nodes this program uses. Leaving the ``with`` block, or `shutdown`, ends what the program started."""
+
+    def __init__(self, request: Request, timeout: float) -> None:
+        self.request = request
+        self._local = LocalNodes(request.local_nodes, timeout)
+        self._process: Process | None = None
+        try:
+            self._join(timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _join(self, timeout: float) -> None:
+        first = self._local.nodes[0]
+        credentials = None
+        if self._local.identity is not None:
+            from actors.membership import credentials_from
+
+            credentials = credentials_from(self._local.identity)
+        process = Process(new_id("driver"), self._local.folder, first.address.node, credentials)
+        self._process = process
+        process.namespace = self.request.namespace
+        process.home = first.address
+        for node in self._local.nodes:
+            process.directory[node.address.node] = node.address
+        if self.request.log_to_driver:
+            process.serve("console", Console())
+        process.portal.run(self._meet(process, timeout))
+
+    async def _meet(self, process: Process, timeout: float) -> None:
+        await process.listen()
+        count = len(self._local.nodes)
+        for node in self._local.nodes:
+            await process.ask(node.address, "node", "attach", process.address)
+        found: list[NodeInfo] = await process.ask_home("wait_for_nodes", count, timeout, timeout=timeout + 5)
+        if len(found) < count:
+            seen = ", ".join(info.name for info in found)
+            raise ClusterTimeoutError(
+                f"{count} nodes were started and {len(found)} found each other within {timeout:g} s: {seen}. "
+                "Is multicast on the loopback interface blocked by a firewall?"
+            )
+
+    def nodes(self) -> list[NodeInfo]:
+        """Returns every node known, living or dead."""
+        assert self._process is not None
+        found: list[NodeInfo] = self._process.portal.run(self._process.ask_home("nodes"))
+        return found
+
+    @property
+    def process(self) -> Process:
+        """This program's own part in the cluster."""
+        assert self._process is not None
+        return self._process
+
+    def shutdown(self) -> None:
+        """Leaves the cluster; same as `actors.shutdown`."""
+        if _cluster is self:
+            shutdown()
+
+    def close(self) -> None:
+        """Ends the nodes this program started, and all actors on them."""
+        process = self._process
+        if process is not None:
+            process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
+            try:
+                process.portal.run(process.close("the program has ended"))
+            finally:
+                process.portal.close()
+        self._local.close()
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"Cluster({', '.join(node.name for node in self._local.nodes)})"
+
+
+def init(
+    address: str | None = None,
+    *,
+    namespace: str = "default",
+    local_nodes: int = 1,
+    log_to_driver: bool = True,
+    ignore_reinit_error: bool = False,
+    timeout: float = START_SECONDS,
+    **unsupported: Any,
+) -> Cluster:
+    """Joins the cluster, and returns it.
+
+    Args:
+        address: None or ``"local"``: this machine alone, always a fresh cluster, closed to everybody else.
+        namespace: where the names of this program's actors hold.
+        local_nodes: how many nodes to start here, as separate processes: a LAN in miniature.
+        log_to_driver: whether what actors print is shown here.
+        ignore_reinit_error: another `init` with other arguments returns the cluster there is instead of raising.
+        timeout: seconds the nodes may take to start and to find each other.
+        unsupported: Ray's and our own further options, refused by name as long as they are not honoured.
+
+    Raises:
+        ValueError: an argument is out of range.
+        ActorsError: this program is in another cluster already.
+        ClusterTimeoutError: the nodes did not find each other in time.
+    """
+    global _cluster  # noqa: PLW0603 - one cluster a process
+    _check(address, namespace, local_nodes, timeout, unsupported)
+    request = Request("local", namespace, local_nodes, log_to_driver)
+    with _lock:
+        if runtime.myself() is not None:
+            raise ActorsError("this code runs inside an actor, which is in a cluster already: leave actors.init out")
+        if _cluster is not None:
+            if _cluster.request == request or ignore_reinit_error:
+                return _cluster
+            raise ActorsError(
+                f"actors.init was called before with other arguments ({_cluster.request}): call actors.shutdown() first"
+            )
+        cluster = Cluster(request, timeout)
+        _cluster = cluster
+        runtime.join(cluster.process)
+        return cluster
+
+
+def _check(address: str | None, namespace: str, local_nodes: int, timeout: float, unsupported: dict[str, Any]) -> None:
+    known = {
+        "expect_nodes", "num_cpus", "num_gpus", "resources", "labels", "runtime_env", "engine",
+    }  # fmt: skip
+    for name, value in unsupported.items():
+        if name not in known:
+            raise TypeError(f"actors.init has no argument {name!r}")
+        if value is not None:
+            raise NotImplementedError(f"actors.init does not honour {name}= yet; leave it out")
+    if address not in {None, "local"}:
+        raise NotImplementedError(
+            f"actors.init({address!r}): joining other devices is not there yet; leave the address out to use this "
+            "machine, with local_nodes=3 for a LAN in miniature"
+        )
+    if not isinstance(local_nodes, int) or isinstance(local_nodes, bool) or not 1 <= local_nodes <= 64:
+        raise ValueError(f"local_nodes is the number of nodes to start here, 1 to 64, not {local_nodes!r}")
+    if not isinstance(namespace, str) or not namespace:
+        raise ValueError(f"namespace must be a non-empty string, not {namespace!r}")
+    if not timeout > 0:
+        raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
+
+
+def shutdown() -> None:
+    """Leaves the cluster: this program's actors and the nodes it started end. Without a cluster it does nothing."""
+    global _cluster  # noqa: PLW0603 - one cluster a process
+    with _lock:
+        cluster, _cluster = _cluster, None
+        if cluster is None:
+            return
+        runtime.join(None)
+        cluster.close()
+
+
+def is_initialized() -> bool:
+    """Whether this program is in a cluster."""
+    return runtime.joined() is not None
+
+
+atexit.register(shutdown)

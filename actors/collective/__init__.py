@@ -1,0 +1,15 @@
+"""Collectives: arrays reduced, gathered and scattered among the actors of a group."""
+
+from .functions import allgather as allgather
+from .functions import allreduce as allreduce
+from .functions import alltoall as alltoall
+from .functions import barrier as barrier
+from .functions import broadcast as broadcast
+from .functions import gather as gather
+from .functions import get_rank as get_rank
+from .functions import get_world_size as get_world_size
+from .functions import recv as recv
+from .functions import reduce as reduce
+from .functions import reducescatter as reducescatter
+from .functions import scatter as scatter
+from .functions import send as send

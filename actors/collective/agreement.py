@@ -1,0 +1,85 @@
+"""What each rank says before a payload moves, and whether all say the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import direct, dissemination
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .channel import Channel
+    from .packing import Packed, Spec
+
+INLINE_BYTES = 64 * 1024
+"""A rank's values up to this many bytes travel with its offer, so that a small collective is one round."""
+
+DIRECT_RANKS = 8
+"""In groups up to this size every rank hears each other one itself and knows exactly who is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one rank is about to do.
+
+    Attributes:
+        call: name of the collective.
+        op: name of the reduction, where there is one.
+        root: rank that sends or receives, where there is one.
+        terms: what else must be the same on all ranks, in words; None goes along with anything.
+        specs: what the rank brings.
+        data: the elements it brings, where they are small; None where they follow.
+        fault: why the rank cannot take part.
+    """
+
+    call: str
+    op: str | None = None
+    root: int | None = None
+    terms: str | None = None
+    specs: tuple[Spec, ...] = ()
+    data: tuple[Any, ...] | None = None
+    fault: str | None = None
+
+    def __str__(self) -> str:
+        words = [] if self.terms is None else [self.terms]
+        words += [] if self.op is None else [f"op={self.op!r}"]
+        words += [] if self.root is None else [f"root {self.root}"]
+        return f"{self.call}({', '.join(words)})"
+
+
+def inline(values: Sequence[Packed]) -> tuple[Any, ...] | None:
+    """Returns the values' elements if they travel with the offer: those of few bytes, and objects."""
+    if sum(value.spec.nbytes for value in values) <= INLINE_BYTES or any(v.spec.kind == "object" for v in values):
+        return tuple(value.data for value in values)
+    return None
+
+
+def exchange(channel: Channel, offer: Offer) -> list[Offer]:
+    """Gives every rank the offers of all, in rank order, in one round of messages."""
+    algorithm = direct.exchange if channel.size <= DIRECT_RANKS else dissemination.exchange
+    return algorithm(channel, offer)
+
+
+def disagreement(offers: Sequence[Offer], describe: Callable[[int], str]) -> str | None:
+    """Returns what is wrong with the offers, naming the ranks, or None. The same on every rank."""
+    faults = [f"{describe(rank)}: {offer.fault}" for rank, offer in enumerate(offers) if offer.fault is not None]
+    if faults:
+        call = next(offer.call for offer in offers if offer.fault is not None)
+        return f"{call} was not done, since not every rank could take part: {'; '.join(faults)}"
+    sides: dict[str, list[int]] = {}
+    for rank, offer in enumerate(offers):
+        # Who goes along with anything is on the side of the first that does not.
+        terms = (other.terms for other in (offer, *offers) if other.call == offer.call and other.terms is not None)
+        side = Offer(offer.call, offer.op, offer.root, next(terms, None))
+        sides.setdefault(str(side), []).append(rank)
+    if len(sides) == 1:
+        return None
+    told = "; ".join(f"{_ranks(ranks, describe)}: {side}" for side, ranks in sides.items())
+    return f"the ranks do not call the same. {told}. Make the calls equal and call again; nothing was sent"
+
+
+def _ranks(ranks: Sequence[int], describe: Callable[[int], str]) -> str:
+    named = ", ".join(describe(rank) for rank in ranks[:3])
+    return named if len(ranks) <= 3 else f"{named} and {len(ranks) - 3} more"

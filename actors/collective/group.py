@@ -1,0 +1,243 @@
+"""One group in one of its processes: numbers the calls, has the ranks agree, and fails for all or none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from actors.exceptions import CollectiveError
+
+from .agreement import Offer, disagreement, exchange
+from .channel import Channel, SilentRankError
+from .mail import Mail
+from .moving import AllGather, AllToAll, Barrier, Broadcast, Gather, Scatter
+from .reducing import AllReduce, Reduce, ReduceScatter
+from .rollcall import suspects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from .fabric import Fabric
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds that a call waits for the other ranks unless it says otherwise."""
+
+
+class Call(Protocol):
+    """One collective as one rank calls it. Making one raises what is wrong with the arguments."""
+
+    offer: Offer
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
+        """Does it and returns this rank's result. All ranks have made offers that go together."""
+
+
+class _Refused:
+    """A call that this rank cannot make: the others are told why, in its place."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self.error = error
+        self.offer = Offer(name, fault=f"{type(error).__name__}: {error}")
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:  # noqa: ARG002 - the interface
+        """Raises what is wrong with the arguments."""
+        raise self.error
+
+
+class Group:
+    """A group of ranks, as one of them sees it. Every rank calls the same collectives in the same order.
+
+    Results are new arrays of the caller's own, of the kind, dtype and shape that went in. All calls take
+    ``timeout``, in seconds, 60 by default: how long to wait for the other ranks.
+
+    All raise `CollectiveError` on every rank, and the group stays usable, where the ranks do not call the same
+    (other collective, op, root, shape or dtype) or where a rank's arguments are wrong; the rank itself gets the
+    TypeError or ValueError. Where a rank dies, stalls or does not come in time, every rank gets a
+    `CollectiveError` that names it, in this call or, having finished this one already, in the next; the group
+    is then broken for good.
+
+    Args:
+        fabric: the lane between the ranks.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+        self._mail = Mail(fabric)
+        self._turn = threading.Lock()
+        self._calls = 0
+        self._broken: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Group {self.name!r}, rank {self.rank} of {self.size}>"
+
+    @property
+    def name(self) -> str:
+        """Name of the group."""
+        return self._fabric.group
+
+    @property
+    def rank(self) -> int:
+        """Number of this rank, from 0."""
+        return self._fabric.rank
+
+    @property
+    def size(self) -> int:
+        """How many ranks the group has."""
+        return self._fabric.size
+
+    def allreduce(self, x: Any, op: str = "sum", *, timeout: float | None = None) -> Any:
+        """Returns the reduction of all ranks' ``x``, the same bits on every rank.
+
+        Args:
+            x: a numpy or MLX array, of one shape and dtype on all ranks.
+            op: ``sum``, ``product``, ``min``, ``max`` or ``mean``; no mean of integers.
+            timeout: seconds to wait for the other ranks.
+        """
+        return self._collective("allreduce", partial(AllReduce, self.size, x, op), timeout)
+
+    def reduce(self, x: Any, dst: int, op: str = "sum", *, timeout: float | None = None) -> Any:
+        """Returns the reduction of all ranks' ``x`` on rank ``dst``, None elsewhere."""
+        return self._collective("reduce", partial(Reduce, self.size, x, dst, op), timeout)
+
+    def reducescatter(self, x: Any, op: str = "sum", *, timeout: float | None = None) -> Any:
+        """Returns this rank's part of the reduction of all ranks' ``x``, split evenly along axis 0."""
+        return self._collective("reducescatter", partial(ReduceScatter, self.size, x, op), timeout)
+
+    def broadcast(self, x: Any, src: int = 0, *, timeout: float | None = None) -> Any:
+        """Returns rank ``src``'s ``x``, an array or any object that can be pickled.
+
+        The other ranks pass None, or an array of the same shape and dtype, whose kind the result then has.
+        """
+        return self._collective("broadcast", partial(Broadcast, self.rank, self.size, x, src), timeout)
+
+    def allgather(self, x: Any, *, timeout: float | None = None) -> list[Any]:
+        """Returns the list of all ranks' ``x``, in rank order: arrays of one shape and dtype, or objects."""
+        result: list[Any] = self._collective("allgather", partial(AllGather, x), timeout)
+        return result
+
+    def gather(self, x: Any, dst: int, *, timeout: float | None = None) -> list[Any] | None:
+        """Returns the list of all ranks' ``x``, in rank order, on rank ``dst``, None elsewhere."""
+        result: list[Any] | None = self._collective("gather", partial(Gather, self.size, x, dst), timeout)
+        return result
+
+    def scatter(self, xs: Sequence[Any] | None, src: int, *, timeout: float | None = None) -> Any:
+        """Returns this rank's item of rank ``src``'s list ``xs``; the other ranks pass None."""
+        return self._collective("scatter", partial(Scatter, self.rank, self.size, xs, src), timeout)
+
+    def alltoall(self, xs: Sequence[Any], *, timeout: float | None = None) -> list[Any]:
+        """Returns the items that the ranks have for this one, in rank order; ``xs[j]`` goes to rank ``j``."""
+        result: list[Any] = self._collective("alltoall", partial(AllToAll, self.size, xs), timeout)
+        return result
+
+    def barrier(self, *, timeout: float | None = None) -> None:
+        """Returns once every rank has called it."""
+        self._collective("barrier", Barrier, timeout)
+
+    def send(self, x: Any, dst: int, tag: int | str = 0, *, timeout: float | None = None) -> None:
+        """Hands ``x`` over for rank ``dst``, without waiting until it is received.
+
+        Args:
+            x: an array or any object that can be pickled.
+            dst: the rank that calls ``recv`` with this rank and the same tag.
+            tag: keeps kinds of messages apart; with one tag, what is sent first is received first.
+            timeout: as in the other calls; sending needs no time of another rank.
+        """
+        _seconds(timeout)
+        self._check_usable()
+        self._mail.send(x, dst, tag)
+
+    def recv(self, src: int, tag: int | str = 0, *, timeout: float | None = None) -> Any:
+        """Returns what rank ``src`` sends next under ``tag``; numpy arrays are read-only.
+
+        A `CollectiveError` for a time that has passed leaves the group usable: the message can still come.
+        """
+        self._check_usable()
+        return self._mail.recv(src, tag, _seconds(timeout))
+
+    def _collective(self, name: str, make: Callable[[], Call], timeout: float | None) -> Any:
+        seconds = DEFAULT_TIMEOUT
+        try:
+            seconds = _seconds(timeout)
+            call = make()
+        except Exception as error:  # whatever it is, the others must not wait for this rank
+            call = _Refused(name, error)
+        with self._taking_turns(seconds) as channel:
+            try:
+                offers = self._attempt(channel, seconds, lambda: exchange(channel, call.offer))
+            except CollectiveError:
+                if isinstance(call, _Refused):
+                    raise call.error from None
+                raise
+            if isinstance(call, _Refused):
+                raise call.error
+            wrong = disagreement(offers, self._fabric.describe)
+            if wrong is not None:
+                raise CollectiveError(f"group {self.name!r}: {wrong}")
+            return self._attempt(channel, seconds, lambda: call.perform(channel, offers))
+
+    @contextmanager
+    def _taking_turns(self, seconds: float) -> Iterator[Channel]:
+        """Gives the next call its channel, once the call that another thread has under way is done."""
+        start = time.monotonic()
+        if not self._turn.acquire(timeout=seconds):
+            raise CollectiveError(
+                f"group {self.name!r}: another thread of this rank has been in a collective for {seconds:g} s; "
+                "one group does one collective at a time"
+            )
+        try:
+            self._check_usable()
+            self._calls += 1
+            yield Channel(self._fabric, self._calls, start + seconds - _grace(seconds))
+        finally:
+            self._turn.release()
+
+    def _attempt(self, channel: Channel, seconds: float, step: Callable[[], Any]) -> Any:
+        """Runs a part of a call that needs the other ranks; where it fails, the group fails everywhere."""
+        try:
+            return step()
+        except SilentRankError as silence:
+            raise self._fail(self._find_culprit(channel, silence, seconds)) from None
+        except CollectiveError as error:
+            raise self._fail(str(error)) from error
+        except BaseException as error:  # also an interrupt: the others must not wait for what will not come
+            self._fail(f"{self._fabric.describe(self.rank)} left a collective: {type(error).__name__}: {error}")
+            raise
+
+    def _find_culprit(self, channel: Channel, silence: SilentRankError, seconds: float) -> str:
+        try:
+            ranks = suspects(channel, silence, channel.deadline + _grace(seconds))
+        except CollectiveError as error:  # another rank knows better
+            return str(error)
+        named = " or ".join(self._fabric.describe(rank) for rank in ranks)
+        return f"{named} sent nothing within {seconds:g} s: it did not make the call, is stuck, or is cut off"
+
+    def _fail(self, reason: str) -> CollectiveError:
+        """Ends the group on every rank and returns the error to raise here."""
+        if self._broken is None:
+            self._broken = reason
+            self._fabric.abort(reason)
+        return CollectiveError(f"group {self.name!r}: {reason}. The group is broken: make it anew, with .group(n)")
+
+    def _check_usable(self) -> None:
+        if self._broken is not None:
+            raise CollectiveError(
+                f"group {self.name!r} is broken since an earlier call: {self._broken}. Make it anew, with .group(n)"
+            )
+
+
+def _grace(seconds: float) -> float:
+    """The part of a timeout kept for finding out who is to blame."""
+    return min(0.5, seconds / 4)
+
+
+def _seconds(timeout: float | None) -> float:
+    if timeout is None:
+        return DEFAULT_TIMEOUT
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    if not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    return float(timeout)

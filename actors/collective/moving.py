@@ -1,0 +1,150 @@
+"""The collectives that move values unchanged: what each offers, and what it does once all agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import direct, ring, tree
+from .agreement import Offer, inline
+from .packing import Packed, Spec, is_array, pack, unpack
+from .ranks import check_rank
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .channel import Channel
+
+
+class Barrier:
+    """All ranks wait for each other."""
+
+    offer = Offer("barrier")
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> None:
+        """Does nothing more: having all offers means that all ranks have called."""
+
+
+class Broadcast:
+    """Every rank gets the root's value. The others may pass None, or an array of the shape and dtype they expect."""
+
+    def __init__(self, rank: int, size: int, x: object, src: int) -> None:
+        self._root = check_rank(src, size, "src")
+        # Off the root only arrays say anything; packing another object would pickle it for nobody.
+        self._value = pack(x) if rank == self._root or is_array(x) else None
+        terms = None if self._value is None else str(self._value.spec)
+        brings = [self._value] if rank == self._root and self._value is not None else []
+        specs = tuple(value.spec for value in brings)
+        self.offer = Offer("broadcast", None, self._root, terms, specs, inline(brings))
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
+        """Returns the root's value."""
+        offer = offers[self._root]
+        like = None if self._value is None else self._value.spec
+        if offer.data is not None:
+            return _unpack_own(offer.specs[0], offer.data[0], like)
+        spec = offer.specs[0]
+        flat = spec.empty()
+        if channel.rank == self._root and self._value is not None:
+            np.copyto(flat, self._value.data)
+        tree.broadcast(channel, self._root, flat)
+        return unpack(spec, flat, like)
+
+
+class AllGather:
+    """Every rank gets the list of all ranks' values."""
+
+    def __init__(self, x: object) -> None:
+        self._value = pack(x)
+        spec = self._value.spec
+        self.offer = Offer("allgather", None, None, str(spec), (spec,), inline([self._value]))
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> list[Any]:
+        """Returns the values in rank order."""
+        spec = self._value.spec
+        if self.offer.data is not None:
+            return [_unpack_own(offer.specs[0], offer.data[0], spec) for offer in offers if offer.data]
+        parts = [spec.empty() for _ in offers]
+        np.copyto(parts[channel.rank], self._value.data)
+        ring.all_gather(channel, parts)
+        return [unpack(offer.specs[0], part, spec) for offer, part in zip(offers, parts, strict=True)]
+
+
+class Gather:
+    """The root gets the list of all ranks' values."""
+
+    def __init__(self, size: int, x: object, dst: int) -> None:
+        self._root = check_rank(dst, size, "dst")
+        self._value = pack(x)
+        spec = self._value.spec
+        self.offer = Offer("gather", None, self._root, str(spec), (spec,), inline([self._value]))
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> list[Any] | None:
+        """Returns the values in rank order on the root, None elsewhere."""
+        spec, at_root = self._value.spec, channel.rank == self._root
+        if self.offer.data is not None:
+            if not at_root:
+                return None
+            return [_unpack_own(offer.specs[0], offer.data[0], spec) for offer in offers if offer.data]
+        parts = [spec.empty() for _ in offers] if at_root else []
+        direct.gather(channel, self._root, self._value.data, parts)
+        if not at_root:
+            return None
+        return [unpack(offer.specs[0], part, spec) for offer, part in zip(offers, parts, strict=True)]
+
+
+class Scatter:
+    """Each rank gets its item of the root's list; what the others pass is not looked at."""
+
+    def __init__(self, rank: int, size: int, xs: object, src: int) -> None:
+        self._root = check_rank(src, size, "src")
+        self._values = _pack_list(xs, size, "scatter") if rank == self._root else []
+        specs = tuple(value.spec for value in self._values)
+        self.offer = Offer("scatter", None, self._root, None, specs, inline(self._values))
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
+        """Returns this rank's item."""
+        offer = offers[self._root]
+        spec = offer.specs[channel.rank]
+        if offer.data is not None:
+            return _unpack_own(spec, offer.data[channel.rank])
+        flat = spec.empty()
+        direct.scatter(channel, self._root, [value.data for value in self._values], flat)
+        return unpack(spec, flat)
+
+
+class AllToAll:
+    """Item ``j`` of rank ``i``'s list becomes item ``i`` of rank ``j``'s. Shapes may differ, dtypes may not."""
+
+    def __init__(self, size: int, xs: object) -> None:
+        self._values = _pack_list(xs, size, "alltoall")
+        specs = tuple(value.spec for value in self._values)
+        names = sorted({spec.name for spec in specs if spec.kind != "object"})
+        terms = f"{' and '.join(names)} arrays" if names else None
+        self.offer = Offer("alltoall", None, None, terms, specs, inline(self._values))
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> list[Any]:
+        """Returns the items meant for this rank, in rank order."""
+        rank = channel.rank
+        nothing = np.empty(0)
+        outgoing = [value.data if self.offer.data is None else nothing for value in self._values]
+        incoming = [offer.specs[rank].empty() if offer.data is None else nothing for offer in offers]
+        direct.all_to_all(channel, outgoing, incoming)
+        return [
+            unpack(offer.specs[rank], flat) if offer.data is None else _unpack_own(offer.specs[rank], offer.data[rank])
+            for offer, flat in zip(offers, incoming, strict=True)
+        ]
+
+
+def _pack_list(xs: object, size: int, call: str) -> list[Packed]:
+    if not isinstance(xs, list | tuple):
+        raise TypeError(f"{call} takes a list with one item for each rank, not {type(xs).__name__}")
+    if len(xs) != size:
+        raise ValueError(f"{call} takes one item for each of the {size} ranks, not {len(xs)}")
+    return [pack(x) for x in xs]
+
+
+def _unpack_own(spec: Spec, data: Any, like: Spec | None = None) -> Any:
+    """Unpacks into memory of the caller's own: what came with an offer is read-only, or the sender's."""
+    return unpack(spec, data if spec.kind == "object" else data.copy(), like)

@@ -1,0 +1,92 @@
+"""The collectives that reduce: what each offers, and what it does once all agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import direct, ring
+from .agreement import Offer, inline
+from .flow import cut
+from .packing import pack, unpack
+from .ranks import check_rank
+from .reduction import reduction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .channel import Channel
+
+
+class AllReduce:
+    """Every rank gets the reduction of all ranks' arrays."""
+
+    def __init__(self, size: int, x: object, op: str) -> None:
+        value = pack(x)
+        self._spec, self._flat = value.spec, value.data
+        self._reduction = reduction(op, value.spec, size)
+        self.offer = Offer("allreduce", op, None, str(value.spec), (value.spec,), inline([value]))
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
+        """Returns the reduction, in the kind that this rank's array has."""
+        if self.offer.data is None:
+            flat = ring.all_reduce(channel, self._flat, self._reduction)
+        else:
+            flat = self._reduction.fold([offer.data[0] for offer in offers if offer.data])
+        return unpack(self._spec, flat)
+
+
+class Reduce:
+    """The root gets the reduction of all ranks' arrays."""
+
+    def __init__(self, size: int, x: object, dst: int, op: str) -> None:
+        self._root = check_rank(dst, size, "dst")
+        value = pack(x)
+        self._spec, self._flat = value.spec, value.data
+        self._reduction = reduction(op, value.spec, size)
+        self.offer = Offer("reduce", op, self._root, str(value.spec), (value.spec,), inline([value]))
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
+        """Returns the reduction on the root, None elsewhere."""
+        if self.offer.data is None:
+            flat = self._ring(channel)
+        elif channel.rank == self._root:
+            flat = self._reduction.fold([offer.data[0] for offer in offers if offer.data])
+        return unpack(self._spec, flat) if channel.rank == self._root else None
+
+    def _ring(self, channel: Channel) -> Any:
+        """Reduces by segments, each on another rank, and brings them to the root."""
+        segments = cut(self._flat, channel.size)
+        own = np.empty_like(segments[channel.rank])
+        ring.reduce_scatter(channel, segments, self._reduction, own)
+        result = self._spec.empty() if channel.rank == self._root else self._flat[:0]
+        direct.gather(channel, self._root, own, cut(result, channel.size))
+        return result
+
+
+class ReduceScatter:
+    """Each rank gets its part, along axis 0, of the reduction of all ranks' arrays."""
+
+    def __init__(self, size: int, x: object, op: str) -> None:
+        value = pack(x)
+        self._spec, self._flat = value.spec, value.data
+        self._reduction = reduction(op, value.spec, size)
+        if not self._spec.shape:
+            raise ValueError("reducescatter splits axis 0 and the array has none: give it one with reshape")
+        rows = self._spec.shape[0]
+        if rows % size:
+            raise ValueError(f"reducescatter cannot split axis 0 of length {rows} over {size} ranks evenly")
+        self._part = replace(self._spec, shape=(rows // size, *self._spec.shape[1:]))
+        self.offer = Offer("reducescatter", op, None, str(value.spec), (value.spec,), inline([value]))
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
+        """Returns this rank's part."""
+        if self.offer.data is None:
+            flat = self._part.empty()
+            ring.reduce_scatter(channel, cut(self._flat, channel.size), self._reduction, flat)
+        else:
+            parts = [cut(offer.data[0], channel.size)[channel.rank] for offer in offers if offer.data]
+            flat = self._reduction.fold(parts)
+        return unpack(self._part, flat)

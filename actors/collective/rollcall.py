@@ -1,0 +1,41 @@
+"""Who is to blame when a rank waits in vain: the one at the end of the chain of waiting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .channel import Channel, SilentRankError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def suspects(channel: Channel, silence: SilentRankError, until: float) -> Sequence[int]:
+    """Returns the ranks one of which keeps all others waiting; one alone, wherever that can be known.
+
+    A rank that waited in vain tells all others whom it waited for. Their deadlines are about the same, so the
+    reports of all that still live come together, and who is waited for and does not report is the culprit.
+
+    Args:
+        channel: the call that failed.
+        silence: whom this rank waited for.
+        until: when to stop listening for reports, on the clock of ``time.monotonic``.
+
+    Raises:
+        CollectiveError: a rank has died, or another rank has found the culprit and aborted the group.
+    """
+    others = [rank for rank in range(channel.size) if rank != channel.rank]
+    for other in others:
+        channel.send(other, "waits", silence.rank)
+    listening = Channel(channel.fabric, channel.call, until)
+    waits = {channel.rank: silence.rank}
+    # Along the chain first: it is as long as it must be, and a rank off it may never report.
+    rank = silence.rank
+    while rank not in waits:
+        try:
+            waits[rank] = listening.recv(rank, "waits")
+        except SilentRankError:
+            unheard = [other for other in silence.unheard if other not in waits]
+            return unheard if rank in unheard else [rank]
+        rank = waits[rank]
+    return [silence.rank]

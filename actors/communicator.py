@@ -1,0 +1,358 @@
+"""Ranks that talk to each other: send, receive, broadcast, allreduce and barrier over five gRPC calls.
+
+Each rank is a process (or a thread) with a communicator of its own; no cluster is needed. ``docs/wire.md`` says what
+goes over the wire, for clients in other languages.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ipaddress
+import math
+import operator
+import os
+import secrets
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from actors import arrays, serialize
+from actors._wire import distributed_comm_pb2 as pb
+from actors.exceptions import AuthenticationError, CollectiveError, SerializationError
+from actors.home import locked, state_dir, write_private
+from actors.messages import Payload
+from actors.transport import rounds
+from actors.transport.portal import Portal
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+    from types import TracebackType
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+
+class CommunicationBackend(Enum):
+    """What carries the bytes."""
+
+    GRPC = "grpc"
+
+
+class CommunicationType(Enum):
+    """What a message holds: the value of ``comm_type`` in ``CommData``."""
+
+    TENSOR = "tensor"  # tensor_data: a numpy or MLX array of a numeric dtype
+    NUMPY = "numpy"  # numpy_data: any other numpy array without Python objects
+    PICKLE = "pickle"  # pickle_data: any other Python object
+
+
+class CommunicatorTimeoutError(CollectiveError, TimeoutError):
+    """Another rank did not come, or did not answer, in time; the message names it."""
+
+
+class CommunicatorArgumentError(CollectiveError, ValueError):
+    """A server refused an argument, or the ranks of a round do not agree; the message names both sides."""
+
+
+class GRPCCommunicator:
+    """One rank of a job.
+
+    The methods block; each waits at most the ``timeout`` given to `init`. Calls of one communicator may come from
+    several threads, but rounds are counted by call: let one thread make a rank's collective calls.
+
+    All raise RuntimeError before `init` and after `finalize`; TypeError or ValueError for arguments that are wrong
+    in themselves; CommunicatorTimeoutError where another rank does not come in time; CommunicatorArgumentError where
+    the ranks do not agree; CollectiveError where a rank is gone or a store is full.
+    """
+
+    backend = CommunicationBackend.GRPC
+
+    def __init__(self) -> None:
+        self._rank: rounds.Endpoint | None = None
+        self._portal: Portal | None = None
+
+    def init(
+        self,
+        rank: int,
+        world_size: int,
+        *,
+        base_port: int = 50100,
+        host: str = "127.0.0.1",
+        addresses: Sequence[str] | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        """Starts this rank's server. The other ranks may start before or after.
+
+        Args:
+            rank: this rank, from 0.
+            world_size: number of ranks, the same on all.
+            base_port: rank r listens on port ``base_port + r``.
+            host: loopback address that all ranks listen on.
+            addresses: ``"host:port"`` of each rank, in place of host and base_port.
+            timeout: seconds that any call waits at most.
+
+        Raises:
+            ValueError: a rank, port or timeout that cannot be, or an address outside this machine: gRPC would be in
+                clear there.
+            OSError: the port is taken or may not be used.
+            RuntimeError: already initialised.
+        """
+        if self._portal is not None:
+            raise RuntimeError(f"this communicator is rank {self.rank} already: call finalize() first")
+        rank, world_size = _check_rank(rank, world_size)
+        if not (math.isfinite(timeout) and timeout > 0):
+            raise ValueError(f"timeout is {timeout!r}: give a number of seconds above 0")
+        if addresses is None:
+            addresses = [f"{_bracket(host)}:{base_port + other}" for other in range(world_size)]
+        if len(addresses) != world_size:
+            raise ValueError(f"{len(addresses)} addresses were given for {world_size} ranks: give one for each")
+        checked = [_check_address(address) for address in addresses]
+        if len(set(checked)) < world_size:
+            raise ValueError(f"two ranks have the same address: {', '.join(checked)}")
+        member = rounds.Member(rank, world_size, _job_secret(), timeout)
+        portal = Portal()
+        try:
+            self._rank = portal.run(rounds.Endpoint.start(member, checked))
+        except BaseException:
+            portal.close()
+            raise
+        self._portal = portal
+        # A loop that still runs gRPC when the interpreter ends makes the end noisy.
+        atexit.register(self.finalize)
+
+    @property
+    def rank(self) -> int:
+        """This rank, from 0."""
+        return self._joined().member.rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self._joined().member.world_size
+
+    def send(self, data: Any, dest: int, tag: str = "") -> None:
+        """Puts a value into the mailbox of rank ``dest``; returns when it is there.
+
+        Values sent to one rank with one tag are received in the order in which they were sent.
+
+        Args:
+            data: a numpy or MLX array, or anything that can be pickled; at most 1 GiB.
+            dest: the rank to send to; may be this one.
+            tag: told apart by the receiver.
+
+        Raises:
+            SerializationError: the value cannot be pickled.
+        """
+        joined = self._joined()
+        dest = _check_other(dest, joined.member)
+        _check_tag(tag)
+        message = _encode(data, joined.member.secret, f"send {self.rank} {dest} {tag}")
+        request = pb.SendRequest(source_rank=self.rank, dest_rank=dest, data=message, tag=tag)
+        self._run(joined.call("Send", dest, request))
+
+    def receive(self, source: int, tag: str = "") -> Any:
+        """Waits for a value from rank ``source`` with this tag, and returns it.
+
+        Arrays come back as the kind they were sent as; numpy arrays are read-only.
+
+        Raises:
+            SerializationError: the value cannot be unpickled here.
+        """
+        joined = self._joined()
+        source = _check_other(source, joined.member)
+        _check_tag(tag)
+        message = self._run(joined.take(source, tag))
+        return _decode(message, joined.member.secret, f"send {source} {self.rank} {tag}")
+
+    def broadcast(self, data: Any, root: int = 0) -> Any:
+        """Gives every rank the value of rank ``root``.
+
+        Args:
+            data: the value on the root; ignored on the others.
+            root: rank whose value it is.
+
+        Returns:
+            The value; on the root ``data`` itself.
+
+        Raises:
+            SerializationError: the value cannot be pickled, or not be unpickled here.
+        """
+        joined = self._joined()
+        root = _check_other(root, joined.member)
+        secret, context = joined.member.secret, f"broadcast {root}"
+        request = pb.BroadcastRequest(sender_rank=self.rank, root_rank=root)
+        if root == self.rank:
+            request.data.CopyFrom(_encode(data, secret, context))
+        answer = self._run(joined.call("Broadcast", 0, request))
+        return data if root == self.rank else _decode(answer.data, secret, context)
+
+    def allreduce(self, x: Any, op: str = "sum") -> Any:
+        """Reduces an array over all ranks, element by element and in rank order; every rank gets the result.
+
+        Integers wrap around. float16 and bfloat16 are added up in float32 and rounded once.
+
+        Args:
+            x: a numpy or MLX array of the same shape and dtype on all ranks.
+            op: ``"sum"``, ``"product"``, ``"min"``, ``"max"``, or ``"mean"`` (not of integers).
+
+        Returns:
+            A new array of the kind, shape and dtype of ``x``.
+        """
+        joined = self._joined()
+        data, shape, dtype = arrays.to_tensor(x)
+        _check_size(data.nbytes)
+        tensor = pb.TensorData(data=bytes(data), shape=shape, dtype=dtype)
+        request = pb.AllReduceRequest(rank=self.rank, tensor=tensor, operation=op)
+        result = self._run(joined.call("AllReduce", 0, request)).result
+        return arrays.from_tensor(result.data, result.shape, result.dtype, arrays.kind_of(x) or "numpy")
+
+    def barrier(self) -> None:
+        """Waits until every rank has called it."""
+        self._run(self._joined().call("Barrier", 0, pb.BarrierRequest(rank=self.rank)))
+
+    def finalize(self) -> None:
+        """Leaves the job: stops the server, fails what waits for this rank. May be called again; `init` may follow."""
+        rank, portal = self._rank, self._portal
+        self._rank = self._portal = None
+        atexit.unregister(self.finalize)
+        if rank is not None and portal is not None:
+            try:
+                portal.run(rank.leave())
+            finally:
+                portal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finalize()
+
+    def _joined(self) -> rounds.Endpoint:
+        if self._rank is None:
+            raise RuntimeError("this communicator is in no job: call init(rank, world_size) first")
+        return self._rank
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        portal = self._portal
+        if portal is None:
+            work.close()
+            raise RuntimeError("this communicator has left its job: call init(rank, world_size) again")
+        try:
+            return portal.run(work)
+        except rounds.Refused as refusal:
+            _raise(refusal)
+
+
+def _encode(value: Any, secret: bytes, context: str) -> pb.CommData:
+    kind = arrays.kind_of(value)
+    if kind == "numpy" and not arrays.is_tensor(value):
+        if not value.dtype.hasobject:
+            data = arrays.to_npy(value)
+            _check_size(len(data))
+            return pb.CommData(comm_type=CommunicationType.NUMPY.value, numpy_data=data)
+        kind = None
+    if kind is not None:
+        view, shape, dtype = arrays.to_tensor(value)
+        _check_size(view.nbytes)
+        tensor = pb.TensorData(data=bytes(view), shape=shape, dtype=dtype)
+        return pb.CommData(comm_type=CommunicationType.TENSOR.value, tensor_data=tensor, metadata={"kind": kind})
+    payload = serialize.dumps(value)
+    _check_size(payload.nbytes)
+    message = pb.CommData(comm_type=CommunicationType.PICKLE.value, pickle_data=payload.pickle)
+    message.buffers.extend(bytes(buffer) for buffer in payload.buffers)
+    message.metadata["proof"] = rounds.prove(secret, context, message)
+    return message
+
+
+def _decode(message: pb.CommData, secret: bytes, context: str) -> Any:
+    """Makes the value of a message; a pickle is proved here once more, since a broadcast comes from a server."""
+    match message.WhichOneof("data"):
+        case "tensor_data":
+            tensor = message.tensor_data
+            kind: Any = message.metadata.get("kind", rounds.tensor_kind(tensor))
+            return arrays.from_tensor(tensor.data, tensor.shape, tensor.dtype, kind)
+        case "numpy_data":
+            return arrays.from_npy(message.numpy_data)
+        case "pickle_data":
+            try:
+                rounds.check_proof(secret, context, message)
+            except rounds.Refused as refusal:
+                _raise(refusal)
+            try:
+                return serialize.loads(Payload(message.pickle_data, tuple(message.buffers)))
+            except Exception as error:
+                raise SerializationError(f"a value arrived that cannot be unpickled here: {error!r}") from error
+        case _:
+            raise CollectiveError("a message without data arrived")
+
+
+def _raise(refusal: rounds.Refused) -> NoReturn:
+    kinds: dict[str, type[Exception]] = {
+        "DEADLINE_EXCEEDED": CommunicatorTimeoutError,
+        "INVALID_ARGUMENT": CommunicatorArgumentError,
+        "PERMISSION_DENIED": AuthenticationError,
+    }
+    raise kinds.get(refusal.code.name, CollectiveError)(refusal.message) from None
+
+
+def _job_secret() -> bytes:
+    """The secret that proves pickles: ``ACTORS_JOB_SECRET``, else a file of this user's, made on first use."""
+    given = os.environ.get("ACTORS_JOB_SECRET")
+    if given:
+        return given.encode()
+    path = state_dir() / "job-secret"
+    with locked(path.with_suffix(".lock")):
+        if not path.exists():
+            write_private(path, secrets.token_hex(32).encode())
+        if path.stat().st_mode & 0o077:
+            raise AuthenticationError(f"others can read the job's secret {path}: delete it, a new one will be made")
+        return path.read_bytes()
+
+
+def _check_size(nbytes: int) -> None:
+    if nbytes > rounds.MAX_PAYLOAD:
+        raise ValueError(f"{nbytes} bytes are too many for one message; the limit is {rounds.MAX_PAYLOAD}: split them")
+
+
+def _check_rank(rank: int, world_size: int) -> tuple[int, int]:
+    rank, world_size = operator.index(rank), operator.index(world_size)
+    if world_size < 1:
+        raise ValueError(f"world_size is {world_size}: a job has at least 1 rank")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank}, but the ranks of a job of {world_size} are 0 to {world_size - 1}")
+    return rank, world_size
+
+
+def _check_other(rank: int, member: rounds.Member) -> int:
+    return _check_rank(rank, member.world_size)[0]
+
+
+def _check_tag(tag: str) -> None:
+    if not isinstance(tag, str):
+        raise TypeError(f"tag is {tag!r}, a {type(tag).__name__}: give a str")
+
+
+def _check_address(address: str) -> str:
+    """Returns the address with its host as a number.
+
+    Raises:
+        ValueError: not ``"host:port"``, or not on this machine.
+    """
+    host, _, port = address.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"{address!r} is not an address: give 'host:port' with a port from 1 to 65535")
+    try:
+        number = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+    except ValueError:
+        number = None
+    if number is None or not number.is_loopback:
+        raise ValueError(
+            f"{host!r} is not a loopback address: between machines this communicator would need mutual TLS, which it "
+            "does not have yet; use 127.0.0.1, or actors and actors.collective across machines"
+        )
+    return f"{_bracket(str(number))}:{int(port)}"
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,0 +1,273 @@
+"""The actor itself: its mailbox, and the thread that runs its methods one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from actors.exceptions import ActorDiedError, SerializationError, TaskCancelledError
+from actors.failure import Place, exited, pack, unpicklable
+from actors.messages import Call, Item, Outcome, Payload, Reply
+from actors.sealed import open_arguments
+from actors.serialize import dumps, loads
+from actors.spec import Birth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.transport.acceptor import Visitor
+
+CONSTRUCT = "__construct__"
+STREAM_WINDOW = 16  # items a generator may be ahead of its reader
+ASYNC_CONCURRENCY = 1000
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A call that waits or runs."""
+
+    call: Call
+    visitor: Visitor
+    place: Place
+    credit: int = STREAM_WINDOW
+    cancelled: bool = False
+    more: threading.Condition = field(default_factory=threading.Condition)
+    task: asyncio.Task[None] | None = None
+
+    def reply(self, outcome: Outcome, payload: Payload) -> None:
+        self.visitor.post(Reply(self.call.number, outcome, payload))
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.visitor.session, self.call.number
+
+
+class Instance:
+    """One actor: takes calls on the I/O loop, runs them on the thread that called `run`.
+
+    The first call is the owner's, which brings the class; calls of others that come before it wait.
+
+    Args:
+        id: the actor's id.
+        born: called with the birth before the constructor runs.
+        exit: ends this process with an exit code, after replies on their way have left.
+    """
+
+    def __init__(self, id: str, node: str, born: Callable[[Birth], None], exit: Callable[[int], None]) -> None:
+        self._id = id
+        self._node = node
+        self._born = born
+        self._exit = exit
+        self._label = id
+        self._object: Any = None
+        self._error: BaseException | None = None
+        self._mailbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: dict[tuple[str, int], Job] = {}
+
+    # -- on the I/O loop ----------------------------------------------------------------------------------------
+
+    def called(self, call: Call, visitor: Visitor) -> None:
+        """See `actors.service.Target`."""
+        job = Job(call, visitor, Place(self._node, self._label, call.method, os.getpid()))
+        self._jobs[job.key] = job
+        self._mailbox.put(job)
+
+    def credited(self, session: str, number: int, upto: int) -> None:
+        """See `actors.service.Target`."""
+        job = self._jobs.get((session, number))
+        if job is not None:
+            with job.more:
+                job.credit = max(job.credit, upto)
+                job.more.notify_all()
+
+    def cancelled(self, session: str, number: int) -> None:
+        """See `actors.service.Target`."""
+        job = self._jobs.get((session, number))
+        if job is not None:
+            with job.more:
+                job.cancelled = True
+                job.more.notify_all()
+            task = job.task
+            if task is not None:
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+    def visitor_gone(self, session: str) -> None:
+        """Nobody reads the answers of this session any more: its streams stop, its waiting calls are dropped."""
+        for key in [key for key in self._jobs if key[0] == session]:
+            self.cancelled(*key)
+
+    def stop(self) -> None:
+        """Lets `run` return once the current call is done."""
+        self._mailbox.put(None)
+
+    # -- on the actor's own thread ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serves calls until `stop`."""
+        early: list[Job] = []
+        while (job := self._mailbox.get()) is not None and job.call.method != CONSTRUCT:
+            early.append(job)
+        if job is None:
+            return
+        birth = self._construct(job)
+        if birth is not None and birth.is_async:
+            asyncio.run(self._run_async(early, birth.max_concurrency or ASYNC_CONCURRENCY))
+        elif birth is not None and (birth.max_concurrency or 1) > 1:
+            self._run_threaded(early, birth.max_concurrency or 1)
+        else:
+            self._run_serial(early)
+
+    def _construct(self, job: Job) -> Birth | None:
+        birth: Birth | None = None
+        try:
+            assert isinstance(job.call.payload, Payload)
+            (birth,), _ = loads(job.call.payload)
+            assert isinstance(birth, Birth)
+            self._label = birth.spec.label
+            job.place = Place(self._node, self._label, "__init__", os.getpid())
+            self._born(birth)
+            args, kwargs = open_arguments(birth.arguments)
+            self._object = birth.cls(*args, **kwargs)
+        except BaseException as error:
+            self._error = error
+            self._jobs.pop(job.key, None)
+            job.reply(Outcome.RAISED, pack(error, job.place))
+            return None
+        self._jobs.pop(job.key, None)
+        job.reply(Outcome.VALUE, dumps(None))
+        return birth
+
+    def _queued(self, early: list[Job]) -> Iterator[Job]:
+        yield from early
+        while (job := self._mailbox.get()) is not None:
+            yield job
+
+    def _run_serial(self, early: list[Job]) -> None:
+        for job in self._queued(early):
+            self._execute(job)
+
+    def _run_threaded(self, early: list[Job], width: int) -> None:
+        with ThreadPoolExecutor(width, thread_name_prefix=self._label) as pool:
+            for job in self._queued(early):
+                pool.submit(self._execute, job)
+
+    def _execute(self, job: Job) -> None:
+        place = job.place
+        try:
+            result = self._call(job)
+            if isinstance(result, Iterator) and hasattr(result, "close"):
+                self._stream(job, result)
+                result = None
+            job.reply(Outcome.VALUE, dumps(result))
+        except SerializationError as error:
+            job.reply(Outcome.RAISED, unpicklable(error, place))
+        except SystemExit as error:
+            job.reply(Outcome.RAISED, exited(error.code, place))
+            self._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+        except TaskCancelledError as error:
+            job.reply(Outcome.NEVER_STARTED, dumps(error))
+        except BaseException as error:
+            job.reply(Outcome.RAISED, pack(error, place))
+        finally:
+            self._jobs.pop(job.key, None)
+
+    def _call(self, job: Job) -> Any:
+        """Calls the method; what it returns may be a coroutine or a generator."""
+        if self._error is not None:
+            raise ActorDiedError(
+                f"{self._label} never came to life: its constructor raised {type(self._error).__name__}: {self._error}"
+            ) from self._error
+        if job.cancelled:
+            raise TaskCancelledError(f"{job.place} was cancelled before it started")
+        assert isinstance(job.call.payload, Payload)
+        args, kwargs = open_arguments(job.call.payload)
+        return getattr(self._object, job.call.method)(*args, **kwargs)
+
+    def _stream(self, job: Job, values: Iterator[Any]) -> None:
+        try:
+            for index, value in enumerate(values):
+                with job.more:
+                    job.more.wait_for(lambda i=index: i < job.credit or job.cancelled)  # type: ignore[misc]
+                if job.cancelled:
+                    return
+                job.visitor.post(Item(job.call.number, index, dumps(value)))
+        finally:
+            values.close()  # type: ignore[attr-defined]  # a generator: its finally clauses run now
+
+    # -- on an event loop of the actor's own --------------------------------------------------------------------
+
+    async def _run_async(self, early: list[Job], width: int) -> None:
+        limit = asyncio.Semaphore(width)
+        running: set[asyncio.Task[None]] = set()
+        loop = asyncio.get_running_loop()
+        inbox: asyncio.Queue[Job | None] = asyncio.Queue()
+        for job in early:
+            inbox.put_nowait(job)
+
+        def feed() -> None:
+            while True:
+                job = self._mailbox.get()
+                loop.call_soon_threadsafe(inbox.put_nowait, job)
+                if job is None:
+                    return
+
+        feeder = threading.Thread(target=feed, name="actors-feeder", daemon=True)
+        feeder.start()
+        while (job := await inbox.get()) is not None:
+            await limit.acquire()
+            job.task = asyncio.create_task(self._execute_async(job))
+            running.add(job.task)
+            job.task.add_done_callback(running.discard)
+            job.task.add_done_callback(lambda _: limit.release())
+            await asyncio.sleep(0)  # the call starts before the next one is looked at
+
+    async def _execute_async(self, job: Job) -> None:
+        place = job.place
+        try:
+            result = self._call(job)
+            if isinstance(result, AsyncIterator):
+                await self._stream_async(job, result)
+                result = None
+            elif isinstance(result, Iterator) and hasattr(result, "close"):
+                await asyncio.to_thread(self._stream, job, result)
+                result = None
+            elif asyncio.iscoroutine(result):
+                result = await result
+            job.reply(Outcome.VALUE, dumps(result))
+        except asyncio.CancelledError:
+            job.reply(Outcome.MAY_HAVE_RUN, dumps(TaskCancelledError(f"{place} was cancelled while it ran")))
+        except SerializationError as error:
+            job.reply(Outcome.RAISED, unpicklable(error, place))
+        except SystemExit as error:
+            job.reply(Outcome.RAISED, exited(error.code, place))
+            self._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+        except TaskCancelledError as error:
+            job.reply(Outcome.NEVER_STARTED, dumps(error))
+        except BaseException as error:
+            job.reply(Outcome.RAISED, pack(error, place))
+        finally:
+            self._jobs.pop(job.key, None)
+
+    async def _stream_async(self, job: Job, values: AsyncIterator[Any]) -> None:
+        index = 0
+        try:
+            async for value in values:
+                while index >= job.credit and not job.cancelled:
+                    await asyncio.to_thread(self._await_credit, job, index)
+                if job.cancelled:
+                    return
+                job.visitor.post(Item(job.call.number, index, dumps(value)))
+                index += 1
+        finally:
+            await values.aclose()  # type: ignore[attr-defined]  # an async generator: its finally clauses run now
+
+    @staticmethod
+    def _await_credit(job: Job, index: int) -> None:
+        with job.more:
+            job.more.wait_for(lambda: index < job.credit or job.cancelled)

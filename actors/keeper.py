@@ -1,0 +1,83 @@
+"""The keeper: the values and actors this process owns, for others to ask about."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from concurrent.futures import Future
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from actors.exceptions import ActorDiedError, ObjectLostError
+from actors.sealed import Sealed
+
+if TYPE_CHECKING:
+    from actors.address import Address
+    from actors.line import Line
+    from actors.transport.acceptor import Visitor
+
+
+class Value:
+    """A value that is there, or will be: the future holds it sealed."""
+
+    __slots__ = ("__weakref__", "future", "id")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.future: Future[Sealed] = Future()
+        # Nobody may cancel it: one who waits less long would take the value from the others.
+        self.future.set_running_or_notify_cancel()
+
+
+class Keeper:
+    """Answers for what this process owns, as the service ``"keeper"``.
+
+    A value lives as long as a reference of this process does. One that was sent away inside another value is kept
+    for as long as the process lives.
+    """
+
+    def __init__(self, process_id: str) -> None:
+        self._process = process_id
+        self._values: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
+        self._lent: dict[str, Value] = {}
+        self._numbers = count(1)
+        self.lines: dict[str, Line] = {}
+
+    def new_value(self) -> Value:
+        """Makes room for a value of this process."""
+        return self.borrow(f"{self._process}/{next(self._numbers)}")
+
+    def borrow(self, id: str) -> Value:
+        """Makes room for a value with this id, which another process may own."""
+        value = self._values[id] = Value(id)
+        return value
+
+    def lend(self, value: Value) -> None:
+        """Keeps a value whose reference leaves this process."""
+        self._lent[value.id] = value
+
+    def find(self, id: str) -> Value | None:
+        """Returns a value of this process by its id."""
+        return self._values.get(id)
+
+    # -- the service --------------------------------------------------------------------------------------------
+
+    async def fetch(self, _: Visitor, id: str) -> Sealed:
+        """Waits for a value and returns it sealed."""
+        value = self._values.get(id)
+        if value is None:
+            raise ObjectLostError(f"value {id} is not kept any more by the process that owned it")
+        return await asyncio.wrap_future(value.future)
+
+    async def locate(self, _: Visitor, actor: str) -> Address:
+        """Waits until an actor of this process is placed and returns where it is."""
+        line = self.lines.get(actor)
+        if line is None:
+            raise ActorDiedError(f"{actor} does not belong to this process any more")
+        return await line.placed()
+
+    def close(self, error: Any) -> None:
+        """Fails every value that is still awaited."""
+        for value in list(self._values.values()):
+            if not value.future.done():
+                value.future.set_result(error)

@@ -1,0 +1,271 @@
+"""A line: this process's calls to one actor, in the order they were made."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, PendingCallsLimitExceeded, Verdict
+from actors.messages import Outcome, Payload
+from actors.sealed import Filled, Sealed, of_error, of_reply, with_slots
+from actors.serialize import dumps, dumps_arguments
+from actors.transport.portal import SLICE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from actors.address import Address
+    from actors.messages import Item, Reply
+    from actors.process import Process
+    from actors.transport.peer import Caller, Death, Peer
+
+MAX_PENDING = 10_000  # calls of one process to one actor that wait for an answer
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """A call that waits in line, for the actor's place or for its arguments."""
+
+    method: str
+    payload: Payload
+    needs: list[Future[Sealed]]
+    caller: OpenCall
+
+
+class OpenCall:
+    """A call on its way; hears how it went and passes that on."""
+
+    __slots__ = ("__weakref__", "line", "method", "number", "unwanted")
+
+    def __init__(self, line: Line, method: str) -> None:
+        self.line = line
+        self.method = method
+        self.number: int | None = None  # from when it is sent
+        self.unwanted = False
+
+    def sent(self, number: int) -> None:
+        """The call has been given its number."""
+        self.number = number
+        if self.unwanted:
+            self.cancel()
+
+    def replied(self, reply: Reply) -> None:
+        """See `actors.transport.peer.Caller`."""
+        self.line.answered()
+        self.settle(of_reply(reply))
+
+    def lost(self, death: Death, verdict: Verdict) -> None:
+        """See `actors.transport.peer.Caller`."""
+        self.line.answered()
+        self.settle(of_error(self.line.died_of(death, self.method, verdict)))
+
+    def yielded(self, item: Item) -> None:
+        """See `actors.transport.peer.Caller`."""
+
+    def settle(self, sealed: Sealed) -> None:
+        """Takes the one answer."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Says that the answer is no longer wanted."""
+        self.unwanted = True
+        peer = self.line.peer
+        if self.number is not None and peer is not None:
+            peer.cancel(self.number)
+
+
+class Line:
+    """Sends calls to one actor: first come, first served, also while the actor is still being placed.
+
+    Args:
+        process: this process.
+        actor: the actor's id.
+        label: how it is called in messages.
+        find: a coroutine that returns where the actor is, started at once.
+    """
+
+    def __init__(self, process: Process, actor: str, label: str, find: Coroutine[Any, Any, Address]) -> None:
+        self.actor = actor
+        self.label = label
+        self.peer: Peer | None = None
+        self.address: Address | None = None
+        self.error: ActorError | None = None
+        self._process = process
+        self._lock = threading.Lock()
+        self._queue: deque[Order] = deque()
+        self._room = threading.BoundedSemaphore(MAX_PENDING)
+        self._placed: Future[Address] = Future()
+        self._placed.set_running_or_notify_cancel()  # nobody who waits may cancel it for the others
+        process.portal.soon(lambda: process.loop.create_task(self._find(find)))
+
+    # -- finding the actor --------------------------------------------------------------------------------------
+
+    async def _find(self, find: Coroutine[Any, Any, Address]) -> None:
+        try:
+            address = await find
+        except asyncio.CancelledError:
+            self.fail(ActorDiedError(f"{self.label} was not placed: its program is shutting down"))
+            raise
+        except ActorError as error:
+            self.fail(error)
+        except Exception as error:
+            self.fail(_never_placed(self.label, error))
+        else:
+            self.opened(address)
+
+    def opened(self, address: Address) -> None:
+        """The actor is at ``address``: what waits in line goes there."""
+        self.address = address
+        with self._lock:
+            self.peer = self._process.peer(address)
+        if not self._placed.done():
+            self._placed.set_result(address)
+        self._pump()
+
+    def fail(self, error: ActorError) -> None:
+        """The actor will never answer: everything in line is told, and every later call."""
+        with self._lock:
+            if self.error is None:
+                self.error = error
+            waiting = list(self._queue)
+            self._queue.clear()
+        if not self._placed.done():
+            self._placed.set_exception(error)
+        for order in waiting:
+            self.answered()
+            order.caller.settle(of_error(error))
+
+    async def placed(self) -> Address:
+        """Waits until it is known where the actor is.
+
+        Raises:
+            ActorError: it will never be.
+        """
+        return await asyncio.wrap_future(self._placed)
+
+    async def placed_or_raise(self) -> None:
+        """Waits until the actor is placed; raises what kept it from that as its own error."""
+        try:
+            await self.placed()
+        except ActorError as error:
+            raise error.__cause__ or error from None
+
+    def died_of(self, death: Death, method: str, verdict: Verdict) -> ActorError:
+        """Returns the error for a call that a death has cut off."""
+        kind = NodeDiedError if death.node_too else ActorDiedError
+        node = death.node or (self.address.node if self.address is not None else None)
+        return kind(
+            f"{self.label} on node {node} is gone: {death.reason}. The call of {method} failed: {verdict.value}.",
+            node=node,
+            actor=self.label,
+            method=method,
+            verdict=verdict,
+        )
+
+    # -- calling ------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        caller: OpenCall,
+        future_of: Callable[[Any], Future[Sealed] | None],
+    ) -> None:
+        """Puts a call in line; its arguments are pickled before this returns.
+
+        Args:
+            method: its name.
+            args: positional arguments; one that is a reference is resolved before the call is sent.
+            kwargs: likewise.
+            caller: hears how it went.
+            future_of: gives the future of a reference, None for any other value.
+
+        Raises:
+            SerializationError: an argument cannot be pickled.
+            PendingCallsLimitExceeded: too many calls wait, and this thread runs an event loop that must not block.
+        """
+        args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
+        payload = dumps_arguments(args, kwargs)
+        self._enter()
+        order = Order(method, payload, [f for r in references if (f := future_of(r)) is not None], caller)
+        with self._lock:
+            error = self.error
+            if error is None:
+                if self.peer is not None and not self._queue and not order.needs:
+                    caller.sent(self.peer.call(self.actor, method, payload, caller))
+                    return
+                self._queue.append(order)
+        if error is not None:
+            self.answered()
+            caller.settle(of_error(_again(error, method)))
+            return
+        for need in order.needs:
+            need.add_done_callback(lambda _: self._process.portal.soon(self._pump))
+        self._process.portal.soon(self._pump)
+
+    def _enter(self) -> None:
+        if self._room.acquire(blocking=False):
+            return
+        if self._process.portal.is_current or _in_event_loop():
+            raise PendingCallsLimitExceeded(
+                f"{MAX_PENDING} calls to {self.label} wait for an answer: await some of them before making more"
+            )
+        while not self._room.acquire(timeout=SLICE_SECONDS):
+            pass
+
+    def answered(self) -> None:
+        """A call of this line has had its answer."""
+        self._room.release()
+
+    def _pump(self) -> None:
+        """Sends what stands at the head of the line and is ready. On the I/O loop."""
+        while True:
+            with self._lock:
+                if self.peer is None or not self._queue:
+                    return
+                order = self._queue[0]
+                if not all(need.done() for need in order.needs):
+                    return
+                self._queue.popleft()
+                failed = next((s for n in order.needs if (s := n.result()).outcome is not Outcome.VALUE), None)
+                if failed is None:
+                    payload = order.payload
+                    if order.needs:
+                        payload = dumps(Filled(payload, tuple(need.result().payload for need in order.needs)))
+                    order.caller.sent(self.peer.call(self.actor, order.method, payload, order.caller))
+            if failed is not None:
+                self.answered()
+                order.caller.settle(failed)
+
+    def call_raw(self, method: str, payload: Payload, caller: Caller) -> None:
+        """Sends a call of the runtime's own past the line. The actor must have been placed."""
+        assert self.peer is not None
+        self.peer.call(self.actor, method, payload, caller)
+
+
+def _never_placed(label: str, error: BaseException) -> ActorDiedError:
+    died = ActorDiedError(f"{label} was not placed: {error}", actor=label, verdict=Verdict.NEVER_STARTED)
+    died.__cause__ = error
+    return died
+
+
+def _again(error: ActorError, method: str) -> ActorError:
+    """Returns the line's error for another call, which has not even started."""
+    again = type(error)(
+        str(error), node=error.node, actor=error.actor, method=method, verdict=Verdict.NEVER_STARTED
+    )
+    again.__cause__ = error.__cause__
+    return again
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,152 @@
+"""A LAN in miniature: the nodes of this machine's own cluster, started and ended by the driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actors.address import Address, host_key
+from actors.exceptions import ActorsError, ClusterTimeoutError
+from actors.home import run_dir
+from actors.ids import new_id
+from actors.parent import orders_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+STOP_SECONDS = 8.0
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(slots=True, eq=False)
+class LocalNode:
+    """A node process that this driver started."""
+
+    name: str
+    address: Address
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+class LocalNodes:
+    """Starts node processes in a folder of their own; ``close`` ends them and removes it."""
+
+    def __init__(self, count: int, timeout: float) -> None:
+        self._run = run_dir("c")
+        self.folder = self._run.path
+        self.identity: Path | None = None
+        self.nodes: list[LocalNode] = []
+        self._cluster = new_id("local")
+        deadline = time.monotonic() + timeout
+        try:
+            identities = self._make_identities(count)
+            for number in range(count):
+                self.nodes.append(self._start(number, identities))
+            for node in self.nodes:
+                _await_ready(node, deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_identities(self, count: int) -> list[str | None]:
+        """Makes a key for each node and lets each trust all; one node alone opens no door and needs none."""
+        if count == 1:
+            return [None]
+        from actors.identity import Identity, TrustSet
+        from actors.membership import TRUST
+
+        identities = [Identity.create() for _ in range(count)]
+        trust = TrustSet([identity.certificate for identity in identities])
+        for number, identity in enumerate(identities):
+            identity.save(self.folder / f"key-{number}")
+            trust.save(self.folder / f"key-{number}" / TRUST)
+        self.identity = self.folder / "key-0"
+        return [identity.node_id for identity in identities]
+
+    def _start(self, number: int, identities: list[str | None]) -> LocalNode:
+        host = platform.node() or "localhost"
+        name = host if number == 0 else f"{host}-{number + 1}"
+        process = new_id("node")
+        id = identities[number] or process
+        log = self.folder / f"node-{number}.log"
+        orders: dict[str, Any] = {
+            "id": id,
+            "process": process,
+            "name": name,
+            "folder": str(self.folder),
+            "identity": str(self.folder / f"key-{number}") if identities[number] is not None else None,
+            "door": f"{LOOPBACK}:0",
+            "interfaces": "loopback",
+            "cluster": self._cluster,
+            "log": str(log),
+        }
+        # In a session of its own: the terminal's Ctrl-C is the driver's to act on.
+        child = subprocess.Popen(
+            [sys.executable, "-m", "actors.node"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("ab"),
+            start_new_session=True,
+        )
+        assert child.stdin is not None
+        child.stdin.write(orders_line(orders))
+        child.stdin.flush()
+        address = Address(process, host_key(), str(self.folder / f"{process}.sock"), id)
+        return LocalNode(name, address, child, log)
+
+    def pids(self) -> list[int]:
+        """Returns the process ids of the nodes."""
+        return [node.process.pid for node in self.nodes]
+
+    def close(self) -> None:
+        """Ends the nodes, which end their actors, and removes the folder."""
+        for node in self.nodes:
+            if node.process.stdin is not None:
+                node.process.stdin.close()
+        _end(self.nodes)
+        self._run.close()
+
+
+def _await_ready(node: LocalNode, deadline: float) -> None:
+    """Waits for the line by which a node says that it is ready."""
+    pipe = node.process.stdout
+    assert pipe is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ClusterTimeoutError(f"node {node.name} did not start in time; its log is {node.log}")
+        readable, _, _ = select.select([pipe], [], [], min(left, 0.2))
+        if readable:
+            piece = os.read(pipe.fileno(), 65536)
+            if not piece:
+                raise ActorsError(f"node {node.name} could not start:\n{_tail(node.log)}")
+            line += piece
+    answer = json.loads(line)
+    if "error" in answer:
+        raise ActorsError(f"node {node.name} could not start: {answer['error']}")
+    pipe.close()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+
+
+def _end(nodes: Iterable[LocalNode]) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    for node in nodes:
+        try:
+            node.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            node.process.kill()
+            node.process.wait()
+        if node.process.stdout is not None:
+            node.process.stdout.close()

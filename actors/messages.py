@@ -1,0 +1,105 @@
+"""What processes say to each other: frozen values, the same on every transport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A pickled value: the pickle and, in the order it names them, its out-of-band buffers."""
+
+    pickle: bytes
+    buffers: Sequence[Buffer] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pickle and all buffers."""
+        return len(self.pickle) + sum(len(buffer) for buffer in self.buffers)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Stands for a payload that travels as chunks under this number."""
+
+    number: int
+
+
+class Outcome(IntEnum):
+    """How a call ended."""
+
+    VALUE = 0
+    RAISED = 1
+    NEVER_STARTED = 2
+    MAY_HAVE_RUN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call ``method`` of ``target``; the payload is ``(args, kwargs)``."""
+
+    number: int
+    target: str
+    method: str
+    payload: Payload | Transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The one answer to a call: its value, or what went wrong."""
+
+    number: int
+    outcome: Outcome
+    payload: Payload | Transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One value yielded by a generator method; the reply that ends the stream comes after the last."""
+
+    number: int
+    index: int
+    payload: Payload | Transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """The caller takes items of a stream up to this count, so that a producer never runs ahead of its reader."""
+
+    number: int
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The caller no longer wants the answer."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value one member of a group sends another, past the mailbox."""
+
+    group: str
+    source: int
+    tag: str
+    payload: Payload | Transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a transfer. The first one says how long the parts are: the pickle, then each buffer."""
+
+    transfer: int
+    index: int
+    sizes: tuple[int, ...]
+    data: Buffer
+
+
+Carrying = Call | Reply | Item | Tensor
+Message = Carrying | Credit | Cancel | Chunk

@@ -1,0 +1,298 @@
+"""The GGUF file format: what a file holds, and one tensor at a time out of it.
+
+A file comes from anywhere, so every length in it is checked against the bytes that are really there before
+anything is read: a truncated or damaged file is a `ModelError`, never a crash. Tensors are read singly through a
+memory map, so that a stage touches only the pages of its own layers.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from actors.exceptions import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MAGIC: Final = b"GGUF"
+_VERSIONS: Final = (2, 3)
+_STRING: Final = 8
+_ARRAY: Final = 9
+_SCALARS: Final = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
+}  # fmt: skip
+_MAX_DIMS: Final = 4
+_SMALLEST_ENTRY: Final = 13  # bytes of the shortest key with its value: no file holds more entries than fit
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """A way of storing numbers: `block` of them in `nbytes` bytes; `bits` each when they stay quantised."""
+
+    name: str
+    block: int
+    nbytes: int
+    bits: int | None = None
+
+
+# Types that cannot be read are listed too, so that the refusal can call them by name.
+TENSOR_TYPES: Final = {
+    0: TensorType("F32", 1, 4),
+    1: TensorType("F16", 1, 2),
+    2: TensorType("Q4_0", 32, 18, 4),
+    3: TensorType("Q4_1", 32, 20, 4),
+    6: TensorType("Q5_0", 32, 22),
+    7: TensorType("Q5_1", 32, 24),
+    8: TensorType("Q8_0", 32, 34, 8),
+    9: TensorType("Q8_1", 32, 36),
+    10: TensorType("Q2_K", 256, 84),
+    11: TensorType("Q3_K", 256, 110),
+    12: TensorType("Q4_K", 256, 144),
+    13: TensorType("Q5_K", 256, 176),
+    14: TensorType("Q6_K", 256, 210),
+    15: TensorType("Q8_K", 256, 292),
+    24: TensorType("I8", 1, 1),
+    25: TensorType("I16", 1, 2),
+    26: TensorType("I32", 1, 4),
+    27: TensorType("I64", 1, 8),
+    28: TensorType("F64", 1, 8),
+    30: TensorType("BF16", 1, 2),
+}
+READABLE: Final = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0")
+GROUP_SIZE: Final = 32  # numbers that share a scale, in every quantised type that can be read
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """Where a tensor lies. `shape` is row-major, `start` is counted from the file's beginning."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: TensorType
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return math.prod(self.shape) // self.kind.block * self.kind.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayEntry:
+    """An array in the metadata, left in the file until it is asked for: vocabularies are long."""
+
+    start: int
+    kind: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A quantised matrix as MLX keeps it: number = scale * q + bias, one scale and bias for 32 numbers of a row.
+
+    `weight` is uint32 (rows, columns * bits / 32); `scales` and `biases` are float32 (rows, columns / 32).
+    """
+
+    weight: NDArray[np.uint32]
+    scales: NDArray[np.float32]
+    biases: NDArray[np.float32]
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """The header of a file, checked; `read` and `array` fetch what it points to."""
+
+    path: Path
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, TensorEntry]
+
+    def array(self, key: str) -> list[Any]:
+        """The values of a metadata array; empty if the file has none of this name."""
+        entry = self.metadata.get(key)
+        if entry is None:
+            return []
+        if not isinstance(entry, ArrayEntry):
+            raise ModelError(f"{self.path}: metadata {key!r} should be an array and is not; the file is damaged")
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            cursor = _Cursor(self.path, data, entry.start)
+            if entry.kind == _STRING:
+                return [cursor.text() for _ in range(entry.count)]
+            return [cursor.scalar(entry.kind) for _ in range(entry.count)]
+
+    def read(self, name: str) -> NDArray[Any] | Affine:
+        """One tensor: a plain array (bfloat16 as its raw uint16 bits), or a quantised matrix.
+
+        Raises:
+            ModelError: its type cannot be read here.
+        """
+        entry = self.tensors[name]
+        if entry.kind.name not in READABLE:
+            raise ModelError(
+                f"{self.path}: tensor {name!r} is stored as {entry.kind.name}; what can be read is "
+                f"{', '.join(READABLE)}. Use a file in one of these quantisations, such as Q4_0, Q4_1 or Q8_0"
+            )
+        raw = np.memmap(self.path, np.uint8, "r", entry.start, (entry.nbytes,))
+        if entry.kind.bits is not None:
+            return _affine(raw, entry)
+        dtype = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[entry.kind.name]
+        return np.array(raw).view(dtype).reshape(entry.shape)
+
+
+def read_header(path: Path) -> GgufFile:
+    """Parse and check the header of a GGUF file.
+
+    Raises:
+        ModelError: the file cannot be opened, is not GGUF, is truncated or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise ModelError(f"{path} is not a GGUF model: it does not begin with the letters GGUF")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _parse(path, data)
+    except OSError as error:
+        raise ModelError(f"the model file {path} cannot be read: {error.strerror or error}") from error
+
+
+class _Cursor:
+    """A position in the file that never passes its end."""
+
+    __slots__ = ("data", "path", "position")
+
+    def __init__(self, path: Path, data: mmap.mmap, position: int) -> None:
+        self.path, self.data, self.position = path, data, position
+
+    def _take(self, size: int) -> int:
+        start = self.position
+        if size > len(self.data) - start:
+            raise ModelError(
+                f"{self.path} is truncated or damaged: its header asks for {size} bytes at {start}, the file has "
+                f"{len(self.data)}. Fetch it again"
+            )
+        self.position = start + size
+        return start
+
+    def scalar(self, kind: int) -> Any:
+        form = _SCALARS.get(kind)
+        if form is None:
+            raise ModelError(f"{self.path} is damaged: metadata of unknown type {kind}. Fetch it again")
+        return struct.unpack_from(form, self.data, self._take(struct.calcsize(form)))[0]
+
+    def count(self, smallest: int) -> int:
+        """A number of items, each of at least `smallest` bytes; more than the file could hold is an error."""
+        count: int = self.scalar(10)
+        if count * smallest > len(self.data) - self.position:
+            raise ModelError(
+                f"{self.path} is truncated or damaged: its header announces {count} items where there is no room "
+                f"for them. Fetch it again"
+            )
+        return count
+
+    def text(self) -> str:
+        size = self.count(1)
+        start = self._take(size)
+        return self.data[start : start + size].decode("utf-8", "replace")
+
+    def value(self) -> Any:
+        kind = self.scalar(4)
+        if kind == _STRING:
+            return self.text()
+        if kind == _ARRAY:
+            return self._array()
+        return self.scalar(kind)
+
+    def _array(self) -> ArrayEntry:
+        kind = self.scalar(4)
+        if kind == _STRING:
+            count = self.count(8)
+            start = self.position
+            for _ in range(count):
+                self._take(self.count(1))
+            return ArrayEntry(start, kind, count)
+        if kind not in _SCALARS:
+            raise ModelError(f"{self.path} is damaged: a metadata array of unknown type {kind}. Fetch it again")
+        size = struct.calcsize(_SCALARS[kind])
+        count = self.count(size)
+        return ArrayEntry(self._take(count * size), kind, count)
+
+
+def _parse(path: Path, data: mmap.mmap) -> GgufFile:
+    cursor = _Cursor(path, data, len(MAGIC))
+    version = cursor.scalar(4)
+    if version not in _VERSIONS:
+        raise ModelError(f"{path} is GGUF of version {version}; versions 2 and 3 (little-endian) can be read")
+    tensor_count, entry_count = cursor.count(1), cursor.count(_SMALLEST_ENTRY)
+    metadata = {}
+    for _ in range(entry_count):
+        key = cursor.text()
+        metadata[key] = cursor.value()
+    found = [_tensor(cursor) for _ in range(tensor_count)]
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
+        raise ModelError(f"{path} is damaged: its alignment is {alignment!r}. Fetch it again")
+    base = -(-cursor.position // alignment) * alignment
+    tensors = {each.name: TensorEntry(each.name, each.shape, each.kind, base + each.start) for each in found}
+    for each in tensors.values():
+        if each.start + each.nbytes > len(data):
+            raise ModelError(
+                f"{path} is truncated: tensor {each.name!r} ends at byte {each.start + each.nbytes}, the file has "
+                f"{len(data)}. Fetch it again"
+            )
+    return GgufFile(path, metadata, tensors)
+
+
+def _tensor(cursor: _Cursor) -> TensorEntry:
+    name = cursor.text()
+    dims = cursor.scalar(4)
+    if not 1 <= dims <= _MAX_DIMS:
+        raise ModelError(f"{cursor.path} is damaged: tensor {name!r} has {dims} dimensions. Fetch it again")
+    shape = tuple(cursor.scalar(10) for _ in range(dims))[::-1]
+    number = cursor.scalar(4)
+    kind = TENSOR_TYPES.get(number)
+    if kind is None:
+        raise ModelError(
+            f"{cursor.path}: tensor {name!r} has type number {number}, which is not known here; what can be read is "
+            f"{', '.join(READABLE)}"
+        )
+    if 0 in shape or shape[-1] % kind.block:
+        raise ModelError(f"{cursor.path} is damaged: tensor {name!r} of type {kind.name} has the shape {shape}")
+    return TensorEntry(name, shape, kind, cursor.scalar(10))
+
+
+def _affine(raw: NDArray[np.uint8], entry: TensorEntry) -> Affine:
+    """Blocks of (scale, bias?, 32 numbers) to MLX's three arrays."""
+    kind = entry.kind
+    assert kind.bits is not None
+    *rows, columns = entry.shape
+    blocks = raw.reshape(*rows, columns // kind.block, kind.nbytes)
+    scales = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0].astype(np.float32)
+    if kind.name == "Q8_0":
+        packed = np.ascontiguousarray(blocks[..., 2:]) ^ np.uint8(0x80)  # signed to unsigned
+        biases = scales * np.float32(-128)
+    else:
+        packed = _nibbles(blocks[..., -16:])
+        if kind.name == "Q4_1":
+            biases = np.ascontiguousarray(blocks[..., 2:4]).view("<f2")[..., 0].astype(np.float32)
+        else:
+            biases = scales * np.float32(-8)
+    weight = packed.reshape(*rows, -1).view("<u4")
+    return Affine(weight, scales, biases, kind.bits)
+
+
+def _nibbles(halves: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """GGUF keeps numbers 0 to 15 of a block in the low halves and 16 to 31 in the high ones; MLX wants them in turn."""
+    numbers = np.concatenate([halves & 0x0F, halves >> 4], axis=-1)
+    pairs: NDArray[np.uint8] = numbers[..., 0::2] | (numbers[..., 1::2] << 4)
+    return pairs

@@ -1,0 +1,139 @@
+"""Runs a node by the orders on standard input, until its parent ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors.node.members import Member, Members
+from actors.node.service import NodeService
+from actors.node.workers import Workers
+from actors.nodeinfo import NodeInfo, device, versions
+from actors.parent import read_orders, watch
+from actors.process import Process
+
+
+class Node:
+    """One node: its process, its workers, its door and its place in discovery.
+
+    Args:
+        orders: ``id`` (node id), ``process`` (process id), ``name``, ``folder`` (of sockets), ``identity`` (folder of
+            keys, None for no door), ``door`` (``"HOST:PORT"``), ``interfaces`` (for discovery), ``cluster``.
+    """
+
+    def __init__(self, orders: dict[str, Any]) -> None:
+        self._orders = orders
+        self._identity = Path(orders["identity"]) if orders["identity"] is not None else None
+        credentials = None
+        if self._identity is not None:
+            from actors.membership import credentials_from
+
+            credentials = credentials_from(self._identity)
+        self.process = Process(orders["process"], Path(orders["folder"]), orders["id"], credentials)
+        info = NodeInfo(
+            id=orders["id"], name=orders["name"], address="", alive=True, pid=os.getpid(), found_by="local",
+            resources={"CPU": float(os.cpu_count() or 1)}, labels={}, device=device(), versions=versions(),
+        )  # fmt: skip
+        self._members = Members(self.process, Member(info, self.process.address))
+        self._service = NodeService(self.process, self._members)
+        self._service.workers = Workers(
+            self.process.address, orders["name"], orders["identity"], orders["folder"],
+            self._service.ended, self._service.printed,
+        )  # fmt: skip
+        self.process.on_gone = self._service.gone
+        self.process.on_link_lost = self._service.link_lost
+        self.process.serve("node", self._service)
+        self.process.server.relay_to(self._service.route, self.process.dialer)
+        self._discovery: list[Any] = []
+        self.stopping = asyncio.Event()
+
+    async def start(self) -> None:
+        """Opens the socket, then the door, then says where it is to be found."""
+        await self.process.listen()
+        self.process.directory[self._orders["id"]] = self.process.address
+        self._service.workers.prepare()
+        if self._identity is not None:
+            await self._open_door(self._identity)
+
+    async def _open_door(self, identity_folder: Path) -> None:
+        from actors.membership import load
+        from actors.transport.credentials import peer_node_id, server_credentials
+
+        identity, trust = load(identity_folder)
+        host = self._orders["door"].rpartition(":")[0]
+        port = await self.process.server.listen_door(
+            self._orders["door"], server_credentials(identity, trust), lambda context: peer_node_id(context, trust)
+        )
+        me = self._members.me
+        me.where = replace(me.where, doors=(f"{host}:{port}",))
+        me.info = replace(me.info, address=f"{host}:{port}", found_by="zeroconf")
+        await self._announce(host, port)
+
+    async def _announce(self, host: str, port: int) -> None:
+        import discovery
+
+        me = self._members.me.info
+        record = discovery.NodeRecord(
+            id=me.id, name=me.name, port=port, addresses=(host,), boot=self.process.id, cluster=self._orders["cluster"]
+        )
+        interfaces = self._orders["interfaces"]
+        self._discovery = [
+            discovery.advertise(record, interfaces=interfaces),
+            discovery.browse(interfaces=interfaces, cluster=self._orders["cluster"], on_event=self._seen),
+        ]
+        for part in self._discovery:
+            await part.__aenter__()
+
+    def _seen(self, event: Any) -> None:
+        record = getattr(event, "record", None)
+        if record is not None:
+            self.process.portal.soon(self._members.found, record)
+
+    async def run(self) -> None:
+        """Serves until told to stop, then leaves nothing behind."""
+        await self.stopping.wait()
+        for part in reversed(self._discovery):
+            await part.__aexit__(None, None, None)
+        self._members.close()
+        await self._service.workers.close()
+        await self.process.close(f"node {self._orders['name']} was stopped")
+
+
+def main() -> None:
+    """Runs a node; says on standard output when it is ready, or why it is not."""
+    orders, parent = read_orders()
+    node = Node(orders)
+    loop = node.process.loop
+
+    def stop(*_: object) -> None:
+        loop.call_soon_threadsafe(node.stopping.set)
+
+    watch(parent, stop)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        asyncio.run_coroutine_threadsafe(node.start(), loop).result()
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
+        raise
+    print(json.dumps({"ready": node.process.id}), flush=True)
+    _detach_output(Path(orders["log"]))
+    asyncio.run_coroutine_threadsafe(node.run(), loop).result()
+    node.process.portal.close()
+    sys.stdout.flush()
+
+
+def _detach_output(log: Path) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The nodes of the cluster as one of them sees them: found by discovery, proved by their key, watched by a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from actors.address import Address
+
+if TYPE_CHECKING:
+    from actors.nodeinfo import NodeInfo
+    from actors.process import Process
+    from actors.transport.peer import Peer
+    from discovery import NodeRecord
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """What is known of one node.
+
+    Attributes:
+        info: as it describes itself.
+        where: how to reach it.
+        actors: how many it hosts, by its last report and what was sent there since.
+    """
+
+    info: NodeInfo
+    where: Address
+    actors: int = 0
+    watch: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Members:
+    """All nodes this one knows, itself included."""
+
+    def __init__(self, process: Process, me: Member) -> None:
+        self._process = process
+        self.me = me
+        self._all: dict[str, Member] = {me.info.id: me}
+        self._joining: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Condition()
+
+    def all(self) -> list[Member]:
+        """Returns every node ever known, this one first, then by name."""
+        others = [member for member in self._all.values() if member is not self.me]
+        return [self.me, *sorted(others, key=lambda member: member.info.name)]
+
+    def alive(self) -> list[Member]:
+        """Returns the nodes that answer."""
+        return [member for member in self.all() if member.info.alive]
+
+    def found(self, record: NodeRecord) -> None:
+        """Discovery has seen a node; it is a hint until the node has proved who it is. On the I/O loop."""
+        known = self._all.get(record.id)
+        if record.id == self.me.info.id or record.id in self._joining:
+            return
+        if known is not None and known.info.alive and known.where.process == record.boot:
+            return
+        doors = tuple(f"{_bracketed(address)}:{record.port}" for address in record.addresses)
+        where = Address(record.boot, "", "", record.id, doors)
+        task = asyncio.get_running_loop().create_task(self._join(record.id, where))
+        self._joining[record.id] = task
+        task.add_done_callback(lambda _: self._joining.pop(record.id, None))
+
+    async def _join(self, id: str, where: Address) -> None:
+        peer = self._process.peer(where)
+        try:
+            info, there = await self._process.ask(where, "node", "describe")
+            if info.id != id:
+                raise ValueError("it says that it is another node")
+        except Exception:
+            self._process.forget(where.process)
+            return  # discovery says so again as long as it is there
+        await self.joined(info, there, peer)
+
+    async def joined(self, info: NodeInfo, where: Address, peer: Peer | None) -> None:
+        """A node has described itself."""
+        member = Member(info, where)
+        self._all[info.id] = member
+        self._process.directory[info.id] = where
+        if peer is not None:
+            member.watch = asyncio.create_task(self._watch(member, peer))
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _watch(self, member: Member, peer: Peer) -> None:
+        await peer.dead.wait()
+        self._process.forget(member.where.process)
+        await self.died(member)
+
+    async def died(self, member: Member) -> None:
+        """A node is known to be gone."""
+        member.info = replace(member.info, alive=False)
+        member.actors = 0
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def wait_for(self, count: int, timeout: float) -> list[Member]:
+        """Waits until ``count`` nodes are alive, or the time is over; returns those that are."""
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: len(self.alive()) >= count)
+        except TimeoutError:
+            pass
+        return self.alive()
+
+    def close(self) -> None:
+        """Stops watching."""
+        for task in self._joining.values():
+            task.cancel()
+        for member in self._all.values():
+            if member.watch is not None:
+                member.watch.cancel()
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+

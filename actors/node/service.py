@@ -1,0 +1,246 @@
+"""What a node answers: where actors go, what they are called, how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, PlacementError
+from actors.node.names import Names
+from actors.transport.grpc_link import probe_socket
+from actors.transport.link import GoneError, UnreachableError
+
+if TYPE_CHECKING:
+    from actors.address import Address
+    from actors.messages import Payload
+    from actors.node.members import Member, Members
+    from actors.node.workers import Worker, Workers
+    from actors.nodeinfo import NodeInfo
+    from actors.process import Process
+    from actors.spec import ActorSpec
+    from actors.transport.acceptor import Visitor
+    from actors.transport.peer import Death
+
+ASK_SECONDS = 5.0
+
+
+class NodeService:
+    """The service ``"node"``. Each method's first argument is who asks."""
+
+    def __init__(self, process: Process, members: Members) -> None:
+        self._process = process
+        self._members = members
+        self._names = Names()
+        self._local: dict[str, Address] = {}  # drivers on this host, by process id
+        self.workers: Workers  # set once, before anything is answered
+
+    # -- processes of this host ---------------------------------------------------------------------------------
+
+    async def attach(self, _: Visitor, address: Address) -> None:
+        """A driver says where it listens."""
+        self._local[address.process] = address
+
+    async def ready(self, _: Visitor, address: Address) -> None:
+        """A worker says where it listens."""
+        self.workers.became_ready(address)
+
+    def route(self, process: str) -> Address | None:
+        """Returns where a process of this host is, so that a stream can be relayed to it."""
+        if process in self._local:
+            return self._local[process]
+        worker = self.workers.get(process)
+        if worker is not None and worker.ready.done() and not worker.ready.cancelled():
+            return worker.ready.result()
+        return None
+
+    def link_lost(self, visitor: Visitor) -> None:
+        """A connection broke: if its process has ended, what it owned ends now."""
+        address = self.route(visitor.process)
+        if address is not None:
+            self._process.loop.create_task(self._look_after(address))
+
+    async def _look_after(self, address: Address) -> None:
+        try:
+            await asyncio.to_thread(probe_socket, address.socket)
+        except GoneError:
+            self._local.pop(address.process, None)
+            self._process.acceptor.expire(address.process)
+        except UnreachableError:
+            pass  # silence is not death
+
+    def gone(self, visitor: Visitor) -> None:
+        """A process will not come back: the actors it owned end."""
+        self._local.pop(visitor.process, None)
+        for worker in self.workers.actors():
+            if worker.spec is not None and worker.spec.owner == visitor.process:
+                self.workers.kill(worker, "its owner has ended")
+
+    def ended(self, worker: Worker, _: Death) -> None:
+        """A worker has ended."""
+        if worker.spec is not None:
+            self._names.release(worker.spec)
+        self._process.forget(worker.id)
+        self._process.acceptor.expire(worker.id)
+
+    def printed(self, worker: Worker, stream: str, line: str) -> None:
+        """An actor printed a line: its driver shows it."""
+        spec = worker.spec
+        if spec is None or spec.driver is None:
+            return
+        self._process.loop.create_task(self._show(spec, worker.subprocess.pid, stream, line))
+
+    async def _show(self, spec: ActorSpec, pid: int, stream: str, line: str) -> None:
+        assert spec.driver is not None
+        try:
+            label = f"{spec.class_name} pid={pid} node={self._members.me.info.name}"
+            await self._process.ask(spec.driver, "console", "show", label, stream, line, timeout=ASK_SECONDS)
+        except Exception:
+            return  # the driver is gone, or going
+
+    # -- nodes --------------------------------------------------------------------------------------------------
+
+    async def describe(self, _: Visitor) -> tuple[NodeInfo, Address]:
+        """Returns what this node is and where."""
+        return self._members.me.info, self._members.me.where
+
+    async def nodes(self, _: Visitor) -> list[NodeInfo]:
+        """Returns all nodes known here."""
+        return [member.info for member in self._members.all()]
+
+    async def addresses(self, _: Visitor) -> list[Address]:
+        """Returns where all nodes known here are."""
+        return [member.where for member in self._members.all()]
+
+    async def wait_for_nodes(self, _: Visitor, count: int, timeout: float) -> list[NodeInfo]:
+        """Waits until so many nodes are alive; returns those that are when the time is over."""
+        return [member.info for member in await self._members.wait_for(count, timeout)]
+
+    async def report(self, _: Visitor) -> int:
+        """Returns how many actors are here."""
+        return len(self.workers.actors())
+
+    # -- actors -------------------------------------------------------------------------------------------------
+
+    async def schedule(self, _: Visitor, node: str | None, strategy: str, rank: int) -> Address:
+        """Chooses the node for an actor."""
+        alive = self._members.alive()
+        if node is not None:
+            return self._named_node(node).where
+        if strategy == "SPREAD":
+            chosen = alive[rank % len(alive)]
+        elif strategy == "PACK":
+            chosen = self._members.me
+        else:
+            chosen = await self._least_busy(alive)
+        chosen.actors += 1
+        return chosen.where
+
+    def _named_node(self, node: str) -> Member:
+        named = [m for m in self._members.all() if node in {m.info.id, m.info.name}]
+        if not named:
+            names = ", ".join(m.info.name for m in self._members.alive())
+            raise PlacementError(f"no node is called {node!r}; there are: {names}")
+        if not named[0].info.alive:
+            raise PlacementError(f"node {node!r} is gone; there are: {', '.join(self._alive_names())}")
+        return named[0]
+
+    def _alive_names(self) -> list[str]:
+        return [member.info.name for member in self._members.alive()]
+
+    async def _least_busy(self, alive: list[Member]) -> Member:
+        self._members.me.actors = len(self.workers.actors())
+        return min(alive, key=lambda member: member.actors)  # of equals the first: this node
+
+    async def place(self, _: Visitor, spec: ActorSpec) -> Address:
+        """Gives a process to an actor; its owner sends the class there itself."""
+        await self._claim_name(spec)
+        try:
+            worker, address = await self.workers.take()
+            worker.spec = spec
+            await self._process.ask(address, "worker", "assign", spec.id, spec.namespace)
+        except Exception:
+            self._names.release(spec)
+            raise
+        return address
+
+    async def _claim_name(self, spec: ActorSpec) -> None:
+        if spec.name is None:
+            return
+        taken = not self._names.reserve(spec)
+        for member in self._members.alive():
+            if taken:
+                break
+            if member is self._members.me:
+                continue
+            try:
+                taken = await self._process.ask(
+                    member.where, "node", "holds", spec.name, spec.namespace, spec.id, timeout=ASK_SECONDS
+                )
+            except Exception:
+                continue  # one that does not answer holds no name that can be used
+        if taken or not self._names.confirm(spec):
+            self._names.release(spec)
+            raise ActorAlreadyExistsError(
+                f"an actor named {spec.name!r} exists in namespace {spec.namespace!r}: take it with "
+                f"actors.get_actor({spec.name!r}), or pass get_if_exists=True"
+            )
+
+    async def holds(self, _: Visitor, name: str, namespace: str, claimant: str) -> bool:
+        """Whether an actor of this node has the name, or claims it with the better right."""
+        return self._names.holds(name, namespace, claimant)
+
+    async def lookup(
+        self, _: Visitor, name: str, namespace: str, everywhere: bool = True
+    ) -> tuple[Payload, Address] | None:
+        """Returns the pickled handle of a named actor and where it is."""
+        spec = self._names.find(name, namespace)
+        worker = self.workers.find_actor(spec.id) if spec is not None else None
+        if spec is not None and spec.handle is not None and worker is not None:
+            return spec.handle, worker.ready.result()
+        if not everywhere:
+            return None
+        for member in self._members.alive():
+            if member is self._members.me:
+                continue
+            try:
+                found: tuple[Payload, Address] | None = await self._process.ask(
+                    member.where, "node", "lookup", name, namespace, False, timeout=ASK_SECONDS
+                )
+            except Exception:
+                continue
+            if found is not None:
+                return found
+        return None
+
+    async def named(self, _: Visitor, namespace: str | None, everywhere: bool = True) -> list[tuple[str, str]]:
+        """Returns the names in use as (namespace, name)."""
+        names = self._names.all(namespace)
+        if everywhere:
+            for member in self._members.alive():
+                if member is not self._members.me:
+                    names += await self._process.ask(
+                        member.where, "node", "named", namespace, False, timeout=ASK_SECONDS
+                    )
+        return sorted(names)
+
+    async def locate(self, _: Visitor, actor: str) -> Address:
+        """Returns where an actor of this node is."""
+        worker = self.workers.find_actor(actor)
+        if worker is None:
+            raise ActorDiedError(f"{actor} is not on node {self._members.me.info.name} any more")
+        return worker.ready.result()
+
+    async def kill(self, _: Visitor, process: str) -> None:
+        """Ends an actor's process at once, and returns when it has ended."""
+        worker = self.workers.get(process)
+        if worker is not None:
+            self.workers.kill(worker, "it was killed by actors.kill")
+            await self.workers.autopsy(process)
+
+    async def autopsy(self, _: Visitor, process: str) -> Any:
+        """Returns how a process of this node ended; None for one that is not known to have."""
+        return await self.workers.autopsy(process)
+
+    def processes(self) -> list[int]:
+        """Returns the ids of the worker processes."""
+        return [worker.subprocess.pid for worker in self.workers.actors()]

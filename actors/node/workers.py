@@ -1,0 +1,224 @@
+"""The worker processes of a node: started ahead of need, watched until they end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process as Subprocess
+from collections import OrderedDict, deque
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from actors.ids import new_id
+from actors.parent import orders_line
+from actors.transport.peer import Death
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.address import Address
+    from actors.spec import ActorSpec
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 3.0
+REMEMBERED_DEATHS = 10_000
+LAST_LINES = 20
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker process.
+
+    Attributes:
+        id: of the process.
+        address: where it listens, once it is ready.
+        spec: the actor it is, once it was chosen for one.
+        verdict: why it was ended, where this node ended it.
+    """
+
+    id: str
+    subprocess: Subprocess
+    ready: asyncio.Future[Address]
+    spec: ActorSpec | None = None
+    verdict: str | None = None
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+    watch: asyncio.Task[None] | None = None
+
+
+class Workers:
+    """Starts, lends and buries worker processes.
+
+    Args:
+        home: where this node listens.
+        node_name: its name.
+        folder: where sockets go.
+        identity: folder of the device's key, None where there is no door.
+        ended: told when a worker has ended.
+        printed: told what a worker prints, line by line.
+    """
+
+    def __init__(
+        self,
+        home: Address,
+        node_name: str,
+        identity: str | None,
+        folder: str,
+        ended: Callable[[Worker, Death], None],
+        printed: Callable[[Worker, str, str], None],
+    ) -> None:
+        self._orders = {"home": asdict(home), "node_name": node_name, "folder": folder, "identity": identity}
+        self._folder = folder
+        self._ended = ended
+        self._printed = printed
+        self._all: dict[str, Worker] = {}
+        self._spare: asyncio.Task[Worker] | None = None
+        self._deaths: OrderedDict[str, Death] = OrderedDict()
+        self._closing = False
+
+    def prepare(self) -> None:
+        """Starts a spare worker if there is none."""
+        if self._spare is None and not self._closing:
+            self._spare = asyncio.create_task(self._start())
+
+    async def take(self) -> tuple[Worker, Address]:
+        """Returns a worker that is ready, and sees to the next spare one.
+
+        Raises:
+            RuntimeError: a worker cannot be started; the message holds what it printed.
+        """
+        spare, self._spare = self._spare, None
+        worker = await (spare if spare is not None else self._start())
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                address = await worker.ready
+        except TimeoutError:
+            self.kill(worker, "it did not start in time")
+            raise RuntimeError(f"a worker did not start within {READY_SECONDS:g} s") from None
+        finally:
+            self.prepare()
+        return worker, address
+
+    async def _start(self) -> Worker:
+        id = new_id("worker")
+        subprocess = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "actors.worker",
+            stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, limit=1 << 20,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        worker = Worker(id, subprocess, asyncio.get_running_loop().create_future())
+        self._all[id] = worker
+        worker.watch = asyncio.create_task(self._watch(worker))
+        assert subprocess.stdin is not None
+        subprocess.stdin.write(orders_line({**self._orders, "id": id}))
+        return worker
+
+    def became_ready(self, address: Address) -> None:
+        """A worker says where it listens."""
+        worker = self._all.get(address.process)
+        if worker is not None and not worker.ready.done():
+            worker.ready.set_result(address)
+
+    def get(self, process: str) -> Worker | None:
+        """Returns the worker with this process id, while it lives."""
+        return self._all.get(process)
+
+    def find_actor(self, actor: str) -> Worker | None:
+        """Returns the worker that is this actor."""
+        return next((w for w in self._all.values() if w.spec is not None and w.spec.id == actor), None)
+
+    def actors(self) -> list[Worker]:
+        """Returns the workers that are actors."""
+        return [worker for worker in self._all.values() if worker.spec is not None]
+
+    def kill(self, worker: Worker, verdict: str) -> None:
+        """Ends a worker at once."""
+        worker.verdict = worker.verdict or verdict
+        if worker.subprocess.returncode is None:
+            worker.subprocess.kill()
+
+    async def _watch(self, worker: Worker) -> None:
+        subprocess = worker.subprocess
+        assert subprocess.stdout is not None
+        assert subprocess.stderr is not None
+        readers = [
+            asyncio.create_task(self._read(worker, "stdout", subprocess.stdout)),
+            asyncio.create_task(self._read(worker, "stderr", subprocess.stderr)),
+        ]
+        code = await subprocess.wait()
+        # A child of the worker's may hold the pipes open; what it printed itself is there by now.
+        _, late = await asyncio.wait(readers, timeout=0.5)
+        for reader in late:
+            reader.cancel()
+        self._bury(worker, code)
+
+    def _bury(self, worker: Worker, code: int) -> None:
+        del self._all[worker.id]
+        death = Death(_how(code, worker), node=str(self._orders["node_name"]))
+        self._deaths[worker.id] = death
+        if len(self._deaths) > REMEMBERED_DEATHS:
+            self._deaths.popitem(last=False)
+        try:
+            os.unlink(os.path.join(self._folder, f"{worker.id}.sock"))
+        except FileNotFoundError:
+            pass
+        if not worker.ready.done():
+            worker.ready.set_exception(RuntimeError(f"a worker could not start: {death.reason}"))
+            worker.ready.exception()
+        self._ended(worker, death)
+
+    async def _read(self, worker: Worker, stream: str, pipe: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                line = await pipe.readline()
+            except ValueError:  # longer than the pipe's limit
+                line = b"(a line of over 1 MiB was left out)\n"
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip("\n")
+            worker.tail.append(text)
+            self._printed(worker, stream, text)
+
+    async def autopsy(self, process: str) -> Death | None:
+        """Returns how a worker ended; waits a moment for one whose end is just being noticed."""
+        worker = self._all.get(process)
+        if worker is not None and worker.watch is not None:
+            await asyncio.wait({worker.watch}, timeout=STOP_SECONDS)
+        return self._deaths.get(process)
+
+    async def close(self) -> None:
+        """Ends all workers: asks first, then does not."""
+        self._closing = True
+        if self._spare is not None:
+            await asyncio.wait({self._spare})
+        workers = list(self._all.values())
+        for worker in workers:
+            worker.verdict = worker.verdict or "its node was stopped"
+            assert worker.subprocess.stdin is not None
+            worker.subprocess.stdin.close()
+        watches = {worker.watch for worker in workers if worker.watch is not None}
+        if watches:
+            _, late = await asyncio.wait(watches, timeout=STOP_SECONDS)
+            if late:
+                for worker in workers:
+                    self.kill(worker, "it did not stop in time")
+                await asyncio.wait(late)
+
+
+def _how(code: int, worker: Worker) -> str:
+    if worker.verdict is not None:
+        return worker.verdict
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = "unknown"
+        how = f"its process was ended by signal {-code} ({name})"
+        if -code == signal.SIGKILL:
+            how += ", by the system where memory ran out or by somebody's kill -9"
+    else:
+        how = f"its process ended with exit code {code}"
+    if worker.tail and code != 0:
+        how += ". It last printed:\n  " + "\n  ".join(worker.tail) + "\n"
+    return how

@@ -1,0 +1,243 @@
+"""This process's part in the cluster: its loop, its socket, its peers and what it answers to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from actors.address import Address, host_key
+from actors.exceptions import ActorDiedError, NodeDiedError, Verdict
+from actors.failure import unpack
+from actors.keeper import Keeper
+from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tensor
+from actors.serialize import dumps, dumps_arguments, loads
+from actors.service import Service, Target
+from actors.transport.acceptor import Acceptor
+from actors.transport.grpc_link import GrpcDialer
+from actors.transport.grpc_server import StreamServer
+from actors.transport.peer import Death, Peer
+from actors.transport.portal import Portal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from actors.transport.acceptor import Visitor
+    from actors.transport.grpc_link import CredentialsFor
+
+ASK_SECONDS = 30.0
+
+
+class Process:
+    """One process of the cluster: a driver, a worker or a node.
+
+    Attributes:
+        id: new at each start; others recognise a restart by it.
+        address: where this process can be reached.
+        targets: what calls can be meant for, by id.
+        tensors: takes values that members of groups send each other.
+    """
+
+    def __init__(
+        self, id: str, folder: Path, node: str = "", credentials: CredentialsFor | None = None
+    ) -> None:
+        """Starts the I/O loop; nothing listens yet.
+
+        Args:
+            id: of this process; a node's begins with ``node-``.
+            folder: where Unix sockets of this cluster are.
+            node: id of the node this process belongs to.
+            credentials: what to show at other devices' doors.
+        """
+        self.id = id
+        self.folder = folder
+        self.portal = Portal()
+        self.loop = self.portal.loop
+        self.address = Address(self.id, host_key(), str(folder / f"{self.id}.sock"), node)
+        self.targets: dict[str, Target] = {}
+        self.tensors: Callable[[Tensor, Visitor], None] | None = None
+        self.on_link_lost: Callable[[Visitor], None] | None = None
+        self.on_gone: Callable[[Visitor], None] | None = None
+        self.namespace = "default"
+        self.directory: dict[str, Address] = {}  # nodes by id
+        self.home: Address | None = None
+        self.dialer = GrpcDialer(credentials)
+        self.keeper = Keeper(self.id)
+        self.serve("keeper", self.keeper)
+        self.acceptor = Acceptor(self.id, self, self.loop)
+        self.server = StreamServer(self.id, self.acceptor)
+        self._peers: dict[str, Peer] = {}
+        self._closed = False
+
+    # -- what arrives -------------------------------------------------------------------------------------------
+
+    def received(self, message: Any, visitor: Visitor) -> None:
+        """See `actors.transport.acceptor.Receiver`."""
+        if isinstance(message, Call):
+            target = self.targets.get(message.target)
+            if target is None:
+                error = ActorDiedError(f"{message.target} is not here any more")
+                visitor.post(Reply(message.number, Outcome.NEVER_STARTED, dumps(error)))
+            else:
+                target.called(message, visitor)
+        elif isinstance(message, Tensor):
+            if self.tensors is not None:
+                self.tensors(message, visitor)
+        elif isinstance(message, Credit):
+            for target in list(self.targets.values()):
+                target.credited(visitor.session, message.number, message.upto)
+        elif isinstance(message, Cancel):
+            for target in list(self.targets.values()):
+                target.cancelled(visitor.session, message.number)
+
+    def link_lost(self, visitor: Visitor) -> None:
+        """See `actors.transport.acceptor.Receiver`."""
+        if self.on_link_lost is not None:
+            self.on_link_lost(visitor)
+
+    def gone(self, visitor: Visitor) -> None:
+        """See `actors.transport.acceptor.Receiver`."""
+        if self.on_gone is not None:
+            self.on_gone(visitor)
+
+    def serve(self, name: str, instance: object) -> None:
+        """Answers calls to ``name`` by the coroutine methods of ``instance``."""
+        self.targets[name] = Service(name, instance)
+
+    async def listen(self) -> None:
+        """Listens on this process's Unix socket."""
+        await self.server.listen_socket(self.address.socket)
+
+    # -- what goes out ------------------------------------------------------------------------------------------
+
+    def peer(self, address: Address) -> Peer:
+        """Returns the peer at ``address``, dialling it if it is new. Only on the I/O loop."""
+        peer = self._peers.get(address.process)
+        if peer is None:
+            autopsy = None if address.is_node else self._autopsy_of(address)
+            peer = Peer(address, self.id, self.dialer, self.loop, autopsy)
+            self._peers[address.process] = peer
+        return peer
+
+    def known_peer(self, process: str) -> Peer | None:
+        """Returns the peer for a process that was dialled before."""
+        return self._peers.get(process)
+
+    def forget(self, process: str) -> None:
+        """Drops a dead peer, so that a process with the same id would be dialled anew."""
+        self._peers.pop(process, None)
+
+    async def ask(
+        self, address: Address, target: str, method: str, *args: Any, timeout: float | None = ASK_SECONDS, **kwargs: Any
+    ) -> Any:
+        """Calls a service of another process and returns its answer.
+
+        Raises:
+            TimeoutError: no answer in time.
+            ActorDiedError: the process is gone; `NodeDiedError` if its node is.
+            Exception: whatever the service raised.
+        """
+        answer = Answer(address)
+        peer = self.peer(address)
+        number = peer.call(target, method, dumps_arguments(args, kwargs), answer)
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.wrap_future(answer.future)
+        except TimeoutError:
+            if answer.future.done() and not answer.future.cancelled():
+                raise
+            peer.cancel(number)
+            raise TimeoutError(
+                f"node {address.node} did not answer {target}.{method} within {timeout:g} s"
+            ) from None
+
+    def _autopsy_of(self, address: Address) -> Callable[[Death], Any]:
+        async def autopsy(death: Death) -> Death:
+            """Asks the node that hosted a process how it ended."""
+            node = await self.node_address(address.node)
+            if node is None:
+                return death
+            try:
+                found = await self.ask(node, "node", "autopsy", address.process, timeout=5.0)
+            except NodeDiedError as error:
+                return Death(str(error), node_too=True, node=address.node)
+            except Exception:
+                return death
+            return found if isinstance(found, Death) else death
+
+        return autopsy
+
+    async def node_address(self, node: str) -> Address | None:
+        """Returns where the node with this id is, asking the home node for one not met before."""
+        if node not in self.directory:
+            for address in await self.ask_home("addresses"):
+                self.directory[address.node] = address
+        return self.directory.get(node)
+
+    async def ask_home(self, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
+        """Calls the node of this process, or any other that lives if that one is gone."""
+        nodes = [address for address in (self.home, *self.directory.values()) if address is not None]
+        error: BaseException | None = None
+        for address in dict.fromkeys(nodes):
+            try:
+                return await self.ask(address, "node", method, *args, timeout=timeout)
+            except NodeDiedError as problem:
+                error = problem
+        raise error if error is not None else NodeDiedError("this process has no node")
+
+    async def close(self, reason: str) -> None:
+        """Says goodbye to everyone and stops listening. Only on the I/O loop."""
+        if self._closed:
+            return
+        self._closed = True
+        peers = list(self._peers.values())
+        await asyncio.gather(*(peer.close(reason) for peer in peers), self.acceptor.close(reason))
+        await self.server.close()
+        await self.dialer.close()
+        try:
+            os.unlink(self.address.socket)
+        except FileNotFoundError:
+            pass
+
+
+class Answer:
+    """Waits for the answer of a service."""
+
+    __slots__ = ("_address", "future")
+
+    def __init__(self, address: Address) -> None:
+        self.future: Future[Any] = Future()
+        self._address = address
+
+    def replied(self, reply: Reply) -> None:
+        """See `actors.transport.peer.Caller`."""
+        if self.future.cancelled():
+            return
+        assert isinstance(reply.payload, Payload)
+        if reply.outcome is Outcome.VALUE:
+            try:
+                self.future.set_result(loads(reply.payload))
+            except Exception as error:
+                self.future.set_exception(error)
+        elif reply.outcome is Outcome.RAISED:
+            error = unpack(reply.payload)
+            # A service is ours: its own error is what the user shall see, not the way it came.
+            self.future.set_exception(getattr(error, "cause", None) or error)
+        else:
+            self.future.set_exception(loads(reply.payload))
+
+    def yielded(self, item: Any) -> None:
+        """See `actors.transport.peer.Caller`: a service streams nothing."""
+
+    def lost(self, death: Death, verdict: Verdict) -> None:
+        """See `actors.transport.peer.Caller`."""
+        if self.future.cancelled():
+            return
+        node = death.node or self._address.node
+        if death.node_too or self._address.is_node:
+            error: ActorDiedError = NodeDiedError(f"node {node} is gone: {death.reason}", node=node, verdict=verdict)
+        else:
+            error = ActorDiedError(f"process {self._address.process} on node {node} is gone: {death.reason}")
+        self.future.set_exception(error)

@@ -1,0 +1,209 @@
+"""References: values that are on their way, or stay where they were made."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_futures
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from actors import runtime
+from actors.exceptions import ActorsError, GetTimeoutError, ObjectLostError
+from actors.messages import Outcome
+from actors.sealed import Sealed, of_error, of_value
+from actors.transport.portal import SLICE_SECONDS, wait as wait_one
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from actors.address import Address
+    from actors.keeper import Value
+    from actors.line import OpenCall
+
+T = TypeVar("T")
+AWAIT_SLICE_SECONDS = 0.25
+
+
+class ObjectRef(Generic[T]):
+    """A value that a call will give, or that `put` keeps.
+
+    It can be awaited, given to `actors.get`, and passed to other calls: as an argument of its own it is replaced by
+    its value, inside a list or dict it stays a reference.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_owner", "_value")
+
+    def __init__(self, value: Value, owner: Address, call: OpenCall | None = None) -> None:
+        self._value = value
+        self._owner = owner
+        self._call = call
+
+    def result(self, timeout: float | None = None) -> T:
+        """Waits and returns the value.
+
+        Raises:
+            GetTimeoutError: it did not come within ``timeout`` seconds.
+            TaskError: the method raised; it is of the user's own class too.
+            ActorDiedError: the actor, or its node, is gone.
+        """
+        return get(self, timeout=timeout)
+
+    def future(self) -> Future[T]:
+        """Returns a `concurrent.futures.Future` of the value."""
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+
+        def settle(sealed: Future[Sealed]) -> None:
+            try:
+                value = sealed.result().open()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        self._value.future.add_done_callback(settle)
+        return future
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> T:
+        process = runtime.current()
+        if process.portal.is_current:
+            raise RuntimeError("a reference cannot be awaited on the I/O loop")
+        future = asyncio.wrap_future(self._value.future)
+        # In slices: an interrupt is only seen when something wakes the loop.
+        while not future.done():
+            await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
+        value: T = future.result().open()
+        return value
+
+    def __repr__(self) -> str:
+        future = self._value.future
+        state = "waiting" if not future.done() else "ready"
+        if future.done() and future.result().outcome is not Outcome.VALUE:
+            state = "failed"
+        what = f" of {self._call.line.label}.{self._call.method}" if self._call is not None else ""
+        return f"<ObjectRef {self._value.id}{what}: {state}>"
+
+    def __hash__(self) -> int:
+        return hash(self._value.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectRef) and other._value.id == self._value.id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        process = runtime.current()
+        if self._owner.process == process.id:
+            process.keeper.lend(self._value)
+        return (_restore, (self._value.id, self._owner))
+
+
+def _restore(id: str, owner: Address) -> ObjectRef[Any]:
+    process = runtime.current()
+    value = process.keeper.find(id)
+    if value is None:
+        value = process.keeper.borrow(id)
+        process.portal.soon(lambda: process.loop.create_task(_fetch(value, owner)))
+    return ObjectRef(value, owner)
+
+
+async def _fetch(value: Value, owner: Address) -> None:
+    try:
+        sealed = await runtime.current().ask(owner, "keeper", "fetch", value.id, timeout=None)
+    except ActorsError as error:
+        sealed = of_error(ObjectLostError(f"value {value.id} is lost with the process that owned it: {error}"))
+    except Exception as error:
+        sealed = of_error(ObjectLostError(f"value {value.id} could not be had: {error}"))
+    if not value.future.done():
+        value.future.set_result(sealed)
+
+
+def get(refs: Any, *, timeout: float | None = None) -> Any:
+    """Waits for one reference, or for a list of them, and returns the value or the list of values.
+
+    Ctrl-C ends the wait; the calls go on.
+
+    Raises:
+        GetTimeoutError: not all were there within ``timeout`` seconds.
+        TaskError: a method raised; the error is of the user's own class too.
+        ActorDiedError: an actor, or its node, is gone.
+        TypeError: what was given is no reference.
+    """
+    process = runtime.current()
+    if process.portal.is_current:
+        raise RuntimeError("actors.get would block the I/O loop for ever; await the reference instead")
+    if isinstance(refs, ObjectRef):
+        return _get_all([refs], timeout)[0]
+    if isinstance(refs, list | tuple) and all(isinstance(ref, ObjectRef) for ref in refs):
+        return _get_all(refs, timeout)
+    raise TypeError(
+        f"actors.get takes an ObjectRef or a list of them, not {_kind(refs)}: "
+        "it is what handle.method.remote(...) and actors.put(...) return"
+    )
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, list | tuple):
+        wrong = next(item for item in value if not isinstance(item, ObjectRef))
+        return f"a {type(value).__name__} with a {type(wrong).__name__}"
+    return f"a {type(value).__name__}"
+
+
+def _get_all(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    values = []
+    for ref in refs:
+        try:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            sealed = wait_one(ref._value.future, left)
+        except TimeoutError:
+            raise GetTimeoutError(f"{ref!r} was not there within {timeout:g} s; the call goes on") from None
+        values.append(sealed.open())
+    return values
+
+
+def wait(
+    refs: Sequence[ObjectRef[T]], *, num_returns: int = 1, timeout: float | None = None
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    """Waits until ``num_returns`` of the references are there, or ``timeout`` seconds are over.
+
+    Returns:
+        Those that are there, at most ``num_returns``, and the others; both in the order given.
+
+    Raises:
+        ValueError: ``num_returns`` is not between 1 and the number of references, or a reference is given twice.
+    """
+    refs = list(refs)
+    if not all(isinstance(ref, ObjectRef) for ref in refs):
+        raise TypeError(f"actors.wait takes a list of ObjectRefs, not {_kind(refs)}")
+    if len(set(refs)) != len(refs):
+        raise ValueError("actors.wait was given the same reference twice")
+    if not 1 <= num_returns <= len(refs):
+        raise ValueError(f"num_returns={num_returns}, but there are {len(refs)} references")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        ready = [ref for ref in refs if ref._value.future.done()]
+        left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
+        if len(ready) >= num_returns or left <= 0:
+            ready = ready[:num_returns]
+            chosen = set(ready)
+            return ready, [ref for ref in refs if ref not in chosen]
+        waiting = [ref._value.future for ref in refs if not ref._value.future.done()]
+        wait_futures(waiting, timeout=left, return_when="FIRST_COMPLETED")
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Keeps a value in this process and returns a reference to it.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+        TypeError: it is a reference already.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError("actors.put was given an ObjectRef, which is kept already: pass it on as it is")
+    process = runtime.current()
+    kept = process.keeper.new_value()
+    kept.future.set_result(of_value(value))
+    return ObjectRef(kept, process.address)

@@ -1,0 +1,89 @@
+"""Sealed values: what a reference stands for, kept pickled until somebody asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actors.failure import unpack
+from actors.messages import Outcome, Payload
+from actors.serialize import dumps, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.messages import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A value or an error as it arrived."""
+
+    outcome: Outcome
+    payload: Payload
+
+    def open(self) -> Any:
+        """Returns the value, made anew, or raises the error."""
+        if self.outcome is Outcome.VALUE:
+            return loads(self.payload)
+        raise unpack(self.payload) if self.outcome is Outcome.RAISED else loads(self.payload)
+
+
+def of_reply(reply: Reply) -> Sealed:
+    """Seals what a call was answered with."""
+    assert isinstance(reply.payload, Payload)
+    return Sealed(reply.outcome, reply.payload)
+
+
+def of_value(value: object) -> Sealed:
+    """Seals a value of this process; later changes to it are not seen."""
+    return Sealed(Outcome.VALUE, dumps(value))
+
+
+def of_error(error: BaseException) -> Sealed:
+    """Seals an error of ours, such as the death of an actor."""
+    return Sealed(Outcome.MAY_HAVE_RUN, dumps(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of an argument that is a reference."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Arguments whose references have been resolved, values still pickled."""
+
+    arguments: Payload
+    values: tuple[Payload, ...]
+
+
+def with_slots(
+    args: tuple[Any, ...], kwargs: dict[str, Any], is_reference: Callable[[Any], bool]
+) -> tuple[tuple[Any, ...], dict[str, Any], list[Any]]:
+    """Takes the references at top level out of a call's arguments; nested ones stay where they are."""
+    references: list[Any] = []
+
+    def slot(value: Any) -> Any:
+        if not is_reference(value):
+            return value
+        references.append(value)
+        return Slot(len(references) - 1)
+
+    return tuple(slot(value) for value in args), {key: slot(value) for key, value in kwargs.items()}, references
+
+
+def open_arguments(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Unpickles a call's arguments, putting resolved references in their places."""
+    arguments = loads(payload)
+    if not isinstance(arguments, Filled):
+        args, kwargs = arguments
+        return args, kwargs
+    args, kwargs = loads(arguments.arguments)
+    values = arguments.values
+    return (
+        tuple(loads(values[v.index]) if isinstance(v, Slot) else v for v in args),
+        {key: loads(values[v.index]) if isinstance(v, Slot) else v for key, v in kwargs.items()},
+    )

@@ -1,0 +1,65 @@
+"""Services: what a process itself answers, on the I/O loop, beside the actors it hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from actors.failure import Place, pack
+from actors.messages import Call, Outcome, Payload, Reply
+from actors.serialize import dumps, loads
+
+if TYPE_CHECKING:
+    from actors.transport.acceptor import Visitor
+
+
+class Target(Protocol):
+    """What a call can be meant for. Called on the I/O loop; must be quick and must not raise."""
+
+    def called(self, call: Call, visitor: Visitor) -> None:
+        """A call came. It must be answered exactly once, by ``visitor.post(Reply(...))``."""
+
+    def credited(self, session: str, number: int, upto: int) -> None:
+        """The caller takes items of its call up to this count."""
+
+    def cancelled(self, session: str, number: int) -> None:
+        """The caller no longer wants the answer of its call."""
+
+
+class Service:
+    """Makes the public coroutine methods of an object callable from other processes.
+
+    A method is called with the visitor first, then the caller's arguments.
+    """
+
+    def __init__(self, name: str, instance: object) -> None:
+        self._name = name
+        self._instance = instance
+        self._running: set[asyncio.Task[None]] = set()
+
+    def called(self, call: Call, visitor: Visitor) -> None:
+        """See `Target`."""
+        task = asyncio.get_running_loop().create_task(self._answer(call, visitor))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _answer(self, call: Call, visitor: Visitor) -> None:
+        assert isinstance(call.payload, Payload)
+        try:
+            args, kwargs = loads(call.payload)
+            method = None if call.method.startswith("_") else getattr(self._instance, call.method, None)
+            if method is None:
+                raise AttributeError(f"{self._name} has no method {call.method!r}")
+            payload = dumps(await method(visitor, *args, **kwargs))
+        except Exception as error:
+            place = Place(node="", actor=self._name, method=call.method, pid=os.getpid())
+            visitor.post(Reply(call.number, Outcome.RAISED, pack(error, place)))
+        else:
+            visitor.post(Reply(call.number, Outcome.VALUE, payload))
+
+    def credited(self, session: str, number: int, upto: int) -> None:
+        """See `Target`: a service streams nothing."""
+
+    def cancelled(self, session: str, number: int) -> None:
+        """See `Target`: a service's answers are quick."""

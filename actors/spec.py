@@ -1,0 +1,157 @@
+"""What an actor is, as data: its class's methods, where it shall live, and the group it is in."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actors.address import Address
+    from actors.messages import Payload
+
+_EMPTY = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """One method of an actor class.
+
+    Attributes:
+        name: as called.
+        signature: without ``self``; defaults and annotations are replaced by marks, since they need not pickle.
+        streams: whether it yields its values one by one.
+    """
+
+    name: str
+    signature: inspect.Signature
+    streams: bool
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raises TypeError where the arguments do not fit, as the call itself would."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """What a handle knows of its actor's class."""
+
+    name: str
+    methods: dict[str, MethodSpec]
+    constructor: MethodSpec
+    is_async: bool
+
+
+class _Default:
+    """Stands for a default value in a signature that travels."""
+
+    def __repr__(self) -> str:
+        return "…"
+
+    def __reduce__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT = _Default()
+
+
+@lru_cache(maxsize=256)
+def describe(cls: type) -> ClassSpec:
+    """Reads a class: every callable that is not private, and the constructor."""
+    methods = {}
+    is_async = False
+    for name, value in inspect.getmembers(cls, callable):
+        if name.startswith("__") and name != "__call__":
+            continue
+        function = inspect.unwrap(value) if not isinstance(value, type) else value
+        is_async = is_async or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        methods[name] = MethodSpec(name, _signature(cls, name), streams)
+    return ClassSpec(cls.__name__, methods, MethodSpec(cls.__name__, _signature(cls, "__init__"), False), is_async)
+
+
+def _signature(cls: type, name: str) -> inspect.Signature:
+    try:
+        signature = inspect.signature(cls if name == "__init__" else getattr(cls, name))
+    except (TypeError, ValueError):  # some built-ins do not say
+        parameter = inspect.Parameter
+        return inspect.Signature(
+            [parameter("args", parameter.VAR_POSITIONAL), parameter("kwargs", parameter.VAR_KEYWORD)]
+        )
+    parameters = list(signature.parameters.values())
+    if name != "__init__" and not isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod):
+        parameters = parameters[1:]
+    plain = [
+        parameter.replace(
+            annotation=_EMPTY, default=parameter.default if parameter.default is _EMPTY else DEFAULT
+        )
+        for parameter in parameters
+    ]
+    return inspect.Signature(plain)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """An actor's place in its group.
+
+    Attributes:
+        id: of the group.
+        rank: this actor's, from 0.
+        members: where each rank's process is.
+        labels: how each rank is called in messages.
+    """
+
+    id: str
+    rank: int
+    members: tuple[Address, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSpec:
+    """What a node needs to know to place an actor. Never holds code of the user's.
+
+    Attributes:
+        id: the actor's id.
+        label: how it is called in messages, such as ``"Counter(actor-3f9c0a12b7de)"``.
+        class_name: name of its class.
+        name: its name in the namespace, if it has one.
+        namespace: where the name holds.
+        owner: process the actor ends with.
+        driver: process that shows what the actor prints; None for nobody.
+        handle: pickled handle, for whoever asks by name.
+    """
+
+    id: str
+    label: str
+    class_name: str
+    name: str | None
+    namespace: str
+    owner: str
+    driver: Address | None
+    handle: Payload | None
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What an actor's process is told to become one.
+
+    Attributes:
+        cls: the class itself, by value or by reference.
+        spec: what it is.
+        arguments: of its constructor, see `actors.sealed.open_arguments`.
+        max_concurrency: how many calls may run at once.
+        is_async: whether its methods run on an event loop.
+        group: its place in a group, if it is in one.
+    """
+
+    cls: type
+    spec: ActorSpec
+    arguments: Payload
+    max_concurrency: int | None
+    is_async: bool
+    group: GroupSpec | None

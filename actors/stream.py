@@ -1,0 +1,128 @@
+"""Streams: what a generator method yields, read as it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from actors.instance import STREAM_WINDOW
+from actors.keeper import Keeper, Value
+from actors.line import OpenCall
+from actors.messages import Outcome, Payload
+from actors.refs import AWAIT_SLICE_SECONDS, ObjectRef
+from actors.sealed import Sealed
+from actors.transport.portal import wait
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from actors.address import Address
+    from actors.line import Line
+    from actors.messages import Item
+
+T = TypeVar("T")
+
+
+class Stream(OpenCall):
+    """The call of a generator method, at its caller."""
+
+    def __init__(self, line: Line, method: str, keeper: Keeper, owner: Address) -> None:
+        super().__init__(line, method)
+        self._keeper = keeper
+        self._owner = owner
+        self._lock = threading.Lock()
+        self._futures: dict[int, Future[ObjectRef[Any] | None]] = {}
+        self._made = 0  # items that have come
+        self._read = 0  # items that were asked for
+        self._over = False
+
+    def yielded(self, item: Item) -> None:
+        """See `actors.transport.peer.Caller`."""
+        assert isinstance(item.payload, Payload)
+        self._append(Sealed(Outcome.VALUE, item.payload))
+
+    def settle(self, sealed: Sealed) -> None:
+        """The stream is over; an error is its last item."""
+        if sealed.outcome is not Outcome.VALUE:
+            self._append(sealed)
+        with self._lock:
+            self._over = True
+            waiting = [future for index, future in self._futures.items() if index >= self._made]
+        for future in waiting:
+            future.set_result(None)
+
+    def _append(self, sealed: Sealed) -> None:
+        value: Value = self._keeper.new_value()
+        value.future.set_result(sealed)
+        with self._lock:
+            future = self._slot(self._made)
+            self._made += 1
+        future.set_result(ObjectRef(value, self._owner, self))
+
+    def _slot(self, index: int) -> Future[ObjectRef[Any] | None]:
+        if index not in self._futures:
+            future = self._futures[index] = Future()
+            future.set_running_or_notify_cancel()
+        return self._futures[index]
+
+    def next(self) -> Future[ObjectRef[Any] | None]:
+        """Returns the future of the next item; None stands for the end."""
+        with self._lock:
+            index = self._read
+            future = self._slot(index)
+            if self._over and index >= self._made:
+                if not future.done():
+                    future.set_result(None)
+                return future
+            self._read += 1
+            self._futures.pop(index - 1, None)
+        if self._read % (STREAM_WINDOW // 2) == 0 and self.number is not None and self.line.peer is not None:
+            self.line.peer.credit(self.number, self._read + STREAM_WINDOW)
+        return future
+
+    @property
+    def over(self) -> bool:
+        """Whether the producer has ended."""
+        return self._over
+
+
+class ObjectRefGenerator(Generic[T]):
+    """What a generator method gives: references to its values, one by one, as they are made.
+
+    The producer stays at most a few items ahead of its reader. Dropping this object, or `close`, stops it. An error
+    of the producer is the last item: a reference that raises it.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[ObjectRef[T]]:
+        return self
+
+    def __next__(self) -> ObjectRef[T]:
+        ref = wait(self._stream.next())
+        if ref is None:
+            raise StopIteration
+        return ref
+
+    def __aiter__(self) -> AsyncIterator[ObjectRef[T]]:
+        return self
+
+    async def __anext__(self) -> ObjectRef[T]:
+        future = asyncio.wrap_future(self._stream.next())
+        while not future.done():
+            await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
+        ref = future.result()
+        if ref is None:
+            raise StopAsyncIteration
+        return ref
+
+    def close(self) -> None:
+        """Stops the producer; what it has sent is dropped."""
+        if not self._stream.over:
+            self._stream.cancel()
+
+    def __del__(self) -> None:
+        self.close()

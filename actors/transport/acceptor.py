@@ -1,0 +1,158 @@
+"""The acceptor: this process's side of conversations that others began."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from actors._wire import distributed_comm_pb2 as pb
+from actors.transport.conversation import Conversation
+from actors.transport.link import LinkLostError
+from actors.transport.session import ProtocolError
+from actors.version import PROTOCOL, __version__
+
+if TYPE_CHECKING:
+    from actors.messages import Message
+    from actors.transport.link import Link
+
+RESUME_SECONDS = 30.0  # a caller that is silent for longer is taken for gone
+
+
+class Receiver(Protocol):
+    """What becomes of messages that arrive. Called on the I/O loop; must be quick and must not raise."""
+
+    def received(self, message: Message, visitor: Visitor) -> None:
+        """A message came; answers go to ``visitor.post``."""
+
+    def link_lost(self, visitor: Visitor) -> None:
+        """The visitor's connection broke; it may come back."""
+
+    def gone(self, visitor: Visitor) -> None:
+        """The visitor will not come back."""
+
+
+class Visitor:
+    """The process at the other end of a conversation that it began.
+
+    Attributes:
+        process: its id.
+        session: id of the conversation.
+        node: id of the device as its certificate proves it; None on this host.
+    """
+
+    def __init__(
+        self, hello: pb.Hello, node: str | None, receiver: Receiver, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.process: str = hello.source
+        self.session: str = hello.session
+        self.node = node
+        self.conversation = Conversation(loop, self._deliver, lambda: None)
+        self.expiry: asyncio.TimerHandle | None = None
+        self._receiver = receiver
+
+    def _deliver(self, message: Message) -> None:
+        self._receiver.received(message, self)
+
+    def post(self, message: Message) -> None:
+        """Sends a message to the visitor, from any thread."""
+        self.conversation.post(message)
+
+
+class Acceptor:
+    """Keeps the visitors of this process and lets them resume after a lost connection."""
+
+    def __init__(self, me: str, receiver: Receiver, loop: asyncio.AbstractEventLoop) -> None:
+        self._me = me
+        self._receiver = receiver
+        self._loop = loop
+        self._visitors: dict[str, Visitor] = {}
+
+    async def serve(self, link: Link, hello: pb.Hello) -> None:
+        """Carries a visitor's session over ``link``, whose hello has been read, until the link ends."""
+        refusal = self._refuse(hello, link.node)
+        if refusal is not None:
+            await say_goodbye(link, refusal)
+            return
+        visitor = self._visitors.get(hello.session)
+        if visitor is None:
+            visitor = Visitor(hello, link.node, self._receiver, self._loop)
+            self._visitors[hello.session] = visitor
+        if visitor.expiry is not None:
+            visitor.expiry.cancel()
+            visitor.expiry = None
+        lane = visitor.conversation.bulk if hello.lane == "bulk" else visitor.conversation.control
+        welcome = pb.Frame(
+            hello=pb.Hello(
+                protocol=PROTOCOL,
+                session=hello.session,
+                lane=hello.lane,
+                source=self._me,
+                target=hello.source,
+                received=lane.session.received,
+                package_version=__version__,
+                python_version="{}.{}.{}".format(*sys.version_info[:3]),
+            )
+        )
+        try:
+            await lane.run(link, hello.received, welcome)
+        except ProtocolError as error:
+            await say_goodbye(link, pb.Goodbye(reason=str(error), code=4))
+        if hello.lane == "bulk" or lane.linked:
+            return
+        if lane.goodbye is not None:
+            self._forget(visitor)
+        elif visitor.session in self._visitors:
+            self._receiver.link_lost(visitor)
+            visitor.expiry = self._loop.call_later(RESUME_SECONDS, self._forget, visitor)
+
+    def _refuse(self, hello: pb.Hello, node: str | None) -> pb.Goodbye | None:
+        if hello.protocol != PROTOCOL:
+            return pb.Goodbye(
+                code=3,
+                reason=f"it speaks protocol {PROTOCOL} (mlx-actors {__version__}) and the caller {hello.protocol} "
+                f"(mlx-actors {hello.package_version}): install the same version on both",
+            )
+        known = self._visitors.get(hello.session)
+        if known is None and hello.resumed:
+            return pb.Goodbye(code=2, reason="it has given the session up after a long silence")
+        if known is not None and (known.process, known.node) != (hello.source, node):
+            return pb.Goodbye(code=2, reason="the session belongs to another process")
+        return None
+
+    def expire(self, process: str) -> None:
+        """Forgets all visits of a process that is known to have ended."""
+        for visitor in [v for v in self._visitors.values() if v.process == process]:
+            self._forget(visitor)
+
+    def _forget(self, visitor: Visitor) -> None:
+        if self._visitors.pop(visitor.session, None) is None:
+            return
+        if visitor.expiry is not None:
+            visitor.expiry.cancel()
+        visitor.conversation.close()
+        self._receiver.gone(visitor)
+
+    async def flushed(self) -> None:
+        """Waits until every visitor that is connected has all its answers."""
+        linked = [v for v in self._visitors.values() if v.conversation.control.linked]
+        await asyncio.gather(*(visitor.conversation.drained() for visitor in linked))
+
+    async def close(self, reason: str) -> None:
+        """Says goodbye to every visitor."""
+        visitors = list(self._visitors.values())
+        await asyncio.gather(*(visitor.conversation.farewell(reason) for visitor in visitors))
+        for visitor in visitors:
+            if visitor.expiry is not None:
+                visitor.expiry.cancel()
+            visitor.conversation.close()
+        self._visitors.clear()
+
+
+async def say_goodbye(link: Link, goodbye: pb.Goodbye) -> None:
+    """Ends a link with a reason, as far as it still carries anything."""
+    try:
+        await link.write(pb.Frame(goodbye=goodbye))
+    except LinkLostError:
+        pass
+    await link.close()

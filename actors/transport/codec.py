@@ -1,0 +1,100 @@
+"""Messages ↔ the schema's `CommData`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors._wire import distributed_comm_pb2 as pb
+from actors.messages import (
+    Call,
+    Cancel,
+    Chunk,
+    Credit,
+    Item,
+    Message,
+    Outcome,
+    Payload,
+    Reply,
+    Tensor,
+    Transfer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class MalformedMessageError(ValueError):
+    """A peer sent what is not a message of the runtime."""
+
+
+def encode(message: Message, data: pb.CommData) -> None:
+    """Writes ``message`` into ``data``, an empty `CommData`."""
+    header = data.header
+    match message:
+        case Call(number, target, method, payload):
+            data.comm_type = "call"
+            header.call, header.target, header.method = number, target, method
+        case Reply(number, outcome, payload):
+            data.comm_type = "reply"
+            header.call, header.outcome = number, outcome
+        case Item(number, index, payload):
+            data.comm_type = "item"
+            header.call, header.index = number, index
+        case Tensor(group, source, tag, payload):
+            data.comm_type = "tensor"
+            header.target, header.source_rank, header.tag = group, source, tag
+        case Credit(number, upto):
+            data.comm_type = "credit"
+            header.call, header.index = number, upto
+            return
+        case Cancel(number):
+            data.comm_type = "cancel"
+            header.call = number
+            return
+        case Chunk(transfer, index, sizes, chunk):
+            data.comm_type = "chunk"
+            header.transfer, header.index = transfer, index
+            header.sizes.extend(sizes)
+            data.pickle_data = bytes(chunk)
+            return
+    if isinstance(payload, Transfer):
+        header.transfer = payload.number
+    else:
+        data.pickle_data = payload.pickle
+        data.buffers.extend(bytes(buffer) for buffer in payload.buffers)
+
+
+def decode(data: pb.CommData) -> Message:
+    """Reads a message out of ``data``.
+
+    Raises:
+        MalformedMessageError: ``data`` is of no kind the runtime knows.
+    """
+    reader = _READERS.get(data.comm_type)
+    if reader is None:
+        raise MalformedMessageError(f"{data.comm_type!r} is no kind of message; known are {', '.join(_READERS)}")
+    return reader(data, data.header)
+
+
+def _payload(data: pb.CommData, header: pb.Header) -> Payload | Transfer:
+    if header.transfer:
+        return Transfer(header.transfer)
+    return Payload(data.pickle_data, tuple(data.buffers))
+
+
+def _outcome(value: int) -> Outcome:
+    try:
+        return Outcome(value)
+    except ValueError as error:
+        raise MalformedMessageError(f"{value} is no outcome of a call") from error
+
+
+_READERS: dict[str, Callable[[pb.CommData, pb.Header], Message]] = {
+    "call": lambda data, h: Call(h.call, h.target, h.method, _payload(data, h)),
+    "reply": lambda data, h: Reply(h.call, _outcome(h.outcome), _payload(data, h)),
+    "item": lambda data, h: Item(h.call, h.index, _payload(data, h)),
+    "tensor": lambda data, h: Tensor(h.target, h.source_rank, h.tag, _payload(data, h)),
+    "credit": lambda _, h: Credit(h.call, h.index),
+    "cancel": lambda _, h: Cancel(h.call),
+    "chunk": lambda data, h: Chunk(h.transfer, h.index, tuple(h.sizes), data.pickle_data),
+}

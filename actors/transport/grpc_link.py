@@ -1,0 +1,181 @@
+"""Links over gRPC: the `Stream` call of the schema, dialled and served."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # else every `!command` in a notebook prints a warning
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+import grpc
+
+from actors._wire.distributed_comm_pb2 import Frame
+from actors.address import host_key
+from actors.transport.link import GoneError, LinkLostError, UnreachableError
+from actors.transport.options import channel_options, unix_channel_options
+
+if TYPE_CHECKING:
+    from actors.address import Address
+    from actors.transport.link import Link
+
+STREAM = "/distributed_comm.DistributedComm/Stream"
+DIAL_SECONDS = 5.0
+
+
+class _Stream(Protocol):
+    """What grpc's client call and server context have in common."""
+
+    async def read(self) -> Any: ...
+    async def write(self, message: bytes) -> None: ...
+
+
+class GrpcLink:
+    """One end of a `Stream` call. Frames are parsed here, so that a relay can pass them on unread."""
+
+    def __init__(self, stream: _Stream, node: str | None = None) -> None:
+        self.node = node
+        self._stream = stream
+        self._ended = asyncio.Event()
+
+    async def read(self) -> Frame | None:
+        """See `Link`."""
+        data = await self.read_bytes()
+        return None if data is None else Frame.FromString(data)
+
+    async def read_bytes(self) -> bytes | None:
+        """Returns the next frame unparsed, or None at the end."""
+        try:
+            data = await self._stream.read()
+        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError):
+            return None
+        return data if isinstance(data, bytes) else None
+
+    async def write(self, frame: Frame) -> None:
+        """See `Link`."""
+        await self.write_bytes(frame.SerializeToString())
+
+    async def write_bytes(self, data: bytes) -> None:
+        """Writes a frame that is already serialised."""
+        try:
+            await self._stream.write(data)
+        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
+            raise LinkLostError(str(error)) from error
+
+    async def close(self) -> None:
+        """See `Link`."""
+        self._ended.set()
+
+    async def closed(self) -> None:
+        """Waits until this end has been closed."""
+        await self._ended.wait()
+
+
+class DialledLink(GrpcLink):
+    """The dialling end; it owns its channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, call: Any, node: str | None) -> None:
+        super().__init__(call, node)
+        self._channel = channel
+        self._call = call
+
+    async def close(self) -> None:
+        """See `Link`."""
+        await super().close()
+        self._call.cancel()  # an abandoned aio stream is never cancelled by itself
+        await self._channel.close()
+
+
+class GrpcDialer:
+    """Dials the Unix socket of a process on this host, and the door of its node for one elsewhere.
+
+    Args:
+        credentials: gives the channel credentials and options for the node with this id; None where this process
+            may only talk to its own host.
+    """
+
+    def __init__(self, credentials: CredentialsFor | None = None) -> None:
+        self._credentials = credentials
+
+    async def dial(self, address: Address, lane: str) -> Link:  # noqa: ARG002 - each lane is a connection of its own
+        """See `Dialer`."""
+        if address.host == host_key():
+            await asyncio.to_thread(probe_socket, address.socket)
+            channel = grpc.aio.insecure_channel(f"unix:{address.socket}", options=unix_channel_options())
+            return await _open(channel, None, address.socket)
+        return await self._dial_door(address)
+
+    async def _dial_door(self, address: Address) -> Link:
+        if not address.doors:
+            raise UnreachableError("its node has no door that is open to other hosts")
+        if self._credentials is None:
+            raise UnreachableError("this process has no key to show at another device's door")
+        refused: GoneError | None = None
+        for door in address.doors:
+            try:
+                await asyncio.to_thread(_probe_door, door)
+            except GoneError as error:
+                refused = error
+                continue
+            except UnreachableError:
+                continue
+            credentials, options = self._credentials(address.node)
+            channel = grpc.aio.secure_channel(door, credentials, options=(*channel_options(), *options))
+            return await _open(channel, address.node, door)
+        if refused is not None and len(address.doors) == 1:
+            raise refused
+        raise UnreachableError(f"no answer at {', '.join(address.doors)}")
+
+    async def close(self) -> None:
+        """See `Dialer`; channels belong to their links."""
+
+
+class CredentialsFor(Protocol):
+    """Looks up how to prove this device to a node, and how to tell that it is that node."""
+
+    def __call__(self, node: str) -> tuple[grpc.ChannelCredentials, tuple[tuple[str, Any], ...]]:
+        """Raises UnreachableError where the node is not trusted."""
+
+
+async def _open(channel: grpc.aio.Channel, node: str | None, where: str) -> DialledLink:
+    try:
+        async with asyncio.timeout(DIAL_SECONDS):
+            while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                    raise UnreachableError(f"no connection to {where}")
+                await channel.wait_for_state_change(state)
+    except TimeoutError as error:
+        await channel.close()
+        raise UnreachableError(f"{where} did not answer within {DIAL_SECONDS:g} s") from error
+    except BaseException:
+        await channel.close()
+        raise
+    call = channel.stream_stream(STREAM)()
+    return DialledLink(channel, call, node)
+
+
+def probe_socket(path: str) -> None:
+    """Tells a process that has ended from one that is silent, which gRPC does not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(DIAL_SECONDS)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            raise GoneError("its process has ended") from error
+        except OSError as error:
+            raise UnreachableError(f"{path}: {error.strerror or error}") from error
+
+
+def _probe_door(door: str) -> None:
+    host, _, port = door.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=DIAL_SECONDS).close()
+    except ConnectionRefusedError as error:
+        raise GoneError(f"nothing listens at {door}: its node has ended", node_too=True) from error
+    except OSError as error:
+        # A host that has been switched off answers nothing, or its router does: that is silence.
+        name = errno.errorcode.get(error.errno or 0, "")
+        raise UnreachableError(f"{door}: {name} {error}") from error

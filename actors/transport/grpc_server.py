@@ -1,0 +1,167 @@
+"""The gRPC servers of a process: its Unix socket, and a node's door with the relay behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from actors._wire import distributed_comm_pb2 as pb
+from actors._wire import distributed_comm_pb2_grpc as pb_grpc
+from actors.transport.acceptor import say_goodbye
+from actors.transport.grpc_link import STREAM, GrpcLink
+from actors.transport.link import GoneError, LinkLostError, UnreachableError
+from actors.transport.options import server_options, unix_server_options
+from actors.transport.rounds import FiveCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.address import Address
+    from actors.transport.acceptor import Acceptor
+    from actors.transport.link import Dialer
+
+HELLO_SECONDS = 5.0
+
+_SERVICE, _METHOD = STREAM[1:].split("/")
+
+
+class StreamServer:
+    """Serves the `Stream` call for one process and, at a node, relays to the processes it hosts.
+
+    Args:
+        me: id of this process.
+        acceptor: takes the streams that are meant for this process.
+    """
+
+    def __init__(self, me: str, acceptor: Acceptor) -> None:
+        self._me = me
+        self._acceptor = acceptor
+        self._route: Callable[[str], Address | None] | None = None
+        self._dialer: Dialer | None = None
+        self._member: Callable[[Any], str | None] | None = None
+        self._servers: list[grpc.aio.Server] = []
+        self._links: set[GrpcLink] = set()
+
+    def relay_to(self, route: Callable[[str], Address | None], dialer: Dialer) -> None:
+        """Passes streams that are meant for another process of this host on to it.
+
+        Args:
+            route: gives the address of a process, None for one that is not here.
+            dialer: opens the way there.
+        """
+        self._route = route
+        self._dialer = dialer
+
+    async def listen_socket(self, path: str) -> None:
+        """Listens on a Unix socket, in a folder that only this user may enter."""
+        server = self._server(self._serve_local, unix_server_options())
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+
+    async def listen_door(
+        self,
+        address: str,
+        credentials: grpc.ServerCredentials,
+        member: Callable[[Any], str | None],
+    ) -> int:
+        """Listens with mutual TLS at ``"HOST:PORT"``; port 0 takes a free one. Returns the port.
+
+        Args:
+            address: host and port.
+            credentials: which demand and check the client's certificate.
+            member: says which member of the cluster a caller is, by gRPC's auth context; None for a stranger.
+        """
+        self._member = member
+        server = self._server(self._serve_door, server_options())
+        # Our own handler of `Stream` was added first and so comes before the generated one.
+        pb_grpc.add_DistributedCommServicer_to_server(FiveCalls(), server)
+        port = int(server.add_secure_port(address, credentials))
+        await server.start()
+        return port
+
+    def _server(self, serve: Any, options: Any) -> grpc.aio.Server:
+        handler = grpc.stream_stream_rpc_method_handler(serve)
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: handler}),))
+        self._servers.append(server)
+        return server
+
+    async def _serve_local(self, _: Any, context: Any) -> None:
+        await self._serve(GrpcLink(context))
+
+    async def _serve_door(self, _: Any, context: Any) -> None:
+        node = self._member(context.auth_context()) if self._member is not None else None
+        if node is None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this device is not a member of the cluster")
+        await self._serve(GrpcLink(context, node))
+
+    async def _serve(self, link: GrpcLink) -> None:
+        self._links.add(link)
+        work = asyncio.create_task(self._greet(link))
+        closed = asyncio.create_task(link.closed())
+        try:
+            # The handler's return ends the stream: a reader that waits for the client would hold it open.
+            await asyncio.wait({work, closed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            closed.cancel()
+            await asyncio.gather(work, closed, return_exceptions=True)
+            self._links.discard(link)
+
+    async def _greet(self, link: GrpcLink) -> None:
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                first = await link.read_bytes()
+        except TimeoutError:
+            return
+        if first is None:
+            return
+        hello = pb.Frame.FromString(first).hello
+        if hello.target == self._me:
+            await self._acceptor.serve(link, hello)
+            return
+        address = self._route(hello.target) if self._route is not None else None
+        if address is None or self._dialer is None:
+            await say_goodbye(link, pb.Goodbye(code=1, reason="its process has ended"))
+            return
+        await self._relay(link, first, address, hello.lane)
+
+    async def _relay(self, link: GrpcLink, first: bytes, address: Address, lane: str) -> None:
+        assert self._dialer is not None
+        try:
+            onward = await self._dialer.dial(address, lane)
+        except GoneError as error:
+            await say_goodbye(link, pb.Goodbye(code=1, reason=str(error)))
+            return
+        except UnreachableError:
+            return
+        assert isinstance(onward, GrpcLink)
+        try:
+            await onward.write_bytes(first)
+            ways = {asyncio.create_task(_pump(link, onward)), asyncio.create_task(_pump(onward, link))}
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+        except LinkLostError:
+            pass
+        finally:
+            await onward.close()
+
+    async def close(self) -> None:
+        """Ends all streams and stops listening."""
+        for link in list(self._links):
+            await link.close()
+        for server in self._servers:
+            # Without the grace a goodbye just written would be cut off.
+            await server.stop(0.2)
+        self._servers.clear()
+
+
+async def _pump(source: GrpcLink, sink: GrpcLink) -> None:
+    while (data := await source.read_bytes()) is not None:
+        await sink.write_bytes(data)

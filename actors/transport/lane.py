@@ -1,0 +1,182 @@
+"""A lane: one session over the links that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from actors._wire import distributed_comm_pb2 as pb
+from actors.transport.codec import MalformedMessageError, decode, encode
+from actors.transport.link import LinkLostError
+from actors.transport.session import ProtocolError, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.messages import Message
+    from actors.transport.link import Link
+
+BATCH_MESSAGES = 512  # measured: larger batches gain little and make the first message wait
+BATCH_BYTES = 4 << 20
+ACK_DELAY = 0.02  # seconds a lone acknowledgement waits for a message to ride on
+
+
+class Lane:
+    """Sends what is posted, delivers what arrives, each exactly once and in order.
+
+    ``post`` may be called from any thread; everything else belongs to the I/O loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Message], None]) -> None:
+        self.session: Session[Message] = Session()
+        self._loop = loop
+        self._deliver = deliver
+        self._posted: deque[tuple[Message, int]] = deque()
+        self._scheduled = False
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._link: Link | None = None
+        self._ack_sent = 0
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._ack_due = False
+        self.goodbye: pb.Goodbye | None = None  # the other side's last word, if it said one
+
+    @property
+    def linked(self) -> bool:
+        """Whether a link carries the session now."""
+        return self._link is not None
+
+    def post(self, message: Message, size: int = 0) -> None:
+        """Takes a message over, to be sent as soon as there is a link. Never blocks."""
+        self._posted.append((message, size))
+        # Messages posted before the loop comes round ride on the wake-up of the first one.
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        self._scheduled = False
+        posted, session = self._posted, self.session
+        while posted:
+            session.push(*posted.popleft())
+        self._wake.set()
+
+    async def room(self, limit_bytes: int) -> None:
+        """Waits until fewer than ``limit_bytes`` are pushed and not acknowledged."""
+        while self.session.pending_bytes >= limit_bytes:
+            self._room.clear()
+            await self._room.wait()
+
+    async def drained(self) -> None:
+        """Waits until the other side has acknowledged everything that was posted."""
+        while self._posted or not self.session.idle:
+            self._room.clear()
+            await self._room.wait()
+
+    async def run(self, link: Link, peer_received: int, first: pb.Frame | None = None) -> None:
+        """Carries the session over ``link`` until that ends, says goodbye, or another link takes its place.
+
+        Args:
+            link: an open link whose hello has been read.
+            peer_received: what the hello says the other side has received.
+            first: a frame to write first, such as the answering hello.
+        """
+        if self._link is not None:
+            await self._link.close()
+        self._link = link
+        self._ack_sent = 0
+        reader = asyncio.create_task(self._read(link))
+        try:
+            self.session.connected(peer_received)
+            if first is not None:
+                await link.write(first)
+            self._wake.set()
+            writer = asyncio.create_task(self._write(link))
+            try:
+                await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _cancelled(writer)
+        except (LinkLostError, ProtocolError):
+            pass
+        finally:
+            await _cancelled(reader)
+            if self._link is link:
+                self._link = None
+            await link.close()
+
+    async def farewell(self, reason: str, code: int = 0) -> None:
+        """Tells the other side that this session is over, if there is a link to tell it on."""
+        if self._link is not None:
+            try:
+                async with asyncio.timeout(0.5):
+                    await self._link.write(pb.Frame(goodbye=pb.Goodbye(reason=reason, code=code)))
+            except (LinkLostError, TimeoutError):
+                pass
+
+    async def _read(self, link: Link) -> None:
+        session, deliver = self.session, self._deliver
+        try:
+            while (frame := await link.read()) is not None:
+                if self._link is not link:
+                    return  # a newer link has taken over; it will bring these again
+                if frame.ack:
+                    session.acknowledged(frame.ack)
+                    self._room.set()
+                for envelope in frame.envelopes:
+                    if session.accept(envelope.seq):
+                        deliver(decode(envelope.data))
+                if frame.HasField("goodbye"):
+                    self.goodbye = frame.goodbye
+                    return
+                self._schedule_ack()
+        except (ProtocolError, MalformedMessageError) as error:
+            await self.farewell(str(error), code=4)
+
+    async def _write(self, link: Link) -> None:
+        session = self.session
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while session.has_unsent or self._ack_due:
+                if self._link is not link:
+                    return  # what were taken now would be lost to the link that has taken over
+                frame = pb.Frame(ack=session.received)
+                self._ack_due = False
+                self._ack_sent = session.received
+                for number, message in session.take(BATCH_MESSAGES, BATCH_BYTES):
+                    envelope = frame.envelopes.add()
+                    envelope.seq = number
+                    encode(message, envelope.data)
+                try:
+                    await link.write(frame)
+                except LinkLostError:
+                    return
+
+    def _schedule_ack(self) -> None:
+        outstanding = self.session.received - self._ack_sent
+        if outstanding >= BATCH_MESSAGES:
+            self._send_ack()
+        elif outstanding and self._ack_timer is None:
+            self._ack_timer = self._loop.call_later(ACK_DELAY, self._send_ack)
+
+    def _send_ack(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+        if self.session.received > self._ack_sent:
+            self._ack_due = True
+            self._wake.set()
+
+    def close(self) -> None:
+        """Stops the timer; the link is closed by whoever runs it."""
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error

@@ -1,0 +1,64 @@
+"""A link: one connection that carries frames both ways until it breaks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from actors._wire.distributed_comm_pb2 import Frame
+    from actors.address import Address
+
+
+class Link(Protocol):
+    """What a session rides on. Used from the I/O loop only."""
+
+    node: str | None
+    """Id of the device at the other end as its certificate proves it; None on this host's own sockets."""
+
+    async def read(self) -> Frame | None:
+        """Returns the next frame, or None when the link has ended or broken."""
+
+    async def write(self, frame: Frame) -> None:
+        """Hands a frame over; waits while the link is full.
+
+        Raises:
+            LinkLostError: the link has ended.
+        """
+
+    async def close(self) -> None:
+        """Ends the link; the other side's read returns None."""
+
+
+class Dialer(Protocol):
+    """Opens links."""
+
+    async def dial(self, address: Address, lane: str) -> Link:
+        """Opens a link to the process at ``address``.
+
+        Raises:
+            GoneError: nothing is there any more: the process, or its node, has ended.
+            UnreachableError: no answer; it may still be there.
+        """
+
+    async def close(self) -> None:
+        """Gives back what the dialer holds open."""
+
+
+class LinkLostError(Exception):
+    """The link broke; the session may go on over another one."""
+
+
+class UnreachableError(Exception):
+    """The other side did not answer. Silence is not death: it may come back."""
+
+
+class GoneError(Exception):
+    """The other side has ended for certain.
+
+    Attributes:
+        node_too: whether the whole node is gone, not only the process.
+    """
+
+    def __init__(self, reason: str, *, node_too: bool = False) -> None:
+        super().__init__(reason)
+        self.node_too = node_too

@@ -1,0 +1,224 @@
+"""A peer: this process's side of a conversation that it began, kept up over lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Protocol
+
+from actors._wire import distributed_comm_pb2 as pb
+from actors.exceptions import Verdict
+from actors.ids import new_id
+from actors.messages import Call, Cancel, Credit, Item, Reply
+from actors.transport.conversation import Conversation
+from actors.transport.link import GoneError, LinkLostError, UnreachableError
+from actors.version import PROTOCOL, __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from actors.address import Address
+    from actors.messages import Message, Payload
+    from actors.transport.lane import Lane
+    from actors.transport.link import Dialer, Link
+
+RESUME_SECONDS = 30.0  # silence up to here is not death
+HELLO_SECONDS = 5.0
+REDIAL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """What is known of the end of a process.
+
+    Attributes:
+        reason: a clause such as "its process ended with exit code 3".
+        node_too: the whole node is gone.
+        node: name of the node, where known.
+    """
+
+    reason: str
+    node_too: bool = False
+    node: str | None = None
+
+
+class Caller(Protocol):
+    """Who waits for the answer to a call. All methods are called on the I/O loop and must be quick."""
+
+    def replied(self, reply: Reply) -> None:
+        """The one answer came."""
+
+    def yielded(self, item: Item) -> None:
+        """A generator method gave a value."""
+
+    def lost(self, death: Death, verdict: Verdict) -> None:
+        """No answer will come."""
+
+
+class Peer:
+    """Calls to one process, answers from it.
+
+    ``call`` and ``post`` may be used from any thread. When the process is known to be gone, every open call is told,
+    and so is each later one.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        me: str,
+        dialer: Dialer,
+        loop: asyncio.AbstractEventLoop,
+        autopsy: Callable[[Death], Awaitable[Death]] | None = None,
+        on_death: Callable[[Peer, Death], None] | None = None,
+    ) -> None:
+        """Starts dialling; must be made on the I/O loop.
+
+        Args:
+            address: where the process is.
+            me: id of this process.
+            dialer: opens links.
+            loop: the I/O loop.
+            autopsy: finds out more about a death, from the node that hosted the process.
+            on_death: told once, on the loop.
+        """
+        self.address = address
+        self.death: Death | None = None
+        self.dead = asyncio.Event()
+        self._me = me
+        self._session = new_id("session")
+        self._dialer = dialer
+        self._loop = loop
+        self._autopsy = autopsy
+        self._on_death = on_death
+        self._numbers = count(1)
+        self._calls: dict[int, Caller] = {}
+        self._conversation = Conversation(loop, self._deliver, self._open_bulk)
+        self._bulk: asyncio.Task[None] | None = None
+        self._up_once: set[str] = set()
+        self.up = asyncio.Event()
+        self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
+
+    def call(self, target: str, method: str, payload: Payload, caller: Caller) -> int:
+        """Sends a call; ``caller`` hears how it went. Returns the call's number, for `cancel` and `credit`."""
+        number = next(self._numbers)
+        self._calls[number] = caller
+        self._conversation.post(Call(number, target, method, payload))
+        if self.death is not None:
+            self._loop.call_soon_threadsafe(self._tell, number, self.death)
+        return number
+
+    def post(self, message: Message) -> None:
+        """Sends a message that has no answer."""
+        if self.death is None:
+            self._conversation.post(message)
+
+    def credit(self, number: int, upto: int) -> None:
+        """Lets a stream yield up to ``upto`` items in all."""
+        self.post(Credit(number, upto))
+
+    def cancel(self, number: int) -> None:
+        """Says that the answer is no longer wanted."""
+        self.post(Cancel(number))
+
+    def _deliver(self, message: Message) -> None:
+        if isinstance(message, Reply):
+            caller = self._calls.pop(message.number, None)
+            if caller is not None:
+                caller.replied(message)
+        elif isinstance(message, Item):
+            caller = self._calls.get(message.number)
+            if caller is not None:
+                caller.yielded(message)
+
+    def _open_bulk(self) -> None:
+        if self._bulk is None and self.death is None:
+            self._bulk = self._loop.create_task(self._keep_up(self._conversation.bulk, "bulk"))
+
+    async def _keep_up(self, lane: Lane, name: str) -> None:
+        silent_since: float | None = None
+        while self.death is None:
+            try:
+                link, welcome = await self._connect(lane, name)
+            except GoneError as error:
+                await self._died(Death(str(error), error.node_too))
+                return
+            except (UnreachableError, LinkLostError) as error:
+                now = self._loop.time()
+                silent_since = now if silent_since is None else silent_since
+                if now - silent_since > RESUME_SECONDS:
+                    await self._died(Death(f"it was silent for {RESUME_SECONDS:g} s ({error})"))
+                    return
+                await asyncio.sleep(REDIAL_SECONDS)
+                continue
+            silent_since = None
+            self._up_once.add(name)
+            if name == "control":
+                self.up.set()
+            await lane.run(link, welcome.received)
+            self.up.clear()
+            if lane.goodbye is not None:
+                await self._died(Death(lane.goodbye.reason))
+                return
+
+    async def _connect(self, lane: Lane, name: str) -> tuple[Link, pb.Hello]:
+        link = await self._dialer.dial(self.address, name)
+        try:
+            hello = pb.Hello(
+                protocol=PROTOCOL,
+                session=self._session,
+                lane=name,
+                source=self._me,
+                target=self.address.process,
+                received=lane.session.received,
+                resumed=name in self._up_once,
+                package_version=__version__,
+                python_version="{}.{}.{}".format(*sys.version_info[:3]),
+            )
+            await link.write(pb.Frame(hello=hello))
+            async with asyncio.timeout(HELLO_SECONDS):
+                answer = await link.read()
+            if answer is None:
+                raise LinkLostError("the connection ended before the other side said hello")
+            if answer.HasField("goodbye"):
+                raise GoneError(answer.goodbye.reason)
+            if answer.hello.source != self.address.process:
+                raise GoneError("another process answers at its address")
+        except TimeoutError as error:
+            await link.close()
+            raise UnreachableError("it accepted the connection and said nothing") from error
+        except BaseException:
+            await link.close()
+            raise
+        return link, answer.hello
+
+    async def _died(self, death: Death) -> None:
+        if self._autopsy is not None:
+            death = await self._autopsy(death)
+        if self.death is not None:
+            return
+        self.death = death
+        self.dead.set()
+        if self._on_death is not None:
+            self._on_death(self, death)
+        unsent = {m.number for m in self._conversation.control.session.never_written() if isinstance(m, Call)}
+        for number in list(self._calls):
+            self._tell(number, death, Verdict.NEVER_STARTED if number in unsent else Verdict.MAY_HAVE_RUN)
+        self._conversation.close()
+
+    def _tell(self, number: int, death: Death, verdict: Verdict = Verdict.NEVER_STARTED) -> None:
+        caller = self._calls.pop(number, None)
+        if caller is not None:
+            caller.lost(death, verdict)
+
+    async def close(self, reason: str) -> None:
+        """Ends the conversation; open calls are lost."""
+        await self._conversation.farewell(reason)
+        current = asyncio.current_task()
+        tasks = [task for task in (self._control, self._bulk) if task is not None and task is not current]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._autopsy = None
+        await self._died(Death(reason))

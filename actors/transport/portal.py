@@ -1,0 +1,89 @@
+"""The portal: one event loop on a thread of its own, which does all I/O of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+T = TypeVar("T")
+
+SLICE_SECONDS = 0.1  # an unbounded wait would miss a Ctrl-C that another thread's signal handler took
+
+
+class Portal:
+    """Runs coroutines on the I/O thread for callers on other threads."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="actors-io", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        pending = asyncio.all_tasks(self.loop)
+        for task in pending:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine on the loop and returns its result; Ctrl-C cancels it.
+
+        Raises:
+            RuntimeError: called on the loop itself, which would wait for ever.
+        """
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("a blocking call on the I/O thread would never return; await it instead")
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return wait(future)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Calls ``callback`` on the loop soon."""
+        self.loop.call_soon_threadsafe(callback, *args)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is on the I/O thread."""
+        return threading.current_thread() is self._thread
+
+    def close(self) -> None:
+        """Stops the loop and waits for its thread."""
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+
+
+def wait(future: Future[T], timeout: float | None = None) -> T:
+    """Returns a future's result; interruptible, since it waits in slices.
+
+    Raises:
+        TimeoutError: ``timeout`` seconds went by.
+    """
+    import time
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, max(0.0, deadline - time.monotonic()))
+        try:
+            return future.result(left)
+        except TimeoutError:
+            # The future's own exception may be a TimeoutError too.
+            if future.done():
+                return future.result()
+            if deadline is not None and time.monotonic() >= deadline:
+                raise

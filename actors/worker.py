@@ -1,0 +1,121 @@
+"""A worker: the process of one actor. Started by a node as ``python -m actors.worker``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actors import runtime
+from actors.address import Address
+from actors.instance import Instance
+from actors.parent import read_orders, watch
+from actors.process import Process
+from actors.runtime import Self
+
+if TYPE_CHECKING:
+    from actors.spec import Birth
+    from actors.transport.acceptor import Visitor
+
+FAREWELL_SECONDS = 2.0
+
+
+class Worker:
+    """Waits for the node to say which actor it shall be, then is that actor until it ends."""
+
+    def __init__(self, orders: dict[str, Any]) -> None:
+        self._home = Address(**{**orders["home"], "doors": tuple(orders["home"]["doors"])})
+        self._node_name: str = orders["node_name"]
+        folder = Path(orders["folder"])
+        self.process = Process(orders["id"], folder, self._home.node, _credentials(orders))
+        self.process.home = self._home
+        self.process.directory[self._home.node] = self._home
+        self.process.serve("worker", self)
+        self.process.on_gone = self._visitor_gone
+        self._instance: Instance | None = None
+        self._assigned = threading.Event()
+        self._exit_code = 0
+
+    async def assign(self, _: Visitor, actor: str, namespace: str) -> None:
+        """Service call of the node: this process is to be the actor with this id."""
+        self.process.namespace = namespace
+        self._instance = Instance(actor, self._node_name, self._born, self._exit)
+        self.process.targets[actor] = self._instance
+        self._assigned.set()
+
+    def _born(self, birth: Birth) -> None:
+        runtime.become(Self(birth.spec, birth.group, self._node_name))
+        if birth.group is not None:
+            from actors.collective.wire import join_group
+
+            join_group(self.process, birth.group)
+
+    def _visitor_gone(self, visitor: Visitor) -> None:
+        if self._instance is not None:
+            self._instance.visitor_gone(visitor.session)
+
+    def _exit(self, code: int) -> None:
+        self._exit_code = code
+        assert self._instance is not None
+        self._instance.stop()
+
+    def serve(self) -> int:
+        """Runs until the actor ends by itself. Returns the exit code."""
+        runtime.join(self.process)
+        self.process.portal.run(self._start())
+        self._assigned.wait()
+        assert self._instance is not None
+        self._instance.run()
+        self.process.portal.run(self._leave())
+        return self._exit_code
+
+    async def _start(self) -> None:
+        await self.process.listen()
+        await self.process.ask(self._home, "node", "ready", self.process.address)
+
+    async def _leave(self) -> None:
+        # Replies on their way are let out; whoever does not take them in time will find the process ended.
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self.process.acceptor.flushed()
+        except TimeoutError:
+            pass
+
+    def parent_gone(self) -> None:
+        """The node has ended, or wants this process to end."""
+        for path in (self.process.address.socket,):
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+        os._exit(0)
+
+
+def _credentials(orders: dict[str, Any]) -> Any:
+    if orders["identity"] is None:
+        return None
+    from actors.membership import credentials_from
+
+    return credentials_from(Path(orders["identity"]))
+
+
+def main() -> None:
+    """Runs a worker by the orders on standard input."""
+    orders, parent = read_orders()
+    worker = Worker(orders)
+    watch(parent, worker.parent_gone)
+    code = worker.serve()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.unlink(worker.process.address.socket)
+    except OSError:
+        pass
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
