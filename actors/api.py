@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.birth import find_named
+from actors.exceptions import ActorDiedError
 from actors.handle import ActorHandle, handle_of, line_of
 from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator
@@ -33,12 +35,10 @@ def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
             return  # it never came to life
         node = await process.node_address(address.node)
         if node is not None:
-            await process.ask(node, "node", "kill", address.process)
+            with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it
+                await process.ask(node, "node", "kill", address.process)
 
-    try:
-        process.portal.run(end())
-    except ConnectionError:
-        return
+    process.portal.run(end())
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:

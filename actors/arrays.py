@@ -59,7 +59,7 @@ def to_tensor(array: Any) -> tuple[memoryview, tuple[int, ...], str]:
     """Turns an array into bytes; nothing is copied where the array is contiguous and little-endian already.
 
     Args:
-        array: a numpy or MLX array of any shape, strides and byte order.
+        array: a numpy or MLX array of any shape, strides and byte order, or a numpy scalar.
 
     Returns:
         The elements (little-endian, C order), the shape, and the dtype's name.
@@ -67,6 +67,8 @@ def to_tensor(array: Any) -> tuple[memoryview, tuple[int, ...], str]:
     Raises:
         TypeError: not an array, or of a dtype that cannot travel as a tensor.
     """
+    if isinstance(array, np.generic):
+        array = np.asarray(array)  # what sum() and the like give in place of an array of no axes
     kind = kind_of(array)
     if kind is None:
         raise TypeError(f"a {type(array).__name__} is not a numpy or MLX array: wrap it in numpy.asarray(...)")

@@ -85,8 +85,8 @@ class _Delivery:
         self.process = process
         self.options = options
         self.cradle = cradle
-        self.siblings: list[asyncio.Future[Address]] = []
-        self.place: asyncio.Future[Address] = process.loop.create_future()
+        self.siblings: list[asyncio.Future[tuple[Address, str]]] = []
+        self.place: asyncio.Future[tuple[Address, str]] = process.loop.create_future()
         self._cls = cls
         self._class_spec = describe(cls)
         args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
@@ -129,9 +129,13 @@ class _Delivery:
                 self.place.set_exception(error)
                 self.place.exception()  # siblings may never look
             raise
-        self.place.set_result(address)
-        group = await self._meet_siblings()
-        arguments = await self._resolve()
+        self.place.set_result((address, self._line.node or ""))
+        try:
+            group = await self._meet_siblings()
+            arguments = await self._resolve()
+        except BaseException:
+            await self._give_back(address)
+            raise
         birth = Birth(
             self._cls, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group
         )
@@ -139,14 +143,18 @@ class _Delivery:
         self.process.peer(address).call(self._id, CONSTRUCT, dumps_arguments((birth,), {}), _Newborn(self._line))
         return address
 
+    async def _give_back(self, address: Address) -> None:
+        """Ends the process that was given to an actor which will not be."""
+        node = await self.process.node_address(address.node)
+        if node is not None:
+            await self.process.ask(node, "node", "kill", address.process)
+
     async def _take_place(self) -> Address:
         rank = self.cradle.rank if self.cradle is not None else 0
         strategy = self.options.scheduling_strategy
         if self.cradle is not None and strategy == "DEFAULT":
             strategy = "SPREAD"
-        node = await self.process.ask_home(
-            "schedule", self.options.node, strategy, rank, timeout=60.0
-        )
+        node, self._line.node = await self.process.ask_home("schedule", self.options.node, strategy, rank)
         place = await self.process.ask(node, "node", "place", self._spec, timeout=60.0)
         assert place is not None
         found: Address = place
@@ -156,9 +164,9 @@ class _Delivery:
         if self.cradle is None:
             return None
         members = await asyncio.gather(*self.siblings)
-        size = range(self.cradle.size)
         name = self.options.name or self._class_spec.name
-        return GroupSpec(self.cradle.group, self.cradle.rank, tuple(members), tuple(f"{name}[{r}]" for r in size))
+        labels = tuple(f"{name}[{rank}] on node {node}" for rank, (_, node) in enumerate(members))
+        return GroupSpec(self.cradle.group, self.cradle.rank, tuple(address for address, _ in members), labels)
 
     async def _resolve(self) -> Payload:
         if not self._needs:

@@ -31,7 +31,7 @@ class OneCall(OpenCall):
 
     def settle(self, sealed: Sealed) -> None:
         """See `OpenCall`."""
-        self._value.future.set_result(sealed)
+        self._value.settle(sealed)
 
 
 def call(handle: ActorHandle, method: MethodSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

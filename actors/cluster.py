@@ -109,13 +109,13 @@ class Cluster:
     def close(self) -> None:
         """Ends the nodes this program started, and all actors on them."""
         process = self._process
-        if process is not None:
-            process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
-            try:
+        try:
+            if process is not None:
                 process.portal.run(process.close("the program has ended"))
-            finally:
+                process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
                 process.portal.close()
-        self._local.close()
+        finally:
+            self._local.close()
 
     def __enter__(self) -> Cluster:
         return self

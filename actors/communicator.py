@@ -191,7 +191,7 @@ class GRPCCommunicator:
         Integers wrap around. float16 and bfloat16 are added up in float32 and rounded once.
 
         Args:
-            x: a numpy or MLX array of the same shape and dtype on all ranks.
+            x: a numpy or MLX array, or a numpy scalar, of the same shape and dtype on all ranks.
             op: ``"sum"``, ``"product"``, ``"min"``, ``"max"``, or ``"mean"`` (not of integers).
 
         Returns:

@@ -259,6 +259,7 @@ def node_id_of(certificate: bytes) -> str:
     return _node_id(_read(certificate).public_key())
 
 
+@lru_cache(maxsize=1024)  # asked at every dial, and takes a quarter of a millisecond
 def check_profile(certificate: bytes) -> str:
     """Check that a certificate (PEM) is one that a device makes for itself, and nothing else.
 

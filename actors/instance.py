@@ -34,7 +34,6 @@ class Job:
 
     call: Call
     visitor: Visitor
-    place: Place
     credit: int = STREAM_WINDOW
     cancelled: bool = False
     more: threading.Condition = field(default_factory=threading.Condition)
@@ -46,6 +45,14 @@ class Job:
     @property
     def key(self) -> tuple[str, int]:
         return self.visitor.session, self.call.number
+
+
+class _NotRunError(Exception):
+    """The method was not called, for this reason."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Instance:
@@ -66,7 +73,7 @@ class Instance:
         self._exit = exit
         self._label = id
         self._object: Any = None
-        self._error: BaseException | None = None
+        self._stillborn: str | None = None  # why there is no object
         self._mailbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._jobs: dict[tuple[str, int], Job] = {}
 
@@ -74,7 +81,7 @@ class Instance:
 
     def called(self, call: Call, visitor: Visitor) -> None:
         """See `actors.service.Target`."""
-        job = Job(call, visitor, Place(self._node, self._label, call.method, os.getpid()))
+        job = Job(call, visitor)
         self._jobs[job.key] = job
         self._mailbox.put(job)
 
@@ -130,14 +137,13 @@ class Instance:
             (birth,), _ = loads(job.call.payload)
             assert isinstance(birth, Birth)
             self._label = birth.spec.label
-            job.place = Place(self._node, self._label, "__init__", os.getpid())
             self._born(birth)
             args, kwargs = open_arguments(birth.arguments)
             self._object = birth.cls(*args, **kwargs)
         except BaseException as error:
-            self._error = error
+            self._stillborn = f"{self._label} never came to life: its constructor raised {type(error).__name__}: {error}"
             self._jobs.pop(job.key, None)
-            job.reply(Outcome.RAISED, pack(error, job.place))
+            job.reply(Outcome.RAISED, pack(error, self._place("__init__")))
             return None
         self._jobs.pop(job.key, None)
         job.reply(Outcome.VALUE, dumps(None))
@@ -158,33 +164,47 @@ class Instance:
                 pool.submit(self._execute, job)
 
     def _execute(self, job: Job) -> None:
-        place = job.place
         try:
             result = self._call(job)
             if isinstance(result, Iterator) and hasattr(result, "close"):
                 self._stream(job, result)
                 result = None
-            job.reply(Outcome.VALUE, dumps(result))
-        except SerializationError as error:
-            job.reply(Outcome.RAISED, unpicklable(error, place))
-        except SystemExit as error:
-            job.reply(Outcome.RAISED, exited(error.code, place))
-            self._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
-        except TaskCancelledError as error:
-            job.reply(Outcome.NEVER_STARTED, dumps(error))
         except BaseException as error:
-            job.reply(Outcome.RAISED, pack(error, place))
+            self._failed(job, error)
+        else:
+            self._returned(job, result)
         finally:
             self._jobs.pop(job.key, None)
 
+    def _returned(self, job: Job, result: Any) -> None:
+        try:
+            payload = dumps(result)
+        except SerializationError as error:
+            job.reply(Outcome.RAISED, unpicklable(error, self._place(job.call.method)))
+        else:
+            job.reply(Outcome.VALUE, payload)
+
+    def _failed(self, job: Job, error: BaseException) -> None:
+        place = self._place(job.call.method)
+        if isinstance(error, _NotRunError):
+            job.reply(Outcome.NEVER_STARTED, dumps(error.reason))
+        elif isinstance(error, asyncio.CancelledError):
+            job.reply(Outcome.MAY_HAVE_RUN, dumps(TaskCancelledError(f"{place} was cancelled while it ran")))
+        elif isinstance(error, SystemExit):
+            job.reply(Outcome.RAISED, exited(error.code, place))
+            self._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+        else:
+            job.reply(Outcome.RAISED, pack(error, place))
+
+    def _place(self, method: str) -> Place:
+        return Place(self._node, self._label, method, os.getpid())
+
     def _call(self, job: Job) -> Any:
         """Calls the method; what it returns may be a coroutine or a generator."""
-        if self._error is not None:
-            raise ActorDiedError(
-                f"{self._label} never came to life: its constructor raised {type(self._error).__name__}: {self._error}"
-            ) from self._error
+        if self._stillborn is not None:
+            raise _NotRunError(ActorDiedError(self._stillborn))
         if job.cancelled:
-            raise TaskCancelledError(f"{job.place} was cancelled before it started")
+            raise _NotRunError(TaskCancelledError(f"{self._place(job.call.method)} was cancelled before it started"))
         assert isinstance(job.call.payload, Payload)
         args, kwargs = open_arguments(job.call.payload)
         return getattr(self._object, job.call.method)(*args, **kwargs)
@@ -228,7 +248,6 @@ class Instance:
             await asyncio.sleep(0)  # the call starts before the next one is looked at
 
     async def _execute_async(self, job: Job) -> None:
-        place = job.place
         try:
             result = self._call(job)
             if isinstance(result, AsyncIterator):
@@ -239,18 +258,10 @@ class Instance:
                 result = None
             elif asyncio.iscoroutine(result):
                 result = await result
-            job.reply(Outcome.VALUE, dumps(result))
-        except asyncio.CancelledError:
-            job.reply(Outcome.MAY_HAVE_RUN, dumps(TaskCancelledError(f"{place} was cancelled while it ran")))
-        except SerializationError as error:
-            job.reply(Outcome.RAISED, unpicklable(error, place))
-        except SystemExit as error:
-            job.reply(Outcome.RAISED, exited(error.code, place))
-            self._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
-        except TaskCancelledError as error:
-            job.reply(Outcome.NEVER_STARTED, dumps(error))
         except BaseException as error:
-            job.reply(Outcome.RAISED, pack(error, place))
+            self._failed(job, error)
+        else:
+            self._returned(job, result)
         finally:
             self._jobs.pop(job.key, None)
 

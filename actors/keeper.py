@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from concurrent.futures import Future
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actors.exceptions import ActorDiedError, ObjectLostError
 from actors.sealed import Sealed
@@ -27,6 +27,11 @@ class Value:
         self.future: Future[Sealed] = Future()
         # Nobody may cancel it: one who waits less long would take the value from the others.
         self.future.set_running_or_notify_cancel()
+
+    def settle(self, sealed: Sealed) -> None:
+        """The value is there; whatever comes later is dropped."""
+        if not self.future.done():
+            self.future.set_result(sealed)
 
 
 class Keeper:
@@ -76,8 +81,7 @@ class Keeper:
             raise ActorDiedError(f"{actor} does not belong to this process any more")
         return await line.placed()
 
-    def close(self, error: Any) -> None:
+    def close(self, error: Sealed) -> None:
         """Fails every value that is still awaited."""
         for value in list(self._values.values()):
-            if not value.future.done():
-                value.future.set_result(error)
+            value.settle(error)

@@ -93,6 +93,7 @@ class Line:
         self.label = label
         self.peer: Peer | None = None
         self.address: Address | None = None
+        self.node: str | None = None  # name of its node, where known
         self.error: ActorError | None = None
         self._process = process
         self._lock = threading.Lock()
@@ -157,9 +158,11 @@ class Line:
     def died_of(self, death: Death, method: str, verdict: Verdict) -> ActorError:
         """Returns the error for a call that a death has cut off."""
         kind = NodeDiedError if death.node_too else ActorDiedError
-        node = death.node or (self.address.node if self.address is not None else None)
+        node = death.node or self.node
+        printed = "".join(f"\n  {line}" for line in death.last_lines)
         return kind(
-            f"{self.label} on node {node} is gone: {death.reason}. The call of {method} failed: {verdict.value}.",
+            f"{self.label} on node {node} is gone: {death.reason}. The call of {method} failed: {verdict.value}."
+            + (f" It last printed:{printed}" if printed else ""),
             node=node,
             actor=self.label,
             method=method,

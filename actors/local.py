@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.address import Address, host_key
 from actors.exceptions import ActorsError, ClusterTimeoutError
-from actors.home import run_dir
+from actors.home import run_dir, sweep
 from actors.ids import new_id
 from actors.parent import orders_line
 
@@ -40,6 +40,7 @@ class LocalNodes:
     """Starts node processes in a folder of their own; ``close`` ends them and removes it."""
 
     def __init__(self, count: int, timeout: float) -> None:
+        sweep()  # what a driver that was killed left behind
         self._run = run_dir("c")
         self.folder = self._run.path
         self.identity: Path | None = None

@@ -14,6 +14,7 @@ from actors.keeper import Keeper
 from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tensor
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.service import Service, Target
+from actors.switchboard import Switchboard
 from actors.transport.acceptor import Acceptor
 from actors.transport.grpc_link import GrpcDialer
 from actors.transport.grpc_server import StreamServer
@@ -37,7 +38,7 @@ class Process:
         id: new at each start; others recognise a restart by it.
         address: where this process can be reached.
         targets: what calls can be meant for, by id.
-        tensors: takes values that members of groups send each other.
+        switchboard: takes values that members of groups send each other.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Process:
         self.loop = self.portal.loop
         self.address = Address(self.id, host_key(), str(folder / f"{self.id}.sock"), node)
         self.targets: dict[str, Target] = {}
-        self.tensors: Callable[[Tensor, Visitor], None] | None = None
+        self.switchboard = Switchboard()
         self.on_link_lost: Callable[[Visitor], None] | None = None
         self.on_gone: Callable[[Visitor], None] | None = None
         self.namespace = "default"
@@ -83,8 +84,7 @@ class Process:
             else:
                 target.called(message, visitor)
         elif isinstance(message, Tensor):
-            if self.tensors is not None:
-                self.tensors(message, visitor)
+            self.switchboard.arrived(message)
         elif isinstance(message, Credit):
             for target in list(self.targets.values()):
                 target.credited(visitor.session, message.number, message.upto)

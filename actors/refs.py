@@ -116,8 +116,7 @@ async def _fetch(value: Value, owner: Address) -> None:
         sealed = of_error(ObjectLostError(f"value {value.id} is lost with the process that owned it: {error}"))
     except Exception as error:
         sealed = of_error(ObjectLostError(f"value {value.id} could not be had: {error}"))
-    if not value.future.done():
-        value.future.set_result(sealed)
+    value.settle(sealed)
 
 
 def get(refs: Any, *, timeout: float | None = None) -> Any:
@@ -205,5 +204,5 @@ def put(value: T) -> ObjectRef[T]:
         raise TypeError("actors.put was given an ObjectRef, which is kept already: pass it on as it is")
     process = runtime.current()
     kept = process.keeper.new_value()
-    kept.future.set_result(of_value(value))
+    kept.settle(of_value(value))
     return ObjectRef(kept, process.address)

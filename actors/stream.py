@@ -55,7 +55,7 @@ class Stream(OpenCall):
 
     def _append(self, sealed: Sealed) -> None:
         value: Value = self._keeper.new_value()
-        value.future.set_result(sealed)
+        value.settle(sealed)
         with self._lock:
             future = self._slot(self._made)
             self._made += 1

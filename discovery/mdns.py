@@ -11,9 +11,10 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from zeroconf import (  # type: ignore[attr-defined]  # the first three are exported, but not in its __all__
+from zeroconf import (  # type: ignore[attr-defined]  # the first four are exported, but not in its __all__
     DNSIncoming,
     DNSOutgoing,
+    DNSPointer,
     DNSQuestion,
     DNSQuestionType,
     Error,
@@ -139,6 +140,7 @@ class _Watch:
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._resolving: dict[str, asyncio.Future[object]] = {}
+        self._left: set[str] = set()
 
     async def run(self) -> None:
         """Search at once, after every change of the interfaces, and every `SEARCH_S`."""
@@ -160,7 +162,10 @@ class _Watch:
 
     def _hear(self, data: bytes) -> None:
         message = DNSIncoming(data)
-        if message.valid and message.is_response():
+        if not (message.valid and message.is_response()):
+            return
+        # It comes through another socket than a goodbye does, so it may be read after the goodbye that followed it.
+        if not any(isinstance(answer, DNSPointer) and answer.alias in self._left for answer in message.answers()):
             self._zeroconf.zeroconf.record_manager.async_updates_from_response(message)
 
     def _on_change(
@@ -173,6 +178,8 @@ class _Watch:
         if state_change is ServiceStateChange.Removed:
             if (pending := self._resolving.pop(name, None)) is not None:
                 pending.cancel()
+            self._left.add(name)
+            self._loop.call_later(ANSWER_S, self._left.discard, name)
             self._roster.lose(_instance(name))
             return
         self._read(zeroconf, name)
@@ -183,17 +190,18 @@ class _Watch:
         if info.load_from_cache(zeroconf):
             self._see(info)
         elif name not in self._resolving:
-            self._resolving[name] = self._tasks.keep(self._resolve(zeroconf, info))
+            self._resolving[name] = self._tasks.keep(self._resolve(zeroconf, name))
 
     def _read_again(self, zeroconf: Zeroconf, name: str) -> None:
         info = AsyncServiceInfo(SERVICE_TYPE, name)
         if _instance(name) in self._roster.records() and info.load_from_cache(zeroconf):
             self._see(info)
 
-    async def _resolve(self, zeroconf: Zeroconf, info: AsyncServiceInfo) -> None:
+    async def _resolve(self, zeroconf: Zeroconf, name: str) -> None:
+        info = AsyncServiceInfo(SERVICE_TYPE, name)
         if await info.async_request(zeroconf, RESOLVE_MS, DNSQuestionType.QM):
             self._see(info)
-        self._resolving.pop(info.name, None)
+        self._resolving.pop(name, None)
 
     def _see(self, info: AsyncServiceInfo) -> None:
         try:
@@ -241,7 +249,7 @@ async def _opened(addresses: tuple[str, ...] | None) -> AsyncIterator[AsyncZeroc
         interfaces.announced(addresses)  # names the address that is not ours
     zeroconf = _open(addresses)
     try:
-        await zeroconf.zeroconf.async_wait_for_start()
+        await _started(zeroconf.zeroconf)
         if not zeroconf.zeroconf.engine.senders:
             raise DiscoveryError(
                 f"multicast works on none of {', '.join(addresses) if addresses else 'the network interfaces'}; "
@@ -266,6 +274,13 @@ def _open(addresses: tuple[str, ...] | None) -> AsyncZeroconf:
             return AsyncZeroconf(interfaces=InterfaceChoice.All, ip_version=IPVersion.V4Only)  # no IPv6 here
     except (OSError, RuntimeError, Error) as error:
         raise DiscoveryError(f"multicast DNS cannot be used: {error}. {_advice(error)}") from error
+
+
+async def _started(zeroconf: Zeroconf) -> None:
+    try:
+        await zeroconf.async_wait_for_start()
+    except (OSError, Error) as error:
+        raise DiscoveryError(f"multicast DNS did not start: {error!r}. {_advice(error)}") from error
 
 
 def _advice(error: Exception) -> str:
@@ -308,7 +323,7 @@ def _info(record: NodeRecord, addresses: tuple[str, ...], revision: int = 0) -> 
 
 
 def _instance(name: str) -> str:
-    return name.removesuffix(f".{SERVICE_TYPE}")
+    return name.lower().removesuffix(f".{SERVICE_TYPE}")  # DNS compares names without regard to case
 
 
 def _question() -> bytes:

@@ -73,7 +73,7 @@ def from_txt(instance: str, txt: bytes, port: int, addresses: Iterable[str]) -> 
     if not _NUMBER.fullmatch(entries["protocol"]):
         raise ValueError(f"protocol={entries['protocol']!r} in the TXT record is not a version number")
     record = NodeRecord(
-        id=instance.lower(),  # DNS compares names without regard to case
+        id=instance,
         name=entries["name"],
         port=port,
         addresses=tuple(addresses),

@@ -153,11 +153,13 @@ def test_what_moves_arrives_unchanged(
         assert rank == root or gathered is None
 
 
-def test_direct_reduces_in_rank_order() -> None:
-    values = [np.array([1e8, 1], np.float32), np.array([1, 2], np.float32), np.array([-1e8, 3], np.float32)]
-    results = run(3, lambda g: g.allreduce(values[g.rank]))
-    in_order = (values[0] + values[1]) + values[2]
-    assert all(result.tobytes() == in_order.tobytes() for result in results)
+@pytest.mark.parametrize("size", [3, agreement.DIRECT_RANKS + 2])
+def test_small_arrays_are_reduced_in_rank_order(size: int) -> None:
+    values = [np.array([10.0**rank * (-1) ** rank, rank], np.float32) for rank in range(size)]
+    in_order = values[0]
+    for value in values[1:]:
+        in_order = in_order + value
+    assert all(result.tobytes() == in_order.tobytes() for result in run(size, lambda g: g.allreduce(values[g.rank])))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -550,6 +552,20 @@ def test_a_rank_that_never_comes_is_named_on_all(size: int) -> None:
             group.send(1, 1)
 
     assert run_ranks([ThreadFabric(world, rank) for rank in range(size)], work) == [None] * size
+
+
+def test_threads_of_one_rank_take_turns() -> None:
+    world = World(2)
+    first, second = (Group(ThreadFabric(world, rank)) for rank in range(2))
+    waiting = threading.Thread(target=first.barrier)
+    waiting.start()
+    with world.changed:
+        assert world.changed.wait_for(lambda: (0, 1, "1/offer") in world.letters, timeout=10)
+    with pytest.raises(CollectiveError, match="another thread of this rank"):
+        first.barrier(timeout=0.01)
+    second.barrier()
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 def test_an_interrupt_is_told_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

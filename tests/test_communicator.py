@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import socket
 import stat
 import subprocess
@@ -89,6 +90,14 @@ def job(size, **options):
         yield ranks
     finally:
         ranks.close()
+
+
+def until(condition):
+    """Waits for what another thread is about to do."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @contextmanager
@@ -414,7 +423,7 @@ def test_a_pickle_needs_a_proof(root, pair):
         assert code is grpc.StatusCode.PERMISSION_DENIED
         with pytest.raises(AuthenticationError, match="rank 1: pickle_data is taken only with a proof"):
             other.result(10)
-    pair.comms[1].broadcast("in step again", 1) if False else None
+    assert pair.each(lambda comm, _: comm.broadcast("in step")) == ["in step"] * 2
 
 
 def test_a_proof_holds_for_one_message_only():
@@ -458,41 +467,45 @@ def test_the_secret_is_a_private_file(pair):
 
 
 @pytest.mark.parametrize(
-    ("parts", "ops", "message"),
+    ("parts", "ops", "sides"),
     [
-        ([np.ones(2), np.ones(3)], ["sum", "sum"], r"on shape \[2\] of float64.*on shape \[3\] of float64"),
-        ([np.ones(2), np.ones(2, "f4")], ["sum", "sum"], "of float64.*of float32"),
-        ([np.ones(2), np.ones(2)], ["sum", "max"], "op sum.*op max"),
-        ([np.ones(2), np.ones(2)], ["sum", "median"], "rank 1: unknown op 'median'; known: sum"),
-        ([np.ones(2), np.ones(2, int)], ["mean", "mean"], "the mean of int64"),
+        (
+            [np.ones(2), np.ones(3)],
+            ["sum", "sum"],
+            [r"rank 0 has op sum on shape \[2\] of float64", r"rank 1 has op sum on shape \[3\]"],
+        ),
+        ([np.ones(2), np.ones(2, "f4")], ["sum", "sum"], ["rank 0 has .* of float64", "rank 1 has .* of float32"]),
+        ([np.ones(2), np.ones(2)], ["sum", "max"], ["rank 0 has op sum", "rank 1 has op max"]),
+        ([np.ones(2), np.ones(2)], ["sum", "median"], ["rank 1: unknown op 'median'; known: sum"]),
+        ([np.ones(2), np.ones(2, int)], ["mean", "mean"], ["rank 1: the mean of int64"]),
     ],
 )
-def test_ranks_that_do_not_agree_all_hear_it(pair, parts, ops, message):
+def test_ranks_that_do_not_agree_all_hear_it(pair, parts, ops, sides):
     results = pair.each(lambda comm, rank: comm.allreduce(parts[rank], ops[rank]))
     for result in results:
         assert isinstance(result, CommunicatorArgumentError)
         assert isinstance(result, CollectiveError)
         assert isinstance(result, ValueError)
-    if "unknown" not in message and "mean" not in message:
-        assert "rank 0 has" in str(results[0])
-        assert "rank 1 has" in str(results[0])
-    both = sorted(part for part in str(results[0]).split("rank "))
-    assert (
-        sorted(part for part in str(results[1]).split("rank ")) == both
-        or str(results[0])[-40:] == str(results[1])[-40:]
-    )
-    assert [r.tolist() for r in pair.each(lambda comm, _: comm.allreduce(np.ones(1)))] == [[2], [2]]
+        text = str(result)
+        assert all(re.search(side, text) for side in sides), text
+    assert str(results[0]) == str(results[1])
+    assert [result.tolist() for result in pair.each(lambda comm, _: comm.allreduce(np.ones(1)))] == [[2], [2]]
 
 
 def test_roots_and_barriers_that_do_not_agree(pair, root):
     for result in pair.each(lambda comm, rank: comm.broadcast("x", root=rank)):
-        with pytest.raises(CommunicatorArgumentError, match="round .* of broadcast failed.*rank . has root ., rank"):
+        with pytest.raises(CommunicatorArgumentError, match=r"round .* of broadcast failed.*rank . has root ., rank"):
             raise result
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(pair.comms[0].barrier)
         code, details = refused(root.Barrier, pb.BarrierRequest(rank=1, barrier_id="mine"))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert "'mine'" in details
+        assert isinstance(other.exception(10), CommunicatorArgumentError)
+        other = pool.submit(pair.comms[0].barrier)
+        code, details = refused(root.Barrier, pb.BarrierRequest(rank=1, barrier_id="\N{GRINNING FACE}" * 100_000))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert len(details) < 1000
         assert isinstance(other.exception(10), CommunicatorArgumentError)
 
 
@@ -519,26 +532,27 @@ def test_a_call_with_a_deadline_of_its_own_hears_who_is_missing(root, pair):
     assert "no message from rank 1 with tag 'none' came within" in details
 
 
-def test_a_rank_that_gives_up_fails_the_round_at_once(pair, root):
-    with ThreadPoolExecutor(1) as pool:
-        call = root.Barrier.future(pb.BarrierRequest(rank=1), timeout=30)
-        # Rank 1's next call is refused at the latest when its first one is in: then it waits.
-        other = pool.submit(pair.comms[0].barrier)
-        if not call.done():
-            call.cancel()
-        error = other.exception(5)
-        assert error is None or "rank 1 gave up waiting" in str(error)
+def test_a_rank_that_gives_up_fails_the_round_at_once():
+    with job(2, timeout=20) as ranks, stub_for(ranks.addresses[0]) as stub, ThreadPoolExecutor(1) as pool:
+        barriers = ranks.comms[0]._rank._job._barriers
+        call = stub.Barrier.future(pb.BarrierRequest(rank=1), timeout=20)
+        until(lambda: barriers._open)
+        call.cancel()
+        until(lambda: barriers._open[1].served)
+        other = pool.submit(ranks.comms[0].barrier)
+        with pytest.raises(CollectiveError, match="round 1 of barrier failed: rank 1 gave up waiting"):
+            other.result(5)
 
 
 def test_what_never_comes_ends_in_a_timeout(monkeypatch):
     addresses = free_addresses(2)
     with GRPCCommunicator() as comm:
         comm.init(0, 2, addresses=addresses, timeout=0.4)
-        with pytest.raises(CommunicatorTimeoutError, match=f"rank 1 was not reached at {addresses[1]} within 0.4 s"):
+        with pytest.raises(CommunicatorTimeoutError, match=rf"rank 1 was not reached at {addresses[1]} within 0\.4 s"):
             comm.send(1, 1)
-        with pytest.raises(CommunicatorTimeoutError, match="no message from rank 1 with tag 'x' came within 0.4 s"):
+        with pytest.raises(CommunicatorTimeoutError, match=r"no message from rank 1 with tag 'x' came within 0\.4 s"):
             comm.receive(1, "x")
-        with pytest.raises(TimeoutError, match=r"ranks \[1\] did not come within 0.4 s"):
+        with pytest.raises(TimeoutError, match=r"ranks \[1\] did not come within 0\.4 s"):
             comm.allreduce(np.ones(2))
 
 
@@ -554,42 +568,34 @@ def test_a_rank_that_is_gone_is_not_waited_for():
 
 
 def test_leaving_fails_those_who_wait():
-    with job(2, timeout=20) as ranks, ThreadPoolExecutor(3) as pool:
-        ranks.comms[1].send("warm", 0)
+    with job(2, timeout=20) as ranks, ThreadPoolExecutor(3) as pool, stub_for(ranks.addresses[0]) as stub:
+        rounds_of_root = ranks.comms[0]._rank._job._barriers
+        wanted = pb.ReceiveRequest(source_rank=1, tag="never", receiver_rank=0)
         waiting = [
             pool.submit(ranks.comms[1].barrier),
             pool.submit(ranks.comms[0].receive, 1, "never"),
+            pool.submit(next, stub.Receive(wanted, timeout=20)),
         ]
-        with stub_for(ranks.addresses[0]) as stub:
-            wanted = pb.ReceiveRequest(source_rank=1, tag="never", receiver_rank=0)
-            stream = stub.Receive(wanted, timeout=20)
-            waiting.append(pool.submit(next, stream))
-            while pool._work_queue.qsize():
-                time.sleep(0.01)
-            ranks.comms[0].finalize()
-            for call in waiting:
-                error = call.exception(5)
-                assert isinstance(error, (CollectiveError, grpc.RpcError))
-        assert ranks.comms[0].finalize() is None
+        until(lambda: rounds_of_root._open)
+        ranks.comms[0].finalize()
+        # The receives may have come before the end or after it: neither is left waiting.
+        for call in waiting:
+            assert isinstance(call.exception(5), (CollectiveError, RuntimeError, grpc.RpcError))
+        with pytest.raises(CollectiveError, match="rank 0 has left the job"):
+            waiting[0].result()
 
 
 def test_many_who_wait_keep_nobody_out():
     base, size = free_base_port(1), 64
-    with GRPCCommunicator() as comm, stub_for_later(base) as connect:
+    with GRPCCommunicator() as comm, ExitStack() as stack:
         comm.init(0, size, base_port=base, timeout=20)
-        stub = connect()
+        stub = stack.enter_context(stub_for(f"127.0.0.1:{base}"))
         calls = [stub.Barrier.future(pb.BarrierRequest(rank=rank), timeout=20) for rank in range(1, size)]
         data = pb.CommData(tensor_data=good_tensor())
         assert stub.Send(pb.SendRequest(source_rank=5, data=data), timeout=5).success
         assert comm.receive(5).tolist() == [0, 0]
         comm.barrier()
         assert {call.result().participants for call in calls} == {size}
-
-
-@contextmanager
-def stub_for_later(port):
-    with ExitStack() as stack:
-        yield lambda: stack.enter_context(stub_for(f"127.0.0.1:{port}"))
 
 
 @contextmanager
@@ -625,7 +631,7 @@ def test_stores_are_bounded():
         assert refused(stub.Send, send(200))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert len(list(stub.Receive(pb.ReceiveRequest(source_rank=1), timeout=5))) == 1
 
-        calls = [stub.Barrier.future(pb.BarrierRequest(rank=1), timeout=5) for _ in range(3)]
+        calls = [stub.Barrier.future(pb.BarrierRequest(rank=1), timeout=1) for _ in range(3)]
         ahead = [call for call in calls if call.exception(10).code() is grpc.StatusCode.RESOURCE_EXHAUSTED]
         assert len(ahead) == 1
         assert "2 rounds of barrier ahead of another rank, which is the limit" in ahead[0].details()
@@ -725,7 +731,7 @@ def test_wrong_arguments(pair):
         with pytest.raises(ValueError, match=r"rank is -?\d, but the ranks of a job of 2 are 0 to 1"):
             call()
     for call in (lambda: comm.send(1, 1, tag=3), lambda: comm.receive(1, tag=None)):
-        with pytest.raises(TypeError, match="tag is .*: give a str"):
+        with pytest.raises(TypeError, match=r"tag is .*: give a str"):
             call()
     with pytest.raises(TypeError, match="a list is not a numpy or MLX array"):
         comm.allreduce([1, 2])

@@ -22,7 +22,8 @@ SOCKET = "w-0123456789ab.sock"
 
 
 @pytest.fixture(autouse=True)
-def _own_home(monkeypatch):
+def _own_home(monkeypatch, tmp_path_factory):
+    tmp_path_factory.getbasetemp()  # pytest makes it where the temporary directory is at its first use
     # A path that can be short: pytest's own folders are too long for sockets.
     with tempfile.TemporaryDirectory(prefix="h", dir="/tmp") as short:
         monkeypatch.setenv("ACTORS_HOME", short)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 
 mx = pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
+from tiny_models import make_directory, make_gguf, whole_directory, whole_gguf, whole_logits, whole_tokens  # noqa: E402
+
 from actors.exceptions import ModelError  # noqa: E402
 from actors.models import StageModel, describe  # noqa: E402
-
-from .tiny_models import make_directory, make_gguf, whole_directory, whole_gguf, whole_logits, whole_tokens  # noqa: E402
 
 PROMPT = [3, 141, 59, 26, 53, 58, 97, 93, 23, 84, 62, 64]
 CHUNKS = [PROMPT[:7], PROMPT[7:11], PROMPT[11:], [5], [80]]
@@ -40,7 +40,7 @@ def every_cut(layers):
     for stages in range(1, 5):
         for inner in combinations(range(1, layers), stages - 1):
             cuts = (0, *inner, layers)
-            yield [(a, b - 1) for a, b in zip(cuts, cuts[1:], strict=False)]
+            yield [(a, b - 1) for a, b in pairwise(cuts)]
 
 
 class Chain:
@@ -186,8 +186,9 @@ def test_sampling_with_a_seed_is_mlx_lms(llama, top_p):
 
     chain = Chain(llama, [(0, 2), (3, 4)])
     ours = list(chain.generate("a", PROMPT, 10, temperature=0.9, top_p=top_p, seed=11))
+    whole = whole_directory(llama)
     mx.random.seed(11)
-    theirs = whole_tokens(whole_directory(llama), PROMPT, 10, sampler=make_sampler(0.9, top_p=top_p))
+    theirs = whole_tokens(whole, PROMPT, 10, sampler=make_sampler(0.9, top_p=top_p))
     assert ours == theirs
     chain.forget("a")
     assert list(chain.generate("a", PROMPT, 10, temperature=0.9, top_p=top_p, seed=12)) != ours

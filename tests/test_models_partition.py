@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +37,7 @@ def problems(draw, most_layers=8, most_stages=5, memory=False):
 def every_cut(layers, stages):
     for inner in combinations(range(1, layers), stages - 1):
         cuts = (0, *inner, layers)
-        yield tuple(range(a, b) for a, b in zip(cuts, cuts[1:], strict=False))
+        yield tuple(range(a, b) for a, b in pairwise(cuts))
 
 
 def load_of(cut, values, first, last):

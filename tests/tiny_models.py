@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 from mlx_lm.generate import generate_step
 from mlx_lm.models import llama
 from mlx_lm.utils import _get_classes, load_model
@@ -54,6 +54,8 @@ def make_directory(path: Path, *, bits: int | None = None, dtype: mx.Dtype = mx.
     mx.random.seed(7)
     model_class, arguments = _get_classes(config)
     model = model_class(arguments.from_dict(config))
+    for layer in model.layers:  # what layers add outweighs the embedding, else a tied head repeats the last token
+        layer.update(tree_map(lambda weight: weight * 4 if weight.ndim == 2 else weight, layer.parameters()))
     if bits is not None:
         nn.quantize(model, group_size=32, bits=bits)
         config["quantization"] = {"group_size": 32, "bits": bits}
@@ -169,7 +171,9 @@ def write_gguf(path: Path, metadata: Mapping[str, Any], tensors: Sequence[tuple[
     for name, kind, numbers in tensors:
         number, body = _encode(kind, numbers)
         out += _text(name) + struct.pack("<I", numbers.ndim)
-        out += b"".join(struct.pack("<Q", size) for size in reversed(numbers.shape)) + struct.pack("<IQ", number, offset)
+        out += b"".join(struct.pack("<Q", size) for size in reversed(numbers.shape)) + struct.pack(
+            "<IQ", number, offset
+        )
         bodies.append(body + bytes(-len(body) % 32))
         offset += len(bodies[-1])
     path.write_bytes(bytes(out) + bytes(-len(out) % 32) + b"".join(bodies))

@@ -9,6 +9,7 @@ in the middle or the head at the beginning, is never computed and its weights ar
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -150,11 +151,11 @@ class _Exit(_Wrapper):
 
 def _layer_list(model: nn.Module) -> tuple[nn.Module, str, list[nn.Module]]:
     """The module that holds the list of layers, the list's name there, and the list."""
-    layers = model.layers
+    layers = list(model.layers)  # some models answer with a copy of the list that they run over
     for _, module in model.named_modules():
         for name, value in module.items():
-            if value is layers:
-                return module, name, layers
+            if isinstance(value, list) and len(value) == len(layers) and all(map(operator.is_, value, layers)):
+                return module, name, value
     raise ModelError(f"the layers of {type(model).__module__} cannot be found: this architecture cannot be cut")
 
 

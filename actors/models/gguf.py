@@ -138,16 +138,20 @@ class GgufFile:
             ModelError: its type cannot be read here.
         """
         entry = self.tensors[name]
-        if entry.kind.name not in READABLE:
-            raise ModelError(
-                f"{self.path}: tensor {name!r} is stored as {entry.kind.name}; what can be read is "
-                f"{', '.join(READABLE)}. Use a file in one of these quantisations, such as Q4_0, Q4_1 or Q8_0"
-            )
+        self.check_readable(entry)
         raw = np.memmap(self.path, np.uint8, "r", entry.start, (entry.nbytes,))
         if entry.kind.bits is not None:
             return _affine(raw, entry)
         dtype = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[entry.kind.name]
         return np.array(raw).view(dtype).reshape(entry.shape)
+
+    def check_readable(self, entry: TensorEntry) -> None:
+        """Refuse a tensor that `read` could not read, before anything is loaded."""
+        if entry.kind.name not in READABLE:
+            raise ModelError(
+                f"{self.path}: tensor {entry.name!r} is stored as {entry.kind.name}; what can be read is "
+                f"{', '.join(READABLE)}. Use a file in one of these quantisations, such as Q4_0, Q4_1 or Q8_0"
+            )
 
 
 def read_header(path: Path) -> GgufFile:

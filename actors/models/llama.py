@@ -124,6 +124,7 @@ def _check_shapes(file: GgufFile, found: dict[str, TensorEntry], shapes: dict[st
         entry = found.pop(name, None)
         if entry is None:
             raise ModelError(f"{file.path} is incomplete: it has no tensor for {name}. Fetch it again")
+        file.check_readable(entry)
         if entry.shape != shape:
             raise ModelError(
                 f"{file.path} is damaged: tensor {entry.name!r} has the shape {entry.shape}, its metadata says {shape}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from actors.process import Process
     from actors.transport.peer import Peer
     from discovery import NodeRecord
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,9 +72,11 @@ class Members:
             info, there = await self._process.ask(where, "node", "describe")
             if info.id != id:
                 raise ValueError("it says that it is another node")
-        except Exception:
+        except Exception as error:
+            # Discovery is a hint that anybody can give: what comes of a wrong one is this line.
+            log.warning("the node found at %s was not taken in: %s", ", ".join(where.doors), error)
             self._process.forget(where.process)
-            return  # discovery says so again as long as it is there
+            return
         await self.joined(info, there, peer)
 
     async def joined(self, info: NodeInfo, where: Address, peer: Peer | None) -> None:

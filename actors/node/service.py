@@ -121,25 +121,24 @@ class NodeService:
 
     # -- actors -------------------------------------------------------------------------------------------------
 
-    async def schedule(self, _: Visitor, node: str | None, strategy: str, rank: int) -> Address:
-        """Chooses the node for an actor."""
+    async def schedule(self, _: Visitor, node: str | None, strategy: str, rank: int) -> tuple[Address, str]:
+        """Chooses the node for an actor; returns where it is and its name."""
         alive = self._members.alive()
         if node is not None:
-            return self._named_node(node).where
-        if strategy == "SPREAD":
+            chosen = self._named_node(node)
+        elif strategy == "SPREAD":
             chosen = alive[rank % len(alive)]
         elif strategy == "PACK":
             chosen = self._members.me
         else:
             chosen = await self._least_busy(alive)
         chosen.actors += 1
-        return chosen.where
+        return chosen.where, chosen.info.name
 
     def _named_node(self, node: str) -> Member:
         named = [m for m in self._members.all() if node in {m.info.id, m.info.name}]
         if not named:
-            names = ", ".join(m.info.name for m in self._members.alive())
-            raise PlacementError(f"no node is called {node!r}; there are: {names}")
+            raise PlacementError(f"no node is called {node!r}; there are: {', '.join(self._alive_names())}")
         if not named[0].info.alive:
             raise PlacementError(f"node {node!r} is gone; there are: {', '.join(self._alive_names())}")
         return named[0]

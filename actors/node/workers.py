@@ -155,7 +155,8 @@ class Workers:
 
     def _bury(self, worker: Worker, code: int) -> None:
         del self._all[worker.id]
-        death = Death(_how(code, worker), node=str(self._orders["node_name"]))
+        lines = tuple(worker.tail) if code != 0 and worker.verdict is None else ()
+        death = Death(_how(code, worker), node=str(self._orders["node_name"]), last_lines=lines)
         self._deaths[worker.id] = death
         if len(self._deaths) > REMEMBERED_DEATHS:
             self._deaths.popitem(last=False)
@@ -164,7 +165,8 @@ class Workers:
         except FileNotFoundError:
             pass
         if not worker.ready.done():
-            worker.ready.set_exception(RuntimeError(f"a worker could not start: {death.reason}"))
+            printed = "".join(f"\n  {line}" for line in lines)
+            worker.ready.set_exception(RuntimeError(f"a worker could not start: {death.reason}{printed}"))
             worker.ready.exception()
         self._ended(worker, death)
 
@@ -219,6 +221,4 @@ def _how(code: int, worker: Worker) -> str:
             how += ", by the system where memory ran out or by somebody's kill -9"
     else:
         how = f"its process ended with exit code {code}"
-    if worker.tail and code != 0:
-        how += ". It last printed:\n  " + "\n  ".join(worker.tail) + "\n"
     return how

@@ -24,8 +24,11 @@ def server_credentials(identity: Identity, trust: TrustSet) -> grpc.ServerCreden
 
     # Runs on a thread of gRPC's for each connection. If it raised, the old trust would stay in force.
     def configuration() -> grpc.ServerCertificateConfiguration:
+        # grpcio 1.80 refuses a configuration without any root and keeps the old one: the last device removed could
+        # still connect. With this device's own certificate as the root nobody else can.
+        roots = trust.bundle or identity.certificate
         return grpc.ssl_server_certificate_configuration(
-            [(identity.private_key, identity.certificate)], root_certificates=trust.bundle
+            [(identity.private_key, identity.certificate)], root_certificates=roots
         )
 
     return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)

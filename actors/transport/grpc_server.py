@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from actors._wire import distributed_comm_pb2 as pb
-from actors._wire import distributed_comm_pb2_grpc as pb_grpc
 from actors.transport.acceptor import say_goodbye
 from actors.transport.grpc_link import STREAM, GrpcLink
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 HELLO_SECONDS = 5.0
 
 _SERVICE, _METHOD = STREAM[1:].split("/")
+_SHORT_NAME = _SERVICE.rpartition(".")[2]
 
 
 class StreamServer:
@@ -75,8 +75,7 @@ class StreamServer:
         """
         self._member = member
         server = self._server(self._serve_door, server_options())
-        # Our own handler of `Stream` was added first and so comes before the generated one.
-        pb_grpc.add_DistributedCommServicer_to_server(FiveCalls(), server)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, _five_calls()),))
         port = int(server.add_secure_port(address, credentials))
         await server.start()
         return port
@@ -160,6 +159,23 @@ class StreamServer:
             # Without the grace a goodbye just written would be cut off.
             await server.stop(0.2)
         self._servers.clear()
+
+
+def _five_calls() -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    """Returns the handlers of the schema's other calls.
+
+    Not by the generated function, which registers a parsing `Stream` too, and that would come before ours.
+    """
+    servicer = FiveCalls()
+    handlers = {}
+    for method in pb.DESCRIPTOR.services_by_name[_SHORT_NAME].methods:
+        if method.name == _METHOD:
+            continue
+        kind = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        request = getattr(pb, method.input_type.name)
+        answer = getattr(pb, method.output_type.name)
+        handlers[method.name] = kind(getattr(servicer, method.name), request.FromString, answer.SerializeToString)
+    return handlers
 
 
 async def _pump(source: GrpcLink, sink: GrpcLink) -> None:

@@ -37,11 +37,13 @@ class Death:
         reason: a clause such as "its process ended with exit code 3".
         node_too: the whole node is gone.
         node: name of the node, where known.
+        last_lines: what it printed last.
     """
 
     reason: str
     node_too: bool = False
     node: str | None = None
+    last_lines: tuple[str, ...] = ()
 
 
 class Caller(Protocol):
@@ -71,7 +73,6 @@ class Peer:
         dialer: Dialer,
         loop: asyncio.AbstractEventLoop,
         autopsy: Callable[[Death], Awaitable[Death]] | None = None,
-        on_death: Callable[[Peer, Death], None] | None = None,
     ) -> None:
         """Starts dialling; must be made on the I/O loop.
 
@@ -81,7 +82,6 @@ class Peer:
             dialer: opens links.
             loop: the I/O loop.
             autopsy: finds out more about a death, from the node that hosted the process.
-            on_death: told once, on the loop.
         """
         self.address = address
         self.death: Death | None = None
@@ -91,7 +91,7 @@ class Peer:
         self._dialer = dialer
         self._loop = loop
         self._autopsy = autopsy
-        self._on_death = on_death
+        self._mourners: list[Callable[[Death], None]] = []
         self._numbers = count(1)
         self._calls: dict[int, Caller] = {}
         self._conversation = Conversation(loop, self._deliver, self._open_bulk)
@@ -121,6 +121,13 @@ class Peer:
     def cancel(self, number: int) -> None:
         """Says that the answer is no longer wanted."""
         self.post(Cancel(number))
+
+    def when_dead(self, mourner: Callable[[Death], None]) -> None:
+        """Calls ``mourner`` when the process is known to be gone, now if it is. Only on the I/O loop."""
+        if self.death is not None:
+            mourner(self.death)
+        else:
+            self._mourners.append(mourner)
 
     def _deliver(self, message: Message) -> None:
         if isinstance(message, Reply):
@@ -200,8 +207,8 @@ class Peer:
             return
         self.death = death
         self.dead.set()
-        if self._on_death is not None:
-            self._on_death(self, death)
+        for mourner in self._mourners:
+            mourner(death)
         unsent = {m.number for m in self._conversation.control.session.never_written() if isinstance(m, Call)}
         for number in list(self._calls):
             self._tell(number, death, Verdict.NEVER_STARTED if number in unsent else Verdict.MAY_HAVE_RUN)

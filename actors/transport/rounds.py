@@ -51,6 +51,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),  # a message sent twice would be received twice
 )
 _LEAVE_SECONDS = 2.0
 
@@ -61,7 +62,8 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault of this process
     def __init__(self, code: StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message[:2000]  # it travels as an HTTP/2 trailer, which is limited
+        # It travels percent-encoded in an HTTP/2 trailer, of which 8 KiB are sure to pass.
+        self.message = message[:600]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,131 @@
+"""The fabric between actors: values go straight from process to process, past the mailboxes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from actors.collective.context import set_group
+from actors.collective.group import Group
+from actors.exceptions import CollectiveError
+from actors.messages import Payload, Tensor
+from actors.serialize import dumps, loads
+
+if TYPE_CHECKING:
+    from actors.process import Process
+    from actors.spec import GroupSpec
+    from actors.transport.peer import Death, Peer
+
+ABORT = "abort"  # the tag that ends a group; no algorithm uses it
+SLICE_SECONDS = 0.2  # an interrupt is seen within this time
+
+
+class WireFabric:
+    """One member's lane to the others; see `actors.collective.fabric.Fabric`.
+
+    A member is watched by the session to it, so that whoever waits for one that has ended is told.
+    """
+
+    def __init__(self, process: Process, spec: GroupSpec) -> None:
+        self._process = process
+        self._spec = spec
+        self._arrived = threading.Condition()
+        self._inbox: dict[tuple[int, str], deque[Payload]] = {}
+        self._aborted: str | None = None
+        self._peers: dict[int, Peer] = {}
+
+    @property
+    def rank(self) -> int:
+        """See `Fabric`."""
+        return self._spec.rank
+
+    @property
+    def size(self) -> int:
+        """See `Fabric`."""
+        return len(self._spec.members)
+
+    @property
+    def group(self) -> str:
+        """See `Fabric`."""
+        return self._spec.id
+
+    async def open(self) -> None:
+        """Begins a session with every other member. On the I/O loop."""
+        for rank, address in enumerate(self._spec.members):
+            if rank != self.rank:
+                peer = self._process.peer(address)
+                peer.when_dead(self._lost)
+                self._peers[rank] = peer
+
+    def _lost(self, _: Death) -> None:
+        with self._arrived:
+            self._arrived.notify_all()
+
+    def send(self, dst: int, tag: str, value: object) -> None:
+        """See `Fabric`."""
+        payload = dumps(value)
+        self._check_alive(dst)
+        if dst == self.rank:
+            self._put(self.rank, tag, payload)
+        else:
+            self._peers[dst].post(Tensor(self.group, self.rank, tag, payload))
+
+    def _check_alive(self, rank: int) -> None:
+        if self._aborted is not None:
+            raise CollectiveError(self._aborted)
+        death = self._peers[rank].death if rank != self.rank else None
+        if death is not None:
+            raise CollectiveError(f"{self.describe(rank)} is gone: {death.reason}")
+
+    def recv(self, src: int, tag: str, deadline: float | None) -> object:
+        """See `Fabric`."""
+        key = (src, tag)
+        with self._arrived:
+            while (waiting := self._inbox.get(key)) is None:
+                self._check_alive(src)
+                left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
+                if left <= 0:
+                    raise TimeoutError(f"{self.describe(src)} sent nothing")
+                self._arrived.wait(left)
+            payload = waiting.popleft()
+            if not waiting:
+                del self._inbox[key]
+        return loads(payload)
+
+    def abort(self, reason: str) -> None:
+        """See `Fabric`."""
+        self._end(reason)
+        for peer in self._peers.values():
+            peer.post(Tensor(self.group, self.rank, ABORT, dumps(reason)))
+
+    def describe(self, rank: int) -> str:
+        """See `Fabric`."""
+        return f"rank {rank} ({self._spec.labels[rank]})"
+
+    def take(self, message: Tensor) -> None:
+        """A value of another member has come. On the I/O loop."""
+        assert isinstance(message.payload, Payload)
+        if message.tag == ABORT:
+            self._end(str(loads(message.payload)))
+        else:
+            self._put(message.source, message.tag, message.payload)
+
+    def _put(self, source: int, tag: str, payload: Payload) -> None:
+        with self._arrived:
+            self._inbox.setdefault((source, tag), deque()).append(payload)
+            self._arrived.notify_all()
+
+    def _end(self, reason: str) -> None:
+        with self._arrived:
+            self._aborted = self._aborted or reason
+            self._arrived.notify_all()
+
+
+def join_group(process: Process, spec: GroupSpec) -> None:
+    """Makes this process a member of a group: `actors.collective` works in it from now on."""
+    fabric = WireFabric(process, spec)
+    process.portal.run(process.switchboard.add(fabric))
+    group: Any = Group(fabric)
+    set_group(group)

@@ -1,0 +1,45 @@
+"""The switchboard: values that members of groups send each other, past the mailboxes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from actors.messages import Tensor
+
+
+class Lane(Protocol):
+    """One group's way into this process."""
+
+    @property
+    def group(self) -> str:
+        """Id of the group."""
+
+    async def open(self) -> None:
+        """Gets ready to take values. On the I/O loop."""
+
+    def take(self, message: Tensor) -> None:
+        """A value of another member has come. On the I/O loop."""
+
+
+class Switchboard:
+    """Gives arriving values to the group they are meant for; those that come before the group is known wait."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+        self._early: dict[str, list[Tensor]] = {}
+
+    def arrived(self, message: Tensor) -> None:
+        """A value has come. On the I/O loop."""
+        lane = self._lanes.get(message.group)
+        if lane is not None:
+            lane.take(message)
+        else:
+            self._early.setdefault(message.group, []).append(message)
+
+    async def add(self, lane: Lane) -> None:
+        """Opens a group. On the I/O loop."""
+        await lane.open()
+        self._lanes[lane.group] = lane
+        for message in self._early.pop(lane.group, []):
+            lane.take(message)
