@@ -58,7 +58,33 @@ _HOMES = {
 }
 _MODULES = ("collective", "communicator", "exceptions", "models")
 
-__all__ = sorted(["__version__", *_HOMES, *_MODULES])
+__all__ = [
+    "ActorClass",
+    "ActorGroup",
+    "ActorHandle",
+    "Cluster",
+    "NodeInfo",
+    "ObjectRef",
+    "ObjectRefGenerator",
+    "__version__",
+    "cancel",
+    "collective",
+    "communicator",
+    "exceptions",
+    "get",
+    "get_actor",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "list_named_actors",
+    "models",
+    "nodes",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]
 
 
 def __getattr__(name: str) -> Any:

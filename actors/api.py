@@ -54,9 +54,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     handle = process.portal.run(find_named(process, name, space))
     if handle is None:
         names = [found for _, found in process.portal.run(process.ask_home("named", space))]
-        raise ValueError(
-            f"no actor is named {name!r} in namespace {space!r}; there are: {', '.join(names) or 'none'}"
-        )
+        raise ValueError(f"no actor is named {name!r} in namespace {space!r}; there are: {', '.join(names) or 'none'}")
     return handle
 
 

@@ -50,9 +50,7 @@ def give_births(
     """Makes a group of actors: all are placed first, so that each knows all others when its constructor runs."""
     process = runtime.current()
     group = new_id("group")
-    deliveries = [
-        _Delivery(process, cls, options, args, kwargs, _Cradle(group, rank, size)) for rank in range(size)
-    ]
+    deliveries = [_Delivery(process, cls, options, args, kwargs, _Cradle(group, rank, size)) for rank in range(size)]
     siblings = [delivery.place for delivery in deliveries]
     handles = []
     for delivery in deliveries:
@@ -73,7 +71,7 @@ class _Cradle:
 class _Delivery:
     """The making of one actor."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one place makes it
         self,
         process: Process,
         cls: type,
@@ -136,9 +134,7 @@ class _Delivery:
         except BaseException:
             await self._give_back(address)
             raise
-        birth = Birth(
-            self._cls, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group
-        )
+        birth = Birth(self._cls, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group)
         self._line.address = address
         self.process.peer(address).call(self._id, CONSTRUCT, dumps_arguments((birth,), {}), _Newborn(self._line))
         return address
@@ -242,5 +238,3 @@ async def find_named(process: Process, name: str, namespace: str) -> ActorHandle
     payload, where = found
     handle: ActorHandle = loads(payload)
     return ActorHandle(handle._id, handle._label, handle._spec, where, where)  # noqa: SLF001 - one of us
-
-

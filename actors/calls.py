@@ -50,4 +50,4 @@ def call(handle: ActorHandle, method: MethodSpec, args: tuple[Any, ...], kwargs:
 
 def future_of(value: Any) -> Future[Sealed] | None:
     """Returns the future behind a reference; None for anything else."""
-    return value._value.future if isinstance(value, ObjectRef) else None  # noqa: SLF001 - references show nothing
+    return value.pending if isinstance(value, ObjectRef) else None

@@ -6,7 +6,7 @@ import atexit
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from actors import runtime
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError
@@ -117,7 +117,7 @@ class Cluster:
         finally:
             self._local.close()
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -197,7 +197,7 @@ def _check(address: str | None, namespace: str, local_nodes: int, timeout: float
 
 def shutdown() -> None:
     """Leaves the cluster: this program's actors and the nodes it started end. Without a cluster it does nothing."""
-    global _cluster  # noqa: PLW0603 - one cluster a process
+    global _cluster
     with _lock:
         cluster, _cluster = _cluster, None
         if cluster is None:

@@ -145,8 +145,8 @@ class GRPCCommunicator:
         joined = self._joined()
         dest = _check_other(dest, joined.member)
         _check_tag(tag)
-        message = _encode(data, joined.member.secret, f"send {self.rank} {dest} {tag}")
-        request = pb.SendRequest(source_rank=self.rank, dest_rank=dest, data=message, tag=tag)
+        request = pb.SendRequest(source_rank=self.rank, dest_rank=dest, tag=tag)
+        _encode(data, request.data, joined.member.secret, f"send {self.rank} {dest} {tag}")
         self._run(joined.call("Send", dest, request))
 
     def receive(self, source: int, tag: str = "") -> Any:
@@ -181,7 +181,7 @@ class GRPCCommunicator:
         secret, context = joined.member.secret, f"broadcast {root}"
         request = pb.BroadcastRequest(sender_rank=self.rank, root_rank=root)
         if root == self.rank:
-            request.data.CopyFrom(_encode(data, secret, context))
+            _encode(data, request.data, secret, context)
         answer = self._run(joined.call("Broadcast", 0, request))
         return data if root == self.rank else _decode(answer.data, secret, context)
 
@@ -200,8 +200,8 @@ class GRPCCommunicator:
         joined = self._joined()
         data, shape, dtype = arrays.to_tensor(x)
         _check_size(data.nbytes)
-        tensor = pb.TensorData(data=bytes(data), shape=shape, dtype=dtype)
-        request = pb.AllReduceRequest(rank=self.rank, tensor=tensor, operation=op)
+        request = pb.AllReduceRequest(rank=self.rank, operation=op)
+        rounds.fill_tensor(request.tensor, bytes(data), shape, dtype)
         result = self._run(joined.call("AllReduce", 0, request)).result
         return arrays.from_tensor(result.data, result.shape, result.dtype, arrays.kind_of(x) or "numpy")
 
@@ -244,25 +244,27 @@ class GRPCCommunicator:
             _raise(refusal)
 
 
-def _encode(value: Any, secret: bytes, context: str) -> pb.CommData:
+def _encode(value: Any, message: pb.CommData, secret: bytes, context: str) -> None:
+    """Puts a value into a message, in the form that most receivers can read."""
     kind = arrays.kind_of(value)
-    if kind == "numpy" and not arrays.is_tensor(value):
-        if not value.dtype.hasobject:
-            data = arrays.to_npy(value)
-            _check_size(len(data))
-            return pb.CommData(comm_type=CommunicationType.NUMPY.value, numpy_data=data)
-        kind = None
-    if kind is not None:
-        view, shape, dtype = arrays.to_tensor(value)
-        _check_size(view.nbytes)
-        tensor = pb.TensorData(data=bytes(view), shape=shape, dtype=dtype)
-        return pb.CommData(comm_type=CommunicationType.TENSOR.value, tensor_data=tensor, metadata={"kind": kind})
-    payload = serialize.dumps(value)
-    _check_size(payload.nbytes)
-    message = pb.CommData(comm_type=CommunicationType.PICKLE.value, pickle_data=payload.pickle)
-    message.buffers.extend(bytes(buffer) for buffer in payload.buffers)
-    message.metadata["proof"] = rounds.prove(secret, context, message)
-    return message
+    if kind == "mlx" or (kind == "numpy" and arrays.is_tensor(value)):
+        data, shape, dtype = arrays.to_tensor(value)
+        _check_size(data.nbytes)
+        message.comm_type = CommunicationType.TENSOR.value
+        message.metadata["kind"] = kind
+        rounds.fill_tensor(message.tensor_data, bytes(data), shape, dtype)
+    elif kind == "numpy" and not value.dtype.hasobject:
+        content = arrays.to_npy(value)
+        _check_size(len(content))
+        message.comm_type = CommunicationType.NUMPY.value
+        message.numpy_data = content
+    else:
+        payload = serialize.dumps(value)
+        _check_size(payload.nbytes)
+        message.comm_type = CommunicationType.PICKLE.value
+        message.pickle_data = payload.pickle
+        message.buffers.extend(bytes(buffer) for buffer in payload.buffers)
+        message.metadata["proof"] = rounds.prove(secret, context, message)
 
 
 def _decode(message: pb.CommData, secret: bytes, context: str) -> Any:

@@ -152,7 +152,7 @@ class ActorHandle:
         return hash(self._id)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ActorHandle) and other._id == self._id  # noqa: SLF001 - one of us
+        return isinstance(other, ActorHandle) and other._id == self._id
 
     def __reduce__(self) -> tuple[Any, ...]:
         process = runtime.joined()

@@ -40,10 +40,12 @@ class Job:
     task: asyncio.Task[None] | None = None
 
     def reply(self, outcome: Outcome, payload: Payload) -> None:
+        """Answers the caller."""
         self.visitor.post(Reply(self.call.number, outcome, payload))
 
     @property
     def key(self) -> tuple[str, int]:
+        """What tells it from every other job of this actor."""
         return self.visitor.session, self.call.number
 
 
@@ -141,7 +143,8 @@ class Instance:
             args, kwargs = open_arguments(birth.arguments)
             self._object = birth.cls(*args, **kwargs)
         except BaseException as error:
-            self._stillborn = f"{self._label} never came to life: its constructor raised {type(error).__name__}: {error}"
+            what = f"{type(error).__name__}: {error}"
+            self._stillborn = f"{self._label} never came to life: its constructor raised {what}"
             self._jobs.pop(job.key, None)
             job.reply(Outcome.RAISED, pack(error, self._place("__init__")))
             return None
@@ -239,12 +242,12 @@ class Instance:
 
         feeder = threading.Thread(target=feed, name="actors-feeder", daemon=True)
         feeder.start()
-        while (job := await inbox.get()) is not None:
+        while (next_job := await inbox.get()) is not None:
             await limit.acquire()
-            job.task = asyncio.create_task(self._execute_async(job))
-            running.add(job.task)
-            job.task.add_done_callback(running.discard)
-            job.task.add_done_callback(lambda _: limit.release())
+            task = next_job.task = asyncio.create_task(self._execute_async(next_job))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            task.add_done_callback(lambda _: limit.release())
             await asyncio.sleep(0)  # the call starts before the next one is looked at
 
     async def _execute_async(self, job: Job) -> None:

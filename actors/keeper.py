@@ -9,11 +9,11 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from actors.exceptions import ActorDiedError, ObjectLostError
-from actors.sealed import Sealed
 
 if TYPE_CHECKING:
     from actors.address import Address
     from actors.line import Line
+    from actors.sealed import Sealed
     from actors.transport.acceptor import Visitor
 
 

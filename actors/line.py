@@ -259,9 +259,7 @@ def _never_placed(label: str, error: BaseException) -> ActorDiedError:
 
 def _again(error: ActorError, method: str) -> ActorError:
     """Returns the line's error for another call, which has not even started."""
-    again = type(error)(
-        str(error), node=error.node, actor=error.actor, method=method, verdict=Verdict.NEVER_STARTED
-    )
+    again = type(error)(str(error), node=error.node, actor=error.actor, method=method, verdict=Verdict.NEVER_STARTED)
     again.__cause__ = error.__cause__
     return again
 

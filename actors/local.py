@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.address import Address, host_key
@@ -21,6 +20,7 @@ from actors.parent import orders_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 STOP_SECONDS = 8.0
 LOOPBACK = "127.0.0.1"

@@ -59,9 +59,7 @@ class ActorOptions:
                 raise TypeError(f"{name} must be a non-empty string, not {value!r}")
         if self.get_if_exists and self.name is None:
             raise ValueError("get_if_exists=True needs a name to look for: .options(name=…, get_if_exists=True)")
-        if self.max_concurrency is not None and (
-            not isinstance(self.max_concurrency, int) or self.max_concurrency < 1
-        ):
+        if self.max_concurrency is not None and (not isinstance(self.max_concurrency, int) or self.max_concurrency < 1):
             raise ValueError(f"max_concurrency must be a whole number from 1, not {self.max_concurrency!r}")
         if self.scheduling_strategy not in STRATEGIES:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -41,9 +42,7 @@ class Process:
         switchboard: takes values that members of groups send each other.
     """
 
-    def __init__(
-        self, id: str, folder: Path, node: str = "", credentials: CredentialsFor | None = None
-    ) -> None:
+    def __init__(self, id: str, folder: Path, node: str = "", credentials: CredentialsFor | None = None) -> None:
         """Starts the I/O loop; nothing listens yet.
 
         Args:
@@ -149,9 +148,7 @@ class Process:
             if answer.future.done() and not answer.future.cancelled():
                 raise
             peer.cancel(number)
-            raise TimeoutError(
-                f"node {address.node} did not answer {target}.{method} within {timeout:g} s"
-            ) from None
+            raise TimeoutError(f"node {address.node} did not answer {target}.{method} within {timeout:g} s") from None
 
     def _autopsy_of(self, address: Address) -> Callable[[Death], Any]:
         async def autopsy(death: Death) -> Death:
@@ -179,13 +176,13 @@ class Process:
     async def ask_home(self, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
         """Calls the node of this process, or any other that lives if that one is gone."""
         nodes = [address for address in (self.home, *self.directory.values()) if address is not None]
-        error: BaseException | None = None
+        last: NodeDiedError | None = None
         for address in dict.fromkeys(nodes):
             try:
                 return await self.ask(address, "node", method, *args, timeout=timeout)
-            except NodeDiedError as problem:
-                error = problem
-        raise error if error is not None else NodeDiedError("this process has no node")
+            except NodeDiedError as error:
+                last = error
+        raise last if last is not None else NodeDiedError("this process has no node")
 
     async def close(self, reason: str) -> None:
         """Says goodbye to everyone and stops listening. Only on the I/O loop."""
@@ -196,10 +193,8 @@ class Process:
         await asyncio.gather(*(peer.close(reason) for peer in peers), self.acceptor.close(reason))
         await self.server.close()
         await self.dialer.close()
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(self.address.socket)
-        except FileNotFoundError:
-            pass
 
 
 class Answer:
@@ -217,16 +212,21 @@ class Answer:
             return
         assert isinstance(reply.payload, Payload)
         if reply.outcome is Outcome.VALUE:
-            try:
-                self.future.set_result(loads(reply.payload))
-            except Exception as error:
-                self.future.set_exception(error)
+            self._take(reply.payload)
         elif reply.outcome is Outcome.RAISED:
-            error = unpack(reply.payload)
+            failure = unpack(reply.payload)
             # A service is ours: its own error is what the user shall see, not the way it came.
-            self.future.set_exception(getattr(error, "cause", None) or error)
+            self.future.set_exception(getattr(failure, "cause", None) or failure)
         else:
             self.future.set_exception(loads(reply.payload))
+
+    def _take(self, payload: Payload) -> None:
+        try:
+            value = loads(payload)
+        except Exception as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(value)
 
     def yielded(self, item: Any) -> None:
         """See `actors.transport.peer.Caller`: a service streams nothing."""

@@ -12,7 +12,8 @@ from actors import runtime
 from actors.exceptions import ActorsError, GetTimeoutError, ObjectLostError
 from actors.messages import Outcome
 from actors.sealed import Sealed, of_error, of_value
-from actors.transport.portal import SLICE_SECONDS, wait as wait_one
+from actors.transport.portal import SLICE_SECONDS
+from actors.transport.portal import wait as wait_one
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -39,6 +40,11 @@ class ObjectRef(Generic[T]):
         self._owner = owner
         self._call = call
 
+    @property
+    def pending(self) -> Future[Sealed]:
+        """The value as it will arrive, still pickled; for use inside this package."""
+        return self._value.future
+
     def result(self, timeout: float | None = None) -> T:
         """Waits and returns the value.
 
@@ -47,7 +53,8 @@ class ObjectRef(Generic[T]):
             TaskError: the method raised; it is of the user's own class too.
             ActorDiedError: the actor, or its node, is gone.
         """
-        return get(self, timeout=timeout)
+        value: T = get(self, timeout=timeout)
+        return value
 
     def future(self) -> Future[T]:
         """Returns a `concurrent.futures.Future` of the value."""
@@ -62,7 +69,7 @@ class ObjectRef(Generic[T]):
             else:
                 future.set_result(value)
 
-        self._value.future.add_done_callback(settle)
+        self.pending.add_done_callback(settle)
         return future
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -72,7 +79,7 @@ class ObjectRef(Generic[T]):
         process = runtime.current()
         if process.portal.is_current:
             raise RuntimeError("a reference cannot be awaited on the I/O loop")
-        future = asyncio.wrap_future(self._value.future)
+        future = asyncio.wrap_future(self.pending)
         # In slices: an interrupt is only seen when something wakes the loop.
         while not future.done():
             await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
@@ -80,7 +87,7 @@ class ObjectRef(Generic[T]):
         return value
 
     def __repr__(self) -> str:
-        future = self._value.future
+        future = self.pending
         state = "waiting" if not future.done() else "ready"
         if future.done() and future.result().outcome is not Outcome.VALUE:
             state = "failed"
@@ -156,7 +163,7 @@ def _get_all(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]
     for ref in refs:
         try:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            sealed = wait_one(ref._value.future, left)
+            sealed = wait_one(ref.pending, left)
         except TimeoutError:
             raise GetTimeoutError(f"{ref!r} was not there within {timeout:g} s; the call goes on") from None
         values.append(sealed.open())
@@ -183,13 +190,13 @@ def wait(
         raise ValueError(f"num_returns={num_returns}, but there are {len(refs)} references")
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
-        ready = [ref for ref in refs if ref._value.future.done()]
+        ready = [ref for ref in refs if ref.pending.done()]
         left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
         if len(ready) >= num_returns or left <= 0:
             ready = ready[:num_returns]
             chosen = set(ready)
             return ready, [ref for ref in refs if ref not in chosen]
-        waiting = [ref._value.future for ref in refs if not ref._value.future.done()]
+        waiting = [ref.pending for ref in refs if not ref.pending.done()]
         wait_futures(waiting, timeout=left, return_when="FIRST_COMPLETED")
 
 

@@ -129,9 +129,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         case FunctionType():
             names = value.__code__.co_freevars
             cells = value.__closure__ or ()
-            yield from (
-                (f".<closure>.{name}", cell.cell_contents) for name, cell in zip(names, cells, strict=True)
-            )
+            yield from ((f".<closure>.{name}", cell.cell_contents) for name, cell in zip(names, cells, strict=True))
             used = value.__code__.co_names
             yield from ((f".<global>.{n}", value.__globals__[n]) for n in used if n in value.__globals__)
         case type():

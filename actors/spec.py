@@ -86,9 +86,7 @@ def _signature(cls: type, name: str) -> inspect.Signature:
     if name != "__init__" and not isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod):
         parameters = parameters[1:]
     plain = [
-        parameter.replace(
-            annotation=_EMPTY, default=parameter.default if parameter.default is _EMPTY else DEFAULT
-        )
+        parameter.replace(annotation=_EMPTY, default=parameter.default if parameter.default is _EMPTY else DEFAULT)
         for parameter in parameters
     ]
     return inspect.Signature(plain)

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from actors.instance import STREAM_WINDOW
-from actors.keeper import Keeper, Value
 from actors.line import OpenCall
 from actors.messages import Outcome, Payload
 from actors.refs import AWAIT_SLICE_SECONDS, ObjectRef
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from actors.address import Address
+    from actors.keeper import Keeper, Value
     from actors.line import Line
     from actors.messages import Item
 

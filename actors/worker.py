@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -78,19 +79,15 @@ class Worker:
 
     async def _leave(self) -> None:
         # Replies on their way are let out; whoever does not take them in time will find the process ended.
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self.process.acceptor.flushed()
-        except TimeoutError:
-            pass
 
     def parent_gone(self) -> None:
         """The node has ended, or wants this process to end."""
         for path in (self.process.address.socket,):
-            try:
+            with contextlib.suppress(OSError):
                 os.unlink(path)
-            except OSError:
-                pass
         os._exit(0)
 
 
@@ -110,10 +107,8 @@ def main() -> None:
     code = worker.serve()
     sys.stdout.flush()
     sys.stderr.flush()
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(worker.process.address.socket)
-    except OSError:
-        pass
     os._exit(code)
 
 

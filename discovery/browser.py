@@ -177,9 +177,9 @@ class Browser:
         found = f"found {len(names)}: {', '.join(names)}" if names else "found no node"
         if closed:
             return DiscoveryError(f"the browser was closed while waiting; {found}")
-        goal = f"{wanted} nodes" if isinstance(wanted, int) else "the nodes waited for"
+        goal = f"{wanted} node{'' if wanted == 1 else 's'}" if isinstance(wanted, int) else "the wanted nodes"
         return TimeoutError(
-            f"{goal} were not there after {timeout:g} s; {found}. Are they started, in the same network, "
+            f"waited {timeout:g} s for {goal}; {found}. Are they started, in the same network, "
             "and does it let multicast (UDP port 5353) through?"
         )
 

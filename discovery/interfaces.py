@@ -36,9 +36,11 @@ def chosen(interfaces: Interfaces) -> tuple[str, ...] | None:
         )
     for address in interfaces:
         try:
-            ip_address(address)
+            ip = ip_address(address)
         except ValueError as error:
             raise ValueError(f"interfaces: {address!r} is not an IP address of this machine") from error
+        if ip.version == 6 and ip.is_loopback:
+            raise ValueError(f"interfaces: multicast does not work on {address}; give 'loopback', which is 127.0.0.1")
     return tuple(interfaces)
 
 

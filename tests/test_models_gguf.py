@@ -76,10 +76,9 @@ def test_a_damaged_header_is_a_model_error_or_harmless(tiny, tmp_path, data):
     bad.write_bytes(raw)
     try:
         info = describe(bad)
-    except ModelError as error:
-        assert str(bad) in str(error)
-    else:
-        assert info.layers >= 1
+    except ModelError:
+        return
+    assert info.layers >= 1
 
 
 @given(st.binary(max_size=200))

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from .plan import Plan as Plan
     from .plan import StagePlan as StagePlan
     from .plan import make_plan as make_plan
+    from .sharded import ShardedModel as ShardedModel
     from .smol import demo_model as demo_model
     from .stage import StageModel as StageModel
+    from .stageactor import Stage as Stage
     from .tokenizer import Tokenizer as Tokenizer
     from .tokenizer import load_tokenizer as load_tokenizer
 
@@ -29,6 +31,8 @@ _HOMES = {
     "Plan": "plan",
     "StagePlan": "plan",
     "make_plan": "plan",
+    "ShardedModel": "sharded",
+    "Stage": "stageactor",
     "demo_model": "smol",
     "StageModel": "stage",
     "Tokenizer": "tokenizer",
@@ -39,6 +43,8 @@ __all__ = [
     "Device",
     "ModelInfo",
     "Plan",
+    "ShardedModel",
+    "Stage",
     "StageModel",
     "StagePlan",
     "Tokenizer",

@@ -9,7 +9,7 @@ def require_mlx_lm() -> None:
     """Make sure that mlx-lm can be imported.
 
     Raises:
-        ModelError: it is not installed; the message has the command that installs it.
+        ModelError: it cannot; if it is not installed, the message has the command that installs it.
     """
     try:
         import mlx_lm  # noqa: F401
@@ -17,6 +17,8 @@ def require_mlx_lm() -> None:
         raise ModelError(
             f"sharded models need mlx-lm, which cannot be imported ({error}); run: pip install 'mlx-actors[models]'"
         ) from error
+    except Exception as error:  # importing it also sets limits of the process, which a system may refuse
+        raise ModelError(f"mlx-lm is installed but cannot be imported: {error}") from error
 
 
 def on_cpu() -> bool:

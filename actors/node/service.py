@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, PlacementError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from actors.spec import ActorSpec
     from actors.transport.acceptor import Visitor
     from actors.transport.peer import Death
+
+log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
 
@@ -175,8 +178,8 @@ class NodeService:
                 taken = await self._process.ask(
                     member.where, "node", "holds", spec.name, spec.namespace, spec.id, timeout=ASK_SECONDS
                 )
-            except Exception:
-                continue  # one that does not answer holds no name that can be used
+            except Exception as error:  # one that does not answer holds no name that can be used
+                log.info("node %s was not asked for a name: %s", member.info.name, error)
         if taken or not self._names.confirm(spec):
             self._names.release(spec)
             raise ActorAlreadyExistsError(
@@ -205,7 +208,8 @@ class NodeService:
                 found: tuple[Payload, Address] | None = await self._process.ask(
                     member.where, "node", "lookup", name, namespace, False, timeout=ASK_SECONDS
                 )
-            except Exception:
+            except Exception as error:
+                log.info("node %s was not asked for a name: %s", member.info.name, error)
                 continue
             if found is not None:
                 return found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process as Subprocess
+from asyncio.subprocess import PIPE
+from asyncio.subprocess import Process as Subprocess
 from collections import OrderedDict, deque
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -59,7 +61,7 @@ class Workers:
         printed: told what a worker prints, line by line.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one place makes it
         self,
         home: Address,
         node_name: str,
@@ -160,10 +162,8 @@ class Workers:
         self._deaths[worker.id] = death
         if len(self._deaths) > REMEMBERED_DEATHS:
             self._deaths.popitem(last=False)
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self._folder, f"{worker.id}.sock"))
-        except FileNotFoundError:
-            pass
         if not worker.ready.done():
             printed = "".join(f"\n  {line}" for line in lines)
             worker.ready.set_exception(RuntimeError(f"a worker could not start: {death.reason}{printed}"))

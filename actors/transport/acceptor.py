@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Protocol
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.transport.conversation import Conversation
 from actors.transport.link import LinkLostError
-from actors.transport.session import ProtocolError
 from actors.version import PROTOCOL, __version__
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ class Visitor:
         node: id of the device as its certificate proves it; None on this host.
     """
 
-    def __init__(
-        self, hello: pb.Hello, node: str | None, receiver: Receiver, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, hello: pb.Hello, node: str | None, receiver: Receiver, loop: asyncio.AbstractEventLoop) -> None:
         self.process: str = hello.source
         self.session: str = hello.session
         self.node = node
@@ -94,10 +92,7 @@ class Acceptor:
                 python_version="{}.{}.{}".format(*sys.version_info[:3]),
             )
         )
-        try:
-            await lane.run(link, hello.received, welcome)
-        except ProtocolError as error:
-            await say_goodbye(link, pb.Goodbye(reason=str(error), code=4))
+        await lane.run(link, hello.received, welcome)
         if hello.lane == "bulk" or lane.linked:
             return
         if lane.goodbye is not None:
@@ -151,8 +146,6 @@ class Acceptor:
 
 async def say_goodbye(link: Link, goodbye: pb.Goodbye) -> None:
     """Ends a link with a reason, as far as it still carries anything."""
-    try:
+    with contextlib.suppress(LinkLostError):
         await link.write(pb.Frame(goodbye=goodbye))
-    except LinkLostError:
-        pass
     await link.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors._wire import distributed_comm_pb2 as pb
 from actors.messages import (
     Call,
     Cancel,
@@ -21,6 +20,8 @@ from actors.messages import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from actors._wire import distributed_comm_pb2 as pb
 
 
 class MalformedMessageError(ValueError):

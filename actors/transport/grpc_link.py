@@ -86,7 +86,7 @@ class DialledLink(GrpcLink):
         """See `Link`."""
         await super().close()
         self._call.cancel()  # an abandoned aio stream is never cancelled by itself
-        await self._channel.close()
+        await self._channel.close(None)
 
 
 class GrpcDialer:
@@ -148,12 +148,12 @@ async def _open(channel: grpc.aio.Channel, node: str | None, where: str) -> Dial
                     raise UnreachableError(f"no connection to {where}")
                 await channel.wait_for_state_change(state)
     except TimeoutError as error:
-        await channel.close()
+        await channel.close(None)
         raise UnreachableError(f"{where} did not answer within {DIAL_SECONDS:g} s") from error
     except BaseException:
-        await channel.close()
+        await channel.close(None)
         raise
-    call = channel.stream_stream(STREAM)()
+    call = channel.stream_stream(STREAM, None, None)(None)
     return DialledLink(channel, call, node)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -97,8 +98,10 @@ class Lane:
                 await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await _cancelled(writer)
-        except (LinkLostError, ProtocolError):
+        except LinkLostError:
             pass
+        except ProtocolError as error:
+            await self.farewell(str(error), code=4)
         finally:
             await _cancelled(reader)
             if self._link is link:
@@ -108,11 +111,9 @@ class Lane:
     async def farewell(self, reason: str, code: int = 0) -> None:
         """Tells the other side that this session is over, if there is a link to tell it on."""
         if self._link is not None:
-            try:
+            with contextlib.suppress(LinkLostError, TimeoutError):
                 async with asyncio.timeout(0.5):
                     await self._link.write(pb.Frame(goodbye=pb.Goodbye(reason=reason, code=code)))
-            except (LinkLostError, TimeoutError):
-                pass
 
     async def _read(self, link: Link) -> None:
         session, deliver = self.session, self._deliver

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
     from typing import Any
 
 T = TypeVar("T")
@@ -74,8 +74,6 @@ def wait(future: Future[T], timeout: float | None = None) -> T:
     Raises:
         TimeoutError: ``timeout`` seconds went by.
     """
-    import time
-
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, max(0.0, deadline - time.monotonic()))

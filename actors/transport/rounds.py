@@ -129,39 +129,56 @@ def check_proof(secret: bytes, context: str, data: pb.CommData) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in a mailbox.
+
+    Attributes:
+        source: rank that sent it.
+        tag: what it is told apart by.
+        data: what was sent.
+        size: bytes that it is counted as, since protobuf finds out by writing it all.
+    """
+
+    source: int
+    tag: str
+    data: pb.CommData
+    size: int
+
+
 class Mailbox:
     """Messages sent to this rank and not yet received, in the order in which they came."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._messages: defaultdict[tuple[int, str], deque[pb.CommData]] = defaultdict(deque)
+        self._messages: defaultdict[tuple[int, str], deque[Message]] = defaultdict(deque)
         self._count = 0
         self._bytes = 0
         self._changed = asyncio.Event()
         self._closed = ""
 
-    def put(self, source: int, tag: str, data: pb.CommData) -> None:
+    def put(self, message: Message) -> None:
         """Stores a message.
 
         Raises:
             Refused: RESOURCE_EXHAUSTED, the mailbox is full.
         """
         limits = self._limits
-        if self._count >= limits.messages or self._bytes + data.ByteSize() > limits.stored:
+        if self._count >= limits.messages or self._bytes + message.size > limits.stored:
             raise Refused(
                 StatusCode.RESOURCE_EXHAUSTED,
                 f"the mailbox is full: {self._count} messages of {self._bytes} bytes wait to be received, the limits "
                 f"are {limits.messages} messages and {limits.stored} bytes: receive some first",
             )
-        self._messages[source, tag].append(data)
-        self._added(data)
+        self._messages[message.source, message.tag].append(message)
+        self._added(message)
 
-    def restore(self, source: int, tag: str, data: pb.CommData) -> None:
+    def restore(self, message: Message) -> None:
         """Puts back, as the first, a message that was taken and could not be handed over."""
-        self._messages[source, tag].appendleft(data)
-        self._added(data)
+        self._messages[message.source, message.tag].appendleft(message)
+        self._added(message)
 
-    async def take(self, source: int, tag: str, comm_type: str, patience: float) -> pb.CommData:
+    async def take(self, source: int, tag: str, comm_type: str, patience: float) -> Message:
         """Waits for a message and removes it.
 
         Raises:
@@ -181,17 +198,17 @@ class Mailbox:
         wanted = f"rank {source} with tag {tag!r}" + (f" and type {comm_type!r}" if comm_type else "")
         raise Refused(StatusCode.DEADLINE_EXCEEDED, f"no message from {wanted} came within {patience:.3g} s")
 
-    def take_now(self, source: int, tag: str, comm_type: str = "") -> pb.CommData | None:
+    def take_now(self, source: int, tag: str, comm_type: str = "") -> Message | None:
         """Removes and returns the first message that matches, if there is one."""
         queue = self._messages.get((source, tag), ())
-        for index, data in enumerate(queue):
-            if comm_type in ("", data.comm_type):
+        for index, message in enumerate(queue):
+            if comm_type in ("", message.data.comm_type):
                 del self._messages[source, tag][index]
                 if not queue:
                     del self._messages[source, tag]
                 self._count -= 1
-                self._bytes -= data.ByteSize()
-                return data
+                self._bytes -= message.size
+                return message
         return None
 
     def close(self, reason: str) -> None:
@@ -199,9 +216,9 @@ class Mailbox:
         self._closed = reason
         self._wake()
 
-    def _added(self, data: pb.CommData) -> None:
+    def _added(self, message: Message) -> None:
         self._count += 1
-        self._bytes += data.ByteSize()
+        self._bytes += message.size
         self._wake()
 
     def _wake(self) -> None:
@@ -215,6 +232,7 @@ class _Round:
     outcome: asyncio.Future[Any]
     parts: dict[int, Any] = field(default_factory=dict)
     claim: tuple[int, str] | None = None
+    held: int = 0
     served: int = 0
 
 
@@ -237,14 +255,14 @@ class Rounds:
         self._open: dict[int, _Round] = {}
         self._held = 0
 
-    async def join(self, rank: int, request: Any, read: Callable[[], str], patience: float) -> Any:
+    async def join(self, rank: int, request: Any, read: Callable[[], tuple[str, int]], patience: float) -> Any:
         """Brings a rank's request to its next round and waits for the answer.
 
         Args:
             rank: whose request.
             request: what it brings.
-            read: checks the request and says in words what must be equal on all ranks. A `Refused` or `ValueError`
-                of it fails the round.
+            read: checks the request; says in words what must be equal on all ranks, and how many bytes it holds. A
+                `Refused` or `ValueError` of it fails the round.
             patience: seconds to wait for the other ranks.
 
         Raises:
@@ -279,11 +297,11 @@ class Rounds:
         self._next[rank] += 1
         return self._open[number]
 
-    def _bring(self, current: _Round, rank: int, request: Any, read: Callable[[], str]) -> None:
+    def _bring(self, current: _Round, rank: int, request: Any, read: Callable[[], tuple[str, int]]) -> None:
         if current.outcome.done():
             return
         try:
-            claim = read()
+            claim, size = read()
         except Refused as refusal:
             self._fail(current, refusal.code, f"rank {rank}: {refusal.message}")
             return
@@ -296,7 +314,8 @@ class Rounds:
             self._fail(current, StatusCode.INVALID_ARGUMENT, f"the ranks do not agree: {sides}")
             return
         current.parts[rank] = request
-        self._held += request.ByteSize()
+        current.held += size
+        self._held += size
         if self._held > (limit := self._member.limits.held):
             self._fail(current, StatusCode.RESOURCE_EXHAUSTED, f"{self._held} bytes came, the limit is {limit}")
 
@@ -323,7 +342,8 @@ class Rounds:
             current.outcome.set_result(Refused(code, f"round {current.number} of {self._name} failed: {why}"))
 
     def _leave(self, current: _Round) -> None:
-        self._held -= sum(request.ByteSize() for request in current.parts.values())
+        self._held -= current.held
+        current.held = 0
         current.parts.clear()
         current.served += 1
         if current.served == self._member.world_size:
@@ -345,8 +365,9 @@ class Job:
         self._check_rank("source_rank", request.source_rank)
         self._check_rank("dest_rank", request.dest_rank)
         self._check_mine("dest_rank", request.dest_rank)
-        self._check_data(request.data, f"send {request.source_rank} {request.dest_rank} {request.tag}")
-        self.mailbox.put(request.source_rank, request.tag, request.data)
+        size = self._check_data(request.data, f"send {request.source_rank} {request.dest_rank} {request.tag}")
+        size += len(request.tag)
+        self.mailbox.put(Message(request.source_rank, request.tag, request.data, size))
         return pb.SendResponse(success=True, message="stored")
 
     async def receive(
@@ -357,26 +378,25 @@ class Job:
         self._check_rank("source_rank", source)
         self._check_rank("receiver_rank", request.receiver_rank)
         self._check_mine("receiver_rank", request.receiver_rank)
-        data: pb.CommData | None = await self.mailbox.take(source, tag, request.comm_type, patience)
-        while data is not None:
+        message: Message | None = await self.mailbox.take(source, tag, request.comm_type, patience)
+        while message is not None:
             try:
-                await write(pb.ReceiveResponse(data=data, source_rank=source, tag=tag))
+                await write(pb.ReceiveResponse(data=message.data, source_rank=source, tag=tag))
             except BaseException:
-                self.mailbox.restore(source, tag, data)
+                self.mailbox.restore(message)
                 raise
-            data = self.mailbox.take_now(source, tag, request.comm_type)
+            message = self.mailbox.take_now(source, tag, request.comm_type)
 
     async def broadcast(self, request: pb.BroadcastRequest, patience: float) -> pb.BroadcastResponse:
         """Gives every rank the root's data."""
         rank, root = request.sender_rank, request.root_rank
 
-        def read() -> str:
+        def read() -> tuple[str, int]:
             self._check_rank("root_rank", root)
             if rank == root:
-                self._check_data(request.data, f"broadcast {root}")
-            else:
-                request.ClearField("data")
-            return f"root {root}"
+                return f"root {root}", self._check_data(request.data, f"broadcast {root}")
+            request.ClearField("data")
+            return f"root {root}", 0
 
         self._check_serves("Broadcast", "sender_rank", rank)
         answer: pb.BroadcastResponse = await self._broadcasts.join(rank, request, read, patience)
@@ -386,10 +406,10 @@ class Job:
         """Gives every rank the reduction of all tensors."""
         tensor, op = request.tensor, request.operation
 
-        def read() -> str:
-            arrays.check_tensor(len(tensor.data), tensor.shape, tensor.dtype, tensor_kind(tensor))
+        def read() -> tuple[str, int]:
+            size = _check_tensor(tensor, tensor_kind(tensor))
             arrays.check_reduction(op, tensor.dtype)
-            return f"op {op} on shape {list(tensor.shape)} of {tensor.dtype}"
+            return f"op {op} on shape {list(tensor.shape)} of {tensor.dtype}", size
 
         self._check_serves("AllReduce", "rank", request.rank)
         answer: pb.AllReduceResponse = await self._reductions.join(request.rank, request, read, patience)
@@ -398,8 +418,8 @@ class Job:
     async def barrier(self, request: pb.BarrierRequest, patience: float) -> pb.BarrierResponse:
         """Waits until every rank is here."""
         self._check_serves("Barrier", "rank", request.rank)
-        name = f"barrier_id {request.barrier_id!r}"
-        answer: pb.BarrierResponse = await self._barriers.join(request.rank, request, lambda: name, patience)
+        read = (f"barrier_id {request.barrier_id!r}", len(request.barrier_id))
+        answer: pb.BarrierResponse = await self._barriers.join(request.rank, request, lambda: read, patience)
         return answer
 
     def close(self) -> None:
@@ -428,16 +448,23 @@ class Job:
                 f"{field_name} is {rank}, but this is the server of rank {self.member.rank}: call rank {rank}'s"
             )
 
-    def _check_data(self, data: pb.CommData, context: str) -> None:
+    def _check_data(self, data: pb.CommData, context: str) -> int:
+        """Checks a message and returns how many bytes it holds, without what none of the five calls uses."""
+        data.DiscardUnknownFields()
+        data.ClearField("header")
+        size = len(data.comm_type) + sum(len(key) + len(value) for key, value in data.metadata.items())
         match data.WhichOneof("data"):
             case "tensor_data":
-                tensor = data.tensor_data
-                kind = data.metadata.get("kind", tensor_kind(tensor))
-                arrays.check_tensor(len(tensor.data), tensor.shape, tensor.dtype, kind)
+                data.ClearField("buffers")
+                return size + _check_tensor(data.tensor_data, data.metadata.get("kind", tensor_kind(data.tensor_data)))
             case "numpy_data":
-                arrays.from_npy(data.numpy_data)
+                data.ClearField("buffers")
+                content = data.numpy_data
+                arrays.from_npy(content)
+                return size + len(content)
             case "pickle_data":
                 check_proof(self.member.secret, context, data)
+                return size + len(data.pickle_data) + sum(map(len, data.buffers))
             case _:
                 raise ValueError("no data: set tensor_data, numpy_data or pickle_data")
 
@@ -480,9 +507,22 @@ class FiveCalls(pb_grpc.DistributedCommServicer):
         raise answer  # never reached: abort raises
 
 
+def fill_tensor(tensor: pb.TensorData, data: bytes, shape: Sequence[int], dtype: str) -> None:
+    """Sets a tensor in its place: protobuf copies a message that is put into another, three times over."""
+    tensor.data = data
+    tensor.shape.extend(shape)
+    tensor.dtype = dtype
+
+
 def tensor_kind(tensor: pb.TensorData) -> arrays.Kind:
     """Says which library's array a tensor becomes where its sender did not say."""
     return "mlx" if tensor.dtype == "bfloat16" else "numpy"
+
+
+def _check_tensor(tensor: pb.TensorData, kind: str) -> int:
+    size = len(tensor.data)
+    arrays.check_tensor(size, tensor.shape, tensor.dtype, kind)
+    return size
 
 
 def _patience(timeout: float, remaining: float | None) -> float:
@@ -498,8 +538,9 @@ def _finish_broadcast(requests: list[pb.BroadcastRequest]) -> pb.BroadcastRespon
 def _finish_allreduce(requests: list[pb.AllReduceRequest]) -> pb.AllReduceResponse:
     tensor = requests[0].tensor
     data = arrays.reduce_tensors(requests[0].operation, [request.tensor.data for request in requests], tensor.dtype)
-    result = pb.TensorData(data=bytes(data), shape=tensor.shape, dtype=tensor.dtype)
-    return pb.AllReduceResponse(success=True, result=result)
+    answer = pb.AllReduceResponse(success=True)
+    fill_tensor(answer.result, bytes(data), tensor.shape, tensor.dtype)
+    return answer
 
 
 def _finish_barrier(requests: list[pb.BarrierRequest]) -> pb.BarrierResponse:
@@ -538,7 +579,7 @@ class Endpoint:
 
     async def take(self, source: int, tag: str) -> pb.CommData:
         """Takes a message out of this rank's own mailbox."""
-        return await self._job.mailbox.take(source, tag, "", self.member.timeout)
+        return (await self._job.mailbox.take(source, tag, "", self.member.timeout)).data
 
     async def call(self, name: str, rank: int, request: Any) -> Any:
         """Calls a rank's server.

@@ -1,0 +1,182 @@
+"""One model over several nodes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Self
+
+from actors.api import kill, nodes as cluster_nodes
+from actors.exceptions import ActorDiedError, ModelError, PlacementError
+from actors.handle import remote
+from actors.ids import new_id
+from actors.refs import get
+
+from .checkpoint import describe
+from .extra import require_mlx_lm
+from .plan import Device, Plan, make_plan
+from .stageactor import Stage
+from .tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from actors.handle import ActorHandle
+    from actors.nodeinfo import NodeInfo
+
+    from .tokenizer import Tokenizer
+
+STRATEGIES = ("auto", "pipeline")
+
+
+class ShardedModel:
+    """A language model whose layers live on several nodes. Make one with `load`; it is a context manager too.
+
+    The program that holds it never holds the weights.
+
+    Attributes:
+        plan: which layers are on which node, and why.
+        tokenizer: of the model.
+    """
+
+    def __init__(self, plan: Plan, stages: Sequence[ActorHandle], tokenizer: Tokenizer) -> None:
+        self.plan = plan
+        self.tokenizer = tokenizer
+        self._stages = list(stages)
+
+    @classmethod
+    def load(cls, path: str | Path, *, nodes: Sequence[str] | None = None, strategy: str = "auto") -> Self:
+        """Cuts a model by its layers and loads each piece on a node of its own.
+
+        Args:
+            path: a `.gguf` file, or a directory of mlx-lm or Hugging Face; every node must see it there.
+            nodes: names of the nodes to use, in the order of the layers; None takes all that are alive.
+            strategy: `"pipeline"` cuts by layers; `"auto"` chooses, and there is one way as yet.
+
+        Raises:
+            ModelError: the model cannot be read, cut or held; the message says why.
+            PlacementError: a node is not known.
+        """
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
+        require_mlx_lm()
+        info = describe(path)
+        chosen = _choose(nodes)[: info.layers]
+        plan = make_plan(info, [_device(node) for node in chosen])
+        tokenizer = load_tokenizer(path)
+        stages = _start(plan)
+        model = cls(plan, stages, tokenizer)
+        try:
+            get([stage.loaded.remote() for stage in stages])
+        except ActorDiedError as error:
+            model.close()
+            raise _reason(error) from error
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    def tokens(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Iterator[int]:
+        """Yields the tokens that follow those of a prompt, as they are made; closing the iterator stops the work.
+
+        Args:
+            prompt_ids: at least one token.
+            max_tokens: how many at most.
+            temperature: 0 takes the likeliest token each time.
+            top_p: keep the likeliest tokens that together have this probability.
+            seed: makes sampling repeatable.
+
+        Raises:
+            ValueError: an argument out of its range.
+            ActorDiedError: a stage, or its node, is gone.
+        """
+        if not self._stages:
+            raise ModelError("this model was closed: load it again")
+        answer = self._stages[-1].generate.remote(
+            new_id("sequence"), list(prompt_ids), max_tokens=max_tokens, temperature=temperature, top_p=top_p,
+            seed=seed, stop_ids=sorted(self.tokenizer.stop_ids),
+        )  # fmt: skip
+        try:
+            for ref in answer:
+                yield get(ref)
+        finally:
+            answer.close()
+
+    def stream(self, prompt: str, **sampling: Any) -> Iterator[str]:
+        """Yields the text that follows a prompt, piece by piece; see `tokens` for the arguments and errors."""
+        return self._text(self.tokenizer.encode(prompt), sampling)
+
+    def generate(self, prompt: str, **sampling: Any) -> str:
+        """Returns the text that follows a prompt; see `tokens` for the arguments and errors."""
+        return "".join(self.stream(prompt, **sampling))
+
+    def chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> Iterator[str]:
+        """Yields the answer to a conversation of `{"role", "content"}`, by the model's own chat template."""
+        return self._text(self.tokenizer.encode_chat(messages), sampling)
+
+    def _text(self, prompt_ids: Sequence[int], sampling: dict[str, Any]) -> Iterator[str]:
+        stop = self.tokenizer.stop_ids
+        kept = itertools.takewhile(lambda token: token not in stop, self.tokens(prompt_ids, **sampling))
+        return self.tokenizer.stream(kept)
+
+    def close(self) -> None:
+        """Ends the stages and gives their memory back."""
+        while self._stages:
+            kill(self._stages.pop())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"ShardedModel({self.plan})"
+
+
+def _choose(names: Sequence[str] | None) -> list[NodeInfo]:
+    alive = [node for node in cluster_nodes() if node.alive]
+    if names is None:
+        return alive
+    if isinstance(names, str) or not names:
+        raise ValueError(f"nodes must be a list of at least one name, not {names!r}")
+    known = {node.name: node for node in alive}
+    for name in names:
+        if name not in known:
+            raise PlacementError(f"no node is called {name!r}; there are: {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _device(node: NodeInfo) -> Device:
+    memory = node.device["memory"]
+    assert isinstance(memory, int)
+    return Device(node.name, memory=memory)
+
+
+def _start(plan: Plan) -> list[ActorHandle]:
+    actor_class = remote(Stage)
+    stages: list[ActorHandle] = []
+    for stage in plan.stages:
+        before = stages[-1] if stages else None
+        options = actor_class.options(node=stage.node)
+        stages.append(options.remote(str(plan.model.path), stage.first, stage.last, before))
+    return stages
+
+
+def _reason(error: ActorDiedError) -> Exception:
+    """Returns what kept a stage from loading, as the caller shall see it."""
+    cause = error.__cause__
+    if isinstance(cause, ModelError):
+        return ModelError(f"a stage on node {error.node} could not load: {getattr(cause, 'cause', None) or cause}")
+    return error
