@@ -94,6 +94,7 @@ class _Delivery:
         name = options.name if cradle is None else f"{options.name or cls.__name__}[{cradle.rank}]"
         self._label = f"{name or cls.__name__}({self._id})"
         self._spec = self._describe()
+        self._line = Line(process, self._id, self._label)
         dumps(cls)  # a class that cannot travel is the caller's mistake, here and now
 
     def _describe(self) -> ActorSpec:
@@ -114,10 +115,9 @@ class _Delivery:
 
     def conceive(self) -> tuple[ActorHandle, Line]:
         """Starts the making; returns the handle and the line that its calls wait in."""
-        line = Line(self.process, self._id, self._label, self._find())
-        self.process.keeper.lines[self._id] = line
-        self._line = line
-        return ActorHandle(self._id, self._label, self._class_spec, self.process.address), line
+        self.process.keeper.lines[self._id] = self._line
+        self._line.find(self._find())
+        return ActorHandle(self._id, self._label, self._class_spec, self.process.address), self._line
 
     async def _find(self) -> Address:
         try:
@@ -226,8 +226,11 @@ def reach(process: Process, id: str, label: str, keeper: Address, where: Address
             raise ActorDiedError(f"{label} is gone: {error}", actor=label, verdict=Verdict.NEVER_STARTED) from error
         return found
 
-    line = Line(process, id, label, find())
-    return process.keeper.lines.setdefault(id, line)
+    line = Line(process, id, label)
+    kept = process.keeper.lines.setdefault(id, line)
+    if kept is line:  # else another thread was quicker
+        line.find(find())
+    return kept
 
 
 async def find_named(process: Process, name: str, namespace: str) -> ActorHandle | None:

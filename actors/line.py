@@ -85,10 +85,9 @@ class Line:
         process: this process.
         actor: the actor's id.
         label: how it is called in messages.
-        find: a coroutine that returns where the actor is, started at once.
     """
 
-    def __init__(self, process: Process, actor: str, label: str, find: Coroutine[Any, Any, Address]) -> None:
+    def __init__(self, process: Process, actor: str, label: str) -> None:
         self.actor = actor
         self.label = label
         self.peer: Peer | None = None
@@ -101,13 +100,16 @@ class Line:
         self._room = threading.BoundedSemaphore(MAX_PENDING)
         self._placed: Future[Address] = Future()
         self._placed.set_running_or_notify_cancel()  # nobody who waits may cancel it for the others
-        process.portal.soon(lambda: process.loop.create_task(self._find(find)))
 
     # -- finding the actor --------------------------------------------------------------------------------------
 
-    async def _find(self, find: Coroutine[Any, Any, Address]) -> None:
+    def find(self, search: Coroutine[Any, Any, Address]) -> None:
+        """Starts a search for where the actor is; the line opens when it is found."""
+        self._process.portal.soon(lambda: self._process.loop.create_task(self._find(search)))
+
+    async def _find(self, search: Coroutine[Any, Any, Address]) -> None:
         try:
-            address = await find
+            address = await search
         except asyncio.CancelledError:
             self.fail(ActorDiedError(f"{self.label} was not placed: its program is shutting down"))
             raise
