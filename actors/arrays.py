@@ -1,4 +1,4 @@
-"""Arrays as bytes: numpy and MLX arrays to and from (bytes, shape, dtype name), and reductions on those bytes.
+"""Arrays as bytes: numpy and MLX arrays to and from (bytes, shape, dtype name).
 
 The bytes are little-endian and in C order. Names of dtypes are numpy's, plus ``"bfloat16"``, which numpy lacks.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
@@ -21,21 +21,15 @@ if TYPE_CHECKING:
 
 Kind = Literal["numpy", "mlx"]
 
+BFLOAT16 = "bfloat16"
+
 _NUMPY_NAMES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128"),
 )
-_ITEMSIZE = {name: np.dtype(name).itemsize for name in _NUMPY_NAMES} | {"bfloat16": 2}
-_MISSING: dict[Kind, str] = {"numpy": "bfloat16", "mlx": "complex128"}
+_ITEMSIZE = {name: np.dtype(name).itemsize for name in _NUMPY_NAMES} | {BFLOAT16: 2}
+_MISSING: dict[Kind, str] = {"numpy": BFLOAT16, "mlx": "complex128"}
 _MOST_BYTES = 2**63 - 1
-
-_STEPS: dict[str, Callable[..., Any]] = {
-    "sum": np.add,
-    "product": np.multiply,
-    "min": np.minimum,
-    "max": np.maximum,
-    "mean": np.add,
-}
 
 
 def kind_of(value: object) -> Kind | None:
@@ -53,6 +47,11 @@ def kind_of(value: object) -> Kind | None:
 def is_tensor(array: npt.NDArray[Any]) -> bool:
     """Says whether a numpy array's dtype is one that `to_tensor` takes."""
     return array.dtype.name in _ITEMSIZE
+
+
+def carrier(dtype: str) -> np.dtype[Any]:
+    """Returns numpy's dtype of elements that travel: the dtype itself, and for bfloat16 that of its bits."""
+    return np.dtype(np.uint16 if dtype == BFLOAT16 else dtype)
 
 
 def to_tensor(array: Any) -> tuple[memoryview, tuple[int, ...], str]:
@@ -163,48 +162,6 @@ def from_npy(data: bytes) -> npt.NDArray[Any]:
     return array
 
 
-def check_reduction(op: str, dtype: str) -> None:
-    """Checks that arrays of ``dtype`` can be reduced by ``op``.
-
-    Raises:
-        ValueError: unknown op, or the mean of integers.
-    """
-    if op not in _STEPS:
-        raise ValueError(f"unknown op {op[:100]!r}; known: {', '.join(_STEPS)}")
-    if op == "mean" and not dtype.startswith(("float", "bfloat", "complex")):
-        raise ValueError(f"the mean of {dtype} is not a {dtype}: convert to a floating dtype first, or use op 'sum'")
-
-
-def reduce_tensors(op: str, parts: Sequence[Buffer], dtype: str) -> memoryview:
-    """Reduces the bytes of equally long tensors, element by element, in the order given.
-
-    Integers wrap and bools behave as numpy's do; min and max hand on NaN. float16 and bfloat16 are added up in
-    float32 and rounded once, to nearest even; all others are reduced in their own dtype.
-
-    Args:
-        op: ``"sum"``, ``"product"``, ``"min"``, ``"max"`` or ``"mean"``.
-        parts: the bytes of one tensor per rank, in rank order; at least one.
-        dtype: name of their dtype.
-
-    Returns:
-        The bytes of the result, in the same dtype.
-
-    Raises:
-        ValueError: unknown op, or the mean of integers.
-    """
-    check_reduction(op, dtype)
-    step = _STEPS[op]
-    # Overflow and NaN are results here, as they are for numpy's user, who also may have asked for no warning.
-    with np.errstate(all="ignore"):
-        total = _widen(parts[0], dtype).copy()
-        for part in parts[1:]:
-            step(total, _widen(part, dtype), out=total)
-        if op == "mean":
-            total /= total.dtype.type(len(parts))
-        result = _narrow(total, dtype)
-    return result.view(np.uint8).data
-
-
 def _lay(data: Buffer, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
     wire = np.dtype(dtype).newbyteorder("<")
     array: npt.NDArray[Any] = np.ndarray(shape, wire, buffer=data)
@@ -231,24 +188,3 @@ def _make_mlx(data: Buffer, shape: tuple[int, ...], dtype: str) -> Any:
     array = mx.view(carrier, getattr(mx, dtype), stream=mx.cpu)
     mx.eval(array)  # a lazy array may belong to this thread only
     return array
-
-
-def _widen(data: Buffer, dtype: str) -> npt.NDArray[Any]:
-    """Lays out the elements flat, in the dtype in which they are reduced."""
-    flat = _lay(data, (len(data) // _ITEMSIZE[dtype],), "uint16" if dtype == "bfloat16" else dtype)
-    if dtype == "bfloat16":
-        return (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    if dtype == "bool":
-        return np.asarray(flat.view(np.uint8) != 0)
-    return flat.astype(np.float32) if dtype == "float16" else flat
-
-
-def _narrow(total: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
-    """Rounds a reduced array back to the dtype it travels in."""
-    if dtype != "bfloat16":
-        return total.astype(np.dtype(dtype).newbyteorder("<"), copy=False)
-    bits = total.view(np.uint32)
-    even = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    # Rounding up could carry a NaN over into an infinity.
-    rounded = np.where(np.isnan(total), (bits >> np.uint32(16)) | np.uint32(0x40), even)
-    return rounded.astype("<u2")

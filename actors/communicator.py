@@ -20,8 +20,11 @@ from actors._wire import distributed_comm_pb2 as pb
 from actors.exceptions import AuthenticationError, CollectiveError, SerializationError
 from actors.home import locked, state_dir, write_private
 from actors.messages import Payload
-from actors.transport import rounds
+from actors.transport.endpoint import MAX_PAYLOAD, Endpoint
+from actors.transport.job import fill_tensor, tensor_kind
+from actors.transport.letterbox import Member, Refused
 from actors.transport.portal import Portal
+from actors.transport.proof import check_proof, prove
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -67,7 +70,7 @@ class GRPCCommunicator:
     backend = CommunicationBackend.GRPC
 
     def __init__(self) -> None:
-        self._rank: rounds.Endpoint | None = None
+        self._rank: Endpoint | None = None
         self._portal: Portal | None = None
 
     def init(
@@ -108,10 +111,10 @@ class GRPCCommunicator:
         checked = [_check_address(address) for address in addresses]
         if len(set(checked)) < world_size:
             raise ValueError(f"two ranks have the same address: {', '.join(checked)}")
-        member = rounds.Member(rank, world_size, _job_secret(), timeout)
+        member = Member(rank, world_size, _job_secret(), timeout)
         portal = Portal()
         try:
-            self._rank = portal.run(rounds.Endpoint.start(member, checked))
+            self._rank = portal.run(Endpoint.start(member, checked))
         except BaseException:
             portal.close()
             raise
@@ -201,7 +204,7 @@ class GRPCCommunicator:
         data, shape, dtype = arrays.to_tensor(x)
         _check_size(data.nbytes)
         request = pb.AllReduceRequest(rank=self.rank, operation=op)
-        rounds.fill_tensor(request.tensor, bytes(data), shape, dtype)
+        fill_tensor(request.tensor, bytes(data), shape, dtype)
         result = self._run(joined.call("AllReduce", 0, request)).result
         return arrays.from_tensor(result.data, result.shape, result.dtype, arrays.kind_of(x) or "numpy")
 
@@ -228,7 +231,7 @@ class GRPCCommunicator:
     ) -> None:
         self.finalize()
 
-    def _joined(self) -> rounds.Endpoint:
+    def _joined(self) -> Endpoint:
         if self._rank is None:
             raise RuntimeError("this communicator is in no job: call init(rank, world_size) first")
         return self._rank
@@ -240,7 +243,7 @@ class GRPCCommunicator:
             raise RuntimeError("this communicator has left its job: call init(rank, world_size) again")
         try:
             return portal.run(work)
-        except rounds.Refused as refusal:
+        except Refused as refusal:
             _raise(refusal)
 
 
@@ -252,7 +255,7 @@ def _encode(value: Any, message: pb.CommData, secret: bytes, context: str) -> No
         _check_size(data.nbytes)
         message.comm_type = CommunicationType.TENSOR.value
         message.metadata["kind"] = kind
-        rounds.fill_tensor(message.tensor_data, bytes(data), shape, dtype)
+        fill_tensor(message.tensor_data, bytes(data), shape, dtype)
     elif kind == "numpy" and not value.dtype.hasobject:
         content = arrays.to_npy(value)
         _check_size(len(content))
@@ -264,7 +267,7 @@ def _encode(value: Any, message: pb.CommData, secret: bytes, context: str) -> No
         message.comm_type = CommunicationType.PICKLE.value
         message.pickle_data = payload.pickle
         message.buffers.extend(bytes(buffer) for buffer in payload.buffers)
-        message.metadata["proof"] = rounds.prove(secret, context, message)
+        message.metadata["proof"] = prove(secret, context, message)
 
 
 def _decode(message: pb.CommData, secret: bytes, context: str) -> Any:
@@ -272,14 +275,14 @@ def _decode(message: pb.CommData, secret: bytes, context: str) -> Any:
     match message.WhichOneof("data"):
         case "tensor_data":
             tensor = message.tensor_data
-            kind: Any = message.metadata.get("kind", rounds.tensor_kind(tensor))
+            kind: Any = message.metadata.get("kind", tensor_kind(tensor))
             return arrays.from_tensor(tensor.data, tensor.shape, tensor.dtype, kind)
         case "numpy_data":
             return arrays.from_npy(message.numpy_data)
         case "pickle_data":
             try:
-                rounds.check_proof(secret, context, message)
-            except rounds.Refused as refusal:
+                check_proof(secret, context, message)
+            except Refused as refusal:
                 _raise(refusal)
             try:
                 return serialize.loads(Payload(message.pickle_data, tuple(message.buffers)))
@@ -289,7 +292,7 @@ def _decode(message: pb.CommData, secret: bytes, context: str) -> Any:
             raise CollectiveError("a message without data arrived")
 
 
-def _raise(refusal: rounds.Refused) -> NoReturn:
+def _raise(refusal: Refused) -> NoReturn:
     kinds: dict[str, type[Exception]] = {
         "DEADLINE_EXCEEDED": CommunicatorTimeoutError,
         "INVALID_ARGUMENT": CommunicatorArgumentError,
@@ -313,8 +316,8 @@ def _job_secret() -> bytes:
 
 
 def _check_size(nbytes: int) -> None:
-    if nbytes > rounds.MAX_PAYLOAD:
-        raise ValueError(f"{nbytes} bytes are too many for one message; the limit is {rounds.MAX_PAYLOAD}: split them")
+    if nbytes > MAX_PAYLOAD:
+        raise ValueError(f"{nbytes} bytes are too many for one message; the limit is {MAX_PAYLOAD}: split them")
 
 
 def _check_rank(rank: int, world_size: int) -> tuple[int, int]:
@@ -326,7 +329,7 @@ def _check_rank(rank: int, world_size: int) -> tuple[int, int]:
     return rank, world_size
 
 
-def _check_other(rank: int, member: rounds.Member) -> int:
+def _check_other(rank: int, member: Member) -> int:
     return _check_rank(rank, member.world_size)[0]
 
 

@@ -89,14 +89,15 @@ class LocalNodes:
             "cluster": self._cluster,
             "log": str(log),
         }
-        # In a session of its own: the terminal's Ctrl-C is the driver's to act on.
-        child = subprocess.Popen(
-            [sys.executable, "-m", "actors.node"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("ab"),
-            start_new_session=True,
-        )
+        with log.open("ab") as output:
+            # In a session of its own: the terminal's Ctrl-C is the driver's to act on.
+            child = subprocess.Popen(
+                [sys.executable, "-m", "actors.node"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,
+            )
         assert child.stdin is not None
         child.stdin.write(orders_line(orders))
         child.stdin.flush()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
 import sysconfig
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -19,14 +20,12 @@ from actors.messages import Payload
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actors.messages import Buffer
-
 PROTOCOL = 5
 _PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
 
 
 def dumps(value: object) -> Payload:
-    """Pickles a value as it is now; buffers of numpy and MLX arrays stay out of band, copied once if they may change.
+    """Pickles a value as it is now; buffers of numpy and MLX arrays stay out of band, copied once if they can change.
 
     Raises:
         SerializationError: it cannot be pickled; the message names the part that cannot.
@@ -36,20 +35,33 @@ def dumps(value: object) -> Payload:
     buffers: list[pickle.PickleBuffer] = []
     sink = io.BytesIO()
     try:
-        _Pickler(sink, protocol=PROTOCOL, buffer_callback=buffers.append).dump(value)
-        return Payload(sink.getvalue(), tuple(_settled(buffer.raw()) for buffer in buffers))
-    except RecursionError as error:
-        raise SerializationError(
-            f"a {type(value).__name__} is nested too deeply to be pickled (Python's recursion limit is "
-            f"{sys.getrecursionlimit()}): send a flatter structure"
-        ) from error
+        pickler = _Pickler(sink, protocol=PROTOCOL, buffer_callback=buffers.append)
+        pickler.dump(value)
+        # Sending comes later, on another thread; by then the owner may have written into a buffer.
+        fixed = {id(buffer) for buffer in pickler.fixed}
+        settled = (b.raw() if id(b) in fixed or _is_fixed(b.raw()) else bytes(b.raw()) for b in buffers)
+        return Payload(sink.getvalue(), tuple(settled))
     except Exception as error:
+        # cloudpickle turns a RecursionError into an error of its own.
+        if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+            raise SerializationError(
+                f"a {type(value).__name__} is nested too deeply to be pickled (Python's recursion limit is "
+                f"{sys.getrecursionlimit()}): send a flatter structure"
+            ) from error
         raise SerializationError(_explain(value, error)) from error
 
 
-def _settled(buffer: memoryview) -> Buffer:
-    # Sending comes later, on another thread; by then the owner may have written into it.
-    return buffer if buffer.readonly else bytes(buffer)
+def _is_fixed(buffer: memoryview) -> bool:
+    """Whether this is memory of a bytes object. A read-only view says only that it is not written through that view."""
+    owner: object = buffer.obj
+    while not isinstance(owner, bytes):
+        if isinstance(owner, memoryview):
+            owner = owner.obj
+        elif type(owner).__module__ == "numpy":
+            owner = getattr(owner, "base", None)
+        else:
+            return False
+    return True
 
 
 def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
@@ -60,7 +72,7 @@ def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
 
 
 def loads(payload: Payload) -> Any:
-    """Unpickles a value that `dumps` made. Arrays in it are read-only.
+    """Unpickles a value that `dumps` made. Numpy arrays in it are read-only.
 
     Raises:
         Exception: whatever the value's own unpickling raises.
@@ -71,9 +83,18 @@ def loads(payload: Payload) -> Any:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is untyped
     """Sends code of `__main__`, notebooks and local modules by value, installed packages by reference."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fixed: list[pickle.PickleBuffer] = []  # buffers that nobody writes to any more
+
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is Payload:  # a payload in a payload: its buffers stay out of band
-            return Payload, (obj.pickle, tuple(pickle.PickleBuffer(buffer) for buffer in obj.buffers))
+        kind = type(obj)
+        if kind is Payload:  # a payload in a payload: its buffers stay out of band
+            buffers = [pickle.PickleBuffer(buffer) for buffer in obj.buffers]
+            self.fixed += buffers
+            return Payload, (obj.pickle, tuple(buffers))
+        if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and not (obj.flags.forc or obj.dtype.hasobject):
+            return obj.copy().__reduce_ex__(PROTOCOL)  # numpy would pickle one with gaps in band
         if isinstance(obj, type | FunctionType):
             _travel_by_value(getattr(obj, "__module__", None))
         elif isinstance(obj, ModuleType):
@@ -81,11 +102,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         return super().reducer_override(obj)
 
 
-@lru_cache(maxsize=4096)
+_looked_at: dict[str, ModuleType] = {}
+
+
 def _travel_by_value(name: str | None) -> None:
     module = sys.modules.get(name) if name is not None else None
-    if module is not None and name != "__main__" and _is_local(module):
+    if name is None or module is None or name == "__main__" or _looked_at.get(name) is module:
+        return
+    if _is_local(module):
         cloudpickle.register_pickle_by_value(module)
+    _looked_at[name] = module
 
 
 @cache
@@ -99,6 +125,8 @@ def _is_local(module: ModuleType) -> bool:
     if file is None or module.__name__.partition(".")[0] in {"actors", "discovery"}:
         return False
     path = Path(file).resolve()
+    if path.suffix not in {".py", ".pyc"}:  # compiled code cannot travel
+        return False
     if "site-packages" in path.parts or "dist-packages" in path.parts:
         return False
     return not any(path.is_relative_to(root) for root in _installed_roots())
@@ -107,14 +135,18 @@ def _is_local(module: ModuleType) -> bool:
 def _explain(value: object, error: BaseException) -> str:
     path, culprit = _find_culprit(value)
     where = f"{path} is a {type(culprit).__name__}, which" if path else f"a {type(culprit).__name__}"
-    return f"{where} cannot be pickled: {error}. Leave it out, or make it where it is used."
+    return f"{where} cannot be pickled: {str(error).rstrip('.')}. Leave it out, or make it where it is used."
 
 
 def _find_culprit(value: object, path: str = "", depth: int = 6) -> tuple[str, object]:
     """Follows attributes and items to the smallest part that cannot be pickled."""
     if depth == 0:
         return path, value
-    for step, part in _parts(value):
+    try:
+        parts = list(_parts(value))
+    except Exception:  # attributes may be computed, and another thread may be changing a dict
+        return path, value
+    for step, part in parts:
         if not _can_pickle(part):
             return _find_culprit(part, path + step, depth - 1)
     return path, value
@@ -129,13 +161,17 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         case FunctionType():
             names = value.__code__.co_freevars
             cells = value.__closure__ or ()
-            yield from ((f".<closure>.{name}", cell.cell_contents) for name, cell in zip(names, cells, strict=True))
+            # A cell may be empty: the variable is set later, or was deleted.
+            filled = ((name, cell) for name, cell in zip(names, cells, strict=True) if cell != CellType())
+            yield from ((f".<closure>.{name}", cell.cell_contents) for name, cell in filled)
             used = value.__code__.co_names
             yield from ((f".<global>.{n}", value.__globals__[n]) for n in used if n in value.__globals__)
         case type():
             yield from ((f".{name}", part) for name, part in vars(value).items() if not name.startswith("__"))
         case _:
             yield from ((f".{name}", part) for name, part in getattr(value, "__dict__", {}).items())
+            slots: list[str] = copyreg._slotnames(type(value))  # type: ignore[attr-defined]  # noqa: SLF001
+            yield from ((f".{name}", getattr(value, name)) for name in slots if hasattr(value, name))
 
 
 def _can_pickle(value: object) -> bool:

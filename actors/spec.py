@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ClassMethodDescriptorType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from actors.messages import Payload
 
 _EMPTY = inspect.Parameter.empty
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,20 @@ def _signature(cls: type, name: str) -> inspect.Signature:
             [parameter("args", parameter.VAR_POSITIONAL), parameter("kwargs", parameter.VAR_KEYWORD)]
         )
     parameters = list(signature.parameters.values())
-    if name != "__init__" and not isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod):
+    if name != "__init__" and _takes_self(cls, name) and parameters and parameters[0].kind in _POSITIONAL:
         parameters = parameters[1:]
     plain = [
         parameter.replace(annotation=_EMPTY, default=parameter.default if parameter.default is _EMPTY else DEFAULT)
         for parameter in parameters
     ]
     return inspect.Signature(plain)
+
+
+def _takes_self(cls: type, name: str) -> bool:
+    """Whether looking the attribute up on an instance binds it; a built-in function or a class among them does not."""
+    value = inspect.getattr_static(cls, name)
+    binds = hasattr(type(value), "__get__")
+    return binds and not isinstance(value, staticmethod | classmethod | ClassMethodDescriptorType)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+import actors
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -60,6 +62,13 @@ def _module_leaves_nothing() -> Iterator[None]:
     before = _segments()
     yield
     _judge(before)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[actors.Cluster]:
+    """A LAN in miniature, shared by the tests of a module: three nodes as processes of their own."""
+    with actors.init(local_nodes=3) as cluster:
+        yield cluster
 
 
 def _judge(segments_before: set[Path]) -> None:

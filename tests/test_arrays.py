@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from actors import arrays
+from actors import arrays, reduction
 
 mx = pytest.importorskip("mlx.core")
 
@@ -178,7 +178,7 @@ def test_reductions_are_numpys_in_rank_order(data):
     op = data.draw(st.sampled_from([op for op in STEPS if op != "mean" or np.dtype(dtype).kind in "fc"]))
     shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=1, min_side=0, max_side=20))
     parts = data.draw(st.lists(hnp.arrays(dtype, shape), min_size=1, max_size=5))
-    got = arrays.reduce_tensors(op, [part.tobytes() for part in parts], dtype)
+    got = reduction.reduce_tensors(op, [part.tobytes() for part in parts], dtype)
     work = np.float32 if dtype == "float16" else np.dtype(dtype)
     with np.errstate(all="ignore"):
         expected = functools.reduce(STEPS[op], [part.astype(work) for part in parts])
@@ -196,7 +196,7 @@ def test_bfloat16_is_reduced_in_float32_and_rounded_once(parts, op):
     with np.errstate(all="ignore"):
         total = functools.reduce(STEPS[op], wide)
         total = total / np.float32(len(parts)) if op == "mean" else total
-    data = arrays.reduce_tensors(op, [part.tobytes() for part in parts], "bfloat16")
+    data = reduction.reduce_tensors(op, [part.tobytes() for part in parts], "bfloat16")
     got = arrays.from_tensor(bytes(data), (16,), "bfloat16", "mlx")
     # MLX rounds independently of us; it may flush what is below the smallest normal number.
     expected = mx.array(total).astype(mx.bfloat16)
@@ -208,6 +208,6 @@ def test_bfloat16_is_reduced_in_float32_and_rounded_once(parts, op):
 def test_reductions_that_have_no_answer():
     for dtype in ("int32", "uint8", "bool"):
         with pytest.raises(ValueError, match=f"the mean of {dtype} is not a {dtype}: convert"):
-            arrays.reduce_tensors("mean", [b""], dtype)
+            reduction.reduce_tensors("mean", [b""], dtype)
     with pytest.raises(ValueError, match="unknown op 'median'; known: sum, product, min, max, mean"):
-        arrays.check_reduction("median", "float32")
+        reduction.check_reduction("median", "float32")

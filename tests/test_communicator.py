@@ -24,7 +24,9 @@ from actors.communicator import (
 )
 from actors.exceptions import AuthenticationError, CollectiveError, SerializationError
 from actors.home import state_dir
-from actors.transport import rounds
+from actors.transport.endpoint import Endpoint
+from actors.transport.job import FiveCalls
+from actors.transport.letterbox import Limits, Member
 from actors.transport.portal import Portal
 
 import grpc  # isort: skip
@@ -254,7 +256,7 @@ def test_arrays_of_many_megabytes(pair):
 
 
 def test_more_than_the_limit_is_refused_at_once(pair, monkeypatch):
-    monkeypatch.setattr(rounds, "MAX_PAYLOAD", 1000)
+    monkeypatch.setattr("actors.communicator.MAX_PAYLOAD", 1000)
     for value in (np.zeros(1001, np.int8), np.array(["x" * 1001]), b"x" * 1001):
         with pytest.raises(ValueError, match=r"\d+ bytes are too many for one message; the limit is 1000"):
             pair.comms[0].send(value, 1)
@@ -604,7 +606,7 @@ def served(member):
     portal = Portal()
     (address,) = free_addresses(1)
     try:
-        endpoint = portal.run(rounds.Endpoint.start(member, [address] * member.world_size))
+        endpoint = portal.run(Endpoint.start(member, [address] * member.world_size))
         with stub_for(address) as stub:
             yield stub
         portal.run(endpoint.leave())
@@ -613,8 +615,8 @@ def served(member):
 
 
 def test_stores_are_bounded():
-    limits = rounds.Limits(messages=3, stored=1000, rounds=2, held=1000)
-    with served(rounds.Member(0, 2, b"secret", 5, limits)) as stub:
+    limits = Limits(messages=3, stored=1000, rounds=2, held=1000)
+    with served(Member(0, 2, b"secret", 5, limits)) as stub:
 
         def send(size, tag=""):
             tensor = good_tensor(data=bytes(size), shape=[size], dtype="int8")
@@ -643,7 +645,7 @@ def test_stores_are_bounded():
 
 
 def test_a_message_nobody_took_stays():
-    with served(rounds.Member(0, 2, b"secret", 5)) as stub:
+    with served(Member(0, 2, b"secret", 5)) as stub:
         wanted = pb.ReceiveRequest(source_rank=1, comm_type="later")
         stream = stub.Receive(wanted, timeout=30)
         stream.cancel()
@@ -673,7 +675,7 @@ def test_a_server_without_a_job_says_what_to_do():
 
     async def start():
         server = grpc.aio.server()
-        pb_grpc.add_DistributedCommServicer_to_server(rounds.FiveCalls(), server)
+        pb_grpc.add_DistributedCommServicer_to_server(FiveCalls(), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return server, port

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from actors.certificate import check_profile
 from actors.exceptions import AuthenticationError
-from actors.identity import Identity, TrustSet, check_profile
+from actors.identity import Identity, TrustSet
 from actors.transport import options
 from actors.transport.credentials import channel_credentials, peer_node_id, server_credentials
 

@@ -19,9 +19,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.certificate import check_profile, node_id_of
 from actors.exceptions import ActorsError, AuthenticationError
 from actors.home import locked
-from actors.identity import Identity, TrustSet, check_profile, node_id_of
+from actors.identity import Identity, TrustSet
 
 ALICE, BOB = Identity.create(), Identity.create()
 DIGITAL_SIGNATURE = {"digital_signature": True} | dict.fromkeys(

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import direct, dissemination
+from .packing import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .channel import Channel
-    from .packing import Packed, Spec
+    from .packing import Packed
 
 INLINE_BYTES = 64 * 1024
 """A rank's values up to this many bytes travel with its offer, so that a small collective is one round."""
@@ -48,6 +51,23 @@ class Offer:
         words += [] if self.root is None else [f"root {self.root}"]
         return f"{self.call}({', '.join(words)})"
 
+    def plain(self) -> tuple[Any, ...]:
+        """Returns the same as a tuple of plain values: to pickle the offer itself takes ten times as long."""
+        specs = tuple(spec.plain() for spec in self.specs)
+        data = None if self.data is None else tuple(_plain(item) for item in self.data)
+        return self.call, self.op, self.root, self.terms, specs, data, self.fault
+
+    @classmethod
+    def of(cls, plain: tuple[Any, ...]) -> Offer:
+        """Makes what `plain` was returned by; elements in it are read-only."""
+        call, op, root, terms, plain_specs, items, fault = plain
+        specs = tuple(Spec.of(spec) for spec in plain_specs)
+        data = None
+        if items is not None:
+            pairs = zip(specs, items, strict=True)
+            data = tuple(spec.laid(item) if isinstance(item, bytes) else item for spec, item in pairs)
+        return cls(call, op, root, terms, specs, data, fault)
+
 
 def inline(values: Sequence[Packed]) -> tuple[Any, ...] | None:
     """Returns the values' elements if they travel with the offer: those of few bytes, and objects."""
@@ -59,7 +79,8 @@ def inline(values: Sequence[Packed]) -> tuple[Any, ...] | None:
 def exchange(channel: Channel, offer: Offer) -> list[Offer]:
     """Gives every rank the offers of all, in rank order, in one round of messages."""
     algorithm = direct.exchange if channel.size <= DIRECT_RANKS else dissemination.exchange
-    return algorithm(channel, offer)
+    said = algorithm(channel, offer.plain())
+    return [offer if rank == channel.rank else Offer.of(plain) for rank, plain in enumerate(said)]
 
 
 def disagreement(offers: Sequence[Offer], describe: Callable[[int], str]) -> str | None:
@@ -83,3 +104,8 @@ def disagreement(offers: Sequence[Offer], describe: Callable[[int], str]) -> str
 def _ranks(ranks: Sequence[int], describe: Callable[[int], str]) -> str:
     named = ", ".join(describe(rank) for rank in ranks[:3])
     return named if len(ranks) <= 3 else f"{named} and {len(ranks) - 3} more"
+
+
+def _plain(item: Any) -> Any:
+    # An array that came along with objects may be large: its pickle refers to the memory it lies in.
+    return item.tobytes() if isinstance(item, np.ndarray) and item.nbytes <= INLINE_BYTES else item

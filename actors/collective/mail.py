@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import CollectiveError
 
-from .packing import pack, unpack
+from .packing import Spec, pack, unpack
 from .ranks import check_rank
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Mail:
         with self._guard:
             number = self._sent[lane]
             self._sent[lane] += 1
-        self._fabric.send(lane[0], f"mail/{lane[1]!r}/{number}", (packed.spec, packed.data))
+        self._fabric.send(lane[0], f"mail/{lane[1]!r}/{number}", (packed.spec.plain(), packed.data))
 
     def recv(self, src: int, tag: int | str, seconds: float) -> Any:
         """Returns the next value of rank ``src`` with this tag."""
@@ -52,7 +52,7 @@ class Mail:
             self._received[lane] += 1
         finally:
             turn.release()
-        return unpack(spec, data)
+        return unpack(Spec.of(spec), data)
 
     def _next(self, lane: Lane, deadline: float, seconds: float) -> Any:
         src, tag = lane

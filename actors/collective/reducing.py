@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.reduction import Reduction
+
 from . import direct, ring
 from .agreement import Offer, inline
 from .flow import cut
 from .packing import pack, unpack
 from .ranks import check_rank
-from .reduction import reduction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .channel import Channel
+    from .packing import Spec
 
 
 class AllReduce:
@@ -26,7 +28,7 @@ class AllReduce:
     def __init__(self, size: int, x: object, op: str) -> None:
         value = pack(x)
         self._spec, self._flat = value.spec, value.data
-        self._reduction = reduction(op, value.spec, size)
+        self._reduction = _reduction(op, value.spec, size)
         self.offer = Offer("allreduce", op, None, str(value.spec), (value.spec,), inline([value]))
 
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
@@ -45,7 +47,7 @@ class Reduce:
         self._root = check_rank(dst, size, "dst")
         value = pack(x)
         self._spec, self._flat = value.spec, value.data
-        self._reduction = reduction(op, value.spec, size)
+        self._reduction = _reduction(op, value.spec, size)
         self.offer = Offer("reduce", op, self._root, str(value.spec), (value.spec,), inline([value]))
 
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
@@ -72,7 +74,7 @@ class ReduceScatter:
     def __init__(self, size: int, x: object, op: str) -> None:
         value = pack(x)
         self._spec, self._flat = value.spec, value.data
-        self._reduction = reduction(op, value.spec, size)
+        self._reduction = _reduction(op, value.spec, size)
         if not self._spec.shape:
             raise ValueError("reducescatter splits axis 0 and the array has none: give it one with reshape")
         rows = self._spec.shape[0]
@@ -90,3 +92,9 @@ class ReduceScatter:
             parts = [cut(offer.data[0], channel.size)[channel.rank] for offer in offers if offer.data]
             flat = self._reduction.fold(parts)
         return unpack(self._part, flat)
+
+
+def _reduction(op: str, spec: Spec, ranks: int) -> Reduction:
+    if spec.kind == "object":
+        raise TypeError("only numpy and MLX arrays can be reduced; make one of the value, as in numpy.asarray(value)")
+    return Reduction(op, spec.name, ranks)

@@ -36,10 +36,12 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}; it must be 0 or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if not (_is_number(self.temperature) and 0 <= self.temperature < float("inf")):
+            raise ValueError(f"temperature is {self.temperature!r}; it must be a number from 0")
+        if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
+            raise ValueError(f"top_p is {self.top_p!r}; it must be a number above 0 and at most 1")
+        if self.seed is not None and not (_is_whole(self.seed) and 0 <= self.seed < 2**64):
+            raise ValueError(f"seed is {self.seed!r}; it must be None or a whole number from 0, below 2**64")
 
 
 class Steps(Protocol):
@@ -54,30 +56,42 @@ class Steps(Protocol):
         ...
 
 
-def generate(
-    steps: Steps, prompt: Sequence[int], *, max_tokens: int, sampling: Sampling, stop_ids: Collection[int] = ()
-) -> Iterator[int]:
-    """Yield the tokens that follow `prompt`, at most `max_tokens`; a token of `stop_ids` is the last one yielded.
+def check_request(prompt: Sequence[int], max_tokens: int) -> None:
+    """See whether there is something to go on from, and a sensible end.
 
     Raises:
-        ValueError: the prompt is empty, or max_tokens is negative.
+        ValueError: the prompt is empty, or max_tokens is no whole number from 0.
     """
-    if not prompt:
+    if not len(prompt):
         raise ValueError("the prompt has no tokens; a model needs at least one to go on from")
-    if max_tokens < 0:
-        raise ValueError(f"max_tokens is {max_tokens}; it must be 0 or more")
+    if not (_is_whole(max_tokens) and max_tokens >= 0):
+        raise ValueError(f"max_tokens is {max_tokens!r}; it must be a whole number from 0")
+
+
+def generate(
+    steps: Steps, prompt: Sequence[int], *, max_tokens: int, sampling: Sampling, stop_ids: Collection[int] = ()
+) -> Iterator[int | None]:
+    """Yield the tokens that follow `prompt`, at most `max_tokens`; a token of `stop_ids` is the last one yielded.
+
+    None is yielded after each piece of a long prompt, so that others get their turn and the work can be stopped.
+
+    Raises:
+        ValueError: see `check_request`.
+    """
+    check_request(prompt, max_tokens)
     return _generate(steps, prompt, max_tokens, _Sampler(sampling), stop_ids)
 
 
 def _generate(
     steps: Steps, prompt: Sequence[int], max_tokens: int, sampler: _Sampler, stop_ids: Collection[int]
-) -> Iterator[int]:
+) -> Iterator[int | None]:
     if max_tokens == 0:
         return
     head, ids = prompt[:-1], prompt[-1:]
     for start in range(0, len(head), PREFILL_CHUNK):
         steps.prefill(head[start : start + PREFILL_CHUNK])
         mx.clear_cache()
+        yield None
     for _ in range(max_tokens):
         token = sampler(steps.logits(ids))
         yield token
@@ -102,6 +116,14 @@ class _Sampler:
             logprobs = apply_top_p(logprobs, self._sampling.top_p)
         self._key, key = mx.random.split(self._key)
         return _only(mx.random.categorical(logprobs * (1.0 / self._sampling.temperature), key=key))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _only(token: mx.array) -> int:

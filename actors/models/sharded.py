@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from actors.api import kill, nodes as cluster_nodes
+from actors.api import kill
+from actors.api import nodes as cluster_nodes
 from actors.exceptions import ActorDiedError, ModelError, PlacementError
 from actors.handle import remote
 from actors.ids import new_id
@@ -18,8 +21,7 @@ from .stageactor import Stage
 from .tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from actors.handle import ActorHandle
@@ -51,16 +53,19 @@ class ShardedModel:
 
         Args:
             path: a `.gguf` file, or a directory of mlx-lm or Hugging Face; every node must see it there.
-            nodes: names of the nodes to use, in the order of the layers; None takes all that are alive.
+            nodes: names of the nodes to use, in the order of the layers; None takes all that are alive. Where there
+                are more of them than layers, the last ones get nothing to do.
             strategy: `"pipeline"` cuts by layers; `"auto"` chooses, and there is one way as yet.
 
         Raises:
             ModelError: the model cannot be read, cut or held; the message says why.
             PlacementError: a node is not known.
+            ValueError: `nodes` is empty or names a node twice, or there is no such strategy.
+            NotImplementedError: `strategy="tensor"`.
         """
-        if strategy not in STRATEGIES:
-            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
+        _check_strategy(strategy)
         require_mlx_lm()
+        path = Path(path).expanduser().absolute()  # the stages run in other folders
         info = describe(path)
         chosen = _choose(nodes)[: info.layers]
         plan = make_plan(info, [_device(node) for node in chosen])
@@ -86,7 +91,10 @@ class ShardedModel:
         top_p: float = 1.0,
         seed: int | None = None,
     ) -> Iterator[int]:
-        """Yields the tokens that follow those of a prompt, as they are made; closing the iterator stops the work.
+        """Gives the tokens that follow those of a prompt, as they are made; closing the iterator stops the work.
+
+        Several may be read side by side: the stages give each a turn. The work begins when the first token is asked
+        for, and stays a few tokens ahead of its reader.
 
         Args:
             prompt_ids: at least one token.
@@ -97,22 +105,36 @@ class ShardedModel:
 
         Raises:
             ValueError: an argument out of its range.
-            ActorDiedError: a stage, or its node, is gone.
+            ModelError: the model was closed.
+            ActorDiedError: while it is read: a stage, or its node, is gone.
         """
-        if not self._stages:
-            raise ModelError("this model was closed: load it again")
-        answer = self._stages[-1].generate.remote(
-            new_id("sequence"), list(prompt_ids), max_tokens=max_tokens, temperature=temperature, top_p=top_p,
-            seed=seed, stop_ids=sorted(self.tokenizer.stop_ids),
+        from .generate import Sampling, check_request
+
+        Sampling(temperature, top_p, seed)
+        check_request(prompt_ids, max_tokens)
+        self._last_stage()
+        return self._answer(
+            list(prompt_ids), max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed,
+            stop_ids=sorted(self.tokenizer.stop_ids),
         )  # fmt: skip
+
+    def _answer(self, prompt_ids: list[int], **sampling: Any) -> Iterator[int]:
+        answer = self._last_stage().generate.remote(new_id("sequence"), prompt_ids, **sampling)
         try:
             for ref in answer:
                 yield get(ref)
         finally:
             answer.close()
 
+    def _last_stage(self) -> ActorHandle:
+        if not self._stages:
+            raise ModelError("this model was closed: load it again")
+        return self._stages[-1]
+
     def stream(self, prompt: str, **sampling: Any) -> Iterator[str]:
         """Yields the text that follows a prompt, piece by piece; see `tokens` for the arguments and errors."""
+        if not isinstance(prompt, str):
+            raise TypeError(f"a prompt is a text, not {prompt!r}")
         return self._text(self.tokenizer.encode(prompt), sampling)
 
     def generate(self, prompt: str, **sampling: Any) -> str:
@@ -121,6 +143,8 @@ class ShardedModel:
 
     def chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> Iterator[str]:
         """Yields the answer to a conversation of `{"role", "content"}`, by the model's own chat template."""
+        if isinstance(messages, str) or not all(isinstance(each, Mapping) for each in messages):
+            raise TypeError(f'messages are a list of {{"role": "user", "content": "…"}}, not {messages!r}')
         return self._text(self.tokenizer.encode_chat(messages), sampling)
 
     def _text(self, prompt_ids: Sequence[int], sampling: dict[str, Any]) -> Iterator[str]:
@@ -145,12 +169,21 @@ class ShardedModel:
         return f"ShardedModel({self.plan})"
 
 
+def _check_strategy(strategy: str) -> None:
+    if strategy == "tensor":
+        raise NotImplementedError("strategy='tensor' is not there yet; 'pipeline' cuts the model by its layers")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
+
+
 def _choose(names: Sequence[str] | None) -> list[NodeInfo]:
     alive = [node for node in cluster_nodes() if node.alive]
     if names is None:
         return alive
     if isinstance(names, str) or not names:
         raise ValueError(f"nodes must be a list of at least one name, not {names!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a node has one stage of a model, but nodes= names one twice: {', '.join(names)}")
     known = {node.name: node for node in alive}
     for name in names:
         if name not in known:

@@ -6,6 +6,7 @@ should load it and call it.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
 import mlx.core as mx
@@ -17,7 +18,7 @@ from .cut import Slice
 from .generate import Sampling, generate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
     from pathlib import Path
 
     from .checkpoint import ModelInfo
@@ -92,14 +93,26 @@ class StageModel:
         key: str,
         prompt_ids: Sequence[int],
         upstream: Callable[[list[int]], mx.array] | None,
+        **sampling: Any,
+    ) -> Iterator[int]:
+        """Yield the tokens that follow a prompt; see `steps` for the arguments and errors."""
+        return _tokens(self.steps(key, prompt_ids, upstream, **sampling))
+
+    def steps(
+        self,
+        key: str,
+        prompt_ids: Sequence[int],
+        upstream: Callable[[list[int]], mx.array] | None,
         *,
         max_tokens: int = 256,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
         stop_ids: Collection[int] = (),
-    ) -> Iterator[int]:
-        """Yield the tokens that follow a prompt; only in the last stage.
+    ) -> Generator[int | None, None, None]:
+        """Yield the tokens that follow a prompt, and None after each piece of a long prompt; only in the last stage.
+
+        Between two steps, other sequences may be taken further.
 
         Args:
             key: names the sequence, which must be new here; its cache here is dropped when the iterator ends or is
@@ -127,18 +140,18 @@ class StageModel:
             raise ValueError(f"the sequence {key!r} is under way already; give each its own key")
         sampling = Sampling(temperature, top_p, seed)
         self._check_tokens(prompt_ids)
-        tokens = generate(
+        steps = generate(
             _Pipeline(self, key, upstream),
             list(prompt_ids),
             max_tokens=max_tokens,
             sampling=sampling,
             stop_ids=frozenset(stop_ids),
         )
-        return self._forgetting(key, tokens)
+        return self._forgetting(key, steps)
 
-    def _forgetting(self, key: str, tokens: Iterator[int]) -> Iterator[int]:
+    def _forgetting(self, key: str, steps: Iterator[int | None]) -> Generator[int | None, None, None]:
         try:
-            yield from tokens
+            yield from steps
         finally:
             self.forget(key)
 
@@ -175,6 +188,11 @@ class StageModel:
                 f"the stage of layers {self.first} to {self.last} needs a hidden state of shape {shape} for {count} "
                 f"tokens and got {found}"
             )
+
+
+def _tokens(steps: Generator[int | None, None, None]) -> Iterator[int]:
+    with closing(steps):
+        yield from (token for token in steps if token is not None)
 
 
 class _Pipeline:

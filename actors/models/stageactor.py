@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
 
 from actors.api import get_runtime_context
 from actors.refs import get
@@ -11,9 +14,11 @@ from .extra import require_mlx_lm
 from .stage import StageModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Sequence
 
     from actors.handle import ActorHandle
+
+_END: Final = object()
 
 
 class Stage:
@@ -21,6 +26,8 @@ class Stage:
 
     The last stage is asked for tokens. Each stage asks the one before it for the hidden states of the same tokens,
     so that these go from stage to stage and an error anywhere along the line comes back along it.
+
+    Several answers may be under way: they take turns, one token each, whoever reads them and however slowly.
 
     Args:
         path: the model, as this stage's device sees it.
@@ -31,36 +38,56 @@ class Stage:
 
     def __init__(self, path: str, first: int, last: int, before: ActorHandle | None) -> None:
         require_mlx_lm()
-        self._model = StageModel.load(path, first, last)
+        # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
+        self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
+        self._model = self._turns.submit(StageModel.load, path, first, last).result()
         self._before = before
 
-    def loaded(self) -> dict[str, Any]:
-        """Returns what this stage holds: `node`, `first`, `last` and the bytes of its weights."""
+    async def loaded(self) -> dict[str, Any]:
+        """Returns what this stage holds, and where: `node`, `pid`, `first`, `last` and the bytes of its weights."""
         model = self._model
-        node = get_runtime_context().node_name
-        return {"node": node, "first": model.first, "last": model.last, "nbytes": model.nbytes}
+        where = {"node": get_runtime_context().node_name, "pid": os.getpid()}
+        return {**where, "first": model.first, "last": model.last, "nbytes": model.nbytes}
 
-    def forward(self, key: str, token_ids: Sequence[int]) -> Any:
+    async def sequences(self) -> tuple[str, ...]:
+        """Returns the keys of the sequences that have a cache here."""
+        return self._model.sequences
+
+    async def forward(self, key: str, token_ids: Sequence[int]) -> Any:
         """Takes tokens of sequence `key` through all stages up to this one; returns the hidden states."""
-        return self._model.forward(key, token_ids, self._hidden(key, token_ids))
+        return await self._turn(lambda: self._model.forward(key, token_ids, self._hidden(key, token_ids)))
+
+    async def generate(self, key: str, prompt_ids: Sequence[int], **sampling: Any) -> AsyncIterator[int]:
+        """Yields the tokens that follow a prompt; only in the last stage. See `StageModel.steps`."""
+        upstream = None if self._before is None else lambda ids: self._hidden(key, ids)
+        steps = await self._turn(lambda: self._model.steps(key, prompt_ids, upstream, **sampling))
+        try:
+            while (token := await self._turn(lambda: next(steps, _END))) is not _END:
+                if token is not None:
+                    yield token
+        finally:
+            # Not awaited: this answer may have been cancelled in the middle of a step, which has to end first.
+            self._turns.submit(self._end, key, steps)
+
+    async def forget(self, key: str) -> None:
+        """Drops the caches of a sequence here and in the stages before."""
+        await self._turn(lambda: self._forget(key))
+
+    async def _turn(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._turns, work)
+
+    # -- on the thread of MLX -----------------------------------------------------------------------------------
 
     def _hidden(self, key: str, token_ids: Sequence[int]) -> Any:
         if self._before is None:
             return None
         return get(self._before.forward.remote(key, list(token_ids)))
 
-    def generate(self, key: str, prompt_ids: Sequence[int], **sampling: Any) -> Iterator[int]:
-        """Yields the tokens that follow a prompt; only in the last stage. See `StageModel.generate`."""
-        before = self._before
-        upstream = None if before is None else lambda ids: self._hidden(key, ids)
-        try:
-            yield from self._model.generate(key, prompt_ids, upstream, **sampling)
-        finally:
-            if before is not None:
-                before.forget.remote(key)
+    def _end(self, key: str, steps: Generator[int | None, None, None]) -> None:
+        steps.close()
+        self._forget(key)
 
-    def forget(self, key: str) -> None:
-        """Drops the caches of a sequence here and in the stages before."""
+    def _forget(self, key: str) -> None:
         self._model.forget(key)
         if self._before is not None:
             self._before.forget.remote(key)

@@ -36,16 +36,28 @@ class Assembly:
     __slots__ = ("_filled", "_next", "_part", "_parts")
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
+        """Makes room for parts of these sizes.
+
+        Raises:
+            MalformedMessageError: there are none, or they are larger than the memory.
+        """
         if not sizes:
             raise MalformedMessageError("the first chunk of a transfer does not say how large it is")
-        self._parts = [bytearray(size) for size in sizes]
+        try:
+            self._parts = [bytearray(size) for size in sizes]
+        except (MemoryError, OverflowError) as error:
+            raise MalformedMessageError(f"there is no room here for a transfer of {sum(sizes)} bytes") from error
         self._part = 0
         self._filled = 0
         self._next = 0
         self._skip_full()
 
     def add(self, chunk: Chunk) -> None:
-        """Copies a chunk to its place."""
+        """Copies a chunk to its place.
+
+        Raises:
+            MalformedMessageError: it is not the one that was due, or longer than its part.
+        """
         if chunk.index != self._next or self.complete:
             raise MalformedMessageError(f"chunk {chunk.index} came where {self._next} was due")
         part, end = self._parts[self._part], self._filled + len(chunk.data)

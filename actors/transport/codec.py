@@ -73,7 +73,7 @@ def decode(data: pb.CommData) -> Message:
     """
     reader = _READERS.get(data.comm_type)
     if reader is None:
-        raise MalformedMessageError(f"{data.comm_type!r} is no kind of message; known are {', '.join(_READERS)}")
+        raise MalformedMessageError(f"{data.comm_type[:100]!r} is no kind of message; known are {', '.join(_READERS)}")
     return reader(data, data.header)
 
 

@@ -8,18 +8,25 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from actors.messages import Call, Cancel, Carrying, Chunk, Credit, Message, Payload, Transfer
+from actors.messages import Call, Cancel, Chunk, Credit, Item, Message, Payload, Reply, Transfer
 from actors.transport.bulk import INLINE_BYTES, WINDOW_BYTES, Assembly, chunks
+from actors.transport.codec import MalformedMessageError
 from actors.transport.lane import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+Order = tuple[str, int]
+"""What messages must not overtake each other in: the calls, the answers to one call, or a single message."""
+
+_CALLS: Order = ("calls", 0)
+
 
 class Conversation:
     """Posts messages and delivers them whole: a message is delivered once its payload has arrived.
 
-    Calls are delivered in the order they were posted, also where a large argument makes one wait. Anything else
+    Where a large payload makes a message wait, those that must not overtake it wait too: calls for earlier calls,
+    what concerns a call for that call, the items and the end of a stream for earlier items of it. Anything else
     passes by.
     """
 
@@ -37,13 +44,16 @@ class Conversation:
         self._numbers = count(1)
         self._outgoing: deque[tuple[int, Payload]] = deque()
         self._feeder: asyncio.Task[None] | None = None
+        self._closed = False
         self._assemblies: dict[int, Assembly] = {}
         self._whole: dict[int, Payload] = {}
-        self._waiting: dict[int, Carrying] = {}  # messages whose payload is on its way, calls apart
-        self._calls: deque[Call] = deque()  # calls held back by the first of them
+        self._held: dict[Order, deque[Message]] = {}  # messages held back by the first of them
+        self._awaited: dict[int, Order] = {}  # what the payload of a transfer lets go on
 
     def post(self, message: Message) -> None:
-        """Takes a message over from any thread; a large payload goes by the bulk lane."""
+        """Takes a message over from any thread; a large payload goes by the bulk lane. Once closed, drops it."""
+        if self._closed:
+            return
         size = 0
         if not isinstance(message, Credit | Cancel | Chunk) and isinstance(message.payload, Payload):
             payload = message.payload
@@ -57,6 +67,8 @@ class Conversation:
         self.control.post(message, size)
 
     def _feed(self) -> None:
+        if self._closed:
+            return
         self._need_bulk()
         if self._feeder is None or self._feeder.done():
             self._feeder = self._loop.create_task(self._feed_all())
@@ -71,38 +83,50 @@ class Conversation:
                 await asyncio.sleep(0)
 
     def _arrived(self, message: Message) -> None:
-        if isinstance(message, Call):
-            if self._calls or isinstance(message.payload, Transfer):
-                self._calls.append(message)
-                self._release_calls()
-            else:
-                self._deliver(message)
-        elif not isinstance(message, Credit | Cancel | Chunk) and isinstance(message.payload, Transfer):
-            transfer = message.payload.number
-            payload = self._whole.pop(transfer, None)
-            if payload is None:
-                self._waiting[transfer] = message
-                self._need_bulk()
-            else:
-                self._deliver(replace(message, payload=payload))
-        else:
+        if isinstance(message, Chunk):
+            raise MalformedMessageError("a chunk came on the control lane")
+        order = self._order(message)
+        if order in self._held:
+            self._held[order].append(message)
+        elif _transfer(message) is None:
             self._deliver(message)
+        else:
+            self._held[order] = deque([message])
+            self._release(order)
 
-    def _release_calls(self) -> None:
-        while self._calls:
-            call = self._calls[0]
-            if isinstance(call.payload, Transfer):
-                payload = self._whole.pop(call.payload.number, None)
+    def _order(self, message: Message) -> Order:
+        match message:
+            case Call():
+                return _CALLS
+            case Credit(number) | Cancel(number):
+                calls = self._held.get(_CALLS, ())
+                waits = any(isinstance(call, Call) and call.number == number for call in calls)
+                return _CALLS if waits else ("call", number)
+            case Item(number) | Reply(number):
+                return ("answer", number)
+            case _:
+                return ("alone", _transfer(message) or 0)
+
+    def _release(self, order: Order) -> None:
+        """Delivers what was held back, up to the next message whose payload is still on its way."""
+        held = self._held[order]
+        while held:
+            message = held[0]
+            transfer = _transfer(message)
+            if transfer is not None:
+                payload = self._whole.pop(transfer, None)
                 if payload is None:
+                    self._awaited[transfer] = order
                     self._need_bulk()
                     return
-                call = replace(call, payload=payload)
-            self._calls.popleft()
-            self._deliver(call)
+                message = _filled(message, payload)
+            held.popleft()
+            self._deliver(message)
+        self._held.pop(order, None)  # a delivery may have closed this conversation
 
     def _chunk(self, message: Message) -> None:
         if not isinstance(message, Chunk):
-            return
+            raise MalformedMessageError(f"a {type(message).__name__.lower()} came on the bulk lane")
         number = message.transfer
         assembly = self._assemblies.get(number)
         if assembly is None:
@@ -110,18 +134,15 @@ class Conversation:
         assembly.add(message)
         if assembly.complete:
             del self._assemblies[number]
-            self._completed(number, assembly.payload())
-
-    def _completed(self, number: int, payload: Payload) -> None:
-        message = self._waiting.pop(number, None)
-        if message is not None:
-            self._deliver(replace(message, payload=payload))
-        else:
-            self._whole[number] = payload
-            self._release_calls()
+            self._whole[number] = assembly.payload()
+            order = self._awaited.pop(number, None)
+            if order is not None:
+                self._release(order)
 
     async def drained(self) -> None:
         """Waits until the other side has everything that was posted."""
+        if self._outgoing:
+            self._feed()  # what was posted just now may not have been taken up yet
         if self._feeder is not None:
             await asyncio.wait({self._feeder})
         await self.control.drained()
@@ -133,8 +154,23 @@ class Conversation:
         await self.bulk.farewell(reason, code)
 
     def close(self) -> None:
-        """Drops what is unsent and half received."""
+        """Drops what is unsent and half received, and all that is posted from now on."""
+        self._closed = True
+        for store in (self._outgoing, self._assemblies, self._whole, self._held, self._awaited):
+            store.clear()
         if self._feeder is not None:
             self._feeder.cancel()
         self.control.close()
         self.bulk.close()
+
+
+def _transfer(message: Message) -> int | None:
+    """Returns the number of the transfer that brings the message's payload; None where it has all it needs."""
+    if isinstance(message, Credit | Cancel | Chunk) or not isinstance(message.payload, Transfer):
+        return None
+    return message.payload.number
+
+
+def _filled(message: Message, payload: Payload) -> Message:
+    assert not isinstance(message, Credit | Cancel | Chunk)
+    return replace(message, payload=payload)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from actors.identity import check_profile
+from actors.certificate import check_profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

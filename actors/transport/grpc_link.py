@@ -98,7 +98,7 @@ class GrpcDialer:
     """
 
     def __init__(self, credentials: CredentialsFor | None = None) -> None:
-        self._credentials = credentials
+        self.credentials_for = credentials
 
     async def dial(self, address: Address, lane: str) -> Link:  # noqa: ARG002 - each lane is a connection of its own
         """See `Dialer`."""
@@ -111,7 +111,7 @@ class GrpcDialer:
     async def _dial_door(self, address: Address) -> Link:
         if not address.doors:
             raise UnreachableError("its node has no door that is open to other hosts")
-        if self._credentials is None:
+        if self.credentials_for is None:
             raise UnreachableError("this process has no key to show at another device's door")
         refused: GoneError | None = None
         for door in address.doors:
@@ -122,7 +122,7 @@ class GrpcDialer:
                 continue
             except UnreachableError:
                 continue
-            credentials, options = self._credentials(address.node)
+            credentials, options = self.credentials_for(address.node)
             channel = grpc.aio.secure_channel(door, credentials, options=(*channel_options(), *options))
             return await _open(channel, address.node, door)
         if refused is not None and len(address.doors) == 1:

@@ -10,9 +10,9 @@ import grpc
 from actors._wire import distributed_comm_pb2 as pb
 from actors.transport.acceptor import say_goodbye
 from actors.transport.grpc_link import STREAM, GrpcLink
+from actors.transport.job import FiveCalls
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 from actors.transport.options import server_options, unix_server_options
-from actors.transport.rounds import FiveCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.transport.codec import MalformedMessageError, decode, encode
@@ -18,9 +21,13 @@ if TYPE_CHECKING:
     from actors.messages import Message
     from actors.transport.link import Link
 
+log = logging.getLogger(__name__)
+
 BATCH_MESSAGES = 512  # measured: larger batches gain little and make the first message wait
 BATCH_BYTES = 4 << 20
 ACK_DELAY = 0.02  # seconds a lone acknowledgement waits for a message to ride on
+FAREWELL_SECONDS = 0.5  # for a goodbye over a link that may be full
+REASON_LENGTH = 1000  # characters; an error may quote what it does not like at length
 
 
 class Lane:
@@ -41,7 +48,7 @@ class Lane:
         self._ack_sent = 0
         self._ack_timer: asyncio.TimerHandle | None = None
         self._ack_due = False
-        self.goodbye: pb.Goodbye | None = None  # the other side's last word, if it said one
+        self.goodbye: pb.Goodbye | None = None  # why the session is over: the other side's last word, or our own
 
     @property
     def linked(self) -> bool:
@@ -101,7 +108,10 @@ class Lane:
         except LinkLostError:
             pass
         except ProtocolError as error:
-            await self.farewell(str(error), code=4)
+            if first is None:
+                await self._break_off(link, str(error))
+            else:  # an old hello that came late says nothing of the session
+                await self.farewell(str(error), code=4)
         finally:
             await _cancelled(reader)
             if self._link is link:
@@ -112,47 +122,72 @@ class Lane:
         """Tells the other side that this session is over, if there is a link to tell it on."""
         if self._link is not None:
             with contextlib.suppress(LinkLostError, TimeoutError):
-                async with asyncio.timeout(0.5):
+                async with asyncio.timeout(FAREWELL_SECONDS):
                     await self._link.write(pb.Frame(goodbye=pb.Goodbye(reason=reason, code=code)))
 
     async def _read(self, link: Link) -> None:
-        session, deliver = self.session, self._deliver
         try:
             while (frame := await link.read()) is not None:
                 if self._link is not link:
                     return  # a newer link has taken over; it will bring these again
-                if frame.ack:
-                    session.acknowledged(frame.ack)
-                    self._room.set()
-                for envelope in frame.envelopes:
-                    if session.accept(envelope.seq):
-                        deliver(decode(envelope.data))
-                if frame.HasField("goodbye"):
-                    self.goodbye = frame.goodbye
+                self._take_in(frame)
+                if self.goodbye is not None:
                     return
-                self._schedule_ack()
-        except (ProtocolError, MalformedMessageError) as error:
-            await self.farewell(str(error), code=4)
+                del frame  # or its payloads would be kept until the next one comes
+        except (ProtocolError, MalformedMessageError, DecodeError) as error:
+            await self._break_off(link, str(error))
+        except Exception as error:  # of the receiver's; a session that stood still now would leave callers waiting
+            log.exception("a message could not be taken in")
+            await self._break_off(link, f"it failed at a message: {type(error).__name__}: {error}")
+
+    def _take_in(self, frame: pb.Frame) -> None:
+        session, deliver = self.session, self._deliver
+        if frame.ack:
+            session.acknowledged(frame.ack)
+            self._room.set()
+        for envelope in frame.envelopes:
+            if session.accept(envelope.seq):
+                deliver(decode(envelope.data))
+        if frame.HasField("goodbye"):
+            self.goodbye = frame.goodbye
+        else:
+            self._schedule_ack()
 
     async def _write(self, link: Link) -> None:
-        session = self.session
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while session.has_unsent or self._ack_due:
+            # First look, then wait: the wake-up may have gone to the writer of the link that this one replaces.
+            while self.session.has_unsent or self._ack_due:
                 if self._link is not link:
                     return  # what were taken now would be lost to the link that has taken over
-                frame = pb.Frame(ack=session.received)
-                self._ack_due = False
-                self._ack_sent = session.received
-                for number, message in session.take(BATCH_MESSAGES, BATCH_BYTES):
-                    envelope = frame.envelopes.add()
-                    envelope.seq = number
-                    encode(message, envelope.data)
                 try:
-                    await link.write(frame)
+                    await link.write(self._next_frame())
                 except LinkLostError:
                     return
+                except Exception as error:
+                    log.exception("a message could not be written")
+                    await self._break_off(link, f"a message cannot be written: {type(error).__name__}: {error}")
+                    return
+            await self._wake.wait()
+            self._wake.clear()
+
+    def _next_frame(self) -> pb.Frame:
+        session = self.session
+        frame = pb.Frame(ack=session.received)
+        self._ack_due = False
+        self._ack_sent = session.received
+        for number, message in session.take(BATCH_MESSAGES, BATCH_BYTES):
+            envelope = frame.envelopes.add()
+            envelope.seq = number
+            encode(message, envelope.data)
+        return frame
+
+    async def _break_off(self, link: Link, reason: str) -> None:
+        """Ends the session on both sides: over another link it would miss what has gone wrong on this one."""
+        goodbye = pb.Goodbye(reason=reason[:REASON_LENGTH], code=4)
+        self.goodbye = goodbye
+        with contextlib.suppress(LinkLostError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await link.write(pb.Frame(goodbye=goodbye))
 
     def _schedule_ack(self) -> None:
         outstanding = self.session.received - self._ack_sent

@@ -1,0 +1,86 @@
+"""Workloads: what is done, how often, and in which unit it is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from samples import Count
+from target import ARRAY_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IN_FLIGHT = 800  # gRPC's server cancels unary calls from about a thousand on
+SPAWN_MANY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One kind of operation.
+
+    Attributes:
+        name: of the method of `side.Side` that does it.
+        title: what is done.
+        unit: of the figures.
+        better: which way the figures shall go.
+        figure: turns the seconds of an operation into a figure.
+        full: how often in each round.
+        quick: the same for a quick run.
+    """
+
+    name: str
+    title: str
+    unit: str
+    better: Literal["lower", "higher"]
+    figure: Callable[[float], float]
+    full: Count
+    quick: Count
+
+
+def _microseconds(seconds: float) -> float:
+    return seconds * 1e6
+
+
+def _milliseconds(seconds: float) -> float:
+    return seconds * 1e3
+
+
+def _gigabytes(seconds: float) -> float:
+    return ARRAY_BYTES / seconds / 1e9
+
+
+def _calls(seconds: float) -> float:
+    return IN_FLIGHT / seconds
+
+
+WORKLOADS = (
+    Workload(
+        "sync_call", "round trip of a small argument, one call at a time", "µs", "lower",
+        _microseconds, Count(50, 600), Count(10, 40),
+    ),
+    Workload(
+        "in_flight", f"{IN_FLIGHT} calls in flight to one actor, then all answers", "calls/s", "higher",
+        _calls, Count(1, 3), Count(1, 1),
+    ),
+    Workload(
+        "argument", "numpy argument of 64 MiB, read at the callee", "GB/s", "higher",
+        _gigabytes, Count(1, 2), Count(0, 1),
+    ),
+    Workload(
+        "result", "numpy result of 64 MiB, read at the caller", "GB/s", "higher",
+        _gigabytes, Count(1, 2), Count(0, 1),
+    ),
+    Workload(
+        "nested", "an actor that calls another actor and waits for it", "µs", "lower",
+        _microseconds, Count(25, 200), Count(5, 20),
+    ),
+    Workload(
+        "spawn", "an actor in a new process, to its first answer", "ms", "lower",
+        _milliseconds, Count(0, 1), Count(0, 1),
+    ),
+    Workload(
+        "spawn_many", f"{SPAWN_MANY} such actors at once, to the last first answer", "ms", "lower",
+        _milliseconds, Count(0, 1), Count(0, 1),
+    ),
+)  # fmt: skip

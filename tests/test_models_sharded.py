@@ -1,0 +1,393 @@
+"""A model over three nodes, each a process of its own, says exactly what mlx-lm says with the same weights whole."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from concurrent.futures import Future
+
+import psutil
+import pytest
+
+pytest.importorskip("mlx.core")
+pytest.importorskip("mlx_lm")
+
+from clusters import SOON, eventually, is_gone
+from test_models_tokenizer import metadata
+from tiny_models import make_directory, make_gguf, whole_directory, whole_gguf, whole_tokens, write_gguf
+
+import actors
+from actors.exceptions import ActorDiedError, ModelError, NodeDiedError, PlacementError
+from actors.models import ShardedModel, demo_model, load_tokenizer
+
+VOCABULARY = len(metadata()["tokenizer.ggml.tokens"])
+PROMPT = [101, 20, 33, 7, 250, 88, 14]
+LONG = 400  # tokens, more than are read before a stream is closed
+CHAT = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def speaking(folder, **changes):
+    """A directory of a small llama that knows all bytes; its words make no sense."""
+    load_tokenizer(write_gguf(folder / "words.gguf", metadata(), []))._inner._tokenizer.save_pretrained(str(folder))
+    return make_directory(folder, vocab_size=VOCABULARY, eos_token_id=1, **changes)
+
+
+@pytest.fixture(scope="module")
+def names(cluster):
+    return [node.name for node in cluster.nodes()]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return speaking(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def whole(path):
+    """The tokens of the whole model, by mlx-lm."""
+    model, known = whole_directory(path), {}
+
+    def tokens(prompt, count):
+        known.setdefault(tuple(prompt), whole_tokens(model, prompt, 40))
+        return known[tuple(prompt)][:count]
+
+    return tokens
+
+
+@pytest.fixture(scope="module")
+def model(cluster, path):
+    with ShardedModel.load(path) as model:
+        yield model
+
+
+def sequences(model):
+    return actors.get([stage.sequences.remote() for stage in model._stages], timeout=SOON)
+
+
+def free(model):
+    return eventually(lambda: not any(sequences(model)), SOON, "caches free in all stages")
+
+
+def in_time(work, within=30.0):
+    """Does it on a thread that is given up when it takes too long: a deadlock shall fail and not hang."""
+    done = Future()
+
+    def run():
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return done.result(within)
+    except TimeoutError:
+        raise AssertionError(f"not done within {within:g} s") from None
+
+
+def pids(model):
+    return [each["pid"] for each in actors.get([stage.loaded.remote() for stage in model._stages], timeout=SOON)]
+
+
+def cut_off(tokens):
+    """Reads an answer to where a death cuts it off; returns the error."""
+    start = time.monotonic()
+    with pytest.raises(ActorDiedError) as caught:
+        in_time(lambda: list(tokens))
+    assert time.monotonic() - start < SOON
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def file():
+    """From the user's own cache, so that a machine fetches it once and not for each run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ACTORS_HOME", raising=False)
+        try:
+            return demo_model()
+        except ModelError as error:
+            pytest.skip(str(error))
+
+
+def test_every_token_is_that_of_the_whole_and_the_driver_holds_no_weights(cluster, file):
+    load_tokenizer(file)  # imports, and the memory that comes with them
+    before = psutil.Process().memory_info().rss
+    with ShardedModel.load(file) as model:
+        prompt = model.tokenizer.encode_chat(CHAT)
+        tokens = list(model.tokens(prompt, max_tokens=12))
+        text = "".join(model.chat(CHAT, max_tokens=12))
+        grown = psutil.Process().memory_info().rss - before
+        assert [(stage.first, stage.last) for stage in model.plan.stages] == [(0, 11), (12, 24), (25, 29)]
+        assert len({stage.node for stage in model.plan.stages}) == 3
+        assert grown < 0.5 * model.plan.model.nbytes
+    assert "Paris" in text
+    assert tokens == whole_tokens(whole_gguf(file), prompt, len(tokens))
+    assert text == model.tokenizer.decode(tokens)
+
+
+class TestTokens:
+    def test_they_are_those_of_the_whole(self, model, whole):
+        assert len(set(whole(PROMPT, 24))) > 3  # a model stuck on one token would hide what is wrong
+        for prompt in (PROMPT, PROMPT[:1], list(range(200, 260))):
+            assert list(model.tokens(prompt, max_tokens=24)) == whole(prompt, 24)
+
+    def test_a_gguf_file_gives_those_of_the_whole_too(self, cluster, tmp_path, path):
+        words = {key: value for key, value in metadata().items() if key.startswith("tokenizer.")}
+        file = make_gguf(tmp_path / "tiny.gguf", path, **words)
+        with ShardedModel.load(file) as model:
+            assert list(model.tokens(PROMPT, max_tokens=16)) == whole_tokens(whole_gguf(file), PROMPT, 16)
+
+    def test_a_seed_makes_chance_repeatable(self, model):
+        def draw(seed):
+            return list(model.tokens(PROMPT, max_tokens=12, temperature=1.5, top_p=0.9, seed=seed))
+
+        assert draw(1) == draw(1) != draw(2)
+
+    def test_as_many_as_asked_for(self, model):
+        assert list(model.tokens(PROMPT, max_tokens=0)) == []
+        assert len(list(model.tokens(PROMPT, max_tokens=1))) == 1
+
+    def test_a_relative_path_means_the_program_s_folder(self, cluster, path, whole, monkeypatch):
+        monkeypatch.chdir(path.parent)
+        with ShardedModel.load(path.name) as model:
+            assert list(model.tokens(PROMPT, max_tokens=4)) == whole(PROMPT, 4)
+
+
+class TestText:
+    def test_pieces_are_the_whole_text(self, model, whole):
+        pieces = list(model.stream("he said he", max_tokens=30))
+        tokens = whole(model.tokenizer.encode("he said he"), 30)
+        assert "".join(pieces) == model.generate("he said he", max_tokens=30) == model.tokenizer.decode(tokens)
+        assert len(pieces) > 3
+
+    def test_a_conversation_goes_through_the_template(self, model, whole):
+        tokens = whole(model.tokenizer.encode_chat(CHAT), 20)
+        assert "".join(model.chat(CHAT, max_tokens=20)) == model.tokenizer.decode(tokens)
+
+    def test_the_token_that_ends_an_answer_is_no_part_of_its_text(self, cluster, path, whole, tmp_path):
+        tokens = whole(PROMPT, 12)
+        end = next(token for number, token in enumerate(tokens) if number > 3 and token not in tokens[:number])
+        shorter = speaking(tmp_path)
+        config = (shorter / "config.json").read_text().replace('"eos_token_id": 1', f'"eos_token_id": {end}')
+        (shorter / "config.json").write_text(config)
+        with ShardedModel.load(shorter) as model:
+            got = list(model.tokens(PROMPT, max_tokens=12))
+            assert got == tokens[: tokens.index(end) + 1]
+            assert "".join(model._text(PROMPT, {"max_tokens": 12})) == model.tokenizer.decode(got[:-1])
+
+
+class TestStreams:
+    def test_closing_one_early_stops_the_work_and_frees_all_caches(self, model):
+        tokens = model.tokens(PROMPT, max_tokens=LONG)
+        next(tokens)
+        assert [len(keys) for keys in sequences(model)] == [1, 1, 1]
+        tokens.close()
+        free(model)
+
+    def test_closing_the_text_does_so_too(self, model):
+        pieces = model.stream("he", max_tokens=LONG)
+        next(pieces)
+        pieces.close()
+        free(model)
+
+    def test_so_does_forgetting_it(self, model):
+        next(model.chat(CHAT, max_tokens=LONG))
+        free(model)
+
+    def test_one_that_was_read_to_its_end_leaves_no_cache(self, model, whole):
+        for _ in range(2):
+            assert list(model.tokens(PROMPT, max_tokens=20)) == whole(PROMPT, 20)
+        free(model)
+
+    def test_two_are_read_in_turns(self, model, whole):
+        other = [9, 8, 7]
+        both = zip(model.tokens(PROMPT, max_tokens=40), model.tokens(other, max_tokens=40), strict=True)
+        got = in_time(lambda: list(both))
+        assert [list(tokens) for tokens in zip(*got, strict=True)] == [whole(PROMPT, 40), whole(other, 40)]
+        free(model)
+
+    def test_many_that_nobody_reads_on_do_not_hold_up_another(self, model, whole):
+        paused = [model.tokens([7, number], max_tokens=LONG) for number in range(20)]
+        for tokens in paused:
+            in_time(lambda tokens=tokens: next(tokens))
+        assert in_time(lambda: list(model.tokens(PROMPT, max_tokens=40))) == whole(PROMPT, 40)
+        assert in_time(lambda: [next(paused[-1]) for _ in range(39)]) == whole([7, 19], 40)[1:]
+        for tokens in paused:
+            tokens.close()
+        free(model)
+
+    def test_threads_may_read_at_once(self, model, whole):
+        results = {}
+
+        def read(number):
+            results[number] = list(model.tokens([5, number], max_tokens=20))
+
+        threads = [threading.Thread(target=read, args=(number,)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert results == {number: whole([5, number], 20) for number in range(5)}
+
+
+class TestPlacement:
+    def test_nodes_are_used_in_the_order_given(self, cluster, names, path, whole):
+        order = [names[2], names[0]]
+        with ShardedModel.load(path, nodes=order) as model:
+            assert [stage.node for stage in model.plan.stages] == order
+            held = actors.get([stage.loaded.remote() for stage in model._stages])
+            assert [each["node"] for each in held] == order
+            assert [each["nbytes"] for each in held] == [stage.nbytes for stage in model.plan.stages]
+            assert list(model.tokens(PROMPT, max_tokens=8)) == whole(PROMPT, 8)
+
+    def test_one_node_holds_it_all(self, cluster, names, path, whole):
+        with ShardedModel.load(path, nodes=names[1:2], strategy="pipeline") as model:
+            (stage,) = model.plan.stages
+            assert (stage.first, stage.last) == (0, 4)
+            assert list(model.tokens(PROMPT, max_tokens=8)) == whole(PROMPT, 8)
+            free(model)
+
+    def test_more_nodes_than_layers(self, cluster, tmp_path):
+        path = speaking(tmp_path, num_hidden_layers=2)
+        with ShardedModel.load(path) as model:
+            assert [(stage.first, stage.last) for stage in model.plan.stages] == [(0, 0), (1, 1)]
+            assert list(model.tokens(PROMPT, max_tokens=8)) == whole_tokens(whole_directory(path), PROMPT, 8)
+
+    def test_closing_ends_its_processes_and_no_others(self, model, path, whole):
+        other = ShardedModel.load(path)
+        mine, tokens = pids(other), other.tokens(PROMPT, max_tokens=LONG)
+        next(tokens)
+        other.close()
+        other.close()
+        eventually(lambda: all(map(is_gone, mine)), SOON, "the stages' processes gone")
+        with pytest.raises(ModelError, match="was closed: load it again"):
+            other.generate("he")
+        cut_off(tokens)
+        assert list(model.tokens(PROMPT, max_tokens=4)) == whole(PROMPT, 4)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda path, folder: folder / "none.gguf", "there is no model at .*none.gguf: no such file"),
+            (lambda path, folder: cut_short(folder), "cut.gguf.*(truncated|ends)"),
+            (lambda path, folder: written(folder / "notes.txt", b"no model at all"), "notes.txt"),
+            (lambda path, folder: folder, "config.json"),
+            (lambda path, folder: other_architecture(folder), "mamba"),
+            (lambda path, folder: path / "model.safetensors", "give the directory that has config.json"),
+        ],
+        ids=["missing", "truncated", "no model", "empty folder", "architecture", "weights alone"],
+    )
+    def test_a_file_that_is_no_model_says_which_and_why(self, cluster, path, tmp_path, make, said):
+        with pytest.raises(ModelError, match=said):
+            ShardedModel.load(make(path, tmp_path))
+
+    @pytest.mark.parametrize(
+        ("options", "kind", "said"),
+        [
+            ({"nodes": ["nowhere"]}, PlacementError, "no node is called 'nowhere'; there are: "),
+            ({"nodes": []}, ValueError, "at least one name"),
+            ({"nodes": "abc"}, ValueError, "must be a list"),
+            ({"strategy": "tensor"}, NotImplementedError, "'tensor' is not there yet; 'pipeline'"),
+            ({"strategy": "magic"}, ValueError, "one of auto, pipeline, not 'magic'"),
+            ({"depth": 3}, TypeError, "depth"),
+        ],
+    )
+    def test_options_that_cannot_be_meant(self, cluster, path, options, kind, said):
+        with pytest.raises(kind, match=said):
+            ShardedModel.load(path, **options)
+
+    def test_a_node_named_twice(self, cluster, path, names):
+        with pytest.raises(ValueError, match="names one twice"):
+            ShardedModel.load(path, nodes=[names[0], names[0]])
+
+    @pytest.mark.parametrize(
+        ("sampling", "kind", "said"),
+        [
+            ({"temperature": -1}, ValueError, "temperature is -1"),
+            ({"temperature": "hot"}, ValueError, "temperature is 'hot'"),
+            ({"temperature": float("nan")}, ValueError, "temperature is nan"),
+            ({"top_p": 0}, ValueError, "top_p is 0"),
+            ({"top_p": 1.5}, ValueError, "top_p is 1.5"),
+            ({"seed": -3}, ValueError, "seed is -3"),
+            ({"max_tokens": -1}, ValueError, "max_tokens is -1"),
+            ({"max_tokens": 2.5}, ValueError, "max_tokens is 2.5"),
+            ({"temprature": 1}, TypeError, "temprature"),
+        ],
+    )
+    def test_sampling_is_refused_at_once(self, model, sampling, kind, said):
+        for ask in (model.stream, model.generate, lambda _, **sampling: model.chat(CHAT, **sampling)):
+            with pytest.raises(kind, match=said):
+                ask("he", **sampling)
+
+    def test_prompts_that_cannot_be_gone_on_from(self, model):
+        with pytest.raises(ValueError, match="the prompt has no tokens"):
+            model.generate("")
+        with pytest.raises(TypeError, match="a prompt is a text, not 5"):
+            model.stream(5)
+        with pytest.raises(TypeError, match="messages are a list of"):
+            model.chat("What is the capital of France?")
+        with pytest.raises(ValueError, match=f"token {VOCABULARY} is not in the vocabulary"):
+            list(model.tokens([1, VOCABULARY]))
+
+    def test_none_of_it_harms_the_model(self, model, whole):
+        free(model)
+        assert list(model.tokens(PROMPT, max_tokens=8)) == whole(PROMPT, 8)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs a path that each process sees another file under")
+    def test_a_node_that_does_not_see_the_file_says_so(self, cluster, path, monkeypatch):
+        monkeypatch.chdir(path.parent)
+        with pytest.raises(ModelError, match=r"a stage on node .* could not load: there is no model at"):
+            ShardedModel.load(f"/proc/self/cwd/{path.name}")
+
+
+class TestDeath:
+    @pytest.mark.parametrize("stage", [0, 1, 2])
+    def test_a_stage_that_dies_ends_the_answer(self, cluster, path, stage):
+        model = ShardedModel.load(path)
+        tokens, paused = model.tokens(PROMPT, max_tokens=LONG), model.tokens(PROMPT, max_tokens=LONG)
+        next(tokens), next(paused)
+        mine = pids(model)
+        psutil.Process(mine[stage]).kill()
+        assert model.plan.stages[stage].node in str(cut_off(tokens))
+        cut_off(paused)
+        with pytest.raises(ActorDiedError):
+            in_time(lambda: model.generate("he"), SOON)
+        model.close()
+        eventually(lambda: all(map(is_gone, mine)), SOON, "the other stages' processes gone")
+
+    def test_a_node_that_dies_ends_the_answer_and_the_others_go_on(self, cluster, path, whole):
+        """The last test here: the cluster is smaller after it."""
+        model = ShardedModel.load(path)
+        tokens = model.tokens(PROMPT, max_tokens=LONG)
+        next(tokens)
+        lost = next(node for node in cluster.nodes() if node.name == model.plan.stages[1].node)
+        psutil.Process(lost.pid).kill()
+        error = cut_off(tokens)
+        assert isinstance(error, NodeDiedError)
+        assert lost.name in str(error)
+        model.close()
+        eventually(lambda: not all(node.alive for node in cluster.nodes()), SOON, "the node known to be dead")
+        with pytest.raises(PlacementError, match=f"no node is called '{lost.name}'"):
+            ShardedModel.load(path, nodes=[lost.name])
+        with ShardedModel.load(path) as model:
+            assert len(model.plan.stages) == 2
+            assert list(model.tokens(PROMPT, max_tokens=8)) == whole(PROMPT, 8)
+
+
+def written(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def cut_short(folder):
+    file = make_gguf(folder / "cut.gguf", make_directory(folder / "model"))
+    return written(file, file.read_bytes()[: file.stat().st_size // 2])
+
+
+def other_architecture(folder):
+    written(folder / "config.json", b'{"model_type": "mamba"}')
+    written(folder / "model.safetensors", b"")
+    return folder

@@ -1,0 +1,100 @@
+"""Names: whatever the order in which nodes ask each other, one actor has the name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.node.names import Names
+from actors.spec import ActorSpec
+
+
+def spec(id: str, name: str | None = "bob", namespace: str = "ns") -> ActorSpec:
+    return ActorSpec(
+        id=id, label=id, class_name="C", name=name, namespace=namespace, owner="driver", driver=None, handle=None
+    )
+
+
+def test_a_name_is_had_from_its_confirmation_to_its_release() -> None:
+    names, bob = Names(), spec("a1")
+    assert names.reserve(bob)
+    assert names.find("bob", "ns") is None
+    assert names.all(None) == []
+    assert names.confirm(bob)
+    assert names.find("bob", "ns") is bob
+    assert names.all("ns") == names.all(None) == [("ns", "bob")]
+    assert not names.reserve(spec("a2"))
+    assert not names.confirm(spec("a2"))
+    names.release(bob)
+    assert names.find("bob", "ns") is None
+    assert names.reserve(spec("a2"))
+
+
+def test_a_name_set_aside_is_not_given_twice() -> None:
+    names, bob = Names(), spec("a2")
+    assert names.reserve(bob)
+    assert not names.reserve(spec("a1"))  # on one node the first comes first
+    names.release(spec("a1"))  # the loser gives back nothing of the winner's
+    assert names.confirm(bob)
+    names.release(spec("a1"))
+    assert names.find("bob", "ns") is bob
+
+
+def test_namespaces_are_apart() -> None:
+    names = Names()
+    for namespace in ("one", "two"):
+        bob = spec(f"a-{namespace}", namespace=namespace)
+        assert names.reserve(bob)
+        assert names.confirm(bob)
+    assert sorted(names.all(None)) == [("one", "bob"), ("two", "bob")]
+    assert names.all("two") == [("two", "bob")]
+    assert names.all("three") == []
+    assert not names.holds("bob", "three", "a0")
+
+
+def test_of_two_claims_the_lower_id_wins() -> None:
+    names, bob = Names(), spec("a5")
+    assert names.reserve(bob)
+    assert names.holds("bob", "ns", "a6")
+    assert names.confirm(bob)
+    assert names.holds("bob", "ns", "a1")  # once it is had, nobody takes it
+    other, ann = Names(), spec("a5")
+    assert other.reserve(ann)
+    assert not other.holds("bob", "ns", "a4")
+    assert not other.confirm(ann)
+    assert other.find("bob", "ns") is None
+
+
+def test_releasing_an_actor_without_a_name_is_nothing() -> None:
+    names = Names()
+    names.release(spec("a1", name=None))
+    assert names.all(None) == []
+
+
+def claim(nodes: list[Names], here: int, actor: ActorSpec) -> Iterator[None]:
+    """What a node does for a name, step by step; others do theirs between the steps."""
+    assert actor.name is not None
+    taken = not nodes[here].reserve(actor)
+    yield
+    for there, node in enumerate(nodes):
+        if there != here and not taken:
+            taken = node.holds(actor.name, actor.namespace, actor.id)
+            yield
+    if taken or not nodes[here].confirm(actor):
+        nodes[here].release(actor)
+
+
+@given(st.integers(2, 4), st.data())
+def test_one_claim_wins_in_any_order(count: int, data: st.DataObject) -> None:
+    nodes = [Names() for _ in range(count)]
+    places = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=5))
+    ids = data.draw(st.permutations([f"a{index}" for index in range(len(places))]))
+    claims = [claim(nodes, place, spec(id)) for place, id in zip(places, ids, strict=True)]
+    while claims:
+        chosen = data.draw(st.sampled_from(claims))
+        if next(chosen, "over") == "over":
+            claims.remove(chosen)
+        assert sum(node.find("bob", "ns") is not None for node in nodes) <= 1
+    assert sum(node.find("bob", "ns") is not None for node in nodes) == 1
