@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from actors import communicator as communicator
     from actors import exceptions as exceptions
     from actors import models as models
+    from actors.actorclass import ActorClass as ActorClass
+    from actors.actorclass import remote as remote
     from actors.api import cancel as cancel
     from actors.api import get_actor as get_actor
     from actors.api import get_runtime_context as get_runtime_context
-    from actors.api import kill as kill
     from actors.api import list_named_actors as list_named_actors
     from actors.api import nodes as nodes
     from actors.cluster import Cluster as Cluster
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from actors.cluster import is_initialized as is_initialized
     from actors.cluster import shutdown as shutdown
     from actors.group import ActorGroup as ActorGroup
-    from actors.handle import ActorClass as ActorClass
     from actors.handle import ActorHandle as ActorHandle
-    from actors.handle import remote as remote
+    from actors.handle import kill as kill
     from actors.nodeinfo import NodeInfo as NodeInfo
     from actors.refs import ObjectRef as ObjectRef
     from actors.refs import get as get
@@ -38,7 +38,7 @@ _HOMES = {
     "cancel": "api",
     "get_actor": "api",
     "get_runtime_context": "api",
-    "kill": "api",
+    "kill": "handle",
     "list_named_actors": "api",
     "nodes": "api",
     "Cluster": "cluster",
@@ -46,9 +46,9 @@ _HOMES = {
     "is_initialized": "cluster",
     "shutdown": "cluster",
     "ActorGroup": "group",
-    "ActorClass": "handle",
+    "ActorClass": "actorclass",
     "ActorHandle": "handle",
-    "remote": "handle",
+    "remote": "actorclass",
     "NodeInfo": "nodeinfo",
     "ObjectRef": "refs",
     "get": "refs",

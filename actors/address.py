@@ -20,6 +20,7 @@ class Address:
         socket: path of its Unix socket, for callers on the same host.
         node: id of the node it belongs to, whose door relays to it.
         doors: the node's TCP doors as ``"HOST:PORT"``, for callers elsewhere; empty if it has none.
+        node_name: the node's name, for people.
     """
 
     process: str
@@ -27,6 +28,7 @@ class Address:
     socket: str
     node: str
     doors: tuple[str, ...] = ()
+    node_name: str = ""
 
     @property
     def is_node(self) -> bool:

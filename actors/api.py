@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
-from actors.birth import find_named
-from actors.exceptions import ActorDiedError
-from actors.handle import ActorHandle, handle_of, line_of
+from actors.cluster import current
+from actors.creation import find_named
 from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator
 
 if TYPE_CHECKING:
+    from actors.handle import ActorHandle
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
-
-
-def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
-    """Ends an actor at once; its open and later calls raise `ActorDiedError`. One that is gone already is left alone.
-
-    Raises:
-        TypeError: ``handle`` is no actor handle.
-    """
-    if not no_restart:
-        raise NotImplementedError("kill(no_restart=False): restarts are not there yet")
-    line = line_of(handle_of(handle))
-    process = runtime.current()
-
-    async def end() -> None:
-        try:
-            address = await line.placed()
-        except Exception:
-            return  # it never came to life
-        node = await process.node_address(address.node)
-        if node is not None:
-            with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it
-                await process.ask(node, "node", "kill", address.process)
-
-    process.portal.run(end())
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
@@ -49,7 +24,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"an actor's name is a non-empty string, not {name!r}")
-    process = runtime.current()
+    process = current()
     space = namespace or process.namespace
     handle = process.portal.run(find_named(process, name, space))
     if handle is None:
@@ -60,7 +35,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """Returns the names of living actors: as strings, or as ``{"name", "namespace"}`` of all namespaces."""
-    process = runtime.current()
+    process = current()
     found = process.portal.run(process.ask_home("named", None if all_namespaces else process.namespace))
     if all_namespaces:
         return [{"namespace": space, "name": name} for space, name in found]
@@ -69,7 +44,7 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
 
 def nodes() -> list[NodeInfo]:
     """Returns every node of the cluster that was ever seen, this one first; ``alive`` says which answer."""
-    process = runtime.current()
+    process = current()
     found: list[NodeInfo] = process.portal.run(process.ask_home("nodes"))
     return found
 
@@ -77,12 +52,13 @@ def nodes() -> list[NodeInfo]:
 def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:
     """Cancels a call: one that waits is dropped, a running async method gets `CancelledError`, a stream stops.
 
-    A plain method that runs already is not stopped.
+    A plain method that runs already is not stopped, and the calls it made go on.
 
     Raises:
-        NotImplementedError: ``force=True``.
+        NotImplementedError: ``force=True``, or ``recursive=False``, which cannot be told from ``True`` as yet.
     """
-    del recursive  # calls made by a cancelled call go on by themselves; see the promise in the documentation
+    if not recursive:
+        raise NotImplementedError("cancel(recursive=False) is not there yet; leave it out")
     if force:
         raise NotImplementedError("cancel(force=True) is not there yet; actors.kill ends the whole actor")
     if isinstance(ref, ObjectRefGenerator):
@@ -138,4 +114,4 @@ class RuntimeContext:
 
 def get_runtime_context() -> RuntimeContext:
     """Returns where the calling code is running: node, actor, rank."""
-    return RuntimeContext(runtime.current())
+    return RuntimeContext(current())

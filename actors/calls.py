@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actors import runtime
-from actors.handle import line_of
+from actors.cluster import current
 from actors.line import OpenCall
 from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator, Stream
@@ -13,7 +12,6 @@ from actors.stream import ObjectRefGenerator, Stream
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from actors.handle import ActorHandle
     from actors.keeper import Value
     from actors.line import Line
     from actors.sealed import Sealed
@@ -34,10 +32,9 @@ class OneCall(OpenCall):
         self._value.settle(sealed)
 
 
-def call(handle: ActorHandle, method: MethodSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call(line: Line, method: MethodSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a method of an actor; returns a reference, or a generator of references."""
-    process = runtime.current()
-    line = line_of(handle)
+    process = current()
     if method.streams:
         stream = Stream(line, method.name, process.keeper, process.address)
         line.submit(method.name, args, kwargs, stream, future_of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import sys
 import threading
@@ -28,7 +29,7 @@ _cluster: Cluster | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class InitArguments:
     """What `init` was asked for; an equal one gives the same cluster."""
 
     address: str | None
@@ -49,7 +50,7 @@ class Console:
 class Cluster:
     """The nodes this program uses. Leaving the ``with`` block, or `shutdown`, ends what the program started."""
 
-    def __init__(self, request: Request, timeout: float) -> None:
+    def __init__(self, request: InitArguments, timeout: float) -> None:
         self.request = request
         self._local = LocalNodes(request.local_nodes, timeout)
         self._process: Process | None = None
@@ -66,7 +67,7 @@ class Cluster:
             from actors.membership import credentials_from
 
             credentials = credentials_from(self._local.identity)
-        process = Process(new_id("driver"), self._local.folder, first.address.node, credentials)
+        process = Process(new_id("driver"), self._local.folder, first.address.node, first.name, credentials)
         self._process = process
         process.namespace = self.request.namespace
         process.home = first.address
@@ -81,19 +82,17 @@ class Cluster:
         count = len(self._local.nodes)
         for node in self._local.nodes:
             await process.ask(node.address, "node", "attach", process.address)
-        found: list[NodeInfo] = await process.ask_home("wait_for_nodes", count, timeout, timeout=timeout + 5)
+        search = asyncio.ensure_future(process.ask_home("wait_for_nodes", count, timeout, timeout=timeout + 5))
+        while not search.done():
+            await asyncio.wait({search}, timeout=0.1)
+            self._local.check_running()
+        found: list[NodeInfo] = search.result()
         if len(found) < count:
             seen = ", ".join(info.name for info in found)
             raise ClusterTimeoutError(
                 f"{count} nodes were started and {len(found)} found each other within {timeout:g} s: {seen}. "
                 "Is multicast on the loopback interface blocked by a firewall?"
             )
-
-    def nodes(self) -> list[NodeInfo]:
-        """Returns every node known, living or dead."""
-        assert self._process is not None
-        found: list[NodeInfo] = self._process.portal.run(self._process.ask_home("nodes"))
-        return found
 
     @property
     def process(self) -> Process:
@@ -157,7 +156,7 @@ def init(
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
     _check(address, namespace, local_nodes, timeout, unsupported)
-    request = Request("local", namespace, local_nodes, log_to_driver)
+    request = InitArguments("local", namespace, local_nodes, log_to_driver)
     with _lock:
         if runtime.myself() is not None:
             raise ActorsError("this code runs inside an actor, which is in a cluster already: leave actors.init out")
@@ -204,6 +203,12 @@ def shutdown() -> None:
             return
         runtime.join(None)
         cluster.close()
+
+
+def current() -> Process:
+    """Returns this process's part in the cluster, joining this machine's own cluster if there is none yet."""
+    process = runtime.joined()
+    return process if process is not None else init().process
 
 
 def is_initialized() -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
+from actors.handle import kill
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -51,8 +53,6 @@ class ActorGroup:
 
     def kill(self) -> None:
         """Ends all actors of the group at once."""
-        from actors.api import kill
-
         for handle in self._handles:
             kill(handle)
 

@@ -2,105 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 from actors import runtime
-from actors.exceptions import ActorsError
-from actors.options import ActorOptions
-from actors.spec import ClassSpec, MethodSpec, describe
+from actors.calls import call
+from actors.cluster import current
+from actors.exceptions import ActorDiedError
+from actors.line import reach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from actors.address import Address
-    from actors.group import ActorGroup
     from actors.line import Line
     from actors.refs import ObjectRef
-
-C = TypeVar("C")
-
-
-class ActorClass(Generic[C]):
-    """A class whose instances live in processes of their own.
-
-    Attributes:
-        cls: the plain class, for use here.
-    """
-
-    def __init__(self, cls: type[C], options: ActorOptions) -> None:
-        self.cls = cls
-        self._options = options
-        self.__doc__ = cls.__doc__
-        self.__name__ = cls.__name__
-
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
-        """Makes an actor and returns a handle at once.
-
-        An error of its constructor is raised by the first call, as `ActorDiedError`.
-
-        Raises:
-            TypeError: the arguments do not fit the constructor, or cannot be pickled.
-            ActorAlreadyExistsError: another actor has the name.
-        """
-        from actors.birth import give_birth
-
-        describe(self.cls).constructor.check(args, kwargs)
-        return give_birth(self.cls, self._options, args, kwargs)
-
-    def options(self, **options: Any) -> ActorClass[C]:
-        """Returns the same class with other options; see `actors.options.ActorOptions`."""
-        return ActorClass(self.cls, self._options.merged(**options))
-
-    def group(self, size: int, *args: Any, **kwargs: Any) -> ActorGroup:
-        """Makes ``size`` actors that know each other's rank, spread over the nodes.
-
-        Raises:
-            ValueError: ``size`` is not a whole number from 1.
-            TypeError: the arguments do not fit the constructor, or cannot be pickled.
-        """
-        from actors.birth import give_births
-
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"a group has at least one actor: size={size!r}")
-        describe(self.cls).constructor.check(args, kwargs)
-        return give_births(self.cls, self._options, size, args, kwargs)
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        """Refuses: an actor is not made like a plain object."""
-        name = self.cls.__name__
-        raise TypeError(f"use {name}.remote(...) to make an actor, or {name}.cls(...) to make a plain object here")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (ActorClass, (self.cls, self._options))
-
-    def __repr__(self) -> str:
-        return f"ActorClass({self.cls.__qualname__})"
-
-
-@overload
-def remote(cls: type[C], /) -> ActorClass[C]: ...
-@overload
-def remote(**options: Any) -> Callable[[type[C]], ActorClass[C]]: ...
-def remote(cls: Any = None, /, **options: Any) -> Any:
-    """Turns a class into an actor class; takes an actor's options.
-
-    Raises:
-        TypeError: it was not given a class.
-    """
-    chosen = ActorOptions().merged(**options)
-    if cls is None:
-        return lambda cls: remote(cls) if not options else _actor_class(cls, chosen)
-    return _actor_class(cls, chosen)
-
-
-def _actor_class(cls: Any, options: ActorOptions) -> ActorClass[Any]:
-    if isinstance(cls, ActorClass):
-        raise TypeError(f"{cls.__name__} is an actor class already")
-    if not isinstance(cls, type):
-        if callable(cls):
-            raise NotImplementedError("remote functions are not there yet; put the function in a class as a method")
-        raise TypeError(f"@actors.remote goes before a class, not {cls!r}; options are given by name")
-    return ActorClass(cls, options)
+    from actors.spec import ClassSpec, MethodSpec
 
 
 class ActorHandle:
@@ -137,11 +54,9 @@ class ActorHandle:
         return [*super().__dir__(), *self._spec.methods]
 
     def _line(self) -> Line:
-        process = runtime.current()
+        process = current()
         line = process.keeper.lines.get(self._id)
         if line is None:
-            from actors.birth import reach
-
             line = reach(process, self._id, self._label, self._keeper, self._where)
         return line
 
@@ -179,10 +94,8 @@ class RemoteMethod:
         Raises:
             TypeError: the arguments do not fit, or cannot be pickled.
         """
-        from actors.calls import call
-
         self._method.check(args, kwargs)
-        return call(self._handle, self._method, args, kwargs)
+        return call(line_of(self._handle), self._method, args, kwargs)
 
     def map(self, values: Iterable[Any]) -> list[ObjectRef[Any]]:
         """Calls the method once for each value, in order; returns the references in that order."""
@@ -237,4 +150,26 @@ def id_of(handle: ActorHandle) -> str:
     return handle._id  # noqa: SLF001 - handles show nothing but methods
 
 
-__all__ = ["ActorClass", "ActorHandle", "ActorsError", "RemoteMethod", "handle_of", "id_of", "line_of", "remote"]
+def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
+    """Ends an actor at once; its open and later calls raise `ActorDiedError`. One that is gone already is left alone.
+
+    Raises:
+        TypeError: ``handle`` is no actor handle.
+        NotImplementedError: ``no_restart=False``.
+    """
+    if not no_restart:
+        raise NotImplementedError("kill(no_restart=False): restarts are not there yet")
+    line = line_of(handle_of(handle))
+    process = current()
+
+    async def end() -> None:
+        try:
+            address = await line.placed()
+        except Exception:
+            return  # it never came to life
+        node = await process.node_address(address.node)
+        if node is not None:
+            with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it
+                await process.ask(node, "node", "kill", address.process)
+
+    process.portal.run(end())

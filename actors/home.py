@@ -211,10 +211,11 @@ def sweep() -> list[Path]:
     """
     with os.scandir(socket_dir()) as entries:
         folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return [folder for folder in folders if _remove_if_dead(folder)]
+    return [folder for folder in folders if remove_if_dead(folder)]
 
 
-def _remove_if_dead(folder: Path) -> bool:
+def remove_if_dead(folder: Path) -> bool:
+    """Remove a run folder unless its owner lives; returns whether it is gone."""
     try:
         lock = _hold(folder)
     except OSError:

@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ActorDiedError, SerializationError, TaskCancelledError
 from actors.failure import Place, exited, pack, unpicklable
-from actors.messages import Call, Item, Outcome, Payload, Reply
+from actors.messages import CONSTRUCT, STREAM_WINDOW, Call, Item, Outcome, Payload, Reply
 from actors.sealed import open_arguments
 from actors.serialize import dumps, loads
-from actors.spec import Birth
+from actors.spec import Construction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.transport.acceptor import Visitor
 
-CONSTRUCT = "__construct__"
-STREAM_WINDOW = 16  # items a generator may be ahead of its reader
 ASYNC_CONCURRENCY = 1000
 
 
@@ -64,18 +62,18 @@ class Instance:
 
     Args:
         id: the actor's id.
-        born: called with the birth before the constructor runs.
+        born: called with the construction before the constructor runs.
         exit: ends this process with an exit code, after replies on their way have left.
     """
 
-    def __init__(self, id: str, node: str, born: Callable[[Birth], None], exit: Callable[[int], None]) -> None:
+    def __init__(self, id: str, node: str, born: Callable[[Construction], None], exit: Callable[[int], None]) -> None:
         self._id = id
         self._node = node
         self._born = born
         self._exit = exit
         self._label = id
         self._object: Any = None
-        self._stillborn: str | None = None  # why there is no object
+        self._unmade: str | None = None  # why there is no object
         self._mailbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._jobs: dict[tuple[str, int], Job] = {}
 
@@ -124,33 +122,33 @@ class Instance:
             early.append(job)
         if job is None:
             return
-        birth = self._construct(job)
-        if birth is not None and birth.is_async:
-            asyncio.run(self._run_async(early, birth.max_concurrency or ASYNC_CONCURRENCY))
-        elif birth is not None and (birth.max_concurrency or 1) > 1:
-            self._run_threaded(early, birth.max_concurrency or 1)
+        construction = self._construct(job)
+        if construction is not None and construction.is_async:
+            asyncio.run(self._run_async(early, construction.max_concurrency or ASYNC_CONCURRENCY))
+        elif construction is not None and (construction.max_concurrency or 1) > 1:
+            self._run_threaded(early, construction.max_concurrency or 1)
         else:
             self._run_serial(early)
 
-    def _construct(self, job: Job) -> Birth | None:
-        birth: Birth | None = None
+    def _construct(self, job: Job) -> Construction | None:
+        construction: Construction | None = None
         try:
             assert isinstance(job.call.payload, Payload)
-            (birth,), _ = loads(job.call.payload)
-            assert isinstance(birth, Birth)
-            self._label = birth.spec.label
-            self._born(birth)
-            args, kwargs = open_arguments(birth.arguments)
-            self._object = birth.cls(*args, **kwargs)
+            (construction,), _ = loads(job.call.payload)
+            assert isinstance(construction, Construction)
+            self._label = construction.spec.label
+            self._born(construction)
+            args, kwargs = open_arguments(construction.arguments)
+            self._object = construction.cls(*args, **kwargs)
         except BaseException as error:
             what = f"{type(error).__name__}: {error}"
-            self._stillborn = f"{self._label} never came to life: its constructor raised {what}"
+            self._unmade = f"{self._label} never came to life: its constructor raised {what}"
             self._jobs.pop(job.key, None)
             job.reply(Outcome.RAISED, pack(error, self._place("__init__")))
             return None
         self._jobs.pop(job.key, None)
         job.reply(Outcome.VALUE, dumps(None))
-        return birth
+        return construction
 
     def _queued(self, early: list[Job]) -> Iterator[Job]:
         yield from early
@@ -204,8 +202,8 @@ class Instance:
 
     def _call(self, job: Job) -> Any:
         """Calls the method; what it returns may be a coroutine or a generator."""
-        if self._stillborn is not None:
-            raise _NotRunError(ActorDiedError(self._stillborn))
+        if self._unmade is not None:
+            raise _NotRunError(ActorDiedError(self._unmade))
         if job.cancelled:
             raise _NotRunError(TaskCancelledError(f"{self._place(job.call.method)} was cancelled before it started"))
         assert isinstance(job.call.payload, Payload)

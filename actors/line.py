@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.messages import Item, Reply
     from actors.process import Process
-    from actors.transport.peer import Caller, Death, Peer
+    from actors.transport.peer import Death, Peer
 
 MAX_PENDING = 10_000  # calls of one process to one actor that wait for an answer
 
@@ -92,7 +92,6 @@ class Line:
         self.label = label
         self.peer: Peer | None = None
         self.address: Address | None = None
-        self.node: str | None = None  # name of its node, where known
         self.error: ActorError | None = None
         self._process = process
         self._lock = threading.Lock()
@@ -160,7 +159,7 @@ class Line:
     def died_of(self, death: Death, method: str, verdict: Verdict) -> ActorError:
         """Returns the error for a call that a death has cut off."""
         kind = NodeDiedError if death.node_too else ActorDiedError
-        node = death.node or self.node
+        node = death.node or (self.address.node_name if self.address is not None else None)
         printed = "".join(f"\n  {line}" for line in death.last_lines)
         return kind(
             f"{self.label} on node {node} is gone: {death.reason}. The call of {method} failed: {verdict.value}."
@@ -247,10 +246,26 @@ class Line:
                 self.answered()
                 order.caller.settle(failed)
 
-    def call_raw(self, method: str, payload: Payload, caller: Caller) -> None:
-        """Sends a call of the runtime's own past the line. The actor must have been placed."""
-        assert self.peer is not None
-        self.peer.call(self.actor, method, payload, caller)
+
+def reach(process: Process, id: str, label: str, keeper: Address, where: Address | None) -> Line:
+    """Begins a line to an actor that another process made."""
+
+    async def find() -> Address:
+        if where is not None:
+            return where
+        try:
+            found: Address = await process.ask(keeper, "keeper", "locate", id, timeout=None)
+        except NodeDiedError:
+            raise
+        except ActorError as error:
+            raise ActorDiedError(f"{label} is gone: {error}", actor=label, verdict=Verdict.NEVER_STARTED) from error
+        return found
+
+    line = Line(process, id, label)
+    kept = process.keeper.lines.setdefault(id, line)
+    if kept is line:  # else another thread was quicker
+        line.find(find())
+    return kept
 
 
 def _never_placed(label: str, error: BaseException) -> ActorDiedError:

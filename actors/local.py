@@ -101,12 +101,14 @@ class LocalNodes:
         assert child.stdin is not None
         child.stdin.write(orders_line(orders))
         child.stdin.flush()
-        address = Address(process, host_key(), str(self.folder / f"{process}.sock"), id)
+        address = Address(process, host_key(), str(self.folder / f"{process}.sock"), id, node_name=name)
         return LocalNode(name, address, child, log)
 
-    def pids(self) -> list[int]:
-        """Returns the process ids of the nodes."""
-        return [node.process.pid for node in self.nodes]
+    def check_running(self) -> None:
+        """Raises ActorsError where a node has ended by itself, with what it said last."""
+        for node in self.nodes:
+            if (code := node.process.poll()) is not None:
+                raise ActorsError(f"node {node.name} ended with exit code {code}:\n{_tail(node.log)}")
 
     def close(self) -> None:
         """Ends the nodes, which end their actors, and removes the folder."""

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+CONSTRUCT = "__construct__"  # the method by which an owner makes its actor
+STREAM_WINDOW = 16  # items a generator method may be ahead of its reader
+
 Buffer = bytes | bytearray | memoryview
 
 

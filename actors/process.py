@@ -42,20 +42,23 @@ class Process:
         switchboard: takes values that members of groups send each other.
     """
 
-    def __init__(self, id: str, folder: Path, node: str = "", credentials: CredentialsFor | None = None) -> None:
+    def __init__(
+        self, id: str, folder: Path, node: str, node_name: str, credentials: CredentialsFor | None = None
+    ) -> None:
         """Starts the I/O loop; nothing listens yet.
 
         Args:
             id: of this process; a node's begins with ``node-``.
             folder: where Unix sockets of this cluster are.
             node: id of the node this process belongs to.
+            node_name: its name.
             credentials: what to show at other devices' doors.
         """
         self.id = id
         self.folder = folder
         self.portal = Portal()
         self.loop = self.portal.loop
-        self.address = Address(self.id, host_key(), str(folder / f"{self.id}.sock"), node)
+        self.address = Address(self.id, host_key(), str(folder / f"{self.id}.sock"), node, node_name=node_name)
         self.targets: dict[str, Target] = {}
         self.switchboard = Switchboard()
         self.on_link_lost: Callable[[Visitor], None] | None = None
@@ -120,10 +123,6 @@ class Process:
             self._peers[address.process] = peer
         return peer
 
-    def known_peer(self, process: str) -> Peer | None:
-        """Returns the peer for a process that was dialled before."""
-        return self._peers.get(process)
-
     def forget(self, process: str) -> None:
         """Drops a dead peer, so that a process with the same id would be dialled anew."""
         self._peers.pop(process, None)
@@ -148,7 +147,9 @@ class Process:
             if answer.future.done() and not answer.future.cancelled():
                 raise
             peer.cancel(number)
-            raise TimeoutError(f"node {address.node} did not answer {target}.{method} within {timeout:g} s") from None
+            raise TimeoutError(
+                f"node {address.node_name} did not answer {target}.{method} within {timeout:g} s"
+            ) from None
 
     def _autopsy_of(self, address: Address) -> Callable[[Death], Any]:
         async def autopsy(death: Death) -> Death:
@@ -159,7 +160,7 @@ class Process:
             try:
                 found = await self.ask(node, "node", "autopsy", address.process, timeout=5.0)
             except NodeDiedError as error:
-                return Death(str(error), node_too=True, node=address.node)
+                return Death(str(error), node_too=True, node=address.node_name)
             except Exception:
                 return death
             return found if isinstance(found, Death) else death
@@ -235,7 +236,7 @@ class Answer:
         """See `actors.transport.peer.Caller`."""
         if self.future.cancelled():
             return
-        node = death.node or self._address.node
+        node = death.node or self._address.node_name
         if death.node_too or self._address.is_node:
             error: ActorDiedError = NodeDiedError(f"node {node} is gone: {death.reason}", node=node, verdict=verdict)
         else:

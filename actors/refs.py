@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from actors import runtime
+from actors.cluster import current
 from actors.exceptions import ActorsError, GetTimeoutError, ObjectLostError
 from actors.messages import Outcome
 from actors.sealed import Sealed, of_error, of_value
@@ -76,7 +76,7 @@ class ObjectRef(Generic[T]):
         return self._wait().__await__()
 
     async def _wait(self) -> T:
-        process = runtime.current()
+        process = current()
         if process.portal.is_current:
             raise RuntimeError("a reference cannot be awaited on the I/O loop")
         future = asyncio.wrap_future(self.pending)
@@ -101,14 +101,14 @@ class ObjectRef(Generic[T]):
         return isinstance(other, ObjectRef) and other._value.id == self._value.id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        process = runtime.current()
+        process = current()
         if self._owner.process == process.id:
             process.keeper.lend(self._value)
         return (_restore, (self._value.id, self._owner))
 
 
 def _restore(id: str, owner: Address) -> ObjectRef[Any]:
-    process = runtime.current()
+    process = current()
     value = process.keeper.find(id)
     if value is None:
         value = process.keeper.borrow(id)
@@ -118,7 +118,7 @@ def _restore(id: str, owner: Address) -> ObjectRef[Any]:
 
 async def _fetch(value: Value, owner: Address) -> None:
     try:
-        sealed = await runtime.current().ask(owner, "keeper", "fetch", value.id, timeout=None)
+        sealed = await current().ask(owner, "keeper", "fetch", value.id, timeout=None)
     except ActorsError as error:
         sealed = of_error(ObjectLostError(f"value {value.id} is lost with the process that owned it: {error}"))
     except Exception as error:
@@ -137,7 +137,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         ActorDiedError: an actor, or its node, is gone.
         TypeError: what was given is no reference.
     """
-    process = runtime.current()
+    process = current()
     if process.portal.is_current:
         raise RuntimeError("actors.get would block the I/O loop for ever; await the reference instead")
     if isinstance(refs, ObjectRef):
@@ -209,7 +209,7 @@ def put(value: T) -> ObjectRef[T]:
     """
     if isinstance(value, ObjectRef):
         raise TypeError("actors.put was given an ObjectRef, which is kept already: pass it on as it is")
-    process = runtime.current()
+    process = current()
     kept = process.keeper.new_value()
     kept.settle(of_value(value))
     return ObjectRef(kept, process.address)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Self:
+class Incarnation:
     """The actor that runs in this process.
 
     Attributes:
@@ -27,17 +27,7 @@ class Self:
 
 
 _process: Process | None = None
-_self: Self | None = None
-
-
-def current() -> Process:
-    """Returns this process's part in the cluster, joining this machine's own cluster if there is none yet."""
-    if _process is None:
-        from actors.cluster import init
-
-        init()
-        assert _process is not None
-    return _process
+_self: Incarnation | None = None
 
 
 def joined() -> Process | None:
@@ -51,13 +41,13 @@ def join(process: Process | None) -> None:
     _process = process
 
 
-def become(actor: Self) -> None:
+def become(actor: Incarnation) -> None:
     """This process's actor has been born."""
     global _self  # noqa: PLW0603 - the one place that knows
     _self = actor
 
 
-def myself() -> Self | None:
+def myself() -> Incarnation | None:
     """Returns the actor that runs in this process; None in a driver."""
     return _self
 

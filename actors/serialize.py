@@ -72,7 +72,7 @@ def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
 
 
 def loads(payload: Payload) -> Any:
-    """Unpickles a value that `dumps` made. Numpy arrays in it are read-only.
+    """Unpickles a value that `dumps` made. Numpy arrays in it are read-only, but for those of objects and dates.
 
     Raises:
         Exception: whatever the value's own unpickling raises.
@@ -95,6 +95,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
             return Payload, (obj.pickle, tuple(buffers))
         if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and not (obj.flags.forc or obj.dtype.hasobject):
             return obj.copy().__reduce_ex__(PROTOCOL)  # numpy would pickle one with gaps in band
+        if kind.__module__ == "nanobind" and kind.__name__ in {"nb_func", "nb_method"}:
+            return obj.__qualname__  # MLX's functions, which say where they are and refuse to pickle
         if isinstance(obj, type | FunctionType):
             _travel_by_value(getattr(obj, "__module__", None))
         elif isinstance(obj, ModuleType):

@@ -61,9 +61,13 @@ class _Default:
 DEFAULT = _Default()
 
 
-@lru_cache(maxsize=256)
 def describe(cls: type) -> ClassSpec:
     """Reads a class: every callable that is not private, and the constructor."""
+    return _describe(cls)
+
+
+@lru_cache(maxsize=256)
+def _describe(cls: Any) -> ClassSpec:  # a class is hashable, which mypy does not believe of a type
     methods = {}
     is_async = False
     for name, value in inspect.getmembers(cls, callable):
@@ -144,7 +148,7 @@ class ActorSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
+class Construction:
     """What an actor's process is told to become one.
 
     Attributes:

@@ -15,10 +15,10 @@ from actors.address import Address
 from actors.instance import Instance
 from actors.parent import read_orders, watch
 from actors.process import Process
-from actors.runtime import Self
+from actors.runtime import Incarnation
 
 if TYPE_CHECKING:
-    from actors.spec import Birth
+    from actors.spec import Construction
     from actors.transport.acceptor import Visitor
 
 FAREWELL_SECONDS = 2.0
@@ -31,7 +31,7 @@ class Worker:
         self._home = Address(**{**orders["home"], "doors": tuple(orders["home"]["doors"])})
         self._node_name: str = orders["node_name"]
         folder = Path(orders["folder"])
-        self.process = Process(orders["id"], folder, self._home.node, _credentials(orders))
+        self.process = Process(orders["id"], folder, self._home.node, self._node_name, _credentials(orders))
         self.process.home = self._home
         self.process.directory[self._home.node] = self._home
         self.process.serve("worker", self)
@@ -47,12 +47,12 @@ class Worker:
         self.process.targets[actor] = self._instance
         self._assigned.set()
 
-    def _born(self, birth: Birth) -> None:
-        runtime.become(Self(birth.spec, birth.group, self._node_name))
-        if birth.group is not None:
+    def _born(self, construction: Construction) -> None:
+        runtime.become(Incarnation(construction.spec, construction.group, self._node_name))
+        if construction.group is not None:
             from actors.collective.wire import join_group
 
-            join_group(self.process, birth.group)
+            join_group(self.process, construction.group)
 
     def _visitor_gone(self, visitor: Visitor) -> None:
         if self._instance is not None:

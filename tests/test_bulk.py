@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +17,8 @@ parts = st.lists(st.binary(max_size=40), min_size=1, max_size=6)
 
 
 def cut(payload: Payload) -> list[Chunk]:
-    with patch.object(bulk, "CHUNK_BYTES", SMALL):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bulk, "CHUNK_BYTES", SMALL)
         return list(chunks(5, payload))
 
 

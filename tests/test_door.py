@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import actors
-from actors import runtime
 from actors._wire import distributed_comm_pb2 as pb
 from actors._wire import distributed_comm_pb2_grpc as pb_grpc
 from actors.calls import OneCall, future_of
+from actors.cluster import current
 from actors.exceptions import NodeDiedError
 from actors.handle import id_of, line_of
 from actors.identity import Identity
@@ -35,7 +35,7 @@ def cluster():
 
 def through_the_door(handle):
     """A second line to the actor, which takes its host for another one."""
-    process = runtime.current()
+    process = current()
     near = process.portal.run(line_of(handle).placed())
     node = process.directory[near.node]
     doors = tuple(info.address for info in actors.nodes() if info.id == near.node)
@@ -52,7 +52,7 @@ def through_the_door(handle):
 
 
 def call(line, *args):
-    process = runtime.current()
+    process = current()
     value = process.keeper.new_value()
     line.submit("echo", args, {}, OneCall(line, "echo", value), future_of)
     return actors.ObjectRef(value, process.address)
@@ -83,7 +83,7 @@ def test_a_node_that_ends_is_known_behind_its_door(cluster):
 
 
 def test_a_node_without_a_group_refuses_the_five_calls(cluster):
-    process = runtime.current()
+    process = current()
     node = actors.nodes()[0]
 
     async def ask():
@@ -99,7 +99,7 @@ def test_a_node_without_a_group_refuses_the_five_calls(cluster):
 
 def test_a_stranger_reaches_nothing_behind_the_door(cluster):
     node = actors.nodes()[0]
-    process = runtime.current()
+    process = current()
     stranger = Identity.create()
     from actors.identity import TrustSet
     from actors.membership import TRUST

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from actors.exceptions import ModelError
 
 
@@ -12,7 +14,10 @@ def require_mlx_lm() -> None:
         ModelError: it cannot; if it is not installed, the message has the command that installs it.
     """
     try:
-        import mlx_lm  # noqa: F401
+        with warnings.catch_warnings():
+            # tqdm's advice on widgets, which nobody here uses; it would be the first thing a notebook shows.
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            import mlx_lm  # noqa: F401
     except ImportError as error:
         raise ModelError(
             f"sharded models need mlx-lm, which cannot be imported ({error}); run: pip install 'mlx-actors[models]'"

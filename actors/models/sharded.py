@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from actors.api import kill
+from actors.actorclass import remote
 from actors.api import nodes as cluster_nodes
 from actors.exceptions import ActorDiedError, ModelError, PlacementError
-from actors.handle import remote
+from actors.handle import kill
 from actors.ids import new_id
 from actors.refs import get
 

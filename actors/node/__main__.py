@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actors.home import remove_if_dead
 from actors.node.members import Member, Members
 from actors.node.service import NodeService
 from actors.node.workers import Workers
@@ -35,7 +36,7 @@ class Node:
             from actors.membership import credentials_from
 
             credentials = credentials_from(self._identity)
-        self.process = Process(orders["process"], Path(orders["folder"]), orders["id"], credentials)
+        self.process = Process(orders["process"], Path(orders["folder"]), orders["id"], orders["name"], credentials)
         info = NodeInfo(
             id=orders["id"], name=orders["name"], address="", alive=True, pid=os.getpid(), found_by="local",
             resources={"CPU": float(os.cpu_count() or 1)}, labels={}, device=device(), versions=versions(),
@@ -126,6 +127,8 @@ def main() -> None:
     asyncio.run_coroutine_threadsafe(node.run(), loop).result()
     node.process.portal.close()
     sys.stdout.flush()
+    # Where the driver was killed, the last of its nodes to end clears up after it.
+    remove_if_dead(Path(orders["folder"]))
 
 
 def _detach_output(log: Path) -> None:

@@ -26,11 +26,13 @@ class Member:
         info: as it describes itself.
         where: how to reach it.
         actors: how many it hosts, by its last report and what was sent there since.
+        reported: when that report came, on the loop's clock.
     """
 
     info: NodeInfo
     where: Address
     actors: int = 0
+    reported: float = float("-inf")
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -61,7 +63,7 @@ class Members:
         if known is not None and known.info.alive and known.where.process == record.boot:
             return
         doors = tuple(f"{_bracketed(address)}:{record.port}" for address in record.addresses)
-        where = Address(record.boot, "", "", record.id, doors)
+        where = Address(record.boot, "", "", record.id, doors, record.name)
         task = asyncio.get_running_loop().create_task(self._join(record.id, where))
         self._joining[record.id] = task
         task.add_done_callback(lambda _: self._joining.pop(record.id, None))

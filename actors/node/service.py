@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,12 @@ from actors.transport.grpc_link import probe_socket
 from actors.transport.link import GoneError, UnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from actors.address import Address
     from actors.messages import Payload
     from actors.node.members import Member, Members
-    from actors.node.workers import Worker, Workers
+    from actors.node.workers import WorkerProcess, Workers
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
     from actors.spec import ActorSpec
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
+REPORT_SECONDS = 0.5  # how old another node's word on its load may be
 
 
 class NodeService:
@@ -34,6 +39,8 @@ class NodeService:
         self._process = process
         self._members = members
         self._names = Names()
+        self._background: set[asyncio.Task[None]] = set()
+        self._turns = itertools.count()  # of actors that are spread one by one
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
         self.workers: Workers  # set once, before anything is answered
 
@@ -60,7 +67,7 @@ class NodeService:
         """A connection broke: if its process has ended, what it owned ends now."""
         address = self.route(visitor.process)
         if address is not None:
-            self._process.loop.create_task(self._look_after(address))
+            self._in_background(self._look_after(address))
 
     async def _look_after(self, address: Address) -> None:
         try:
@@ -78,19 +85,35 @@ class NodeService:
             if worker.spec is not None and worker.spec.owner == visitor.process:
                 self.workers.kill(worker, "its owner has ended")
 
-    def ended(self, worker: Worker, _: Death) -> None:
+    def ended(self, worker: WorkerProcess, _: Death) -> None:
         """A worker has ended."""
-        if worker.spec is not None:
-            self._names.release(worker.spec)
         self._process.forget(worker.id)
         self._process.acceptor.expire(worker.id)
+        if worker.spec is not None:
+            self._names.release(worker.spec)
+            for member in self._members.alive():
+                if member is not self._members.me:
+                    self._in_background(self._tell_end(member, worker.id))
 
-    def printed(self, worker: Worker, stream: str, line: str) -> None:
+    async def _tell_end(self, member: Member, process: str) -> None:
+        with contextlib.suppress(TimeoutError, ActorDiedError):  # else its silence will tell
+            await self._process.ask(member.where, "node", "ended_elsewhere", process, timeout=ASK_SECONDS)
+
+    async def ended_elsewhere(self, _: Visitor, process: str) -> None:
+        """Another node says that a process of its has ended: what it owned here ends too."""
+        self._process.acceptor.expire(process)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._process.loop.create_task(work)
+        self._background.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._background.discard)
+
+    def printed(self, worker: WorkerProcess, stream: str, line: str) -> None:
         """An actor printed a line: its driver shows it."""
         spec = worker.spec
         if spec is None or spec.driver is None:
             return
-        self._process.loop.create_task(self._show(spec, worker.subprocess.pid, stream, line))
+        self._in_background(self._show(spec, worker.subprocess.pid, stream, line))
 
     async def _show(self, spec: ActorSpec, pid: int, stream: str, line: str) -> None:
         assert spec.driver is not None
@@ -124,19 +147,19 @@ class NodeService:
 
     # -- actors -------------------------------------------------------------------------------------------------
 
-    async def schedule(self, _: Visitor, node: str | None, strategy: str, rank: int) -> tuple[Address, str]:
-        """Chooses the node for an actor; returns where it is and its name."""
+    async def schedule(self, _: Visitor, node: str | None, strategy: str, rank: int | None) -> Address:
+        """Chooses the node for an actor: by name, or by strategy; ``rank`` is its place in a group, if it has one."""
         alive = self._members.alive()
         if node is not None:
             chosen = self._named_node(node)
         elif strategy == "SPREAD":
-            chosen = alive[rank % len(alive)]
+            chosen = alive[(rank if rank is not None else next(self._turns)) % len(alive)]
         elif strategy == "PACK":
             chosen = self._members.me
         else:
             chosen = await self._least_busy(alive)
         chosen.actors += 1
-        return chosen.where, chosen.info.name
+        return chosen.where
 
     def _named_node(self, node: str) -> Member:
         named = [m for m in self._members.all() if node in {m.info.id, m.info.name}]
@@ -150,19 +173,34 @@ class NodeService:
         return [member.info.name for member in self._members.alive()]
 
     async def _least_busy(self, alive: list[Member]) -> Member:
-        self._members.me.actors = len(self.workers.actors())
+        now = self._process.loop.time()
+        await asyncio.gather(*(self._ask_load(member) for member in alive if now - member.reported > REPORT_SECONDS))
         return min(alive, key=lambda member: member.actors)  # of equals the first: this node
 
-    async def place(self, _: Visitor, spec: ActorSpec) -> Address:
+    async def _ask_load(self, member: Member) -> None:
+        member.reported = self._process.loop.time()
+        if member is self._members.me:
+            member.actors = len(self.workers.actors())
+            return
+        with contextlib.suppress(TimeoutError, ActorDiedError):  # the last report has to do
+            member.actors = await self._process.ask(member.where, "node", "report", timeout=1.0)
+
+    async def place(self, visitor: Visitor, spec: ActorSpec) -> Address:
         """Gives a process to an actor; its owner sends the class there itself."""
         await self._claim_name(spec)
         try:
             worker, address = await self.workers.take()
-            worker.spec = spec
-            await self._process.ask(address, "worker", "assign", spec.id, spec.namespace)
         except Exception:
             self._names.release(spec)
             raise
+        worker.spec = spec
+        try:
+            await self._process.ask(address, "worker", "assign", spec.id, spec.namespace)
+        except Exception:
+            self.workers.kill(worker, "it could not be made an actor")
+            raise
+        if not self._process.acceptor.knows(visitor):
+            self.workers.kill(worker, "its owner ended while it was placed")
         return address
 
     async def _claim_name(self, spec: ActorSpec) -> None:
@@ -226,13 +264,6 @@ class NodeService:
                     )
         return sorted(names)
 
-    async def locate(self, _: Visitor, actor: str) -> Address:
-        """Returns where an actor of this node is."""
-        worker = self.workers.find_actor(actor)
-        if worker is None:
-            raise ActorDiedError(f"{actor} is not on node {self._members.me.info.name} any more")
-        return worker.ready.result()
-
     async def kill(self, _: Visitor, process: str) -> None:
         """Ends an actor's process at once, and returns when it has ended."""
         worker = self.workers.get(process)
@@ -243,7 +274,3 @@ class NodeService:
     async def autopsy(self, _: Visitor, process: str) -> Any:
         """Returns how a process of this node ended; None for one that is not known to have."""
         return await self.workers.autopsy(process)
-
-    def processes(self) -> list[int]:
-        """Returns the ids of the worker processes."""
-        return [worker.subprocess.pid for worker in self.workers.actors()]

@@ -30,7 +30,7 @@ LAST_LINES = 20
 
 
 @dataclass(slots=True, eq=False)
-class Worker:
+class WorkerProcess:
     """One worker process.
 
     Attributes:
@@ -67,15 +67,15 @@ class Workers:
         node_name: str,
         identity: str | None,
         folder: str,
-        ended: Callable[[Worker, Death], None],
-        printed: Callable[[Worker, str, str], None],
+        ended: Callable[[WorkerProcess, Death], None],
+        printed: Callable[[WorkerProcess, str, str], None],
     ) -> None:
         self._orders = {"home": asdict(home), "node_name": node_name, "folder": folder, "identity": identity}
         self._folder = folder
         self._ended = ended
         self._printed = printed
-        self._all: dict[str, Worker] = {}
-        self._spare: asyncio.Task[Worker] | None = None
+        self._all: dict[str, WorkerProcess] = {}
+        self._spare: asyncio.Task[WorkerProcess] | None = None
         self._deaths: OrderedDict[str, Death] = OrderedDict()
         self._closing = False
 
@@ -84,7 +84,7 @@ class Workers:
         if self._spare is None and not self._closing:
             self._spare = asyncio.create_task(self._start())
 
-    async def take(self) -> tuple[Worker, Address]:
+    async def take(self) -> tuple[WorkerProcess, Address]:
         """Returns a worker that is ready, and sees to the next spare one.
 
         Raises:
@@ -102,14 +102,14 @@ class Workers:
             self.prepare()
         return worker, address
 
-    async def _start(self) -> Worker:
+    async def _start(self) -> WorkerProcess:
         id = new_id("worker")
         subprocess = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "actors.worker",
             stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, limit=1 << 20,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        worker = Worker(id, subprocess, asyncio.get_running_loop().create_future())
+        worker = WorkerProcess(id, subprocess, asyncio.get_running_loop().create_future())
         self._all[id] = worker
         worker.watch = asyncio.create_task(self._watch(worker))
         assert subprocess.stdin is not None
@@ -122,25 +122,25 @@ class Workers:
         if worker is not None and not worker.ready.done():
             worker.ready.set_result(address)
 
-    def get(self, process: str) -> Worker | None:
+    def get(self, process: str) -> WorkerProcess | None:
         """Returns the worker with this process id, while it lives."""
         return self._all.get(process)
 
-    def find_actor(self, actor: str) -> Worker | None:
+    def find_actor(self, actor: str) -> WorkerProcess | None:
         """Returns the worker that is this actor."""
         return next((w for w in self._all.values() if w.spec is not None and w.spec.id == actor), None)
 
-    def actors(self) -> list[Worker]:
+    def actors(self) -> list[WorkerProcess]:
         """Returns the workers that are actors."""
         return [worker for worker in self._all.values() if worker.spec is not None]
 
-    def kill(self, worker: Worker, verdict: str) -> None:
+    def kill(self, worker: WorkerProcess, verdict: str) -> None:
         """Ends a worker at once."""
         worker.verdict = worker.verdict or verdict
         if worker.subprocess.returncode is None:
             worker.subprocess.kill()
 
-    async def _watch(self, worker: Worker) -> None:
+    async def _watch(self, worker: WorkerProcess) -> None:
         subprocess = worker.subprocess
         assert subprocess.stdout is not None
         assert subprocess.stderr is not None
@@ -155,7 +155,7 @@ class Workers:
             reader.cancel()
         self._bury(worker, code)
 
-    def _bury(self, worker: Worker, code: int) -> None:
+    def _bury(self, worker: WorkerProcess, code: int) -> None:
         del self._all[worker.id]
         lines = tuple(worker.tail) if code != 0 and worker.verdict is None else ()
         death = Death(_how(code, worker), node=str(self._orders["node_name"]), last_lines=lines)
@@ -170,7 +170,7 @@ class Workers:
             worker.ready.exception()
         self._ended(worker, death)
 
-    async def _read(self, worker: Worker, stream: str, pipe: asyncio.StreamReader) -> None:
+    async def _read(self, worker: WorkerProcess, stream: str, pipe: asyncio.StreamReader) -> None:
         while True:
             try:
                 line = await pipe.readline()
@@ -208,7 +208,7 @@ class Workers:
                 await asyncio.wait(late)
 
 
-def _how(code: int, worker: Worker) -> str:
+def _how(code: int, worker: WorkerProcess) -> str:
     if worker.verdict is not None:
         return worker.verdict
     if code < 0:

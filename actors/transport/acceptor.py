@@ -92,9 +92,14 @@ class Acceptor:
                 python_version="{}.{}.{}".format(*sys.version_info[:3]),
             )
         )
-        await lane.run(link, hello.received, welcome)
-        if hello.lane == "bulk" or lane.linked:
-            return
+        try:
+            await lane.run(link, hello.received, welcome)
+        finally:  # where the other side has died, gRPC may cancel this
+            if hello.lane != "bulk" and not lane.linked:
+                self._left(visitor)
+
+    def _left(self, visitor: Visitor) -> None:
+        lane = visitor.conversation.control
         if lane.goodbye is not None:
             self._forget(visitor)
         elif visitor.session in self._visitors:
@@ -114,6 +119,10 @@ class Acceptor:
         if known is not None and (known.process, known.node) != (hello.source, node):
             return pb.Goodbye(code=2, reason="the session belongs to another process")
         return None
+
+    def knows(self, visitor: Visitor) -> bool:
+        """Whether this visitor is still expected: connected, or silent for not too long."""
+        return visitor.session in self._visitors
 
     def expire(self, process: str) -> None:
         """Forgets all visits of a process that is known to have ended."""

@@ -91,7 +91,7 @@ class Peer:
         self._dialer = dialer
         self._loop = loop
         self._autopsy = autopsy
-        self._mourners: list[Callable[[Death], None]] = []
+        self._watchers: list[Callable[[Death], None]] = []
         self._numbers = count(1)
         self._calls: dict[int, Caller] = {}
         self._conversation = Conversation(loop, self._deliver, self._open_bulk)
@@ -122,12 +122,12 @@ class Peer:
         """Says that the answer is no longer wanted."""
         self.post(Cancel(number))
 
-    def when_dead(self, mourner: Callable[[Death], None]) -> None:
-        """Calls ``mourner`` when the process is known to be gone, now if it is. Only on the I/O loop."""
+    def when_dead(self, watcher: Callable[[Death], None]) -> None:
+        """Calls ``watcher`` when the process is known to be gone, now if it is. Only on the I/O loop."""
         if self.death is not None:
-            mourner(self.death)
+            watcher(self.death)
         else:
-            self._mourners.append(mourner)
+            self._watchers.append(watcher)
 
     def _deliver(self, message: Message) -> None:
         if isinstance(message, Reply):
@@ -207,8 +207,8 @@ class Peer:
             return
         self.death = death
         self.dead.set()
-        for mourner in self._mourners:
-            mourner(death)
+        for watcher in self._watchers:
+            watcher(death)
         unsent = {m.number for m in self._conversation.control.session.never_written() if isinstance(m, Call)}
         for number in list(self._calls):
             self._tell(number, death, Verdict.NEVER_STARTED if number in unsent else Verdict.MAY_HAVE_RUN)

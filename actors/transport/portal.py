@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextvars import Context
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Portal:
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a blocking call on the I/O thread would never return; await it instead")
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        # In an empty context: what begins here may live for long, and must not keep, say, the notebook cell it began in.
+        future = Context().run(asyncio.run_coroutine_threadsafe, work, self.loop)
         try:
             return wait(future)
         except BaseException:
@@ -54,7 +56,7 @@ class Portal:
 
     def soon(self, callback: Callable[..., Any], *args: Any) -> None:
         """Calls ``callback`` on the loop soon."""
-        self.loop.call_soon_threadsafe(callback, *args)
+        self.loop.call_soon_threadsafe(callback, *args, context=Context())
 
     @property
     def is_current(self) -> bool:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.calls import future_of
-from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
+from actors.cluster import current
+from actors.exceptions import ActorDiedError, Verdict
 from actors.failure import unpack
 from actors.group import ActorGroup
 from actors.handle import ActorHandle
 from actors.ids import new_id
-from actors.instance import CONSTRUCT
 from actors.line import Line
-from actors.messages import Outcome, Payload
+from actors.messages import CONSTRUCT, Outcome, Payload
 from actors.sealed import Filled, with_slots
 from actors.serialize import dumps, dumps_arguments, loads
-from actors.spec import ActorSpec, Birth, GroupSpec, describe
+from actors.spec import ActorSpec, Construction, GroupSpec, describe
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -30,36 +30,36 @@ if TYPE_CHECKING:
     from actors.transport.peer import Death
 
 
-def give_birth(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
+def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
     """Makes one actor. A named one is made before this returns, since the name may be taken."""
-    process = runtime.current()
+    process = current()
     if options.get_if_exists:
         found = process.portal.run(find_named(process, options.name or "", options.namespace or process.namespace))
         if found is not None:
             return found
-    delivery = _Delivery(process, cls, options, args, kwargs)
-    handle, line = delivery.conceive()
+    creation = _Creation(process, cls, options, args, kwargs)
+    handle, line = creation.begin()
     if options.name is not None:
         process.portal.run(line.placed_or_raise())
     return handle
 
 
-def give_births(
+def create_group(
     cls: type, options: ActorOptions, size: int, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ActorGroup:
     """Makes a group of actors: all are placed first, so that each knows all others when its constructor runs."""
-    process = runtime.current()
+    process = current()
     group = new_id("group")
-    deliveries = [_Delivery(process, cls, options, args, kwargs, _Cradle(group, rank, size)) for rank in range(size)]
-    siblings = [delivery.place for delivery in deliveries]
+    creations = [_Creation(process, cls, options, args, kwargs, _Seat(group, rank, size)) for rank in range(size)]
+    siblings = [creation.place for creation in creations]
     handles = []
-    for delivery in deliveries:
-        delivery.siblings = siblings
-        handles.append(delivery.conceive()[0])
+    for creation in creations:
+        creation.siblings = siblings
+        handles.append(creation.begin()[0])
     return ActorGroup(group, handles)
 
 
-class _Cradle:
+class _Seat:
     """An actor's future place in its group."""
 
     def __init__(self, group: str, rank: int, size: int) -> None:
@@ -68,7 +68,7 @@ class _Cradle:
         self.size = size
 
 
-class _Delivery:
+class _Creation:
     """The making of one actor."""
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -78,20 +78,20 @@ class _Delivery:
         options: ActorOptions,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        cradle: _Cradle | None = None,
+        seat: _Seat | None = None,
     ) -> None:
         self.process = process
         self.options = options
-        self.cradle = cradle
-        self.siblings: list[asyncio.Future[tuple[Address, str]]] = []
-        self.place: asyncio.Future[tuple[Address, str]] = process.loop.create_future()
+        self.seat = seat
+        self.siblings: list[asyncio.Future[Address]] = []
+        self.place: asyncio.Future[Address] = process.loop.create_future()
         self._cls = cls
         self._class_spec = describe(cls)
         args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
         self._arguments = dumps_arguments(args, kwargs)
         self._needs: list[Future[Sealed]] = [f for r in references if (f := future_of(r)) is not None]
         self._id = new_id("actor")
-        name = options.name if cradle is None else f"{options.name or cls.__name__}[{cradle.rank}]"
+        name = options.name if seat is None else f"{options.name or cls.__name__}[{seat.rank}]"
         self._label = f"{name or cls.__name__}({self._id})"
         self._spec = self._describe()
         self._line = Line(process, self._id, self._label)
@@ -100,8 +100,8 @@ class _Delivery:
     def _describe(self) -> ActorSpec:
         handle = ActorHandle(self._id, self._label, self._class_spec, self.process.address)
         name = self.options.name
-        if name is not None and self.cradle is not None:
-            name = f"{name}-{self.cradle.rank}"
+        if name is not None and self.seat is not None:
+            name = f"{name}-{self.seat.rank}"
         return ActorSpec(
             id=self._id,
             label=self._label,
@@ -113,7 +113,7 @@ class _Delivery:
             handle=dumps(handle),
         )
 
-    def conceive(self) -> tuple[ActorHandle, Line]:
+    def begin(self) -> tuple[ActorHandle, Line]:
         """Starts the making; returns the handle and the line that its calls wait in."""
         self.process.keeper.lines[self._id] = self._line
         self._line.find(self._find())
@@ -127,16 +127,20 @@ class _Delivery:
                 self.place.set_exception(error)
                 self.place.exception()  # siblings may never look
             raise
-        self.place.set_result((address, self._line.node or ""))
+        self.place.set_result(address)
         try:
             group = await self._meet_siblings()
             arguments = await self._resolve()
         except BaseException:
             await self._give_back(address)
             raise
-        birth = Birth(self._cls, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group)
+        construction = Construction(
+            self._cls, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group
+        )
         self._line.address = address
-        self.process.peer(address).call(self._id, CONSTRUCT, dumps_arguments((birth,), {}), _Newborn(self._line))
+        self.process.peer(address).call(
+            self._id, CONSTRUCT, dumps_arguments((construction,), {}), _ConstructionCall(self._line)
+        )
         return address
 
     async def _give_back(self, address: Address) -> None:
@@ -146,23 +150,23 @@ class _Delivery:
             await self.process.ask(node, "node", "kill", address.process)
 
     async def _take_place(self) -> Address:
-        rank = self.cradle.rank if self.cradle is not None else 0
+        rank = self.seat.rank if self.seat is not None else None
         strategy = self.options.scheduling_strategy
-        if self.cradle is not None and strategy == "DEFAULT":
+        if self.seat is not None and strategy == "DEFAULT":
             strategy = "SPREAD"
-        node, self._line.node = await self.process.ask_home("schedule", self.options.node, strategy, rank)
+        node = await self.process.ask_home("schedule", self.options.node, strategy, rank)
         place = await self.process.ask(node, "node", "place", self._spec, timeout=60.0)
         assert place is not None
         found: Address = place
         return found
 
     async def _meet_siblings(self) -> GroupSpec | None:
-        if self.cradle is None:
+        if self.seat is None:
             return None
         members = await asyncio.gather(*self.siblings)
         name = self.options.name or self._class_spec.name
-        labels = tuple(f"{name}[{rank}] on node {node}" for rank, (_, node) in enumerate(members))
-        return GroupSpec(self.cradle.group, self.cradle.rank, tuple(address for address, _ in members), labels)
+        labels = tuple(f"{name}[{rank}] on node {member.node_name}" for rank, member in enumerate(members))
+        return GroupSpec(self.seat.group, self.seat.rank, tuple(members), labels)
 
     async def _resolve(self) -> Payload:
         if not self._needs:
@@ -177,7 +181,7 @@ class _Delivery:
         return dumps(Filled(self._arguments, tuple(value.payload for value in sealed)))
 
 
-class _Newborn:
+class _ConstructionCall:
     """Waits for the constructor's end."""
 
     def __init__(self, line: Line) -> None:
@@ -189,7 +193,7 @@ class _Newborn:
             return
         assert isinstance(reply.payload, Payload)
         cause = unpack(reply.payload) if reply.outcome is Outcome.RAISED else loads(reply.payload)
-        self._line.fail(stillborn(self._line.label, cause))
+        self._line.fail(never_constructed(self._line.label, cause))
 
     def yielded(self, item: Item) -> None:
         """See `actors.transport.peer.Caller`."""
@@ -199,7 +203,7 @@ class _Newborn:
         self._line.fail(self._line.died_of(death, "__init__", verdict))
 
 
-def stillborn(label: str, cause: BaseException) -> ActorDiedError:
+def never_constructed(label: str, cause: BaseException) -> ActorDiedError:
     """Returns the error of an actor whose constructor raised."""
     error = ActorDiedError(
         f"{label} never came to life: its constructor raised {cause}",
@@ -210,27 +214,6 @@ def stillborn(label: str, cause: BaseException) -> ActorDiedError:
     )
     error.__cause__ = cause
     return error
-
-
-def reach(process: Process, id: str, label: str, keeper: Address, where: Address | None) -> Line:
-    """Begins a line to an actor that another process made."""
-
-    async def find() -> Address:
-        if where is not None:
-            return where
-        try:
-            found: Address = await process.ask(keeper, "keeper", "locate", id, timeout=None)
-        except NodeDiedError:
-            raise
-        except ActorError as error:
-            raise ActorDiedError(f"{label} is gone: {error}", actor=label, verdict=Verdict.NEVER_STARTED) from error
-        return found
-
-    line = Line(process, id, label)
-    kept = process.keeper.lines.setdefault(id, line)
-    if kept is line:  # else another thread was quicker
-        line.find(find())
-    return kept
 
 
 async def find_named(process: Process, name: str, namespace: str) -> ActorHandle | None:
