@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
-from actors.cluster import current
+from actors.cluster import joined
 from actors.creation import find_named
 from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator
@@ -24,7 +24,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"an actor's name is a non-empty string, not {name!r}")
-    process = current()
+    process = joined()
     space = namespace or process.namespace
     handle = process.portal.run(find_named(process, name, space))
     if handle is None:
@@ -35,7 +35,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """Returns the names of living actors: as strings, or as ``{"name", "namespace"}`` of all namespaces."""
-    process = current()
+    process = joined()
     found = process.portal.run(process.ask_home("named", None if all_namespaces else process.namespace))
     if all_namespaces:
         return [{"namespace": space, "name": name} for space, name in found]
@@ -44,7 +44,7 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
 
 def nodes() -> list[NodeInfo]:
     """Returns every node of the cluster that was ever seen, this one first; ``alive`` says which answer."""
-    process = current()
+    process = joined()
     found: list[NodeInfo] = process.portal.run(process.ask_home("nodes"))
     return found
 
@@ -114,4 +114,4 @@ class RuntimeContext:
 
 def get_runtime_context() -> RuntimeContext:
     """Returns where the calling code is running: node, actor, rank."""
-    return RuntimeContext(current())
+    return RuntimeContext(joined())

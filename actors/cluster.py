@@ -190,7 +190,7 @@ def _check(address: str | None, namespace: str, local_nodes: int, timeout: float
         raise ValueError(f"local_nodes is the number of nodes to start here, 1 to 64, not {local_nodes!r}")
     if not isinstance(namespace, str) or not namespace:
         raise ValueError(f"namespace must be a non-empty string, not {namespace!r}")
-    if not timeout > 0:
+    if not isinstance(timeout, int | float) or not timeout > 0:
         raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
 
 
@@ -209,6 +209,18 @@ def current() -> Process:
     """Returns this process's part in the cluster, joining this machine's own cluster if there is none yet."""
     process = runtime.joined()
     return process if process is not None else init().process
+
+
+def joined() -> Process:
+    """Returns this process's part in the cluster.
+
+    Raises:
+        NoClusterError: there is none.
+    """
+    process = runtime.joined()
+    if process is None:
+        raise NoClusterError("this program is in no cluster: call actors.init() first")
+    return process
 
 
 def is_initialized() -> bool:

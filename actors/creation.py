@@ -9,7 +9,6 @@ from actors import runtime
 from actors.calls import future_of
 from actors.cluster import current
 from actors.exceptions import ActorDiedError, Verdict
-from actors.failure import unpack
 from actors.group import ActorGroup
 from actors.handle import ActorHandle
 from actors.ids import new_id
@@ -192,8 +191,9 @@ class _ConstructionCall:
         if reply.outcome is Outcome.VALUE:
             return
         assert isinstance(reply.payload, Payload)
-        cause = unpack(reply.payload) if reply.outcome is Outcome.RAISED else loads(reply.payload)
-        self._line.fail(never_constructed(self._line.label, cause))
+        error = loads(reply.payload)
+        assert isinstance(error, ActorDiedError)
+        self._line.fail(error)
 
     def yielded(self, item: Item) -> None:
         """See `actors.transport.peer.Caller`."""
@@ -201,19 +201,6 @@ class _ConstructionCall:
     def lost(self, death: Death, verdict: Verdict) -> None:
         """See `actors.transport.peer.Caller`."""
         self._line.fail(self._line.died_of(death, "__init__", verdict))
-
-
-def never_constructed(label: str, cause: BaseException) -> ActorDiedError:
-    """Returns the error of an actor whose constructor raised."""
-    error = ActorDiedError(
-        f"{label} never came to life: its constructor raised {cause}",
-        actor=label,
-        node=getattr(cause, "node", None),
-        method="__init__",
-        verdict=Verdict.NEVER_STARTED,
-    )
-    error.__cause__ = cause
-    return error
 
 
 async def find_named(process: Process, name: str, namespace: str) -> ActorHandle | None:

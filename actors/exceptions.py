@@ -47,12 +47,13 @@ class RemoteError(ActorsError):
         self.verdict = verdict
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.args), self.__dict__)
+        return (_rebuild, (type(self), self.args, self.__cause__), self.__dict__)
 
 
-def _rebuild(cls: type[RemoteError], args: tuple[object, ...]) -> RemoteError:
+def _rebuild(cls: type[RemoteError], args: tuple[object, ...], cause: BaseException | None) -> RemoteError:
     error = cls.__new__(cls)
     error.args = args
+    error.__cause__ = cause
     return error
 
 

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from actors.exceptions import ActorDiedError, SerializationError, TaskCancelledError
-from actors.failure import Place, exited, pack, unpicklable
+from actors.exceptions import ActorDiedError, SerializationError, TaskCancelledError, Verdict
+from actors.failure import Place, exited, pack, unpack, unpicklable
 from actors.messages import CONSTRUCT, STREAM_WINDOW, Call, Item, Outcome, Payload, Reply
 from actors.sealed import open_arguments
 from actors.serialize import dumps, loads
-from actors.spec import Construction
+from actors.spec import Construction, MethodSpec, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,18 +62,22 @@ class Instance:
 
     Args:
         id: the actor's id.
+        node: name of its node.
         born: called with the construction before the constructor runs.
-        exit: ends this process with an exit code, after replies on their way have left.
+
+    Attributes:
+        epitaph: why the actor has ended, once it has ended by itself.
     """
 
-    def __init__(self, id: str, node: str, born: Callable[[Construction], None], exit: Callable[[int], None]) -> None:
-        self._id = id
+    def __init__(self, id: str, node: str, born: Callable[[Construction], None]) -> None:
+        self.epitaph: str | None = None
         self._node = node
         self._born = born
-        self._exit = exit
         self._label = id
         self._object: Any = None
-        self._unmade: str | None = None  # why there is no object
+        self._methods: dict[str, MethodSpec] = {}
+        self._end: ActorDiedError | None = None  # what calls are told that come too late
+        self._exit_code = 0
         self._mailbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._jobs: dict[tuple[str, int], Job] = {}
 
@@ -82,6 +86,9 @@ class Instance:
     def called(self, call: Call, visitor: Visitor) -> None:
         """See `actors.service.Target`."""
         job = Job(call, visitor)
+        if self._end is not None:
+            job.reply(Outcome.NEVER_STARTED, dumps(self._end))
+            return
         self._jobs[job.key] = job
         self._mailbox.put(job)
 
@@ -109,26 +116,24 @@ class Instance:
         for key in [key for key in self._jobs if key[0] == session]:
             self.cancelled(*key)
 
-    def stop(self) -> None:
-        """Lets `run` return once the current call is done."""
-        self._mailbox.put(None)
-
     # -- on the actor's own thread ------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Serves calls until `stop`."""
+    def run(self) -> int:
+        """Serves calls until the actor ends by itself; returns the exit code of its process."""
         early: list[Job] = []
         while (job := self._mailbox.get()) is not None and job.call.method != CONSTRUCT:
             early.append(job)
-        if job is None:
-            return
+        assert job is not None  # only an actor that is there can end
         construction = self._construct(job)
-        if construction is not None and construction.is_async:
+        if construction is None:
+            self._run_serial(early)
+        elif construction.is_async:
             asyncio.run(self._run_async(early, construction.max_concurrency or ASYNC_CONCURRENCY))
-        elif construction is not None and (construction.max_concurrency or 1) > 1:
+        elif (construction.max_concurrency or 1) > 1:
             self._run_threaded(early, construction.max_concurrency or 1)
         else:
             self._run_serial(early)
+        return self._exit_code
 
     def _construct(self, job: Job) -> Construction | None:
         construction: Construction | None = None
@@ -137,18 +142,40 @@ class Instance:
             (construction,), _ = loads(job.call.payload)
             assert isinstance(construction, Construction)
             self._label = construction.spec.label
+            self._methods = describe(construction.cls).methods
             self._born(construction)
             args, kwargs = open_arguments(construction.arguments)
             self._object = construction.cls(*args, **kwargs)
         except BaseException as error:
-            what = f"{type(error).__name__}: {error}"
-            self._unmade = f"{self._label} never came to life: its constructor raised {what}"
+            died = self._never_constructed(error)
+            self._finish(1, f"its constructor raised {type(error).__name__}: {error}", died)
+            job.reply(Outcome.NEVER_STARTED, dumps(died))
+            construction = None
+        else:
+            job.reply(Outcome.VALUE, dumps(None))
+        finally:
             self._jobs.pop(job.key, None)
-            job.reply(Outcome.RAISED, pack(error, self._place("__init__")))
-            return None
-        self._jobs.pop(job.key, None)
-        job.reply(Outcome.VALUE, dumps(None))
         return construction
+
+    def _never_constructed(self, error: BaseException) -> ActorDiedError:
+        # As the caller shall see it: of the user's own class, with the traceback of here.
+        cause = unpack(pack(error, self._place("__init__")))
+        died = ActorDiedError(
+            f"{self._label} never came to life: its constructor raised {cause}",
+            actor=self._label,
+            node=self._node,
+            method="__init__",
+            verdict=Verdict.NEVER_STARTED,
+        )
+        died.__cause__ = cause
+        return died
+
+    def _finish(self, code: int, epitaph: str, error: ActorDiedError) -> None:
+        """Ends the actor: calls that wait are told ``error``, then `run` returns."""
+        self.epitaph = epitaph
+        self._exit_code = code
+        self._end = error
+        self._mailbox.put(None)
 
     def _queued(self, early: list[Job]) -> Iterator[Job]:
         yield from early
@@ -167,7 +194,7 @@ class Instance:
     def _execute(self, job: Job) -> None:
         try:
             result = self._call(job)
-            if isinstance(result, Iterator) and hasattr(result, "close"):
+            if self._streams(job):
                 self._stream(job, result)
                 result = None
         except BaseException as error:
@@ -176,6 +203,9 @@ class Instance:
             self._returned(job, result)
         finally:
             self._jobs.pop(job.key, None)
+
+    def _streams(self, job: Job) -> bool:
+        return self._methods[job.call.method].streams
 
     def _returned(self, job: Job, result: Any) -> None:
         try:
@@ -193,7 +223,9 @@ class Instance:
             job.reply(Outcome.MAY_HAVE_RUN, dumps(TaskCancelledError(f"{place} was cancelled while it ran")))
         elif isinstance(error, SystemExit):
             job.reply(Outcome.RAISED, exited(error.code, place))
-            self._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            epitaph = f"its method {job.call.method} raised SystemExit({error.code!r})"
+            self._finish(code, epitaph, ActorDiedError(f"{self._label} has ended: {epitaph}", actor=self._label))
         else:
             job.reply(Outcome.RAISED, pack(error, place))
 
@@ -202,12 +234,14 @@ class Instance:
 
     def _call(self, job: Job) -> Any:
         """Calls the method; what it returns may be a coroutine or a generator."""
-        if self._unmade is not None:
-            raise _NotRunError(ActorDiedError(self._unmade))
+        if self._end is not None:
+            raise _NotRunError(self._end)
         if job.cancelled:
             raise _NotRunError(TaskCancelledError(f"{self._place(job.call.method)} was cancelled before it started"))
         assert isinstance(job.call.payload, Payload)
         args, kwargs = open_arguments(job.call.payload)
+        if job.call.method not in self._methods:
+            raise AttributeError(f"{self._label} has no method {job.call.method!r}")
         return getattr(self._object, job.call.method)(*args, **kwargs)
 
     def _stream(self, job: Job, values: Iterator[Any]) -> None:
@@ -251,10 +285,10 @@ class Instance:
     async def _execute_async(self, job: Job) -> None:
         try:
             result = self._call(job)
-            if isinstance(result, AsyncIterator):
+            if self._streams(job) and isinstance(result, AsyncIterator):
                 await self._stream_async(job, result)
                 result = None
-            elif isinstance(result, Iterator) and hasattr(result, "close"):
+            elif self._streams(job):
                 await asyncio.to_thread(self._stream, job, result)
                 result = None
             elif asyncio.iscoroutine(result):

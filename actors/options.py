@@ -59,9 +59,15 @@ class ActorOptions:
                 raise TypeError(f"{name} must be a non-empty string, not {value!r}")
         if self.get_if_exists and self.name is None:
             raise ValueError("get_if_exists=True needs a name to look for: .options(name=…, get_if_exists=True)")
-        if self.max_concurrency is not None and (not isinstance(self.max_concurrency, int) or self.max_concurrency < 1):
+        if not isinstance(self.get_if_exists, bool):
+            raise TypeError(f"get_if_exists must be True or False, not {self.get_if_exists!r}")
+        if self.max_concurrency is not None and not _is_count(self.max_concurrency):
             raise ValueError(f"max_concurrency must be a whole number from 1, not {self.max_concurrency!r}")
         if self.scheduling_strategy not in STRATEGIES:
             raise ValueError(
                 f"scheduling_strategy must be one of {', '.join(STRATEGIES)}, not {self.scheduling_strategy!r}"
             )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -179,13 +179,17 @@ def wait(
         Those that are there, at most ``num_returns``, and the others; both in the order given.
 
     Raises:
-        ValueError: ``num_returns`` is not between 1 and the number of references, or a reference is given twice.
+        ValueError: ``timeout`` is negative, ``num_returns`` is not between 1 and the number of references, or a
+            reference is given twice.
     """
-    refs = list(refs)
-    if not all(isinstance(ref, ObjectRef) for ref in refs):
+    if not isinstance(refs, list | tuple) or not all(isinstance(ref, ObjectRef) for ref in refs):
         raise TypeError(f"actors.wait takes a list of ObjectRefs, not {_kind(refs)}")
     if len(set(refs)) != len(refs):
         raise ValueError("actors.wait was given the same reference twice")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout must be 0 seconds or more, not {timeout!r}")
+    if not refs:
+        return [], []
     if not 1 <= num_returns <= len(refs):
         raise ValueError(f"num_returns={num_returns}, but there are {len(refs)} references")
     deadline = None if timeout is None else time.monotonic() + timeout

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.address import Address
+from actors.exceptions import ActorDiedError
 from actors.instance import Instance
 from actors.parent import read_orders, watch
 from actors.process import Process
@@ -38,12 +39,11 @@ class Worker:
         self.process.on_gone = self._visitor_gone
         self._instance: Instance | None = None
         self._assigned = threading.Event()
-        self._exit_code = 0
 
     async def assign(self, _: Visitor, actor: str, namespace: str) -> None:
         """Service call of the node: this process is to be the actor with this id."""
         self.process.namespace = namespace
-        self._instance = Instance(actor, self._node_name, self._born, self._exit)
+        self._instance = Instance(actor, self._node_name, self._born)
         self.process.targets[actor] = self._instance
         self._assigned.set()
 
@@ -58,29 +58,25 @@ class Worker:
         if self._instance is not None:
             self._instance.visitor_gone(visitor.session)
 
-    def _exit(self, code: int) -> None:
-        self._exit_code = code
-        assert self._instance is not None
-        self._instance.stop()
-
     def serve(self) -> int:
         """Runs until the actor ends by itself. Returns the exit code."""
         runtime.join(self.process)
         self.process.portal.run(self._start())
         self._assigned.wait()
         assert self._instance is not None
-        self._instance.run()
-        self.process.portal.run(self._leave())
-        return self._exit_code
+        code = self._instance.run()
+        self.process.portal.run(self._leave(self._instance.epitaph or "it has ended"))
+        return code
 
     async def _start(self) -> None:
         await self.process.listen()
         await self.process.ask(self._home, "node", "ready", self.process.address)
 
-    async def _leave(self) -> None:
+    async def _leave(self, epitaph: str) -> None:
         # Replies on their way are let out; whoever does not take them in time will find the process ended.
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, ActorDiedError):
             async with asyncio.timeout(FAREWELL_SECONDS):
+                await self.process.ask(self._home, "node", "ending", self.process.id, epitaph)
                 await self.process.acceptor.flushed()
 
     def parent_gone(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.node.names import Names
 from actors.spec import ActorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def spec(id: str, name: str | None = "bob", namespace: str = "ns") -> ActorSpec:

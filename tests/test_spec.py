@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from actors.serialize import dumps, loads
 from actors.spec import MethodSpec, describe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 def bare(function: Callable[..., Any]) -> Callable[..., Any]:

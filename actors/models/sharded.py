@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from actors.actorclass import remote
 from actors.api import nodes as cluster_nodes
-from actors.exceptions import ActorDiedError, ModelError, PlacementError
+from actors.exceptions import ActorDiedError, ModelError, PlacementError, TaskError
 from actors.handle import kill
 from actors.ids import new_id
 from actors.refs import get
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from actors.handle import ActorHandle
     from actors.nodeinfo import NodeInfo
+    from actors.refs import ObjectRef
 
     from .tokenizer import Tokenizer
 
@@ -73,14 +74,23 @@ class ShardedModel:
         stages = _start(plan)
         model = cls(plan, stages, tokenizer)
         try:
-            get([stage.loaded.remote() for stage in stages])
-        except ActorDiedError as error:
-            model.close()
-            raise _reason(error) from error
+            model._await_loaded()
         except BaseException:
             model.close()
             raise
         return model
+
+    def _await_loaded(self) -> None:
+        loaded = [stage.loaded.remote() for stage in self._stages]
+        for stage, ref in zip(self.plan.stages, loaded, strict=True):
+            try:
+                get(ref)
+            except ActorDiedError as error:
+                cause = error.__cause__
+                if not isinstance(cause, ModelError):
+                    raise
+                told = getattr(cause, "cause", None) or cause  # without the remote traceback
+                raise ModelError(f"node {stage.node} could not load its layers: {told}") from error
 
     def tokens(
         self,
@@ -122,7 +132,7 @@ class ShardedModel:
         answer = self._last_stage().generate.remote(new_id("sequence"), prompt_ids, **sampling)
         try:
             for ref in answer:
-                yield get(ref)
+                yield _token(ref)
         finally:
             answer.close()
 
@@ -169,6 +179,16 @@ class ShardedModel:
         return f"ShardedModel({self.plan})"
 
 
+def _token(ref: ObjectRef[int]) -> int:
+    try:
+        token: int = get(ref)
+    except TaskError as error:
+        if isinstance(error.cause, ActorDiedError):  # of a stage before the last; the way it came is of no interest
+            raise error.cause from None
+        raise
+    return token
+
+
 def _check_strategy(strategy: str) -> None:
     if strategy == "tensor":
         raise NotImplementedError("strategy='tensor' is not there yet; 'pipeline' cuts the model by its layers")
@@ -205,11 +225,3 @@ def _start(plan: Plan) -> list[ActorHandle]:
         options = actor_class.options(node=stage.node)
         stages.append(options.remote(str(plan.model.path), stage.first, stage.last, before))
     return stages
-
-
-def _reason(error: ActorDiedError) -> Exception:
-    """Returns what kept a stage from loading, as the caller shall see it."""
-    cause = error.__cause__
-    if isinstance(cause, ModelError):
-        return ModelError(f"a stage on node {error.node} could not load: {getattr(cause, 'cause', None) or cause}")
-    return error

@@ -11,7 +11,6 @@ from actors.api import get_runtime_context
 from actors.refs import get
 
 from .extra import require_mlx_lm
-from .stage import StageModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Sequence
@@ -38,6 +37,8 @@ class Stage:
 
     def __init__(self, path: str, first: int, last: int, before: ActorHandle | None) -> None:
         require_mlx_lm()
+        from .stage import StageModel
+
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
         self._model = self._turns.submit(StageModel.load, path, first, last).result()

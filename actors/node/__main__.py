@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -122,7 +123,8 @@ def main() -> None:
     except Exception as error:
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
         raise
-    print(json.dumps({"ready": node.process.id}), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # the driver has ended: what follows ends the node
+        print(json.dumps({"ready": node.process.id}), flush=True)
     _detach_output(Path(orders["log"]))
     asyncio.run_coroutine_threadsafe(node.run(), loop).result()
     node.process.portal.close()

@@ -54,6 +54,14 @@ class NodeService:
         """A worker says where it listens."""
         self.workers.became_ready(address)
 
+    async def ending(self, _: Visitor, process: str, epitaph: str) -> None:
+        """An actor says that it is about to end, and why; its name is free from now on."""
+        worker = self.workers.get(process)
+        if worker is not None:
+            worker.verdict = worker.verdict or epitaph
+            if worker.spec is not None:
+                self._names.release(worker.spec)
+
     def route(self, process: str) -> Address | None:
         """Returns where a process of this host is, so that a stream can be relayed to it."""
         if process in self._local:

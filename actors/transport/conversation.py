@@ -79,8 +79,6 @@ class Conversation:
             for chunk in chunks(transfer, payload):
                 await self.bulk.room(WINDOW_BYTES)
                 self.bulk.post(chunk, len(chunk.data))
-                # Posting only queues; the session counts the chunk once the loop has come round.
-                await asyncio.sleep(0)
 
     def _arrived(self, message: Message) -> None:
         if isinstance(message, Chunk):

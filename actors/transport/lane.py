@@ -37,7 +37,7 @@ class Lane:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Message], None]) -> None:
-        self.session: Session[Message] = Session()
+        self._session: Session[Message] = Session()
         self._loop = loop
         self._deliver = deliver
         self._posted: deque[tuple[Message, int]] = deque()
@@ -51,6 +51,13 @@ class Lane:
         self.goodbye: pb.Goodbye | None = None  # why the session is over: the other side's last word, or our own
 
     @property
+    def session(self) -> Session[Message]:
+        """The session, with all that has been posted so far."""
+        while self._posted:
+            self._session.push(*self._posted.popleft())
+        return self._session
+
+    @property
     def linked(self) -> bool:
         """Whether a link carries the session now."""
         return self._link is not None
@@ -61,13 +68,10 @@ class Lane:
         # Messages posted before the loop comes round ride on the wake-up of the first one.
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon_threadsafe(self._collect)
+            self._loop.call_soon_threadsafe(self._posts_came)
 
-    def _collect(self) -> None:
+    def _posts_came(self) -> None:
         self._scheduled = False
-        posted, session = self._posted, self.session
-        while posted:
-            session.push(*posted.popleft())
         self._wake.set()
 
     async def room(self, limit_bytes: int) -> None:
@@ -78,7 +82,7 @@ class Lane:
 
     async def drained(self) -> None:
         """Waits until the other side has acknowledged everything that was posted."""
-        while self._posted or not self.session.idle:
+        while not self.session.idle:
             self._room.clear()
             await self._room.wait()
 
@@ -97,6 +101,7 @@ class Lane:
         reader = asyncio.create_task(self._read(link))
         try:
             self.session.connected(peer_received)
+            self._room.set()  # the hello may have acknowledged what was waited for
             if first is not None:
                 await link.write(first)
             self._wake.set()

@@ -46,7 +46,7 @@ class Portal:
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a blocking call on the I/O thread would never return; await it instead")
-        # In an empty context: what begins here may live for long, and must not keep, say, the notebook cell it began in.
+        # In an empty context: what begins here may live long, and must not keep the notebook cell it began in.
         future = Context().run(asyncio.run_coroutine_threadsafe, work, self.loop)
         try:
             return wait(future)
