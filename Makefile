@@ -55,7 +55,7 @@ types: $(VENV)/.test $(VENV)/.lint ## mypy, strict
 	$(BIN)/mypy
 
 imports: $(VENV)/.lint ## import-linter: which part may import which
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 
 stubs: $(STUBS_STAMP) ## regenerates actors/_wire from proto/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. proto/distributed_comm.proto
