@@ -225,9 +225,17 @@ class Instance:
             job.reply(Outcome.RAISED, exited(error.code, place))
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
             epitaph = f"its method {job.call.method} raised SystemExit({error.code!r})"
-            self._finish(code, epitaph, ActorDiedError(f"{self._label} has ended: {epitaph}", actor=self._label))
+            self._finish(code, epitaph, self._ended(epitaph))
         else:
             job.reply(Outcome.RAISED, pack(error, place))
+
+    def _ended(self, epitaph: str) -> ActorDiedError:
+        return ActorDiedError(
+            f"{self._label} has ended: {epitaph}",
+            actor=self._label,
+            node=self._node,
+            verdict=Verdict.NEVER_STARTED,
+        )
 
     def _place(self, method: str) -> Place:
         return Place(self._node, self._label, method, os.getpid())

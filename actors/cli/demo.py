@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
+import re
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.markup import escape
 
 from actors.demo import story as tale
 from actors.exceptions import ActorsError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
-PROMPT = "What is the capital of France? Tell me one thing to see there."
+PROMPT = "What is the capital of France, and what can one see there?"
+_MARGIN = len("Model  ")
 
 
 @click.command()
@@ -37,14 +41,18 @@ def demo(as_json: bool, prompt: str) -> None:
     console = Console(stderr=as_json, highlight=False)
     teller = Teller(console, quiet=as_json)
     record = Record()
+    if not as_json:
+        teller.open()
     try:
         for event in tale.story(prompt, teller.progress):
             teller.tell(event)
             record.take(event)
     finally:
-        teller.stop()
+        teller.close()
     if as_json:
         click.echo(json.dumps(record.whole))
+    else:
+        console.print("Everything that was started here has ended again.")
     if not record.whole["allreduce"]["ok"]:
         raise ActorsError("the all-reduce gave a wrong sum: please report it")
 
@@ -69,7 +77,7 @@ class Record:
                 model["stages"] = [{"node": s.node, "first": s.first, "last": s.last} for s in plan.stages]
             case tale.Asked(prompt, tokens):
                 model["prompt"], model["prompt_tokens"] = prompt, list(tokens)
-            case tale.Answered(tokens, rate):
+            case tale.Answered(tokens, _, rate):
                 model["tokens"], model["tokens_per_s"] = list(tokens), round(rate, 2)
 
 
@@ -81,67 +89,117 @@ class Teller:
         self._quiet = quiet  # only what is going on, no results: these go elsewhere
         self._status: Any = nullcontext()
         self._what = ""
-        self._speaking = False  # the model has begun its answer
+        self._column = 0  # where the model's answer has got to in its line; 0 while it is silent
+        self._word = ""  # its last word, which may go on
+
+    def open(self) -> None:
+        """Says what is to be seen."""
+        self._head("mlx-actors", ": Python objects on every device of a LAN.")
+        self._line("Here, three nodes on this machine stand for three devices.")
 
     def tell(self, event: tale.Event) -> None:
         """Says one event."""
-        self.stop()
         if isinstance(event, tale.Begins):
             self._begin(event.what)
-        elif not self._quiet:
+            return
+        self.stop()
+        if not self._quiet:
             self._say(event)
-
-    def _begin(self, what: str) -> None:
-        self._what = what
-        self._status = self._console.status(f"{what} …")
-        self._status.__enter__()
-        if not self._console.is_terminal:
-            self._console.print(f"… {what}")
 
     def progress(self, text: str) -> None:
         """Says how a long step gets on."""
-        if self._console.is_terminal and hasattr(self._status, "update"):
-            self._status.update(f"{self._what}: {text}")
-        else:
-            self._console.print(f"… {text}", markup=False)
+        self._show(f"{self._what}: {text}")
 
     def stop(self) -> None:
         """Takes the spinner away."""
         self._status.__exit__(None, None, None)
         self._status = nullcontext()
 
+    def close(self) -> None:
+        """Leaves the terminal as it should be, also where the story broke off."""
+        self.stop()
+        if self._column:
+            self._say_word(self._word)
+            self._write("\n")
+            self._column, self._word = 0, ""
+
+    def _begin(self, what: str) -> None:
+        self.stop()
+        self._what = what
+        if self._console.is_terminal:
+            self._status = self._console.status("")
+            self._status.__enter__()
+        self._show(what)
+
+    def _show(self, text: str) -> None:
+        if self._console.is_terminal:
+            self._status.update(f"{escape(text)} …")
+        else:
+            self._line(f"… {text}")
+
     def _say(self, event: tale.Event) -> None:
-        say = self._console.print
         match event:
             case tale.NodesFound(nodes, seconds):
-                say(f"\n[bold]{len(nodes)} nodes[/bold] found each other by zeroconf in {seconds:.1f} s:")
-                for node in nodes:
-                    memory = int(node.device["memory"]) / 2**30  # type: ignore[call-overload]
-                    say(f"  {node.name:<24} {node.address:<18} pid {node.pid:<8} {memory:.0f} GiB", markup=False)
+                self._head(f"{len(nodes)} nodes", f" found each other by zeroconf in {seconds:.1f} s:")
+                self._table(
+                    (n.name, n.address, f"pid {n.pid}", f"{int(str(n.device['memory'])) / 2**30:.0f} GiB")
+                    for n in nodes
+                )
             case tale.Counted(counts, told):
-                say(f"\n[bold]An actor on each[/bold]: three counters say {', '.join(map(str, counts))}.")
-                say(f"  One of them called another directly and had it count on: {told}.")
+                said = ", ".join(map(str, counts))
+                self._head("An actor on each", f": three counters, each in a process of its own, say {said}.")
+                self._line(f"  One of them called another, and had it count on by 10: {told}.")
             case tale.Mapped(below, primes, seconds):
-                parts = " + ".join(map(str, primes))
-                say(f"\n[bold]A parallel map[/bold]: primes below {below:,}, a third of the work on each node:")
-                say(f"  {parts} = {sum(primes)} in {seconds:.1f} s")
+                self._head("A parallel map", f": how many primes are below {below:,}? A third of the work each:")
+                self._line(f"  {' + '.join(map(str, primes))} = {sum(primes)} in {seconds:.1f} s")
             case tale.Reduced(length, value, ok, seconds):
-                say(f"\n[bold]An all-reduce[/bold] of {length:,} numbers among the actors themselves:")
-                say(f"  1 + 2 + 3 = {value:g} in every place, on every node: {ok} ({seconds * 1000:.0f} ms)")
+                self._head("An all-reduce", f": the actors add up {length:,} numbers among themselves:")
+                verdict = "on every node" if ok else "somewhere, and that is WRONG"
+                self._line(f"  1 + 2 + 3 = {value:g} in each place, {verdict}, in {seconds * 1000:.0f} ms")
             case tale.Planned(plan, seconds):
-                say(f"\n[bold]One language model over three processes[/bold], loaded in {seconds:.1f} s:")
-                for stage in plan.stages:
-                    size = stage.nbytes / 2**20
-                    layers = f"layers {stage.first:>2} to {stage.last:>2}"
-                    say(f"  {stage.node:<24} {layers}  {size:.0f} MiB", markup=False)
+                self._head("One language model", f", {plan.model.layers} layers, cut in three in {seconds:.1f} s:")
+                self._table(
+                    (s.node, f"layers {s.first:>2} to {s.last:>2}", f"{s.nbytes / 2**20:.0f} MiB") for s in plan.stages
+                )
             case tale.Asked(prompt, _):
-                say(f"\n[bold]You[/bold]    {prompt}")
+                self._head("You", f"    {prompt}")
             case tale.Said(text):
-                if not self._speaking:
-                    say("[bold]Model[/bold]  ", end="")
-                    self._speaking = True
-                self._console.file.write(text)
-                self._console.file.flush()
-            case tale.Answered(tokens, rate):
-                say(f"\n\n{len(tokens)} tokens, {rate:.1f} a second. Every one of them passed through all three nodes.")
-                sys.stdout.flush()
+                self._speak(text)
+            case tale.Answered(tokens, ended, rate):
+                self.close()
+                stopped = "" if ended else ", then it was stopped"
+                self._line(f"\n{len(tokens)} tokens{stopped}; {rate:.1f} a second. Each one passed through all nodes.")
+
+    def _speak(self, text: str) -> None:
+        """Says a piece of the answer, word by word; one that does not fit begins a new line."""
+        if not self._column:
+            self._console.print("[bold]Model[/bold]  ", end="")
+            self._column = _MARGIN
+        *words, self._word = re.split(r"(?=\s)", self._word + text)
+        for word in words:
+            self._say_word(word)
+
+    def _say_word(self, word: str) -> None:
+        if word.startswith("\n") or (word.startswith(" ") and self._column + len(word) > self._console.width):
+            word = word[1:]
+            self._write("\n" + " " * _MARGIN)
+            self._column = _MARGIN
+        self._write(word)
+        self._column += len(word)
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()
+
+    def _head(self, title: str, text: str) -> None:
+        self._console.print(f"\n[bold]{title}[/bold]{escape(text)}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def _table(self, rows: Iterable[tuple[str, ...]]) -> None:
+        rows = list(rows)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self._line(f"  {'  '.join(cells)}".rstrip())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NODES = 3
 PRIMES_BELOW = 60_000
 ARRAY_LENGTH = 1_000_000
-MAX_TOKENS = 48
+MAX_TOKENS = 42  # two sentences of the answer to the question that is asked by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,10 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer is whole."""
+    """The answer has ended: by itself, or because it had become long."""
 
     tokens: tuple[int, ...]
+    ended: bool
     tokens_per_s: float
 
 
@@ -178,4 +179,5 @@ def _answer(model: ShardedModel, prompt_ids: list[int]) -> Iterator[Event]:
         yield Said(text)
     seconds = time.monotonic() - first
     # The first token is the prompt's work; the rate is of those after it.
-    yield Answered(tuple(tokens), (len(tokens) - 1) / seconds if len(tokens) > 1 else 0.0)
+    rate = (len(tokens) - 1) / seconds if len(tokens) > 1 else 0.0
+    yield Answered(tuple(tokens), bool(tokens) and tokens[-1] in stop, rate)
