@@ -133,10 +133,16 @@ def init(
     *,
     namespace: str = "default",
     local_nodes: int = 1,
+    expect_nodes: int | None = None,
+    timeout: float = START_SECONDS,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: dict[str, float] | None = None,
+    labels: dict[str, str] | None = None,
+    runtime_env: dict[str, Any] | None = None,
+    engine: str | None = None,
     log_to_driver: bool = True,
     ignore_reinit_error: bool = False,
-    timeout: float = START_SECONDS,
-    **unsupported: Any,
 ) -> Cluster:
     """Joins the cluster, and returns it.
 
@@ -144,18 +150,29 @@ def init(
         address: None or ``"local"``: this machine alone, always a fresh cluster, closed to everybody else.
         namespace: where the names of this program's actors hold.
         local_nodes: how many nodes to start here, as separate processes: a LAN in miniature.
+        timeout: seconds the nodes may take to start and to find each other.
         log_to_driver: whether what actors print is shown here.
         ignore_reinit_error: another `init` with other arguments returns the cluster there is instead of raising.
-        timeout: seconds the nodes may take to start and to find each other.
-        unsupported: Ray's and our own further options, refused by name as long as they are not honoured.
+        expect_nodes: not honoured yet, as are those below; given, they are refused by name.
+        num_cpus: see `expect_nodes`.
+        num_gpus: see `expect_nodes`.
+        resources: see `expect_nodes`.
+        labels: see `expect_nodes`.
+        runtime_env: see `expect_nodes`.
+        engine: see `expect_nodes`.
 
     Raises:
+        NotImplementedError: an argument that is not honoured yet.
         ValueError: an argument is out of range.
         ActorsError: this program is in another cluster already.
         ClusterTimeoutError: the nodes did not find each other in time.
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
-    _check(address, namespace, local_nodes, timeout, unsupported)
+    _refuse(
+        expect_nodes=expect_nodes, num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, labels=labels,
+        runtime_env=runtime_env, engine=engine,
+    )  # fmt: skip
+    _check(address, namespace, local_nodes, timeout)
     request = InitArguments("local", namespace, local_nodes, log_to_driver)
     with _lock:
         if runtime.myself() is not None:
@@ -172,15 +189,13 @@ def init(
         return cluster
 
 
-def _check(address: str | None, namespace: str, local_nodes: int, timeout: float, unsupported: dict[str, Any]) -> None:
-    known = {
-        "expect_nodes", "num_cpus", "num_gpus", "resources", "labels", "runtime_env", "engine",
-    }  # fmt: skip
-    for name, value in unsupported.items():
-        if name not in known:
-            raise TypeError(f"actors.init has no argument {name!r}")
+def _refuse(**later: object) -> None:
+    for name, value in later.items():
         if value is not None:
             raise NotImplementedError(f"actors.init does not honour {name}= yet; leave it out")
+
+
+def _check(address: str | None, namespace: str, local_nodes: int, timeout: float) -> None:
     if address not in {None, "local"}:
         raise NotImplementedError(
             f"actors.init({address!r}): joining other devices is not there yet; leave the address out to use this "

@@ -6,7 +6,7 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,8 @@ class Job:
     visitor: Visitor
     credit: int = STREAM_WINDOW
     cancelled: bool = False
-    more: threading.Condition = field(default_factory=threading.Condition)
+    more: threading.Condition = field(default_factory=threading.Condition)  # a stream on a thread waits here
+    room: asyncio.Event = field(default_factory=asyncio.Event)  # and one on the actor's loop here
     task: asyncio.Task[None] | None = None
 
     def reply(self, outcome: Outcome, payload: Payload) -> None:
@@ -99,6 +100,8 @@ class Instance:
             with job.more:
                 job.credit = max(job.credit, upto)
                 job.more.notify_all()
+            if job.task is not None:
+                job.task.get_loop().call_soon_threadsafe(job.room.set)
 
     def cancelled(self, session: str, number: int) -> None:
         """See `actors.service.Target`."""
@@ -107,9 +110,8 @@ class Instance:
             with job.more:
                 job.cancelled = True
                 job.more.notify_all()
-            task = job.task
-            if task is not None:
-                task.get_loop().call_soon_threadsafe(task.cancel)
+            if job.task is not None:
+                job.task.get_loop().call_soon_threadsafe(job.task.cancel)
 
     def visitor_gone(self, session: str) -> None:
         """Nobody reads the answers of this session any more: its streams stop, its waiting calls are dropped."""
@@ -293,11 +295,8 @@ class Instance:
     async def _execute_async(self, job: Job) -> None:
         try:
             result = self._call(job)
-            if self._streams(job) and isinstance(result, AsyncIterator):
-                await self._stream_async(job, result)
-                result = None
-            elif self._streams(job):
-                await asyncio.to_thread(self._stream, job, result)
+            if self._streams(job):
+                await self._stream_async(job, result if isinstance(result, AsyncIterator) else _on_the_loop(result))
                 result = None
             elif asyncio.iscoroutine(result):
                 result = await result
@@ -312,16 +311,21 @@ class Instance:
         index = 0
         try:
             async for value in values:
-                while index >= job.credit and not job.cancelled:
-                    await asyncio.to_thread(self._await_credit, job, index)
-                if job.cancelled:
-                    return
+                while index >= job.credit:
+                    job.room.clear()
+                    if index >= job.credit:  # else it came just now
+                        await job.room.wait()
                 job.visitor.post(Item(job.call.number, index, dumps(value)))
                 index += 1
         finally:
             await values.aclose()  # type: ignore[attr-defined]  # an async generator: its finally clauses run now
 
-    @staticmethod
-    def _await_credit(job: Job, index: int) -> None:
-        with job.more:
-            job.more.wait_for(lambda: index < job.credit or job.cancelled)
+
+async def _on_the_loop(values: Generator[Any, None, None]) -> AsyncIterator[Any]:
+    """Runs a plain generator of an actor with async methods, whose other methods have their turn between its values."""
+    try:
+        for value in values:
+            yield value
+            await asyncio.sleep(0)
+    finally:
+        values.close()

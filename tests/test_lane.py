@@ -314,6 +314,7 @@ def bad_envelope(seq: int, kind: str) -> bytes:
         (pb.Frame(ack=7).SerializeToString(), "7 was acknowledged, but only 0 were written"),
         (b"\xff\xff\xff garbage", "rror"),
     ],
+    ids=["unknown kind", "gap", "acknowledged too much", "garbage"],
 )
 def test_a_frame_against_the_rules_ends_the_session_at_both_ends(data: bytes, reason: str) -> None:
     async def work() -> None:

@@ -169,6 +169,13 @@ class World:
         self.peers.append(peer)
         return peer
 
+    async def isolate(self) -> None:
+        """Breaks all links and lets no new ones come up; returns when the peers have noticed."""
+        self.dialer.silent.add("worker-1")
+        await self.dialer.cut()
+        while any(peer._conversation.control.linked for peer in self.peers):  # noqa: ASYNC110 - bounded by the test
+            await asyncio.sleep(0.001)
+
 
 def call(peer: Peer, data: bytes, method: str = "echo") -> Ask:
     ask = Ask()
@@ -345,18 +352,16 @@ def test_silence_is_waited_out_and_then_death(world: Any, monkeypatch: pytest.Mo
         async with world() as here:
             peer = here.peer()
             assert await call(peer, b"1").value() == b"1"
-            here.dialer.silent.add("worker-1")
-            await here.dialer.cut()
+            await here.isolate()
             await here.echo.until(lambda: here.echo.lost)
             waiting = call(peer, b"2")
             assert peer.death is None
             here.dialer.silent.clear()
             assert await waiting.value() == b"2"
             monkeypatch.setattr(peer_module, "RESUME_SECONDS", 0.2)
-            here.dialer.silent.add("worker-1")
             running = call(peer, b"3", "quiet")
             await here.echo.until(lambda: len(here.echo.calls) == 3)
-            await here.dialer.cut()
+            await here.isolate()
             await here.echo.until(lambda: len(here.echo.lost) == 2)
             unsent = call(peer, b"4")
             death, verdict = await running.verdict()
@@ -376,8 +381,7 @@ def test_a_caller_that_is_silent_for_long_is_given_up(world: Any, monkeypatch: p
             assert await call(peer, b"1").value() == b"1"
             running = call(peer, b"2", "quiet")
             await here.echo.until(lambda: len(here.echo.calls) == 2)
-            here.dialer.silent.add("worker-1")
-            await here.dialer.cut()
+            await here.isolate()
             await here.echo.until(lambda: here.echo.ended)
             assert here.echo.lost == here.echo.ended == ["driver-1"]
             here.dialer.silent.clear()
@@ -450,8 +454,10 @@ def test_the_session_of_another_process_is_refused(world: Any) -> None:
             assert await call(owner, b"1").value() == b"1"
             assert await call(thief, b"2").value() == b"2"
             thief._session = owner._session
-            await here.dialer.cut()
-            death, _ = await call(thief, b"3", "quiet").verdict()
+            await here.isolate()
+            stolen = call(thief, b"3", "quiet")
+            here.dialer.silent.clear()
+            death, _ = await stolen.verdict()
             assert "belongs to another process" in death.reason
             assert await call(owner, b"4").value() == b"4"
             assert b"3" not in [c.payload.pickle for c in here.echo.calls]

@@ -26,7 +26,7 @@ _MARGIN = len("Model  ")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
 @click.option("--prompt", default=PROMPT, show_default=True, help="What to ask the model.")
 def demo(as_json: bool, prompt: str) -> None:
-    r"""See the whole idea work, on this machine alone.
+    """See the whole idea work, on this machine alone.
 
     Starts three nodes as separate processes that find each other by zeroconf, puts actors on them, lets these call
     each other and add up an array, and splits one language model over all three, which streams its answer.
@@ -35,7 +35,7 @@ def demo(as_json: bool, prompt: str) -> None:
     Example:
       actors demo
       actors demo --json --prompt "Why is the sky blue?"
-    """
+    """  # noqa: D301 - click wants the character itself
     from rich.console import Console
 
     console = Console(stderr=as_json, highlight=False)
@@ -168,7 +168,7 @@ class Teller:
             case tale.Answered(tokens, ended, rate):
                 self.close()
                 stopped = "" if ended else ", then it was stopped"
-                self._line(f"\n{len(tokens)} tokens{stopped}; {rate:.1f} a second. Each one passed through all nodes.")
+                self._line(f"\n{len(tokens)} tokens{stopped}; {rate:.1f} a second, each through all nodes.")
 
     def _speak(self, text: str) -> None:
         """Says a piece of the answer, word by word; one that does not fit begins a new line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -62,13 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from actors.exceptions import ActorsError
 
     try:
-        code = actors.main(arguments, standalone_mode=False)
+        code = actors.main(arguments, prog_name="actors", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter must not try to write what is left of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except ActorsError as error:
         click.echo(f"actors: {error}", err=True)
         sys.exit(1)

@@ -1,0 +1,72 @@
+"""The command's root: help, names that are nearly right, exit statuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from actors.cli import main
+from actors.version import __version__
+
+
+def run(capsys, *arguments):
+    """Returns exit status, standard output and standard error."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return caught.value.code, *capsys.readouterr()
+
+
+def test_the_installed_command_tells_its_version():
+    command = Path(sysconfig.get_path("scripts")) / "actors"
+    if not command.exists():
+        pytest.skip("the package is not installed, only found")
+    run = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout.strip(), run.stderr) == (0, f"actors, version {__version__}", "")
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_every_command(capsys, option):
+    status, out, err = run(capsys, option)
+    assert (status, err) == (0, "")
+    assert out.startswith("Usage: actors [OPTIONS] COMMAND")
+    assert "demo  See the whole idea work, on this machine alone." in out
+
+
+def test_without_a_command_it_shows_the_help(capsys):
+    status, out, err = run(capsys)
+    assert (status, out) == (2, "")
+    assert "Commands:" in err
+
+
+def test_help_of_a_command_has_an_example(capsys):
+    status, out, _ = run(capsys, "demo", "--help")
+    assert status == 0
+    assert "\n  Example:\n    actors demo\n    actors demo --json" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dmeo"], "no command is called 'dmeo'. Did you mean 'demo'?"),
+        (["xyzzy"], "no command is called 'xyzzy'. There are: demo."),
+        (["demo", "--jsno"], "Did you mean '--json'?"),
+        (["demo", "twice"], "unexpected extra argument"),
+        (["--verison"], "Did you mean"),
+    ],
+)
+def test_wrong_use_is_status_2_and_says_what_was_meant(capsys, arguments, said):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert err.startswith("Usage: actors")
+
+
+def test_help_is_quick_for_it_loads_none_of_the_commands():
+    program = "import sys; from actors.cli import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert not loaded & {"actors.cli.demo", "actors.runtime", "rich", "grpc", "numpy", "mlx", "psutil"}
