@@ -88,15 +88,19 @@ class StreamServer:
         return server
 
     async def _serve_local(self, _: Any, context: Any) -> None:
+        await context.send_initial_metadata(())  # see _serve
         await self._serve(GrpcLink(context))
 
     async def _serve_door(self, _: Any, context: Any) -> None:
         node = self._member(context.auth_context()) if self._member is not None else None
         if node is None:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this device is not a member of the cluster")
+        await context.send_initial_metadata(())  # see _serve
         await self._serve(GrpcLink(context, node))
 
     async def _serve(self, link: GrpcLink) -> None:
+        # Each caller of this has sent the initial metadata: grpc.aio sends it with the first write, and were that
+        # write cancelled, the stream would never end.
         self._links.add(link)
         work = asyncio.create_task(self._greet(link))
         closed = asyncio.create_task(link.closed())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from dataclasses import dataclass
 from itertools import count
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from actors.messages import Message, Payload
     from actors.transport.lane import Lane
     from actors.transport.link import Dialer, Link
+
+log = logging.getLogger(__name__)
 
 RESUME_SECONDS = 30.0  # silence up to here is not death
 HELLO_SECONDS = 5.0
@@ -96,8 +99,7 @@ class Peer:
         self._calls: dict[int, Caller] = {}
         self._conversation = Conversation(loop, self._deliver, self._open_bulk)
         self._bulk: asyncio.Task[None] | None = None
-        self._up_once: set[str] = set()
-        self.up = asyncio.Event()
+        self._met = False  # a link has been up
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
 
     def call(self, target: str, method: str, payload: Payload, caller: Caller) -> int:
@@ -144,30 +146,36 @@ class Peer:
             self._bulk = self._loop.create_task(self._keep_up(self._conversation.bulk, "bulk"))
 
     async def _keep_up(self, lane: Lane, name: str) -> None:
+        try:
+            death = await self._stay_up(lane, name)
+        except Exception as error:  # a fault of ours; whoever waits for an answer shall not wait for ever
+            log.exception("the %s lane to %s failed", name, self.address.process)
+            death = Death(f"the connection to it failed in a way it should not: {error!r}")
+        await self._died(death)
+
+    async def _stay_up(self, lane: Lane, name: str) -> Death:
+        """Carries the lane over link after link until the other side is known to be gone."""
         silent_since: float | None = None
-        while self.death is None:
+        while True:
             try:
                 link, welcome = await self._connect(lane, name)
             except GoneError as error:
-                await self._died(Death(str(error), error.node_too))
-                return
+                return Death(str(error), error.node_too)
             except (UnreachableError, LinkLostError) as error:
                 now = self._loop.time()
                 silent_since = now if silent_since is None else silent_since
                 if now - silent_since > RESUME_SECONDS:
-                    await self._died(Death(f"it was silent for {RESUME_SECONDS:g} s ({error})"))
-                    return
+                    return Death(f"it was silent for {RESUME_SECONDS:g} s ({error})")
                 await asyncio.sleep(REDIAL_SECONDS)
                 continue
             silent_since = None
-            self._up_once.add(name)
-            if name == "control":
-                self.up.set()
+            self._met = True
+            begun = self._loop.time()
             await lane.run(link, welcome.received)
-            self.up.clear()
             if lane.goodbye is not None:
-                await self._died(Death(lane.goodbye.reason))
-                return
+                return Death(lane.goodbye.reason)
+            if self._loop.time() - begun < REDIAL_SECONDS:  # one that drops at once would be dialled without end
+                await asyncio.sleep(REDIAL_SECONDS)
 
     async def _connect(self, lane: Lane, name: str) -> tuple[Link, pb.Hello]:
         link = await self._dialer.dial(self.address, name)
@@ -179,7 +187,7 @@ class Peer:
                 source=self._me,
                 target=self.address.process,
                 received=lane.session.received,
-                resumed=name in self._up_once,
+                resumed=self._met,
                 package_version=__version__,
                 python_version="{}.{}.{}".format(*sys.version_info[:3]),
             )
@@ -213,6 +221,9 @@ class Peer:
         for number in list(self._calls):
             self._tell(number, death, Verdict.NEVER_STARTED if number in unsent else Verdict.MAY_HAVE_RUN)
         self._conversation.close()
+        for task in (self._control, self._bulk):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
 
     def _tell(self, number: int, death: Death, verdict: Verdict = Verdict.NEVER_STARTED) -> None:
         caller = self._calls.pop(number, None)
