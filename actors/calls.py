@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actors.cluster import current
+from actors.cluster import joined
 from actors.line import OpenCall
 from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator, Stream
@@ -34,7 +34,7 @@ class OneCall(OpenCall):
 
 def call(line: Line, method: MethodSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a method of an actor; returns a reference, or a generator of references."""
-    process = current()
+    process = joined()
     if method.streams:
         stream = Stream(line, method.name, process.keeper, process.address)
         line.submit(method.name, args, kwargs, stream, future_of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import sys
 import threading
 from dataclasses import dataclass
@@ -41,10 +42,18 @@ class InitArguments:
 class Console:
     """The service ``"console"``: shows what actors print."""
 
-    async def show(self, _: Visitor, label: str, stream: str, line: str) -> None:
-        """Prints one line of an actor's with who said it before it."""
-        out = sys.stderr if stream == "stderr" else sys.stdout
-        print(f"({label}) {line}", file=out, flush=True)
+    def __init__(self, process: Process) -> None:
+        self._portal = process.portal
+
+    async def show(self, _: Visitor, lines: list[tuple[str, str, str]]) -> None:
+        """Prints lines of actors, each with who said it before it; returns when they are out."""
+        # Aside: a terminal that is stopped would hold up all calls.
+        await asyncio.wrap_future(self._portal.aside(_print, lines))
+
+
+def _print(lines: list[tuple[str, str, str]]) -> None:
+    for label, stream, line in lines:
+        print(f"({label}) {line}", file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
 
 
 class Cluster:
@@ -74,7 +83,7 @@ class Cluster:
         for node in self._local.nodes:
             process.directory[node.address.node] = node.address
         if self.request.log_to_driver:
-            process.serve("console", Console())
+            process.serve("console", Console(process))
         process.portal.run(self._meet(process, timeout))
 
     async def _meet(self, process: Process, timeout: float) -> None:
@@ -110,11 +119,20 @@ class Cluster:
         process = self._process
         try:
             if process is not None:
-                process.portal.run(process.close("the program has ended"))
-                process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
-                process.portal.close()
+                self._leave(process)
         finally:
             self._local.close()
+
+    def _leave(self, process: Process) -> None:
+        try:
+            process.portal.run(process.close("the program has ended"))
+            process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
+        finally:
+            process.portal.close()
+
+    def abandon(self) -> None:
+        """Lets go of the cluster without ending it: in a forked child."""
+        self._local.abandon()
 
     def __enter__(self) -> Self:
         return self
@@ -243,4 +261,15 @@ def is_initialized() -> bool:
     return runtime.joined() is not None
 
 
+def _leave_to_parent() -> None:
+    """In a forked child: the cluster is the parent's, and must not live on because the child does."""
+    global _cluster, _lock  # noqa: PLW0603 - one cluster a process
+    cluster, _cluster = _cluster, None
+    _lock = threading.RLock()
+    runtime.join(None)
+    if cluster is not None:
+        cluster.abandon()
+
+
 atexit.register(shutdown)
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from actors.sealed import Sealed
     from actors.transport.peer import Death
 
+PLACE_SECONDS = 120.0  # longer than a node takes to give up on a worker
+
 
 def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
     """Makes one actor. A named one is made before this returns, since the name may be taken."""
@@ -52,9 +54,14 @@ def create_group(
     creations = [_Creation(process, cls, options, args, kwargs, _Seat(group, rank, size)) for rank in range(size)]
     siblings = [creation.place for creation in creations]
     handles = []
-    for creation in creations:
-        creation.siblings = siblings
-        handles.append(creation.begin()[0])
+    try:
+        for creation in creations:
+            creation.siblings = siblings
+            handles.append(creation.begin()[0])
+    except BaseException:  # Ctrl-C: those begun would wait for their siblings
+        for creation in creations:
+            creation.abandon()
+        raise
     return ActorGroup(group, handles)
 
 
@@ -93,7 +100,7 @@ class _Creation:
         name = options.name if seat is None else f"{options.name or cls.__name__}[{seat.rank}]"
         self._label = f"{name or cls.__name__}({self._id})"
         self._spec = self._describe()
-        self._line = Line(process, self._id, self._label)
+        self._line = Line(process, self._id, self._label, owned=True)
         dumps(cls)  # a class that cannot travel is the caller's mistake, here and now
 
     def _describe(self) -> ActorSpec:
@@ -119,9 +126,12 @@ class _Creation:
         return ActorHandle(self._id, self._label, self._class_spec, self.process.address), self._line
 
     async def _find(self) -> Address:
+        placing = self.process.loop.create_task(self._take_place())
         try:
-            address = await self._take_place()
+            address = await asyncio.shield(placing)
         except BaseException as error:
+            # Given up while a node was choosing a process: that one goes back as soon as it is known.
+            placing.add_done_callback(self._taken_too_late)
             if not self.place.done():
                 self.place.set_exception(error)
                 self.place.exception()  # siblings may never look
@@ -142,6 +152,15 @@ class _Creation:
         )
         return address
 
+    def _taken_too_late(self, placing: asyncio.Task[Address]) -> None:
+        if not placing.cancelled() and placing.exception() is None:
+            self._returning = self.process.loop.create_task(self._give_back(placing.result()))
+
+    def abandon(self) -> None:
+        """Gives up the making of this actor, begun or not."""
+        self._line.give_up(ActorDiedError(f"{self._label} was not made: making its group was interrupted"))
+        self.process.portal.soon(self.place.cancel)
+
     async def _give_back(self, address: Address) -> None:
         """Ends the process that was given to an actor which will not be."""
         node = await self.process.node_address(address.node)
@@ -154,7 +173,7 @@ class _Creation:
         if self.seat is not None and strategy == "DEFAULT":
             strategy = "SPREAD"
         node = await self.process.ask_home("schedule", self.options.node, strategy, rank)
-        place = await self.process.ask(node, "node", "place", self._spec, timeout=60.0)
+        place = await self.process.ask(node, "node", "place", self._spec, timeout=PLACE_SECONDS)
         assert place is not None
         found: Address = place
         return found

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.calls import call
-from actors.cluster import current
-from actors.exceptions import ActorDiedError
+from actors.cluster import joined
+from actors.exceptions import ActorDiedError, ActorError, Verdict
 from actors.line import reach
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ActorHandle:
         return [*super().__dir__(), *self._spec.methods]
 
     def _line(self) -> Line:
-        process = current()
+        process = joined()
         line = process.keeper.lines.get(self._id)
         if line is None:
             line = reach(process, self._id, self._label, self._keeper, self._where)
@@ -160,12 +160,14 @@ def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
     if not no_restart:
         raise NotImplementedError("kill(no_restart=False): restarts are not there yet")
     line = line_of(handle_of(handle))
-    process = current()
+    process = joined()
+    if line.owned and line.address is None:
+        line.give_up(ActorDiedError(f"{line.label} was killed before it had a place", verdict=Verdict.NEVER_STARTED))
 
     async def end() -> None:
         try:
             address = await line.placed()
-        except Exception:
+        except ActorError:
             return  # it never came to life
         node = await process.node_address(address.node)
         if node is not None:

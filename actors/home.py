@@ -166,12 +166,16 @@ class RunDir:
     ) -> None:
         self.close()
 
+    def abandon(self) -> None:
+        """Let go of the folder without removing it: in a forked child, whose parent still has it."""
+        while self._locks:
+            os.close(self._locks.pop())
+
     def close(self) -> None:
         """Remove the folder and let go of it; may be called again."""
         if self._locks:
             shutil.rmtree(self.path, ignore_errors=True)
-        while self._locks:
-            os.close(self._locks.pop())
+        self.abandon()
 
 
 def run_dir(name: str) -> RunDir:

@@ -177,6 +177,8 @@ class Instance:
         self.epitaph = epitaph
         self._exit_code = code
         self._end = error
+        for key in list(self._jobs):
+            self.cancelled(*key)  # a stream that waits for its reader would hold up the end
         self._mailbox.put(None)
 
     def _queued(self, early: list[Job]) -> Iterator[Job]:
@@ -212,8 +214,9 @@ class Instance:
     def _returned(self, job: Job, result: Any) -> None:
         try:
             payload = dumps(result)
-        except SerializationError as error:
-            job.reply(Outcome.RAISED, unpicklable(error, self._place(job.call.method)))
+        except BaseException as error:  # a value's own pickling may raise anything
+            problem = error if isinstance(error, SerializationError) else SerializationError(type(error).__name__)
+            job.reply(Outcome.RAISED, unpicklable(problem, self._place(job.call.method)))
         else:
             job.reply(Outcome.VALUE, payload)
 

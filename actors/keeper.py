@@ -83,5 +83,6 @@ class Keeper:
 
     def close(self, error: Sealed) -> None:
         """Fails every value that is still awaited."""
-        for value in list(self._values.values()):
-            value.settle(error)
+        for reference in self._values.valuerefs():  # a copy: other threads may make values meanwhile
+            if (value := reference()) is not None:
+                value.settle(error)

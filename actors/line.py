@@ -9,7 +9,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, PendingCallsLimitExceeded, Verdict
+from actors.exceptions import (
+    ActorDiedError,
+    ActorError,
+    NoClusterError,
+    NodeDiedError,
+    PendingCallsLimitExceeded,
+    Verdict,
+)
 from actors.messages import Outcome, Payload
 from actors.sealed import Filled, Sealed, of_error, of_reply, with_slots
 from actors.serialize import dumps, dumps_arguments
@@ -85,10 +92,12 @@ class Line:
         process: this process.
         actor: the actor's id.
         label: how it is called in messages.
+        owned: this process makes the actor, so that ending the search ends the actor.
     """
 
-    def __init__(self, process: Process, actor: str, label: str) -> None:
+    def __init__(self, process: Process, actor: str, label: str, *, owned: bool = False) -> None:
         self.actor = actor
+        self.owned = owned
         self.label = label
         self.peer: Peer | None = None
         self.address: Address | None = None
@@ -97,6 +106,7 @@ class Line:
         self._lock = threading.Lock()
         self._queue: deque[Order] = deque()
         self._room = threading.BoundedSemaphore(MAX_PENDING)
+        self._search: asyncio.Task[None] | None = None
         self._placed: Future[Address] = Future()
         self._placed.set_running_or_notify_cancel()  # nobody who waits may cancel it for the others
 
@@ -104,7 +114,19 @@ class Line:
 
     def find(self, search: Coroutine[Any, Any, Address]) -> None:
         """Starts a search for where the actor is; the line opens when it is found."""
-        self._process.portal.soon(lambda: self._process.loop.create_task(self._find(search)))
+        self._process.portal.soon(self._begin, search)
+
+    def _begin(self, search: Coroutine[Any, Any, Address]) -> None:
+        self._search = self._process.loop.create_task(self._find(search))
+
+    def give_up(self, error: ActorError) -> None:
+        """Ends the search for an actor that has no place yet; calls in line are told ``error``."""
+        self.fail(error)
+        self._process.portal.soon(self._cancel_search)
+
+    def _cancel_search(self) -> None:
+        if self._search is not None:
+            self._search.cancel()
 
     async def _find(self, search: Coroutine[Any, Any, Address]) -> None:
         try:
@@ -201,7 +223,7 @@ class Line:
             error = self.error
             if error is None:
                 if self.peer is not None and not self._queue and not order.needs:
-                    caller.sent(self.peer.call(self.actor, method, payload, caller))
+                    self._send(self.peer, order)
                     return
                 self._queue.append(order)
         if error is not None:
@@ -211,6 +233,13 @@ class Line:
         for need in order.needs:
             need.add_done_callback(lambda _: self._process.portal.soon(self._pump))
         self._process.portal.soon(self._pump)
+
+    def _send(self, peer: Peer, order: Order) -> None:
+        try:
+            order.caller.sent(peer.call(self.actor, order.method, order.payload, order.caller))
+        except RuntimeError as error:  # the I/O loop is closed
+            self.answered()
+            raise NoClusterError("the cluster was shut down while the call was made") from error
 
     def _enter(self) -> None:
         if self._room.acquire(blocking=False):
@@ -241,7 +270,8 @@ class Line:
                     payload = order.payload
                     if order.needs:
                         payload = dumps(Filled(payload, tuple(need.result().payload for need in order.needs)))
-                    order.caller.sent(self.peer.call(self.actor, order.method, payload, order.caller))
+                    order.payload = payload
+                    self._send(self.peer, order)
             if failed is not None:
                 self.answered()
                 order.caller.settle(failed)

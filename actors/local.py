@@ -110,11 +110,19 @@ class LocalNodes:
             if (code := node.process.poll()) is not None:
                 raise ActorsError(f"node {node.name} ended with exit code {code}:\n{_tail(node.log)}")
 
+    def abandon(self) -> None:
+        """Lets go of the nodes without ending them: in a forked child, whose parent still uses them."""
+        for node in self.nodes:
+            if node.process.stdin is not None:
+                node.process.stdin.close()
+        self._run.abandon()
+
     def close(self) -> None:
         """Ends the nodes, which end their actors, and removes the folder."""
         for node in self.nodes:
             if node.process.stdin is not None:
                 node.process.stdin.close()
+            node.process.terminate()  # the pipe alone would not do where somebody else has inherited it
         _end(self.nodes)
         self._run.close()
 

@@ -143,6 +143,9 @@ class Process:
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.wrap_future(answer.future)
+        except asyncio.CancelledError:
+            peer.cancel(number)
+            raise
         except TimeoutError:
             if answer.future.done() and not answer.future.cancelled():
                 raise
@@ -154,10 +157,11 @@ class Process:
     def _autopsy_of(self, address: Address) -> Callable[[Death], Any]:
         async def autopsy(death: Death) -> Death:
             """Asks the node that hosted a process how it ended."""
-            node = await self.node_address(address.node)
-            if node is None:
-                return death
             try:
+                async with asyncio.timeout(5.0):
+                    node = await self.node_address(address.node)
+                if node is None:
+                    return death
                 found = await self.ask(node, "node", "autopsy", address.process, timeout=5.0)
             except NodeDiedError as error:
                 return Death(str(error), node_too=True, node=address.node_name)

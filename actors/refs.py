@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from actors.cluster import current
+from actors.cluster import current, joined
 from actors.exceptions import ActorsError, GetTimeoutError, ObjectLostError
 from actors.messages import Outcome
 from actors.sealed import Sealed, of_error, of_value
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.keeper import Value
     from actors.line import OpenCall
+    from actors.process import Process
 
 T = TypeVar("T")
 AWAIT_SLICE_SECONDS = 0.25
@@ -69,14 +70,15 @@ class ObjectRef(Generic[T]):
             else:
                 future.set_result(value)
 
-        self.pending.add_done_callback(settle)
+        portal = joined().portal
+        self.pending.add_done_callback(lambda sealed: portal.aside(settle, sealed))
         return future
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._wait().__await__()
 
     async def _wait(self) -> T:
-        process = current()
+        process = joined()
         if process.portal.is_current:
             raise RuntimeError("a reference cannot be awaited on the I/O loop")
         future = asyncio.wrap_future(self.pending)
@@ -101,24 +103,24 @@ class ObjectRef(Generic[T]):
         return isinstance(other, ObjectRef) and other._value.id == self._value.id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        process = current()
+        process = joined()
         if self._owner.process == process.id:
             process.keeper.lend(self._value)
         return (_restore, (self._value.id, self._owner))
 
 
 def _restore(id: str, owner: Address) -> ObjectRef[Any]:
-    process = current()
+    process = joined()
     value = process.keeper.find(id)
     if value is None:
         value = process.keeper.borrow(id)
-        process.portal.soon(lambda: process.loop.create_task(_fetch(value, owner)))
+        process.portal.soon(lambda: process.loop.create_task(_fetch(process, value, owner)))
     return ObjectRef(value, owner)
 
 
-async def _fetch(value: Value, owner: Address) -> None:
+async def _fetch(process: Process, value: Value, owner: Address) -> None:
     try:
-        sealed = await current().ask(owner, "keeper", "fetch", value.id, timeout=None)
+        sealed = await process.ask(owner, "keeper", "fetch", value.id, timeout=None)
     except ActorsError as error:
         sealed = of_error(ObjectLostError(f"value {value.id} is lost with the process that owned it: {error}"))
     except Exception as error:
@@ -137,7 +139,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         ActorDiedError: an actor, or its node, is gone.
         TypeError: what was given is no reference.
     """
-    process = current()
+    process = joined()
     if process.portal.is_current:
         raise RuntimeError("actors.get would block the I/O loop for ever; await the reference instead")
     if isinstance(refs, ObjectRef):

@@ -137,7 +137,11 @@ def _is_local(module: ModuleType) -> bool:
 def _explain(value: object, error: BaseException) -> str:
     path, culprit = _find_culprit(value)
     where = f"{path} is a {type(culprit).__name__}, which" if path else f"a {type(culprit).__name__}"
-    return f"{where} cannot be pickled: {str(error).rstrip('.')}. Leave it out, or make it where it is used."
+    try:
+        reason = str(error).rstrip(".")
+    except Exception:  # an error of the user's own may be unable to say what it is
+        reason = type(error).__name__
+    return f"{where} cannot be pickled: {reason}. Leave it out, or make it where it is used."
 
 
 def _find_culprit(value: object, path: str = "", depth: int = 6) -> tuple[str, object]:

@@ -36,13 +36,14 @@ class Service:
     def __init__(self, name: str, instance: object) -> None:
         self._name = name
         self._instance = instance
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def called(self, call: Call, visitor: Visitor) -> None:
         """See `Target`."""
         task = asyncio.get_running_loop().create_task(self._answer(call, visitor))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        key = (visitor.session, call.number)
+        self._running[key] = task
+        task.add_done_callback(lambda _: self._running.pop(key, None))
 
     async def _answer(self, call: Call, visitor: Visitor) -> None:
         assert isinstance(call.payload, Payload)
@@ -62,4 +63,7 @@ class Service:
         """See `Target`: a service streams nothing."""
 
     def cancelled(self, session: str, number: int) -> None:
-        """See `Target`: a service's answers are quick."""
+        """See `Target`."""
+        task = self._running.get((session, number))
+        if task is not None:
+            task.cancel()

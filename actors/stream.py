@@ -37,6 +37,12 @@ class Stream(OpenCall):
         self._read = 0  # items that were asked for
         self._over = False
 
+    def sent(self, number: int) -> None:
+        """See `OpenCall`: what was asked for before is credited now."""
+        super().sent(number)
+        if self._read and self.line.peer is not None:
+            self.line.peer.credit(number, self._read + STREAM_WINDOW)
+
     def yielded(self, item: Item) -> None:
         """See `actors.transport.peer.Caller`."""
         assert isinstance(item.payload, Payload)
@@ -96,12 +102,14 @@ class ObjectRefGenerator(Generic[T]):
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._asked: Future[ObjectRef[T] | None] | None = None  # what an interrupted read was waiting for
 
     def __iter__(self) -> Iterator[ObjectRef[T]]:
         return self
 
     def __next__(self) -> ObjectRef[T]:
-        ref = wait(self._stream.next())
+        ref = wait(self._ask())
+        self._asked = None
         if ref is None:
             raise StopIteration
         return ref
@@ -110,13 +118,19 @@ class ObjectRefGenerator(Generic[T]):
         return self
 
     async def __anext__(self) -> ObjectRef[T]:
-        future = asyncio.wrap_future(self._stream.next())
+        future = asyncio.wrap_future(self._ask())
         while not future.done():
             await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
         ref = future.result()
+        self._asked = None
         if ref is None:
             raise StopAsyncIteration
         return ref
+
+    def _ask(self) -> Future[ObjectRef[T] | None]:
+        if self._asked is None:
+            self._asked = self._stream.next()
+        return self._asked
 
     def close(self) -> None:
         """Stops the producer; what it has sent is dropped."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, PlacementError
 from actors.node.names import Names
+from actors.node.printing import Printing
 from actors.transport.grpc_link import probe_socket
 from actors.transport.link import GoneError, UnreachableError
 
@@ -39,6 +40,7 @@ class NodeService:
         self._process = process
         self._members = members
         self._names = Names()
+        self._printing = Printing(process)
         self._background: set[asyncio.Task[None]] = set()
         self._turns = itertools.count()  # of actors that are spread one by one
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
@@ -79,7 +81,7 @@ class NodeService:
 
     async def _look_after(self, address: Address) -> None:
         try:
-            await asyncio.to_thread(probe_socket, address.socket)
+            await probe_socket(address.socket)
         except GoneError:
             self._local.pop(address.process, None)
             self._process.acceptor.expire(address.process)
@@ -121,15 +123,8 @@ class NodeService:
         spec = worker.spec
         if spec is None or spec.driver is None:
             return
-        self._in_background(self._show(spec, worker.subprocess.pid, stream, line))
-
-    async def _show(self, spec: ActorSpec, pid: int, stream: str, line: str) -> None:
-        assert spec.driver is not None
-        try:
-            label = f"{spec.class_name} pid={pid} node={self._members.me.info.name}"
-            await self._process.ask(spec.driver, "console", "show", label, stream, line, timeout=ASK_SECONDS)
-        except Exception:
-            return  # the driver is gone, or going
+        label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"
+        self._printing.add(spec.driver, (label, stream, line))
 
     # -- nodes --------------------------------------------------------------------------------------------------
 
@@ -198,14 +193,16 @@ class NodeService:
         await self._claim_name(spec)
         try:
             worker, address = await self.workers.take()
-        except Exception:
+        except BaseException:  # the owner may have given up too
             self._names.release(spec)
             raise
         worker.spec = spec
         try:
             await self._process.ask(address, "worker", "assign", spec.id, spec.namespace)
-        except Exception:
+        except BaseException:
             self.workers.kill(worker, "it could not be made an actor")
+            self._names.release(spec)  # had it ended before it had a spec, nobody else would
+            self._process.forget(worker.id)
             raise
         if not self._process.acceptor.knows(visitor):
             self.workers.kill(worker, "its owner ended while it was placed")
@@ -214,24 +211,30 @@ class NodeService:
     async def _claim_name(self, spec: ActorSpec) -> None:
         if spec.name is None:
             return
-        taken = not self._names.reserve(spec)
-        for member in self._members.alive():
-            if taken:
-                break
-            if member is self._members.me:
-                continue
-            try:
-                taken = await self._process.ask(
-                    member.where, "node", "holds", spec.name, spec.namespace, spec.id, timeout=ASK_SECONDS
-                )
-            except Exception as error:  # one that does not answer holds no name that can be used
-                log.info("node %s was not asked for a name: %s", member.info.name, error)
+        try:
+            taken = not self._names.reserve(spec) or await self._is_held_elsewhere(spec)
+        except BaseException:
+            self._names.release(spec)
+            raise
         if taken or not self._names.confirm(spec):
             self._names.release(spec)
             raise ActorAlreadyExistsError(
                 f"an actor named {spec.name!r} exists in namespace {spec.namespace!r}: take it with "
                 f"actors.get_actor({spec.name!r}), or pass get_if_exists=True"
             )
+
+    async def _is_held_elsewhere(self, spec: ActorSpec) -> bool:
+        for member in self._members.alive():
+            if member is self._members.me:
+                continue
+            try:
+                if await self._process.ask(
+                    member.where, "node", "holds", spec.name, spec.namespace, spec.id, timeout=ASK_SECONDS
+                ):
+                    return True
+            except (TimeoutError, ActorDiedError) as error:  # one that does not answer holds no name that can be used
+                log.info("node %s was not asked for a name: %s", member.info.name, error)
+        return False
 
     async def holds(self, _: Visitor, name: str, namespace: str, claimant: str) -> bool:
         """Whether an actor of this node has the name, or claims it with the better right."""

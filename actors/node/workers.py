@@ -90,17 +90,26 @@ class Workers:
         Raises:
             RuntimeError: a worker cannot be started; the message holds what it printed.
         """
-        spare, self._spare = self._spare, None
-        worker = await (spare if spare is not None else self._start())
+        worker = await self._spare_worker() or await self._start()
         try:
             async with asyncio.timeout(READY_SECONDS):
-                address = await worker.ready
+                address = await asyncio.shield(worker.ready)
         except TimeoutError:
             self.kill(worker, "it did not start in time")
             raise RuntimeError(f"a worker did not start within {READY_SECONDS:g} s") from None
         finally:
             self.prepare()
         return worker, address
+
+    async def _spare_worker(self) -> WorkerProcess | None:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        try:
+            worker = await asyncio.shield(spare)
+        except OSError:
+            return None
+        return worker if worker.id in self._all else None  # it may have ended while nobody needed it
 
     async def _start(self) -> WorkerProcess:
         id = new_id("worker")
@@ -138,7 +147,9 @@ class Workers:
         """Ends a worker at once."""
         worker.verdict = worker.verdict or verdict
         if worker.subprocess.returncode is None:
-            worker.subprocess.kill()
+            # With whatever it has started: it leads a session, and so a group, of its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.subprocess.pid, signal.SIGKILL)
 
     async def _watch(self, worker: WorkerProcess) -> None:
         subprocess = worker.subprocess

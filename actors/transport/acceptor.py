@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from actors.messages import Message
     from actors.transport.link import Link
 
-RESUME_SECONDS = 30.0  # a caller that is silent for longer is taken for gone
+# A caller that is silent for longer is taken for gone. It waits for 30 s itself, and either side may notice a cut up
+# to 5 s before the other: so no call of its starts after it has been told that the call failed.
+RESUME_SECONDS = 20.0
 
 
 class Receiver(Protocol):
@@ -76,7 +78,7 @@ class Acceptor:
         if visitor is None:
             visitor = Visitor(hello, link.node, self._receiver, self._loop)
             self._visitors[hello.session] = visitor
-        if visitor.expiry is not None:
+        if hello.lane != "bulk" and visitor.expiry is not None:
             visitor.expiry.cancel()
             visitor.expiry = None
         lane = visitor.conversation.bulk if hello.lane == "bulk" else visitor.conversation.control
@@ -95,12 +97,13 @@ class Acceptor:
         try:
             await lane.run(link, hello.received, welcome)
         finally:  # where the other side has died, gRPC may cancel this
-            if hello.lane != "bulk" and not lane.linked:
+            control = visitor.conversation.control
+            if not control.linked and (hello.lane != "bulk" or visitor.expiry is None):
                 self._left(visitor)
 
     def _left(self, visitor: Visitor) -> None:
-        lane = visitor.conversation.control
-        if lane.goodbye is not None:
+        conversation = visitor.conversation
+        if conversation.control.goodbye is not None or conversation.bulk.goodbye is not None:
             self._forget(visitor)
         elif visitor.session in self._visitors:
             self._receiver.link_lost(visitor)

@@ -60,10 +60,10 @@ class Conversation:
             size = payload.nbytes
             if size > INLINE_BYTES:
                 transfer = next(self._numbers)
+                self.control.post(replace(message, payload=Transfer(transfer)))
                 self._outgoing.append((transfer, payload))
-                message = replace(message, payload=Transfer(transfer))
-                size = 0
                 self._loop.call_soon_threadsafe(self._feed)
+                return
         self.control.post(message, size)
 
     def _feed(self) -> None:

@@ -40,6 +40,7 @@ class GrpcLink:
         self.node = node
         self._stream = stream
         self._ended = asyncio.Event()
+        self._writing = asyncio.Lock()  # a second write under way would end the stream
 
     async def read(self) -> Frame | None:
         """See `Link`."""
@@ -61,7 +62,8 @@ class GrpcLink:
     async def write_bytes(self, data: bytes) -> None:
         """Writes a frame that is already serialised."""
         try:
-            await self._stream.write(data)
+            async with self._writing:
+                await self._stream.write(data)
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
             raise LinkLostError(str(error)) from error
 
@@ -103,7 +105,7 @@ class GrpcDialer:
     async def dial(self, address: Address, lane: str) -> Link:  # noqa: ARG002 - each lane is a connection of its own
         """See `Dialer`."""
         if address.host == host_key():
-            await asyncio.to_thread(probe_socket, address.socket)
+            await probe_socket(address.socket)
             channel = grpc.aio.insecure_channel(f"unix:{address.socket}", options=unix_channel_options())
             return await _open(channel, None, address.socket)
         return await self._dial_door(address)
@@ -116,7 +118,7 @@ class GrpcDialer:
         refused: GoneError | None = None
         for door in address.doors:
             try:
-                await asyncio.to_thread(_probe_door, door)
+                await _probe_door(door)
             except GoneError as error:
                 refused = error
                 continue
@@ -157,25 +159,37 @@ async def _open(channel: grpc.aio.Channel, node: str | None, where: str) -> Dial
     return DialledLink(channel, call, node)
 
 
-def probe_socket(path: str) -> None:
-    """Tells a process that has ended from one that is silent, which gRPC does not."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(DIAL_SECONDS)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError) as error:
-            raise GoneError("its process has ended") from error
-        except OSError as error:
-            raise UnreachableError(f"{path}: {error.strerror or error}") from error
+async def probe_socket(path: str) -> None:
+    """Tells a process that has ended from one that is silent, which gRPC does not.
 
-
-def _probe_door(door: str) -> None:
-    host, _, port = door.rpartition(":")
+    Raises:
+        GoneError: it has ended.
+        UnreachableError: it cannot be told.
+    """
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=DIAL_SECONDS).close()
+        await _knock(socket.AF_UNIX, path)
+    except (ConnectionRefusedError, FileNotFoundError) as error:
+        raise GoneError("its process has ended") from error
+    except OSError as error:
+        raise UnreachableError(f"{path}: {error.strerror or error}") from error
+
+
+async def _probe_door(door: str) -> None:
+    host, _, port = door.rpartition(":")
+    host = host.strip("[]")
+    try:
+        await _knock(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, int(port)))
     except ConnectionRefusedError as error:
         raise GoneError(f"nothing listens at {door}: its node has ended", node_too=True) from error
     except OSError as error:
         # A host that has been switched off answers nothing, or its router does: that is silence.
         name = errno.errorcode.get(error.errno or 0, "")
         raise UnreachableError(f"{door}: {name} {error}") from error
+
+
+async def _knock(family: socket.AddressFamily, where: Any) -> None:
+    """Connects and hangs up. Not on a thread: there may be none to be had while the program ends."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        async with asyncio.timeout(DIAL_SECONDS):  # TimeoutError is an OSError
+            await asyncio.get_running_loop().sock_connect(probe, where)

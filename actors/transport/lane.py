@@ -67,8 +67,12 @@ class Lane:
         self._posted.append((message, size))
         # Messages posted before the loop comes round ride on the wake-up of the first one.
         if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon_threadsafe(self._posts_came)
+            try:
+                self._scheduled = True
+                self._loop.call_soon_threadsafe(self._posts_came)
+            except BaseException:  # Ctrl-C just here: the next message shall wake the loop
+                self._scheduled = False
+                raise
 
     def _posts_came(self) -> None:
         self._scheduled = False

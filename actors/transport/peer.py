@@ -161,7 +161,11 @@ class Peer:
                 link, welcome = await self._connect(lane, name)
             except GoneError as error:
                 return Death(str(error), error.node_too)
-            except (UnreachableError, LinkLostError) as error:
+            except (
+                UnreachableError,
+                LinkLostError,
+                OSError,
+            ) as error:  # OSError: this process has run out of something
                 now = self._loop.time()
                 silent_since = now if silent_since is None else silent_since
                 if now - silent_since > RESUME_SECONDS:
@@ -210,7 +214,10 @@ class Peer:
 
     async def _died(self, death: Death) -> None:
         if self._autopsy is not None:
-            death = await self._autopsy(death)
+            try:
+                death = await self._autopsy(death)
+            except Exception:
+                log.exception("how %s ended could not be found out", self.address.process)
         if self.death is not None:
             return
         self.death = death

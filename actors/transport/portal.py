@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +25,7 @@ class Portal:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._callbacks: ThreadPoolExecutor | None = None
         self._thread = threading.Thread(target=self._run, name="actors-io", daemon=True)
         self._thread.start()
 
@@ -34,7 +37,8 @@ class Portal:
             task.cancel()
         self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        with suppress(RuntimeError):  # at the interpreter's end no thread can be started to wait for the others
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -58,6 +62,12 @@ class Portal:
         """Calls ``callback`` on the loop soon."""
         self.loop.call_soon_threadsafe(callback, *args, context=Context())
 
+    def aside(self, callback: Callable[..., T], *args: Any) -> Future[T]:
+        """Runs what may be slow, or end by SystemExit, on a thread of its own, one after the other."""
+        if self._callbacks is None:
+            self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="actors-callbacks")
+        return self._callbacks.submit(callback, *args)
+
     @property
     def is_current(self) -> bool:
         """Whether the caller is on the I/O thread."""
@@ -65,6 +75,8 @@ class Portal:
 
     def close(self) -> None:
         """Stops the loop and waits for its thread."""
+        if self._callbacks is not None:
+            self._callbacks.shutdown()
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
