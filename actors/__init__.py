@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +87,17 @@ __all__ = [
     "shutdown",
     "wait",
 ]
+
+
+def _leave() -> None:
+    cluster = sys.modules.get("actors.cluster")
+    if cluster is not None:
+        cluster.end()
+
+
+# Registered here and not where the cluster is: that is loaded late, and handlers of the program's own, registered
+# after this import, may still use their actors.
+atexit.register(_leave)
 
 
 def __getattr__(name: str) -> Any:

@@ -63,6 +63,20 @@ class ActorClass(Generic[C]):
         name = self.cls.__name__
         raise TypeError(f"use {name}.remote(...) to make an actor, or {name}.cls(...) to make a plain object here")
 
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
+        """Refuses: what is inherited from is the plain class."""
+        name = self.cls.__name__
+        raise TypeError(f"{name} is an actor class: inherit from {name}.cls, and decorate the subclass")
+
+    def __getattr__(self, name: str) -> Any:
+        cls = self.__dict__.get("cls")
+        if cls is None or not hasattr(cls, name):
+            raise AttributeError(f"{self!r} has no attribute {name!r}")
+        if callable(getattr(cls, name)):
+            what = f"{name!r} is called on an actor: make one first, by {cls.__name__}.remote(...)"
+            raise AttributeError(what)  # noqa: TRY004 - hasattr must go on working
+        raise AttributeError(f"{name!r} belongs to the plain class: use {cls.__name__}.cls.{name}")
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (ActorClass, (self.cls, self._options))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from actors.transport.acceptor import Visitor
 
 START_SECONDS = 30.0
+LEAVE_SECONDS = 8.0
 
 _lock = threading.RLock()
 _cluster: Cluster | None = None
+_ending = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,12 @@ class Console:
 
 def _print(lines: list[tuple[str, str, str]]) -> None:
     for label, stream, line in lines:
-        print(f"({label}) {line}", file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
+        out = sys.stderr if stream == "stderr" else sys.stdout
+        if out is None:  # the program has none
+            continue
+        text = f"({label}) {line}"
+        encoding = getattr(out, "encoding", None) or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
 
 
 class Cluster:
@@ -125,10 +132,17 @@ class Cluster:
 
     def _leave(self, process: Process) -> None:
         try:
-            process.portal.run(process.close("the program has ended"))
-            process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
+            with contextlib.suppress(TimeoutError):
+                process.portal.run(self._farewell(process), timeout=LEAVE_SECONDS)
         finally:
             process.portal.close()
+
+    async def _farewell(self, process: Process) -> None:
+        if self.request.log_to_driver:
+            asks = [process.ask(n.address, "node", "flush", process.id, timeout=2.0) for n in self._local.nodes]
+            await asyncio.gather(*asks, return_exceptions=True)  # a node that is gone has nothing to show
+        process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
+        await process.close("the program has ended")
 
     def abandon(self) -> None:
         """Lets go of the cluster without ending it: in a forked child."""
@@ -193,6 +207,8 @@ def init(
     _check(address, namespace, local_nodes, timeout)
     request = InitArguments("local", namespace, local_nodes, log_to_driver)
     with _lock:
+        if _ending:
+            raise NoClusterError("the program is ending: no cluster can be started any more")
         if runtime.myself() is not None:
             raise ActorsError("this code runs inside an actor, which is in a cluster already: leave actors.init out")
         if _cluster is not None:
@@ -214,6 +230,8 @@ def _refuse(**later: object) -> None:
 
 
 def _check(address: str | None, namespace: str, local_nodes: int, timeout: float) -> None:
+    if address is not None and (not isinstance(address, str) or not address):
+        raise ValueError(f"address must be 'local', or 'HOST:PORT' of a node, not {address!r}")
     if address not in {None, "local"}:
         raise NotImplementedError(
             f"actors.init({address!r}): joining other devices is not there yet; leave the address out to use this "
@@ -236,6 +254,13 @@ def shutdown() -> None:
             return
         runtime.join(None)
         cluster.close()
+
+
+def end() -> None:
+    """Leaves the cluster for good: the program is ending."""
+    global _ending  # noqa: PLW0603 - one cluster a process
+    _ending = True
+    shutdown()
 
 
 def current() -> Process:
@@ -271,5 +296,4 @@ def _leave_to_parent() -> None:
         cluster.abandon()
 
 
-atexit.register(shutdown)
 os.register_at_fork(after_in_child=_leave_to_parent)

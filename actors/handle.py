@@ -136,6 +136,8 @@ def handle_of(value: Any) -> ActorHandle:
         TypeError: it is not.
     """
     if not isinstance(value, ActorHandle):
+        if hasattr(value, "kill"):
+            raise TypeError(f"an actor handle is needed, not {type(value).__name__}: a group has its own .kill()")
         raise TypeError(f"an actor handle is needed, not {type(value).__name__}: it is what Class.remote(...) returns")
     return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import queue
 import threading
@@ -79,6 +80,7 @@ class Instance:
         self._methods: dict[str, MethodSpec] = {}
         self._end: ActorDiedError | None = None  # what calls are told that come too late
         self._exit_code = 0
+        self._pid = os.getpid()
         self._mailbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._jobs: dict[tuple[str, int], Job] = {}
 
@@ -211,7 +213,13 @@ class Instance:
     def _streams(self, job: Job) -> bool:
         return self._methods[job.call.method].streams
 
+    def _end_forked_child(self, code: object = 0) -> None:
+        """Ends a child that a method has forked and not ended itself: it must not answer for its parent."""
+        if os.getpid() != self._pid:
+            os._exit(code if isinstance(code, int) else 1)
+
     def _returned(self, job: Job, result: Any) -> None:
+        self._end_forked_child()
         try:
             payload = dumps(result)
         except BaseException as error:  # a value's own pickling may raise anything
@@ -221,6 +229,7 @@ class Instance:
             job.reply(Outcome.VALUE, payload)
 
     def _failed(self, job: Job, error: BaseException) -> None:
+        self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)
         place = self._place(job.call.method)
         if isinstance(error, _NotRunError):
             job.reply(Outcome.NEVER_STARTED, dumps(error.reason))
@@ -301,7 +310,7 @@ class Instance:
             if self._streams(job):
                 await self._stream_async(job, result if isinstance(result, AsyncIterator) else _on_the_loop(result))
                 result = None
-            elif asyncio.iscoroutine(result):
+            elif inspect.isawaitable(result):
                 result = await result
         except BaseException as error:
             self._failed(job, error)

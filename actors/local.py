@@ -92,7 +92,7 @@ class LocalNodes:
         with log.open("ab") as output:
             # In a session of its own: the terminal's Ctrl-C is the driver's to act on.
             child = subprocess.Popen(
-                [sys.executable, "-m", "actors.node"],
+                [sys.executable, "-P", "-m", "actors.node"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -135,7 +135,7 @@ def _await_ready(node: LocalNode, deadline: float) -> None:
     while not line.endswith(b"\n"):
         left = deadline - time.monotonic()
         if left <= 0:
-            raise ClusterTimeoutError(f"node {node.name} did not start in time; its log is {node.log}")
+            raise ClusterTimeoutError(f"node {node.name} did not start in time. It said:\n{_tail(node.log)}")
         readable, _, _ = select.select([pipe], [], [], min(left, 0.2))
         if readable:
             piece = os.read(pipe.fileno(), 65536)

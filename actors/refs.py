@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 AWAIT_SLICE_SECONDS = 0.25
+LONGEST_SECONDS = 1e9  # some thirty years; None waits longer
 
 
 class ObjectRef(Generic[T]):
@@ -142,6 +143,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     process = joined()
     if process.portal.is_current:
         raise RuntimeError("actors.get would block the I/O loop for ever; await the reference instead")
+    _check_timeout(timeout)
     if isinstance(refs, ObjectRef):
         return _get_all([refs], timeout)[0]
     if isinstance(refs, list | tuple) and all(isinstance(ref, ObjectRef) for ref in refs):
@@ -150,6 +152,15 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         f"actors.get takes an ObjectRef or a list of them, not {_kind(refs)}: "
         "it is what handle.method.remote(...) and actors.put(...) return"
     )
+
+
+def _check_timeout(timeout: object) -> None:
+    if timeout is None:
+        return
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if not 0 <= timeout <= LONGEST_SECONDS:
+        raise ValueError(f"timeout must be from 0 to {LONGEST_SECONDS:g} seconds, not {timeout!r}")
 
 
 def _kind(value: object) -> str:
@@ -188,8 +199,9 @@ def wait(
         raise TypeError(f"actors.wait takes a list of ObjectRefs, not {_kind(refs)}")
     if len(set(refs)) != len(refs):
         raise ValueError("actors.wait was given the same reference twice")
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout must be 0 seconds or more, not {timeout!r}")
+    _check_timeout(timeout)
+    if not isinstance(num_returns, int) or isinstance(num_returns, bool):
+        raise TypeError(f"num_returns must be a whole number, not {num_returns!r}")
     if not refs:
         return [], []
     if not 1 <= num_returns <= len(refs):

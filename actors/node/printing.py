@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
-
     from actors.address import Address
     from actors.process import Process
 
@@ -48,6 +47,12 @@ class Printing:
         way.lines.append(line)
         if way.sender is None:
             way.sender = self._process.loop.create_task(self._send(way))
+
+    async def flushed(self, driver: str) -> None:
+        """Waits until nothing waits for this driver."""
+        way = self._ways.get(driver)
+        if way is not None and way.sender is not None:
+            await asyncio.wait({way.sender})
 
     async def _send(self, way: _Way) -> None:
         try:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
+PIPE_SECONDS = 0.02
 REPORT_SECONDS = 0.5  # how old another node's word on its load may be
 
 
@@ -125,6 +126,11 @@ class NodeService:
             return
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"
         self._printing.add(spec.driver, (label, stream, line))
+
+    async def flush(self, _: Visitor, driver: str) -> None:
+        """Returns when a driver has been sent what its actors have printed so far."""
+        await asyncio.sleep(PIPE_SECONDS)  # what an actor printed before its last answer may still be in its pipe
+        await self._printing.flushed(driver)
 
     # -- nodes --------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from asyncio.subprocess import Process as Subprocess
 from collections import OrderedDict, deque
 from dataclasses import asdict, dataclass, field
@@ -27,6 +27,21 @@ READY_SECONDS = 60.0
 STOP_SECONDS = 3.0
 REMEMBERED_DEATHS = 10_000
 LAST_LINES = 20
+LINE_BYTES = 1 << 20  # a longer line is left out
+
+
+class _Protocol(SubprocessStreamProtocol):
+    """Knows of the process's own end; `Process.wait` waits for its pipes too, which a grandchild may hold open."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=LINE_BYTES, loop=loop)
+        self.exited = loop.create_future()
+
+    def process_exited(self) -> None:
+        """See `asyncio.SubprocessProtocol`."""
+        super().process_exited()
+        if not self.exited.done():
+            self.exited.set_result(None)
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +57,8 @@ class WorkerProcess:
 
     id: str
     subprocess: Subprocess
+    transport: asyncio.SubprocessTransport
+    exited: asyncio.Future[None]
     ready: asyncio.Future[Address]
     spec: ActorSpec | None = None
     verdict: str | None = None
@@ -113,12 +130,16 @@ class Workers:
 
     async def _start(self) -> WorkerProcess:
         id = new_id("worker")
-        subprocess = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "actors.worker",
-            stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, limit=1 << 20,
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(
+            lambda: _Protocol(loop),
+            # -P: a queue.py in the current folder is not meant for this program
+            sys.executable, "-P", "-m", "actors.worker",
+            stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        worker = WorkerProcess(id, subprocess, asyncio.get_running_loop().create_future())
+        subprocess = Subprocess(transport, protocol, loop)
+        worker = WorkerProcess(id, subprocess, transport, protocol.exited, loop.create_future())
         self._all[id] = worker
         worker.watch = asyncio.create_task(self._watch(worker))
         assert subprocess.stdin is not None
@@ -159,12 +180,14 @@ class Workers:
             asyncio.create_task(self._read(worker, "stdout", subprocess.stdout)),
             asyncio.create_task(self._read(worker, "stderr", subprocess.stderr)),
         ]
-        code = await subprocess.wait()
-        # A child of the worker's may hold the pipes open; what it printed itself is there by now.
+        await worker.exited
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(subprocess.pid, signal.SIGKILL)  # it led a session of its own: what it has started ends too
         _, late = await asyncio.wait(readers, timeout=0.5)
-        for reader in late:
+        for reader in late:  # what has left that session may hold the pipes open
             reader.cancel()
-        self._bury(worker, code)
+        worker.transport.close()
+        self._bury(worker, subprocess.returncode or 0)
 
     def _bury(self, worker: WorkerProcess, code: int) -> None:
         del self._all[worker.id]
@@ -216,7 +239,7 @@ class Workers:
             if late:
                 for worker in workers:
                     self.kill(worker, "it did not stop in time")
-                await asyncio.wait(late)
+                await asyncio.wait(late, timeout=STOP_SECONDS)
 
 
 def _how(code: int, worker: WorkerProcess) -> str:

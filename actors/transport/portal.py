@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+STOP_SECONDS = 5.0
 SLICE_SECONDS = 0.1  # an unbounded wait would miss a Ctrl-C that another thread's signal handler took
 
 
@@ -41,10 +42,11 @@ class Portal:
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Runs a coroutine on the loop and returns its result; Ctrl-C cancels it.
 
         Raises:
+            TimeoutError: it took longer than ``timeout`` seconds.
             RuntimeError: called on the loop itself, which would wait for ever.
         """
         if threading.current_thread() is self._thread:
@@ -53,7 +55,7 @@ class Portal:
         # In an empty context: what begins here may live long, and must not keep the notebook cell it began in.
         future = Context().run(asyncio.run_coroutine_threadsafe, work, self.loop)
         try:
-            return wait(future)
+            return wait(future, timeout)
         except BaseException:
             future.cancel()
             raise
@@ -76,10 +78,10 @@ class Portal:
     def close(self) -> None:
         """Stops the loop and waits for its thread."""
         if self._callbacks is not None:
-            self._callbacks.shutdown()
+            self._callbacks.shutdown(wait=False)  # it may be stuck at a stopped terminal
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)
 
 
 def wait(future: Future[T], timeout: float | None = None) -> T:
