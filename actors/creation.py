@@ -122,7 +122,7 @@ class _Creation:
     def begin(self) -> tuple[ActorHandle, Line]:
         """Starts the making; returns the handle and the line that its calls wait in."""
         self.process.keeper.lines[self._id] = self._line
-        self._line.find(self._find())
+        self._line.find(self._find)
         return ActorHandle(self._id, self._label, self._class_spec, self.process.address), self._line
 
     async def _find(self) -> Address:

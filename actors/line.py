@@ -112,12 +112,12 @@ class Line:
 
     # -- finding the actor --------------------------------------------------------------------------------------
 
-    def find(self, search: Coroutine[Any, Any, Address]) -> None:
+    def find(self, search: Callable[[], Coroutine[Any, Any, Address]]) -> None:
         """Starts a search for where the actor is; the line opens when it is found."""
         self._process.portal.soon(self._begin, search)
 
-    def _begin(self, search: Coroutine[Any, Any, Address]) -> None:
-        self._search = self._process.loop.create_task(self._find(search))
+    def _begin(self, search: Callable[[], Coroutine[Any, Any, Address]]) -> None:
+        self._search = self._process.loop.create_task(self._find(search()))
 
     def give_up(self, error: ActorError) -> None:
         """Ends the search for an actor that has no place yet; calls in line are told ``error``."""
@@ -294,7 +294,7 @@ def reach(process: Process, id: str, label: str, keeper: Address, where: Address
     line = Line(process, id, label)
     kept = process.keeper.lines.setdefault(id, line)
     if kept is line:  # else another thread was quicker
-        line.find(find())
+        line.find(find)
     return kept
 
 

@@ -90,7 +90,7 @@ def nothing_left(program):
 
 
 def test_json_is_one_object_of_what_happened(model):
-    with demo("--json", ACTORS_DEMO_MODEL=model) as program:
+    with demo("--json", "--prompt", "What is the capital of France?", ACTORS_DEMO_MODEL=model) as program:
         assert program.ends(90) == 0, program.report()
         nothing_left(program)
         found = json.loads("\n".join(program.printed))

@@ -47,7 +47,7 @@ def through_the_door(handle):
         return far
 
     line = Line(process, id_of(handle), "Echo through the door")
-    line.find(find())
+    line.find(find)
     return line
 
 

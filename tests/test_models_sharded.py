@@ -119,14 +119,12 @@ def test_every_token_is_that_of_the_whole_and_the_driver_holds_no_weights(cluste
     with ShardedModel.load(file) as model:
         prompt = model.tokenizer.encode_chat(CHAT)
         tokens = list(model.tokens(prompt, max_tokens=12))
-        text = "".join(model.chat(CHAT, max_tokens=12))
         grown = psutil.Process().memory_info().rss - before
         assert [(stage.first, stage.last) for stage in model.plan.stages] == [(0, 11), (12, 24), (25, 29)]
         assert len({stage.node for stage in model.plan.stages}) == 3
         assert grown < 0.5 * model.plan.model.nbytes
-    assert "Paris" in text
+    assert "Paris" in model.tokenizer.decode(tokens)
     assert tokens == whole_tokens(whole_gguf(file), prompt, len(tokens))
-    assert text == model.tokenizer.decode(tokens)
 
 
 class TestTokens:

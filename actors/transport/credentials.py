@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 
 from actors.certificate import check_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from actors.identity import Identity, TrustSet
     from actors.transport.options import Options
@@ -22,16 +22,32 @@ def server_credentials(identity: Identity, trust: TrustSet) -> grpc.ServerCreden
     at every call, which knows of the change at once.
     """
 
-    # Runs on a thread of gRPC's for each connection. If it raised, the old trust would stay in force.
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        # grpcio 1.80 refuses a configuration without any root and keeps the old one: the last device removed could
-        # still connect. With this device's own certificate as the root nobody else can.
-        roots = trust.bundle or identity.certificate
+    # grpcio 1.80 refuses a configuration without any root and keeps the old one: the last device removed could
+    # still connect. With this device's own certificate as the root nobody else can.
+    def roots() -> bytes:
+        return trust.bundle or identity.certificate
+
+    def configuration(roots: bytes) -> grpc.ServerCertificateConfiguration:
         return grpc.ssl_server_certificate_configuration(
             [(identity.private_key, identity.certificate)], root_certificates=roots
         )
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
+    known = roots()
+
+    # Runs on a thread of gRPC's for each connection. If it raised, the old trust would stay in force.
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal known
+        now = roots()
+        # gRPC (1.80 to 1.85 at least) frees the old configuration under the handshakes that still use it, and then
+        # crashes: a new one is given only where there is news.
+        if now == known:
+            return None
+        known = now
+        return configuration(now)
+
+    # None stands for "as before", which the stubs do not know.
+    fetcher = cast("Callable[[], grpc.ServerCertificateConfiguration]", changed)
+    return grpc.dynamic_ssl_server_credentials(configuration(known), fetcher, require_client_authentication=True)
 
 
 def channel_credentials(identity: Identity, peer_certificate: bytes) -> tuple[grpc.ChannelCredentials, Options]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc import StatusCode
 
+import actors.transport.aio  # noqa: F401 - before the first channel
 from actors._wire import distributed_comm_pb2 as pb
 from actors._wire import distributed_comm_pb2_grpc as pb_grpc
 from actors.transport.job import SLACK_SECONDS, FiveCalls, Job

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # else every `!command` in a notebook prints a warning
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
 import grpc
 
+import actors.transport.aio  # noqa: F401 - before the first channel
 from actors._wire.distributed_comm_pb2 import Frame
 from actors.address import host_key
 from actors.transport.link import GoneError, LinkLostError, UnreachableError

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STOP_SECONDS = 5.0
+DRAIN_SECONDS = 0.02
 SLICE_SECONDS = 0.1  # an unbounded wait would miss a Ctrl-C that another thread's signal handler took
 
 
@@ -37,6 +38,8 @@ class Portal:
         for task in pending:
             task.cancel()
         self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        # gRPC still has the ends of cancelled operations to report, and would report them to the next loop.
+        self.loop.run_until_complete(asyncio.sleep(DRAIN_SECONDS))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         with suppress(RuntimeError):  # at the interpreter's end no thread can be started to wait for the others
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
