@@ -117,7 +117,7 @@ class Line:
         self._process.portal.soon(self._begin, search)
 
     def _begin(self, search: Callable[[], Coroutine[Any, Any, Address]]) -> None:
-        self._search = self._process.loop.create_task(self._find(search()))
+        self._search = self._process.loop.create_task(self._find(search))
 
     def give_up(self, error: ActorError) -> None:
         """Ends the search for an actor that has no place yet; calls in line are told ``error``."""
@@ -128,9 +128,9 @@ class Line:
         if self._search is not None:
             self._search.cancel()
 
-    async def _find(self, search: Coroutine[Any, Any, Address]) -> None:
+    async def _find(self, search: Callable[[], Coroutine[Any, Any, Address]]) -> None:
         try:
-            address = await search
+            address = await search()
         except asyncio.CancelledError:
             self.fail(ActorDiedError(f"{self.label} was not placed: its program is shutting down"))
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -218,7 +219,8 @@ class Program:
     ) -> None:
         processes = self.processes()
         for process in processes:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # the end of one may be the end of another
+                process.kill()
         self.process.wait(10)
         psutil.wait_procs(processes, timeout=10)
         for reader in self._readers:

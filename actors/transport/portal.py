@@ -34,16 +34,21 @@ class Portal:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
-        pending = asyncio.all_tasks(self.loop)
-        for task in pending:
-            task.cancel()
-        self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        self._end_tasks()
         # gRPC still has the ends of cancelled operations to report, and would report them to the next loop.
         self.loop.run_until_complete(asyncio.sleep(DRAIN_SECONDS))
+        self._end_tasks()
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         with suppress(RuntimeError):  # at the interpreter's end no thread can be started to wait for the others
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
+
+    def _end_tasks(self) -> None:
+        """Cancels all tasks, those too that others begin while they end."""
+        while pending := asyncio.all_tasks(self.loop):
+            for task in pending:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Runs a coroutine on the loop and returns its result; Ctrl-C cancels it.
