@@ -32,7 +32,10 @@ demo: $(VENV)/.demo ## installs into .venv and runs `actors demo`
 	$(BIN)/actors demo
 
 test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, about 12 minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
+
+# Left out on the other Pythons: what tests processes, kernels and instruments rather than the interpreter.
+ELSEWHERE := $(foreach part,actors_cleanup notebook benchmarks packaging,--ignore=tests/test_$(part).py)
 
 # Status 5 is pytest's word for "none selected".
 test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, then the suite on the other Pythons found
@@ -40,7 +43,7 @@ test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, then the sui
 	@own=$$($(BIN)/python $(MINOR)); echo "Pythons beside $$own:" $(or $(PYTHONS),none found); \
 	for python in $(PYTHONS); do \
 	  minor=$$($$python $(MINOR)) || exit 1; \
-	  test "$$minor" = "$$own" || $(MAKE) test VENV=.venv-$$minor PYTHON=$$python || exit 1; \
+	  test "$$minor" = "$$own" || $(MAKE) test VENV=.venv-$$minor PYTHON=$$python PYTEST='$(ELSEWHERE)' || exit 1; \
 	done
 
 lint: $(VENV)/.lint ## ruff, rules and format
