@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors import exceptions as exceptions
     from actors import models as models
     from actors.actorclass import ActorClass as ActorClass
+    from actors.actorclass import method as method
     from actors.actorclass import remote as remote
     from actors.api import cancel as cancel
     from actors.api import get_actor as get_actor
@@ -50,6 +51,7 @@ _HOMES = {
     "ActorGroup": "group",
     "ActorClass": "actorclass",
     "ActorHandle": "handle",
+    "method": "actorclass",
     "remote": "actorclass",
     "NodeInfo": "nodeinfo",
     "ObjectRef": "refs",
@@ -80,6 +82,7 @@ __all__ = [
     "is_initialized",
     "kill",
     "list_named_actors",
+    "method",
     "models",
     "nodes",
     "put",

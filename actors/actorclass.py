@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from actors.creation import create_actor, create_group
-from actors.options import ActorOptions
-from actors.spec import describe
+from actors.options import ActorOptions, MethodOptions
+from actors.spec import METHOD_OPTIONS, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors.handle import ActorHandle
 
 C = TypeVar("C")
+F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class ActorClass(Generic[C]):
@@ -109,3 +110,19 @@ def _actor_class(cls: Any, options: ActorOptions) -> ActorClass[Any]:
             raise NotImplementedError("remote functions are not there yet; put the function in a class as a method")
         raise TypeError(f"@actors.remote goes before a class, not {cls!r}; options are given by name")
     return ActorClass(cls, options)
+
+
+def method(**options: Any) -> Callable[[F], F]:
+    """Sets options of a method where it is written; see `actors.options.MethodOptions`.
+
+    Raises:
+        TypeError: an option nobody knows.
+        ValueError: a value out of range.
+    """
+    chosen = MethodOptions().merged(**options)
+
+    def mark(function: F) -> F:
+        setattr(function, METHOD_OPTIONS, chosen)
+        return function
+
+    return mark

@@ -35,7 +35,7 @@ class OneCall(OpenCall):
 def call(line: Line, method: MethodSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a method of an actor; returns a reference, or a generator of references."""
     process = joined()
-    if method.streams:
+    if method.generates:
         stream = Stream(line, method.name, process.keeper, process.address)
         line.submit(method.name, args, kwargs, stream, future_of)
         return ObjectRefGenerator(stream)

@@ -91,7 +91,7 @@ class _Creation:
         self.seat = seat
         self.siblings: list[asyncio.Future[Address]] = []
         self.place: asyncio.Future[Address] = process.loop.create_future()
-        self._cls = cls
+        self._code = dumps(cls)  # a class that cannot travel is the caller's mistake, here and now
         self._class_spec = describe(cls)
         args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
         self._arguments = dumps_arguments(args, kwargs)
@@ -101,7 +101,6 @@ class _Creation:
         self._label = f"{name or cls.__name__}({self._id})"
         self._spec = self._describe()
         self._line = Line(process, self._id, self._label, owned=True)
-        dumps(cls)  # a class that cannot travel is the caller's mistake, here and now
 
     def _describe(self) -> ActorSpec:
         handle = ActorHandle(self._id, self._label, self._class_spec, self.process.address)
@@ -144,7 +143,7 @@ class _Creation:
             await self._give_back(address)
             raise
         construction = Construction(
-            self._cls, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group
+            self._code, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group
         )
         self._line.address = address
         self.process.peer(address).call(

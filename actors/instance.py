@@ -146,10 +146,11 @@ class Instance:
             (construction,), _ = loads(job.call.payload)
             assert isinstance(construction, Construction)
             self._label = construction.spec.label
-            self._methods = describe(construction.cls).methods
+            cls = loads(construction.code)
+            self._methods = describe(cls).methods
             self._born(construction)
             args, kwargs = open_arguments(construction.arguments)
-            self._object = construction.cls(*args, **kwargs)
+            self._object = cls(*args, **kwargs)
         except BaseException as error:
             died = self._never_constructed(error)
             self._finish(1, f"its constructor raised {type(error).__name__}: {error}", died)
@@ -211,7 +212,7 @@ class Instance:
             self._jobs.pop(job.key, None)
 
     def _streams(self, job: Job) -> bool:
-        return self._methods[job.call.method].streams
+        return self._methods[job.call.method].generates
 
     def _end_forked_child(self, code: object = 0) -> None:
         """Ends a child that a method has forked and not ended itself: it must not answer for its parent."""

@@ -44,6 +44,28 @@ class Outcome(IntEnum):
     MAY_HAVE_RUN = 3
 
 
+STREAMING = -1  # in place of the number of values of a call: they come one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a call is to be answered.
+
+    Attributes:
+        remaining: seconds until nobody waits any more; None is for ever. Clocks of two hosts disagree, so what
+            travels is what is left.
+        group: the concurrency group it runs in; empty for the method's own.
+        returns: how many values the method gives, or `STREAMING`.
+    """
+
+    remaining: float | None = None
+    group: str = ""
+    returns: int = 1
+
+
+PLAIN = Terms()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """Call ``method`` of ``target``; the payload is ``(args, kwargs)``."""
@@ -52,6 +74,7 @@ class Call:
     target: str
     method: str
     payload: Payload | Transfer
+    terms: Terms = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +105,17 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The caller no longer wants the answer."""
+    """The caller no longer wants the answer.
+
+    Attributes:
+        number: of the call.
+        force: stop a plain method that runs already, by ending its process.
+        recursive: cancel also the calls that this one has made.
+    """
 
     number: int
+    force: bool = False
+    recursive: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,16 @@ from functools import lru_cache
 from types import ClassMethodDescriptorType
 from typing import TYPE_CHECKING, Any
 
+from actors.options import MethodOptions
+
 if TYPE_CHECKING:
     from actors.address import Address
     from actors.messages import Payload
+
+METHOD_OPTIONS = "__actors_method__"
+"""Attribute in which `actors.method` leaves a method's options."""
+
+DEFAULTS = MethodOptions()
 
 _EMPTY = inspect.Parameter.empty
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -23,12 +30,14 @@ class MethodSpec:
     Attributes:
         name: as called.
         signature: without ``self``; defaults and annotations are replaced by marks, since they need not pickle.
-        streams: whether it yields its values one by one.
+        generates: whether it is a generator, so that its values are given one by one.
+        options: as `actors.method` has set them.
     """
 
     name: str
     signature: inspect.Signature
-    streams: bool
+    generates: bool
+    options: MethodOptions = DEFAULTS
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises TypeError where the arguments do not fit, as the call itself would."""
@@ -76,7 +85,8 @@ def _describe(cls: Any) -> ClassSpec:  # a class is hashable, which mypy does no
         function = inspect.unwrap(value) if not isinstance(value, type) else value
         is_async = is_async or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-        methods[name] = MethodSpec(name, _signature(cls, name), streams)
+        options = getattr(function, METHOD_OPTIONS, DEFAULTS)
+        methods[name] = MethodSpec(name, _signature(cls, name), streams, options)
     return ClassSpec(cls.__name__, methods, MethodSpec(cls.__name__, _signature(cls, "__init__"), False), is_async)
 
 
@@ -152,7 +162,7 @@ class Construction:
     """What an actor's process is told to become one.
 
     Attributes:
-        cls: the class itself, by value or by reference.
+        code: the class, pickled by value or by reference.
         spec: what it is.
         arguments: of its constructor, see `actors.sealed.open_arguments`.
         max_concurrency: how many calls may run at once.
@@ -160,7 +170,7 @@ class Construction:
         group: its place in a group, if it is in one.
     """
 
-    cls: type
+    code: Payload
     spec: ActorSpec
     arguments: Payload
     max_concurrency: int | None

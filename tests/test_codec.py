@@ -19,6 +19,7 @@ from actors.messages import (
     Payload,
     Reply,
     Tensor,
+    Terms,
     Transfer,
 )
 from actors.transport.codec import MalformedMessageError, decode, encode
@@ -30,12 +31,13 @@ payloads = st.one_of(
     st.builds(Payload, st.binary(max_size=50), st.lists(st.binary(max_size=50), max_size=4).map(tuple)),
     st.builds(Transfer, st.integers(1, 2**64 - 1)),
 )
+terms = st.builds(Terms, st.none() | st.floats(1e-6, 1e9), words, st.integers(-1, 1000))
 messages = st.one_of(
-    st.builds(Call, u64, words, words, payloads),
+    st.builds(Call, u64, words, words, payloads, terms),
     st.builds(Reply, u64, st.sampled_from(Outcome), payloads),
     st.builds(Item, u64, u64, payloads),
     st.builds(Credit, u64, u64),
-    st.builds(Cancel, u64),
+    st.builds(Cancel, u64, st.booleans(), st.booleans()),
     st.builds(Tensor, words, i32, words, payloads),
     st.builds(Chunk, u64, u64, st.lists(u64, max_size=4).map(tuple), st.binary(max_size=50)),
 )

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from actors.options import NOT_YET, STRATEGIES, ActorOptions
+from actors.options import NOT_HERE, NOT_YET, ActorOptions
+from actors.strategy import NAMED
 
 
 def test_merging_leaves_the_first_as_it_was() -> None:
@@ -24,7 +25,7 @@ def test_options_travel() -> None:
     assert pickle.loads(pickle.dumps(options)) == options
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", NAMED)
 def test_strategies(strategy: str) -> None:
     assert ActorOptions().merged(scheduling_strategy=strategy).scheduling_strategy == strategy
 
@@ -51,7 +52,7 @@ def test_wrong_options_are_named(wrong: dict[str, Any], kind: type[Exception], w
         ActorOptions().merged(**wrong)
 
 
-@pytest.mark.parametrize("name", sorted(NOT_YET))
+@pytest.mark.parametrize("name", sorted({*NOT_YET, *NOT_HERE}))
 def test_an_option_of_rays_that_is_not_honoured_says_so(name: str) -> None:
     with pytest.raises(NotImplementedError, match=name):
         ActorOptions().merged(**{name: 1})

@@ -170,7 +170,7 @@ def test_streams_and_async() -> None:
 
     assert not describe(Sync).is_async
     assert describe(Async).is_async
-    streams = {name: method.streams for name, method in describe(Async).methods.items()}
+    streams = {name: method.generates for name, method in describe(Async).methods.items()}
     assert streams == {"one": False, "many": True, "soon": False, "ever": True, "wrapped": False}
 
 

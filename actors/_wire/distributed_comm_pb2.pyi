@@ -136,7 +136,7 @@ class BarrierResponse(_message.Message):
     def __init__(self, success: bool = ..., participants: _Optional[int] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("target", "method", "call", "index", "outcome", "transfer", "sizes", "source_rank", "tag")
+    __slots__ = ("target", "method", "call", "index", "outcome", "transfer", "sizes", "source_rank", "tag", "remaining", "group", "returns", "force", "alone", "claims")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +146,12 @@ class Header(_message.Message):
     SIZES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_RANK_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    RETURNS_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    ALONE_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
     target: str
     method: str
     call: int
@@ -155,7 +161,39 @@ class Header(_message.Message):
     sizes: _containers.RepeatedScalarFieldContainer[int]
     source_rank: int
     tag: str
-    def __init__(self, target: _Optional[str] = ..., method: _Optional[str] = ..., call: _Optional[int] = ..., index: _Optional[int] = ..., outcome: _Optional[int] = ..., transfer: _Optional[int] = ..., sizes: _Optional[_Iterable[int]] = ..., source_rank: _Optional[int] = ..., tag: _Optional[str] = ...) -> None: ...
+    remaining: float
+    group: str
+    returns: int
+    force: bool
+    alone: bool
+    claims: _containers.RepeatedCompositeFieldContainer[Claim]
+    def __init__(self, target: _Optional[str] = ..., method: _Optional[str] = ..., call: _Optional[int] = ..., index: _Optional[int] = ..., outcome: _Optional[int] = ..., transfer: _Optional[int] = ..., sizes: _Optional[_Iterable[int]] = ..., source_rank: _Optional[int] = ..., tag: _Optional[str] = ..., remaining: _Optional[float] = ..., group: _Optional[str] = ..., returns: _Optional[int] = ..., force: bool = ..., alone: bool = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ...) -> None: ...
+
+class Claim(_message.Message):
+    __slots__ = ("id", "owner", "token")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    owner: Place
+    token: str
+    def __init__(self, id: _Optional[str] = ..., owner: _Optional[_Union[Place, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
+
+class Place(_message.Message):
+    __slots__ = ("process", "host", "socket", "node", "doors", "node_name")
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    DOORS_FIELD_NUMBER: _ClassVar[int]
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    process: str
+    host: str
+    socket: str
+    node: str
+    doors: _containers.RepeatedScalarFieldContainer[str]
+    node_name: str
+    def __init__(self, process: _Optional[str] = ..., host: _Optional[str] = ..., socket: _Optional[str] = ..., node: _Optional[str] = ..., doors: _Optional[_Iterable[str]] = ..., node_name: _Optional[str] = ...) -> None: ...
 
 class Envelope(_message.Message):
     __slots__ = ("seq", "data")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.messages import (
+    PLAIN,
     Call,
     Cancel,
     Chunk,
@@ -15,6 +16,7 @@ from actors.messages import (
     Payload,
     Reply,
     Tensor,
+    Terms,
     Transfer,
 )
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors._wire import distributed_comm_pb2 as pb
+
+
+SOONEST = 1e-6  # seconds; a deadline that has passed must not read as none
 
 
 class MalformedMessageError(ValueError):
@@ -32,9 +37,11 @@ def encode(message: Message, data: pb.CommData) -> None:
     """Writes ``message`` into ``data``, an empty `CommData`."""
     header = data.header
     match message:
-        case Call(number, target, method, payload):
+        case Call(number, target, method, payload, terms):
             data.comm_type = "call"
             header.call, header.target, header.method = number, target, method
+            if terms is not PLAIN:
+                _encode_terms(terms, header)
         case Reply(number, outcome, payload):
             data.comm_type = "reply"
             header.call, header.outcome = number, outcome
@@ -48,9 +55,9 @@ def encode(message: Message, data: pb.CommData) -> None:
             data.comm_type = "credit"
             header.call, header.index = number, upto
             return
-        case Cancel(number):
+        case Cancel(number, force, recursive):
             data.comm_type = "cancel"
-            header.call = number
+            header.call, header.force, header.alone = number, force, not recursive
             return
         case Chunk(transfer, index, sizes, chunk):
             data.comm_type = "chunk"
@@ -83,6 +90,19 @@ def _payload(data: pb.CommData, header: pb.Header) -> Payload | Transfer:
     return Payload(data.pickle_data, tuple(data.buffers))
 
 
+def _encode_terms(terms: Terms, header: pb.Header) -> None:
+    # Zero is what is not written: for ever, the method's own group, one value.
+    header.remaining = max(terms.remaining, SOONEST) if terms.remaining is not None else 0.0
+    header.group = terms.group
+    header.returns = terms.returns - 1
+
+
+def _terms(header: pb.Header) -> Terms:
+    if not (header.remaining or header.group or header.returns):
+        return PLAIN
+    return Terms(header.remaining or None, header.group, header.returns + 1)
+
+
 def _outcome(value: int) -> Outcome:
     try:
         return Outcome(value)
@@ -91,11 +111,11 @@ def _outcome(value: int) -> Outcome:
 
 
 _READERS: dict[str, Callable[[pb.CommData, pb.Header], Message]] = {
-    "call": lambda data, h: Call(h.call, h.target, h.method, _payload(data, h)),
+    "call": lambda data, h: Call(h.call, h.target, h.method, _payload(data, h), _terms(h)),
     "reply": lambda data, h: Reply(h.call, _outcome(h.outcome), _payload(data, h)),
     "item": lambda data, h: Item(h.call, h.index, _payload(data, h)),
     "tensor": lambda data, h: Tensor(h.target, h.source_rank, h.tag, _payload(data, h)),
     "credit": lambda _, h: Credit(h.call, h.index),
-    "cancel": lambda _, h: Cancel(h.call),
+    "cancel": lambda _, h: Cancel(h.call, h.force, not h.alone),
     "chunk": lambda data, h: Chunk(h.transfer, h.index, tuple(h.sizes), data.pickle_data),
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from actors._wire import distributed_comm_pb2 as pb
 from actors.exceptions import Verdict
 from actors.ids import new_id
-from actors.messages import Call, Cancel, Credit, Item, Reply
+from actors.messages import PLAIN, Call, Cancel, Credit, Item, Reply
 from actors.transport.conversation import Conversation
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 from actors.version import PROTOCOL, __version__
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from actors.address import Address
-    from actors.messages import Message, Payload
+    from actors.messages import Message, Payload, Terms
     from actors.transport.lane import Lane
     from actors.transport.link import Dialer, Link
 
@@ -102,11 +102,11 @@ class Peer:
         self._met = False  # a link has been up
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
 
-    def call(self, target: str, method: str, payload: Payload, caller: Caller) -> int:
+    def call(self, target: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
         """Sends a call; ``caller`` hears how it went. Returns the call's number, for `cancel` and `credit`."""
         number = next(self._numbers)
         self._calls[number] = caller
-        self._conversation.post(Call(number, target, method, payload))
+        self._conversation.post(Call(number, target, method, payload, terms))
         if self.death is not None:
             self._loop.call_soon_threadsafe(self._tell, number, self.death)
         return number
@@ -120,9 +120,9 @@ class Peer:
         """Lets a stream yield up to ``upto`` items in all."""
         self.post(Credit(number, upto))
 
-    def cancel(self, number: int) -> None:
-        """Says that the answer is no longer wanted."""
-        self.post(Cancel(number))
+    def cancel(self, number: int, *, force: bool = False, recursive: bool = True) -> None:
+        """Says that the answer is no longer wanted; see `Cancel`."""
+        self.post(Cancel(number, force, recursive))
 
     def when_dead(self, watcher: Callable[[Death], None]) -> None:
         """Calls ``watcher`` when the process is known to be gone, now if it is. Only on the I/O loop."""
