@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from actors import runtime
+from actors.environment import check_environment
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError
 from actors.ids import new_id
 from actors.local import LocalNodes
@@ -39,6 +40,7 @@ class InitArguments:
     namespace: str
     local_nodes: int
     log_to_driver: bool
+    runtime_env: dict[str, Any] | None = None
 
 
 class Console:
@@ -86,6 +88,7 @@ class Cluster:
         process = Process(new_id("driver"), self._local.folder, first.address.node, first.name, credentials)
         self._process = process
         process.namespace = self.request.namespace
+        process.parcels.base = process.parcels.prepare(self.request.runtime_env, None)
         process.home = first.address
         for node in self._local.nodes:
             process.directory[node.address.node] = node.address
@@ -184,28 +187,31 @@ def init(
         local_nodes: how many nodes to start here, as separate processes: a LAN in miniature.
         timeout: seconds the nodes may take to start and to find each other.
         log_to_driver: whether what actors print is shown here.
+        runtime_env: environment of all actors of this program; what an actor's own says goes before it, and
+            ``env_vars`` are merged. See `actors.environment`.
         ignore_reinit_error: another `init` with other arguments returns the cluster there is instead of raising.
         expect_nodes: not honoured yet, as are those below; given, they are refused by name.
         num_cpus: see `expect_nodes`.
         num_gpus: see `expect_nodes`.
         resources: see `expect_nodes`.
         labels: see `expect_nodes`.
-        runtime_env: see `expect_nodes`.
         engine: see `expect_nodes`.
 
     Raises:
         NotImplementedError: an argument that is not honoured yet.
         ValueError: an argument is out of range.
+        RuntimeEnvError: a folder or file that ``runtime_env`` names cannot be sent.
         ActorsError: this program is in another cluster already.
         ClusterTimeoutError: the nodes did not find each other in time.
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
     _refuse(
         expect_nodes=expect_nodes, num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, labels=labels,
-        runtime_env=runtime_env, engine=engine,
+        engine=engine,
     )  # fmt: skip
+    check_environment(runtime_env)
     _check(address, namespace, local_nodes, timeout)
-    request = InitArguments("local", namespace, local_nodes, log_to_driver)
+    request = InitArguments("local", namespace, local_nodes, log_to_driver, runtime_env)
     with _lock:
         if _ending:
             raise NoClusterError("the program is ending: no cluster can be started any more")

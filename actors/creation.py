@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from actors import runtime
 from actors.calls import future_of
 from actors.cluster import current
-from actors.exceptions import ActorDiedError, Verdict
+from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, Verdict
+from actors.failure import advised
+from actors.fingerprint import differ, fingerprint
 from actors.group import ActorGroup
 from actors.handle import ActorHandle
 from actors.ids import new_id
@@ -37,6 +39,7 @@ def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs
     if options.get_if_exists:
         found = process.portal.run(find_named(process, options.name or "", options.namespace or process.namespace))
         if found is not None:
+            process.portal.run(_refuse_older(process, found, cls, options.name or ""))
             return found
     creation = _Creation(process, cls, options, args, kwargs)
     handle, line = creation.begin()
@@ -99,6 +102,10 @@ class _Creation:
         self._id = new_id("actor")
         name = options.name if seat is None else f"{options.name or cls.__name__}[{seat.rank}]"
         self._label = f"{name or cls.__name__}({self._id})"
+        actor = runtime.myself()
+        base = actor.spec.environment if actor is not None else process.parcels.base
+        self._environment = process.parcels.prepare(options.runtime_env, base)
+        self._fingerprint = fingerprint(cls) if options.name is not None else ""
         self._spec = self._describe()
         self._line = Line(process, self._id, self._label, owned=True)
 
@@ -116,6 +123,8 @@ class _Creation:
             owner=self.process.id,
             driver=runtime.driver(),
             handle=dumps(handle),
+            environment=self._environment,
+            fingerprint=self._fingerprint,
         )
 
     def begin(self) -> tuple[ActorHandle, Line]:
@@ -172,7 +181,8 @@ class _Creation:
         if self.seat is not None and strategy == "DEFAULT":
             strategy = "SPREAD"
         node = await self.process.ask_home("schedule", self.options.node, strategy, rank)
-        place = await self.process.ask(node, "node", "place", self._spec, timeout=PLACE_SECONDS)
+        patience = PLACE_SECONDS + (self._environment.seconds if self._environment is not None else 0.0)
+        place = await self.process.ask(node, "node", "place", self._spec, timeout=patience)
         assert place is not None
         found: Address = place
         return found
@@ -211,7 +221,7 @@ class _ConstructionCall:
         assert isinstance(reply.payload, Payload)
         error = loads(reply.payload)
         assert isinstance(error, ActorDiedError)
-        self._line.fail(error)
+        self._line.fail(advised(error))
 
     def yielded(self, item: Item) -> None:
         """See `actors.transport.peer.Caller`."""
@@ -219,6 +229,29 @@ class _ConstructionCall:
     def lost(self, death: Death, verdict: Verdict) -> None:
         """See `actors.transport.peer.Caller`."""
         self._line.fail(self._line.died_of(death, "__init__", verdict))
+
+
+async def _refuse_older(process: Process, found: ActorHandle, cls: type, name: str) -> None:
+    """Raises where a named actor is of another version of the class that it is now asked for with."""
+    where = found._where  # noqa: SLF001 - one of us
+    node = await process.node_address(where.node) if where is not None else None
+    if node is None:
+        return
+    origin = await process.ask(node, "node", "origin", found._id)  # noqa: SLF001 - one of us
+    if origin is None or not differ(origin[0], fingerprint(cls)):
+        return
+    raise ActorAlreadyExistsError(
+        f"the actor named {name!r} runs another version of class {cls.__name__}: {found!r} was made "
+        f"{_ago(origin[1])} ago on node {node.node_name}, and the class has changed since. End it by "
+        f"actors.kill(actors.get_actor({name!r})), take it as it is by actors.get_actor({name!r}), or use another name"
+    )
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 async def find_named(process: Process, name: str, namespace: str) -> ActorHandle | None:

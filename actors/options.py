@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any, Self
 
+from actors.environment import check_environment
 from actors.strategy import Strategy, check_strategy
 
 # Known from Ray, and not here: a program that gives one must not believe that it has what it asked for.
@@ -26,7 +27,7 @@ NOT_HERE = {
 NOT_YET = {
     "num_cpus", "num_gpus", "memory", "resources", "label_selector", "placement_timeout", "lifetime", "max_restarts",
     "max_task_retries", "retry_exceptions", "concurrency_groups", "max_pending_calls", "allow_out_of_order_execution",
-    "runtime_env", "isolation", "checkpoint", "replicas",
+    "isolation", "checkpoint", "replicas",
 }  # fmt: skip
 
 Retry = bool | tuple[type[BaseException], ...]
@@ -114,7 +115,7 @@ class _Placed(_Options):
         check_strategy(self.scheduling_strategy)
         if self.node is not None and self.scheduling_strategy != "DEFAULT":
             raise ValueError("node= names the node already: leave scheduling_strategy= out")
-        _check_dict("runtime_env", self.runtime_env)
+        check_environment(self.runtime_env)
 
 
 @dataclass(frozen=True, slots=True)

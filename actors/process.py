@@ -13,6 +13,7 @@ from actors.exceptions import ActorDiedError, NodeDiedError, Verdict
 from actors.failure import unpack
 from actors.keeper import Keeper
 from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tensor
+from actors.parcels import Parcels
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.service import Service, Target
 from actors.switchboard import Switchboard
@@ -69,6 +70,8 @@ class Process:
         self.dialer = GrpcDialer(credentials)
         self.keeper = Keeper(self.id)
         self.serve("keeper", self.keeper)
+        self.parcels = Parcels(self.address, folder)
+        self.serve("parcels", self.parcels)
         self.acceptor = Acceptor(self.id, self, self.loop)
         self.server = StreamServer(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.failure import unpack
 from actors.messages import Outcome, Payload
+from actors.packages import explained
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ class Sealed:
     def open(self) -> Any:
         """Returns the value, made anew, or raises the error."""
         if self.outcome is Outcome.VALUE:
-            return loads(self.payload)
+            try:
+                return loads(self.payload)
+            except (ImportError, AttributeError) as error:
+                raise explained(error) from error
         raise unpack(self.payload) if self.outcome is Outcome.RAISED else loads(self.payload)
 
 

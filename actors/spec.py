@@ -12,6 +12,7 @@ from actors.options import MethodOptions
 
 if TYPE_CHECKING:
     from actors.address import Address
+    from actors.environment import Environment
     from actors.messages import Payload
 
 METHOD_OPTIONS = "__actors_method__"
@@ -145,6 +146,8 @@ class ActorSpec:
         owner: process the actor ends with.
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
+        environment: what its process is started in; None for the node's own.
+        fingerprint: of its class, where it has a name; see `actors.fingerprint`.
     """
 
     id: str
@@ -155,6 +158,8 @@ class ActorSpec:
     owner: str
     driver: Address | None
     handle: Payload | None
+    environment: Environment | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

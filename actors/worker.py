@@ -95,10 +95,22 @@ def _credentials(orders: dict[str, Any]) -> Any:
     return credentials_from(Path(orders["identity"]))
 
 
+def _extend_path(folders: list[str]) -> None:
+    """Puts the folders of a `runtime_env` before all others, for this process and those it starts.
+
+    Not earlier: a queue.py in one of them is not meant for what this process needs to start.
+    """
+    if folders:
+        sys.path[:0] = folders
+        inherited = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *([inherited] if inherited else [])])
+
+
 def main() -> None:
     """Runs a worker by the orders on standard input."""
     orders, parent = read_orders()
     worker = Worker(orders)
+    _extend_path(orders["path"])
     watch(parent, worker.parent_gone)
     code = worker.serve()
     sys.stdout.flush()
