@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import re
@@ -89,14 +90,9 @@ def _expression(pattern: str) -> str:
             out, at = out + "[^/]*", at + 1
         elif rest[0] == "?":
             out, at = out + "[^/]", at + 1
-        elif kind := re.match(r"\[([!^]?)(\]?[^\]]*)\]", rest):
-            inside = kind[2].replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
-            # Without the line's own order of a range, such as "z-a", which matches nothing.
-            try:
-                re.compile(f"[{inside}]")
-            except re.error:
-                inside = re.escape(kind[2])
-            out, at = out + f"(?!/)[{'^' if kind[1] else ''}{inside}]", at + kind.end()
+        elif kind := re.match(r"\[([!^]?)(\]?[^\]]+|\])\]", rest):
+            one = fnmatch.translate(f"[{'!' if kind[1] else ''}{kind[2]}]")
+            out, at = f"{out}(?!/){one[4:-3]}", at + kind.end()  # without fnmatch's own beginning and end
         elif rest[0] == "\\" and len(rest) > 1:
             out, at = out + re.escape(rest[1]), at + 2
         else:

@@ -9,7 +9,6 @@ from actors import runtime
 from actors.calls import future_of
 from actors.cluster import current
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, Verdict
-from actors.failure import advised
 from actors.fingerprint import differ, fingerprint
 from actors.group import ActorGroup
 from actors.handle import ActorHandle
@@ -221,7 +220,7 @@ class _ConstructionCall:
         assert isinstance(reply.payload, Payload)
         error = loads(reply.payload)
         assert isinstance(error, ActorDiedError)
-        self._line.fail(advised(error))
+        self._line.fail(error)
 
     def yielded(self, item: Item) -> None:
         """See `actors.transport.peer.Caller`."""

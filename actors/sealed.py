@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actors.failure import unpack
+from actors.failure import advised, unpack
 from actors.messages import Outcome, Payload
 from actors.packages import explained
 from actors.serialize import dumps, loads
@@ -30,7 +30,7 @@ class Sealed:
                 return loads(self.payload)
             except (ImportError, AttributeError) as error:
                 raise explained(error) from error
-        raise unpack(self.payload) if self.outcome is Outcome.RAISED else loads(self.payload)
+        raise unpack(self.payload) if self.outcome is Outcome.RAISED else advised(loads(self.payload))
 
 
 def of_reply(reply: Reply) -> Sealed:

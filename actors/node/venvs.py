@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import site
@@ -77,11 +78,10 @@ class Venvs:
         lock = os.open(shelf / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             async with asyncio.timeout(PIP_SECONDS):
-                await _take(lock, fcntl.LOCK_EX)
-                if not (folder / READY).exists():
+                if not await _is_there(folder, lock):
                     await self._install(folder, wanted, variables, tell, lock)
+                    fcntl.flock(lock, fcntl.LOCK_SH)
             os.utime(folder)
-            fcntl.flock(lock, fcntl.LOCK_SH)
         except BaseException as error:
             os.close(lock)
             if isinstance(error, TimeoutError):
@@ -152,7 +152,8 @@ class Venvs:
         lines = "".join(f"\n  {line}" for line in said)
         return RuntimeEnvError(
             f"runtime_env['pip']: on node {self._node}, pip install {' '.join(wanted.lines)} {what}"
-            + (f". It last said:{lines}" if lines else "")
+            + (f". It last said:{lines}\n" if lines else ". ")
+            + "Look at the names and versions, and whether that node reaches the package index."
         )
 
     async def close(self) -> None:
@@ -165,14 +166,17 @@ class Venvs:
             os.close(self._locks.pop())
 
 
-async def _take(lock: int, kind: int) -> None:
+async def _is_there(folder: Path, lock: int) -> bool:
+    """Waits until an environment is there, sharing its lock, or is to be made, having the lock alone."""
     while True:
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            await asyncio.sleep(LOCK_SLICE_SECONDS)
-        else:
-            return
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if (folder / READY).exists():
+                return True
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        fcntl.flock(lock, fcntl.LOCK_UN)  # else two who both want to make it would stop each other
+        await asyncio.sleep(LOCK_SLICE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
 
 
 def _interpreter(folder: Path) -> Path:
