@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.cluster import joined
-from actors.line import OpenCall
 from actors.messages import STREAMING, Outcome
+from actors.opencall import OpenCall
 from actors.refs import ObjectRef
 from actors.sealed import Sealed, Several, with_slots
 from actors.serialize import dumps_arguments, loads

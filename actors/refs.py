@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.keeper import Value
-    from actors.line import OpenCall
+    from actors.opencall import OpenCall
     from actors.process import Process
 
 T = TypeVar("T")

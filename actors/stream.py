@@ -7,8 +7,8 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from actors.line import OpenCall
 from actors.messages import STREAM_WINDOW, Outcome, Payload
+from actors.opencall import OpenCall
 from actors.refs import AWAIT_SLICE_SECONDS, ObjectRef
 from actors.sealed import Sealed
 from actors.transport.portal import wait
