@@ -21,6 +21,7 @@ from actors.sealed import of_error
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from actors.environment import Environment
     from actors.nodeinfo import NodeInfo
     from actors.transport.acceptor import Visitor
 
@@ -273,6 +274,17 @@ def current() -> Process:
     """Returns this process's part in the cluster, joining this machine's own cluster if there is none yet."""
     process = runtime.joined()
     return process if process is not None else init().process
+
+
+def environment_for(process: Process, runtime_env: dict[str, Any] | None) -> Environment | None:
+    """Returns what an actor that is made here is to run in; what it does not say is taken from what runs here.
+
+    Raises:
+        RuntimeEnvError: a folder or file cannot be sent.
+    """
+    actor = runtime.myself()
+    base = actor.spec.environment if actor is not None else process.parcels.base
+    return process.parcels.prepare(runtime_env, base)
 
 
 def joined() -> Process:

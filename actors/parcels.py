@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.transport.acceptor import Visitor
 
+PIECE_BYTES = 4 << 20
 SETTLED_NANOSECONDS = 1_000_000_000
 
 
@@ -114,17 +115,22 @@ class Parcels:
 
     # -- the service --------------------------------------------------------------------------------------------
 
-    async def fetch(self, _: Visitor, digest: str) -> Payload | None:
-        """Returns a parcel's bytes; None for one that is not here."""
-        return await asyncio.to_thread(read_parcel, self._folder, digest)
+    async def fetch(self, _: Visitor, digest: str, offset: int) -> Payload | None:
+        """Returns a piece of a parcel; see `read_piece`."""
+        return await asyncio.to_thread(read_piece, self._folder, digest, offset)
 
 
-def read_parcel(folder: Path, digest: str) -> Payload | None:
-    """Returns the bytes of a parcel kept in a folder, out of band; None for one that is not there."""
+def read_piece(folder: Path, digest: str, offset: int) -> Payload | None:
+    """Returns `PIECE_BYTES` of a parcel kept in a folder, fewer at its end, out of band; None if it is not there.
+
+    In pieces, so that many nodes may ask at once in bounded memory, and none has to come in a given time.
+    """
     if not digest.isalnum():  # it comes from elsewhere, and names a file
         return None
     try:
-        return Payload(b"", ((folder / digest).read_bytes(),))
+        with (folder / digest).open("rb") as file:
+            file.seek(offset)
+            return Payload(b"", (file.read(PIECE_BYTES),))
     except FileNotFoundError:
         return None
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+import signal
 import sys
 import zipfile
 from pathlib import Path
@@ -114,6 +115,29 @@ def test_children_inherit_and_add_their_own(folder: Path) -> None:
 def test_members_of_a_group_have_it_too(folder: Path) -> None:
     group = Inside.options(runtime_env={"working_dir": str(folder)}).group(3)
     assert [get(member.attribute.remote("travelling_helper", "VALUE")) for member in group] == [1, 1, 1]
+
+
+def test_a_task_has_the_environment_it_asks_for(folder: Path) -> None:
+    @actors.remote(runtime_env={"env_vars": {"A": "task"}, "working_dir": str(folder)})
+    def see() -> tuple[str | None, str]:
+        return os.environ.get("A"), Path("data/text.txt").read_text()
+
+    @actors.remote
+    def plain() -> str | None:
+        return os.environ.get("A")
+
+    assert [get(see.remote()) for _ in range(3)] == [("task", "some text")] * 3
+    assert get(plain.remote()) is None
+    assert get(see.options(runtime_env={"env_vars": {"A": "other"}, "working_dir": folder}).remote())[0] == "other"
+
+
+def test_an_actor_made_anew_has_the_same_environment(folder: Path) -> None:
+    actor = inside({"env_vars": {"A": "1"}, "working_dir": str(folder)}, max_restarts=1, max_task_retries=1)
+    before = get(actor.pid.remote())
+    os.kill(before, signal.SIGKILL)
+    assert get(actor.read.remote("data/text.txt")) == "some text"
+    assert get(actor.variable.remote("A")) == "1"
+    assert get(actor.pid.remote()) != before
 
 
 # -- folders ----------------------------------------------------------------------------------------------------

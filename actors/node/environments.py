@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import re
 import shutil
 import sys
+import zipfile
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.archive import extract
 from actors.exceptions import ActorDiedError, RuntimeEnvError
-from actors.messages import Payload
 from actors.node.venvs import Venvs
-from actors.parcels import read_parcel
+from actors.parcels import PIECE_BYTES, read_piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,9 +25,9 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.environment import Environment, Parcel
+    from actors.messages import Payload
     from actors.process import Process
 
-FETCH_SECONDS = 120.0
 UNUSED_FOLDERS = 8  # kept for the next actor that asks for the same
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -88,6 +91,7 @@ class Environments:
         self._folder: Path = process.folder / f"env-{process.id}"
         self._fetching: dict[str, asyncio.Task[Path]] = {}
         self._users: dict[str, int] = {}  # of each unpacked folder; the one longest unused comes first
+        self._numbers = itertools.count()
         self._venvs = Venvs(node_name)
 
     async def lease(self, environment: Environment, driver: Address | None) -> Lease:
@@ -124,8 +128,15 @@ class Environments:
         for digest in unused[: max(0, len(unused) - UNUSED_FOLDERS)]:
             del self._users[digest]
             self._fetching.pop(digest, None)
-            shutil.rmtree(self._folder / "unpacked" / digest, ignore_errors=True)
-            (self._folder / digest).unlink(missing_ok=True)
+            self._remove(digest)
+
+    def _remove(self, digest: str) -> None:
+        (self._folder / digest).unlink(missing_ok=True)
+        # Out of the way at once, since the same may be asked for again; what is large is removed on a thread.
+        aside = self._folder / f"old-{next(self._numbers)}"
+        with contextlib.suppress(FileNotFoundError):  # it was never unpacked
+            (self._folder / "unpacked" / digest).rename(aside)
+            self._process.loop.run_in_executor(None, partial(shutil.rmtree, aside, ignore_errors=True))
 
     # -- folders ------------------------------------------------------------------------------------------------
 
@@ -139,26 +150,38 @@ class Environments:
     async def _fetch(self, parcel: Parcel) -> Path:
         archive = self._folder / parcel.digest
         target = self._folder / "unpacked" / parcel.digest
-        if not archive.exists():
-            data = await self._ask_for(parcel)
-            await asyncio.to_thread(_store, archive, data)
         try:
+            if not archive.exists():
+                await self._bring(parcel, archive)
             await asyncio.to_thread(extract, archive, target)
-        except Exception as error:
+        except (OSError, zipfile.BadZipFile) as error:
             raise self._error(parcel, f"could not be unpacked: {error}") from error
         return target
 
-    async def _ask_for(self, parcel: Parcel) -> bytes:
+    async def _bring(self, parcel: Parcel, archive: Path) -> None:
+        archive.parent.mkdir(mode=0o700, exist_ok=True)
+        draft = archive.with_name(f"{archive.name}.new")
         problem: Exception | None = None
         for where, service, method in self._sources(parcel):
             try:
-                found = await self._process.ask(where, service, method, parcel.digest, timeout=FETCH_SECONDS)
+                if await self._copy(where, service, method, parcel.digest, draft):
+                    draft.rename(archive)
+                    return
             except (TimeoutError, ActorDiedError) as error:
                 problem = problem or error
-                continue
-            if isinstance(found, Payload):
-                return bytes(found.buffers[0])
         raise self._error(parcel, "could not be had from the program that packed it, nor from any node") from problem
+
+    async def _copy(self, where: Address, service: str, method: str, digest: str, draft: Path) -> bool:
+        """Copies a parcel piece by piece; returns whether it was there."""
+        with draft.open("wb") as file:
+            while True:
+                piece = await self._process.ask(where, service, method, digest, file.tell())
+                if piece is None:
+                    return False
+                data = piece.buffers[0]
+                await asyncio.to_thread(file.write, data)
+                if len(data) < PIECE_BYTES:
+                    return True
 
     def _sources(self, parcel: Parcel) -> Iterator[tuple[Address, str, str]]:
         yield parcel.source, "parcels", "fetch"
@@ -171,22 +194,15 @@ class Environments:
         key, _, path = parcel.label.partition(" ")
         return RuntimeEnvError(f"runtime_env[{key!r}]: {path} {what} (node {self._node})")
 
-    async def parcel(self, digest: str) -> Payload | None:
-        """Returns the bytes of a parcel that is here, for another node."""
-        return await asyncio.to_thread(read_parcel, self._folder, digest)
+    async def parcel(self, digest: str, offset: int) -> Payload | None:
+        """Returns a piece of a parcel that is here, for another node; see `read_piece`."""
+        return await asyncio.to_thread(read_piece, self._folder, digest, offset)
 
     async def close(self) -> None:
         """Ends what is being made."""
         for task in self._fetching.values():
             task.cancel()
         await self._venvs.close()
-
-
-def _store(path: Path, data: bytes) -> None:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    draft = path.with_name(f"{path.name}.new")
-    draft.write_bytes(data)
-    draft.rename(path)
 
 
 def _variables(wanted: dict[str, str], folder: str | None) -> dict[str, str]:

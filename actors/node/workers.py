@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from asyncio.subprocess import Process as Subprocess
@@ -57,6 +58,7 @@ class WorkerProcess:
         verdict: why it was ended, where this node ended it.
         taken: when it was chosen for an actor, by the loop's clock.
         lease: of the environment it runs in, if it is not the node's own.
+        intended: its end was wanted, so that its actor is not to be made anew.
     """
 
     id: str
@@ -66,6 +68,7 @@ class WorkerProcess:
     ready: asyncio.Future[Address]
     spec: ActorSpec | None = None
     verdict: str | None = None
+    intended: bool = False
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     watch: asyncio.Task[None] | None = None
     taken: float = 0.0
@@ -235,12 +238,15 @@ class Workers:
         if worker.lease is not None:
             worker.lease.end()
         lines = tuple(worker.tail) if code != 0 and worker.verdict is None else ()
-        death = Death(_how(code, worker), node=str(self._orders["node_name"]), last_lines=lines)
+        death = Death(
+            _how(code, worker), node=str(self._orders["node_name"]), last_lines=lines, intended=worker.intended
+        )
         self._deaths[worker.id] = death
         if len(self._deaths) > REMEMBERED_DEATHS:
             self._deaths.popitem(last=False)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self._folder, f"{worker.id}.sock"))
+        shutil.rmtree(os.path.join(self._folder, f"parcels-{worker.id}"), ignore_errors=True)  # see actors.parcels
         if not worker.ready.done():
             printed = "".join(f"\n  {line}" for line in lines)
             worker.ready.set_exception(RuntimeError(f"a worker could not start: {death.reason}{printed}"))
