@@ -178,11 +178,29 @@ def test_a_zip_file_is_a_working_dir_too(tmp_path: Path) -> None:
 
 
 def test_a_large_folder_travels(tmp_path: Path) -> None:
-    data = os.urandom(20 << 20)
+    data = os.urandom(10 << 20)
     (tmp_path / "big.bin").write_bytes(data)
     actor = inside({"working_dir": str(tmp_path)}, node=node_names()[2])
     code = "import hashlib; print(hashlib.sha256(open('big.bin','rb').read()).hexdigest())"
     assert get(actor.in_a_process_of_its_own.remote(code)).strip() == hashlib.sha256(data).hexdigest()
+
+
+def test_a_node_gets_a_folder_from_another_node_where_its_packer_has_it_no_more(folder: Path) -> None:
+    names = node_names()
+    env = {"working_dir": str(folder)}
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))  # else it would be looked at anew
+    first = inside(env, node=names[1])
+    digest = Path(get(first.folder.remote())).name
+    (mine,) = Path(os.environ["ACTORS_HOME"]).glob(f"run/*/parcels-driver-*/{digest}")
+    mine.unlink()
+    assert get(inside(env, node=names[2]).read.remote("data/text.txt")) == "some text"
+    for copy in Path(os.environ["ACTORS_HOME"]).glob(f"run/*/env-*/{digest}"):
+        copy.unlink()
+    error = failure(inside(env, node=names[0]).pid.remote(), within=PATIENCE)
+    assert isinstance(error.__cause__, RuntimeEnvError)
+    assert f"runtime_env['working_dir']: {folder} could not be had" in str(error)
+    assert f"(node {names[0]})" in str(error)
 
 
 def test_modules_of_every_kind_are_importable(tmp_path: Path) -> None:
