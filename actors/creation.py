@@ -143,8 +143,9 @@ class _Creation:
             await self._give_back(address)
             raise
         construction = Construction(
-            self._code, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group
-        )
+            self._code, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group,
+            self.options.concurrency_groups,
+        )  # fmt: skip
         self._line.address = address
         self.process.peer(address).call(
             self._id, CONSTRUCT, dumps_arguments((construction,), {}), _ConstructionCall(self._line)

@@ -168,6 +168,7 @@ class Construction:
         max_concurrency: how many calls may run at once.
         is_async: whether its methods run on an event loop.
         group: its place in a group, if it is in one.
+        concurrency_groups: how many calls of each further group of methods may run at once.
     """
 
     code: Payload
@@ -176,3 +177,4 @@ class Construction:
     max_concurrency: int | None
     is_async: bool
     group: GroupSpec | None
+    concurrency_groups: dict[str, int] | None = None

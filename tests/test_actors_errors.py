@@ -503,7 +503,7 @@ def test_an_unknown_node_is_told_with_those_there_are() -> None:
     "option",
     [
         *("num_cpus", "num_gpus", "memory", "resources", "label_selector", "lifetime", "max_restarts"),
-        *("max_task_retries", "concurrency_groups", "max_pending_calls", "allow_out_of_order_execution"),
+        *("max_task_retries", "max_pending_calls", "allow_out_of_order_execution"),
         *("runtime_env", "isolation", "checkpoint", "record"),
     ],
 )
