@@ -100,6 +100,7 @@ class Execution:
             self._mailbox.withdraw(job, too_late(job, self._place(job), started=False))
             return False
         job.actor = self._actor
+        job.label = self._actor.spec.label  # it may have come before that was known
         return self._mailbox.start(job)
 
     def _call(self, job: Job) -> Any:
@@ -207,7 +208,7 @@ class Execution:
             os._exit(code if isinstance(code, int) else 1)
 
     def _place(self, job: Job) -> Place:
-        return Place(self._actor.node, job.label, job.method, self._pid)
+        return Place(self._actor.node, self._actor.spec.label, job.method, self._pid)
 
 
 LEFT = "it called exit_actor()"
@@ -224,7 +225,7 @@ def cancelled(job: Job, place: Place, *, started: bool) -> TaskCancelledError:
     return TaskCancelledError(
         f"{place} was cancelled {'while it ran' if started else 'before it started'}",
         node=place.node,
-        actor=job.label,
+        actor=place.actor,
         method=job.method,
         verdict=Verdict.MAY_HAVE_RUN if started else Verdict.NEVER_STARTED,
     )
