@@ -13,6 +13,7 @@ from actors.options import MethodOptions
 if TYPE_CHECKING:
     from actors.address import Address
     from actors.messages import Payload
+    from actors.options import Retry
 
 METHOD_OPTIONS = "__actors_method__"
 """Attribute in which `actors.method` leaves a method's options."""
@@ -55,6 +56,25 @@ class ClassSpec:
     methods: dict[str, MethodSpec]
     constructor: MethodSpec
     is_async: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an actor wants to be called; travels with its handle. See `actors.options.ActorOptions`.
+
+    Attributes:
+        restarts: whether it is made anew when its process has died.
+        retries: how often a call is sent again that a death may have cut off.
+        retry_exceptions: what a call is sent again for that its method raised.
+        max_pending: calls that one process may have waiting; -1 for the line's own bound.
+        out_of_order: whether a call may overtake one that waits for its arguments.
+    """
+
+    restarts: bool = False
+    retries: int = 0
+    retry_exceptions: Retry = False
+    max_pending: int = -1
+    out_of_order: bool = False
 
 
 class _Default:
@@ -145,6 +165,7 @@ class ActorSpec:
         owner: process the actor ends with.
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
+        restarts: whether it may be made anew, so that its name is kept for it.
     """
 
     id: str
@@ -155,6 +176,7 @@ class ActorSpec:
     owner: str
     driver: Address | None
     handle: Payload | None
+    restarts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +190,7 @@ class Construction:
         max_concurrency: how many calls may run at once.
         is_async: whether its methods run on an event loop.
         group: its place in a group, if it is in one.
+        state: what its ``__actor_save__`` gave last, in an earlier life.
         concurrency_groups: how many calls of each further group of methods may run at once.
     """
 
@@ -177,4 +200,5 @@ class Construction:
     max_concurrency: int | None
     is_async: bool
     group: GroupSpec | None
+    state: Payload | None = None
     concurrency_groups: dict[str, int] | None = None

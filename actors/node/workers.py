@@ -167,10 +167,9 @@ class Workers:
         return [worker for worker in self._all.values() if worker.spec is not None]
 
     def condemn(self, worker: WorkerProcess, verdict: str, *, intended: bool) -> None:
-        """A worker is about to end; the first reason counts."""
-        if worker.verdict is None:
-            worker.verdict = verdict
-            worker.intended = intended
+        """A worker is about to end; the first reason counts, and any wish that it stays so."""
+        worker.verdict = worker.verdict or verdict
+        worker.intended = worker.intended or intended
 
     def kill(self, worker: WorkerProcess, verdict: str, *, intended: bool = False) -> None:
         """Ends a worker at once."""
