@@ -46,13 +46,6 @@ def of_error(error: BaseException) -> Sealed:
 
 
 @dataclass(frozen=True, slots=True)
-class Several:
-    """What a method with ``num_returns`` of two or more gives: each value sealed by itself."""
-
-    values: tuple[Payload, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Slot:
     """The place of an argument that is a reference."""
 
