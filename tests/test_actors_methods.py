@@ -19,6 +19,7 @@ import actors
 from actors import runtime
 from actors.exceptions import ActorDiedError, GetTimeoutError, TaskCancelledError, TaskError
 from actors.instance import Ending, Instance
+from actors.job import Job, State
 from actors.messages import CONSTRUCT, RETIRE, STREAMING, Call, Cancel, Credit, Item, Outcome, Payload, Reply, Terms
 from actors.runtime import Incarnation
 from actors.sealed import Sealed, Several
@@ -385,12 +386,23 @@ class Stage:
         else:
             future.set_result(message)
 
+    @property
+    def thing(self) -> Any:
+        """The actor's object."""
+        self.value(self.made)
+        return self.thread.thing  # type: ignore[attr-defined]
+
     def call(self, method: str, *args: Any, **terms: Any) -> int:
         number = len(self.replies) + 1
         self.replies[number] = Future()
         call = Call(number, "actor-1", method, dumps_arguments(args, {}), Terms(**terms))
         self.portal.soon(self.instance.called, call, self)
         return number
+
+    def job(self, number: int) -> Job:
+        """An open call, once it has come."""
+        job: Job = eventually(lambda: self.instance._mailbox.find((self.session, number)))
+        return job
 
     def cancel(self, number: int, **how: bool) -> None:
         self.portal.soon(self.instance.cancelled, self.session, Cancel(number, **how))
@@ -414,6 +426,8 @@ class Stage:
         return str(caught.value)
 
     def close(self) -> None:
+        if self.reply(self.made).outcome is Outcome.VALUE:
+            self.thing.opened.set()
         self.portal.soon(self.instance.leave)
         self.ended.result(PATIENCE)
         self.thread.join(PATIENCE)
@@ -432,13 +446,11 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 class Plain:
     """Plain methods."""
 
-    opened = threading.Event()
-    closed: list[str] = []  # noqa: RUF012 - of the test, not of the actor
-
     def __init__(self) -> None:
-        type(self).opened = threading.Event()
-        type(self).closed = []
+        self.opened = threading.Event()
+        self.closed: list[str] = []
         self.ran: list[object] = []
+        threading.current_thread().thing = self  # type: ignore[attr-defined]  # for the test, whose thread it is
 
     def give(self, value: object) -> object:
         self.ran.append(value)
@@ -533,7 +545,8 @@ def test_another_number_of_values_is_an_error_that_counts(stage: Stage, value: o
 @both
 def test_a_generator_may_give_several_values_and_not_too_many(stage: Stage) -> None:
     text = stage.fails(stage.call("endless", returns=3), ValueError, Outcome.RAISED)
-    assert "expected 3 returned values, got at least 4" in text
+    assert "expected 3 returned values, got" in text
+    assert "4" in text.partition("got")[2]
     assert stage.value(stage.call("give", 1)) == 1
 
 
@@ -552,9 +565,8 @@ def test_a_cancelled_stream_stops_and_its_finally_clauses_run(stage: Stage) -> N
     eventually(lambda: len(stage.items) == 40)
     stage.cancel(number)
     stage.fails(number, TaskCancelledError, Outcome.MAY_HAVE_RUN)
-    eventually(lambda: stage.instance is not None and stage.value(stage.call("give", 1)) == 1)
     assert len(stage.items) == 40
-    assert Plain.closed == ["endless"] or Async.closed == ["endless"]
+    assert stage.thing.closed == ["endless"]
 
 
 @both
@@ -577,7 +589,7 @@ def test_a_deadline_passes_while_a_call_waits(stage: Stage) -> None:
     late = stage.call("give", 1, remaining=0.2)
     assert "0.2 s" in stage.fails(late, GetTimeoutError, Outcome.NEVER_STARTED)
     assert not stage.replies[blocking].done()
-    Plain.opened.set()
+    stage.thing.opened.set()
     assert stage.value(blocking) == (False, False)
     assert stage.value(stage.call("everything")) == []
 
@@ -586,7 +598,7 @@ def test_a_deadline_passes_while_a_call_waits(stage: Stage) -> None:
 def test_a_deadline_cancels_a_coroutine(stage: Stage) -> None:
     number = stage.call("wait", remaining=0.2)
     assert "0.2 s" in stage.fails(number, GetTimeoutError, Outcome.MAY_HAVE_RUN)
-    assert Async.closed == ["wait"]
+    assert stage.thing.closed == ["wait"]
 
 
 @plain
@@ -600,10 +612,9 @@ def test_a_plain_method_goes_on_after_its_deadline_and_its_answer_is_sent(stage:
 
     child = Child()
     number = stage.call("wait", remaining=0.2)
-    job = eventually(lambda: stage.instance._mailbox.find((stage.session, number)))
-    job.adopt(child)
+    stage.job(number).adopt(child)
     assert child.cancelled.wait(PATIENCE)
-    Plain.opened.set()
+    stage.thing.opened.set()
     assert stage.value(number) == (False, False)
 
 
@@ -620,12 +631,11 @@ def test_a_method_knows_its_call(stage: Stage) -> None:
 @plain
 def test_a_plain_method_can_see_that_it_was_cancelled(stage: Stage) -> None:
     number = stage.call("wait")
-    eventually(lambda: stage.instance._mailbox.find((stage.session, number)))
-    eventually(lambda: stage.instance._mailbox.find((stage.session, number)).state.name == "RUNNING")
+    eventually(lambda: stage.job(number).state is State.RUNNING)
     stage.cancel(number)
     stage.cancel(number)
-    eventually(lambda: stage.instance._mailbox.find((stage.session, number)).cancelled)
-    Plain.opened.set()
+    eventually(lambda: stage.job(number).cancelled)
+    stage.thing.opened.set()
     assert stage.value(number) == (False, True)
 
 
@@ -635,7 +645,7 @@ def test_a_waiting_call_is_answered_as_soon_as_it_is_cancelled(stage: Stage) -> 
     stage.cancel(waiting, force=True)
     stage.fails(waiting, TaskCancelledError, Outcome.NEVER_STARTED)
     assert not stage.replies[blocking].done()
-    Plain.opened.set()
+    stage.thing.opened.set()
     stage.value(blocking)
     assert stage.value(stage.call("everything")) == []
 
@@ -643,40 +653,40 @@ def test_a_waiting_call_is_answered_as_soon_as_it_is_cancelled(stage: Stage) -> 
 @plain
 def test_force_asks_for_the_end_of_the_process(stage: Stage) -> None:
     number = stage.call("wait")
-    eventually(lambda: stage.instance._mailbox.find((stage.session, number)).state.name == "RUNNING")
+    eventually(lambda: stage.job(number).state is State.RUNNING)
     waiting = stage.call("give", 1)
     stage.cancel(number, force=True)
     assert "while it ran" in stage.fails(number, TaskCancelledError, Outcome.MAY_HAVE_RUN)
     stage.fails(waiting, ActorDiedError, Outcome.NEVER_STARTED)
     assert stage.aborted.result(PATIENCE) == Ending(1, "its method wait was cancelled by force", False)
-    Plain.opened.set()
+    stage.thing.opened.set()
 
 
 @loops
 def test_force_lets_a_coroutine_end_by_itself_and_waits_only_so_long(stage: Stage) -> None:
     number = stage.call("wait")
-    eventually(lambda: stage.instance._mailbox.find((stage.session, number)).awaiting)
+    eventually(lambda: stage.job(number).awaiting)
     stage.cancel(number, force=True)
     stage.fails(number, TaskCancelledError, Outcome.MAY_HAVE_RUN)
     stubborn = stage.call("stubborn")
-    eventually(lambda: stage.instance._mailbox.find((stage.session, stubborn)).awaiting)
+    eventually(lambda: stage.job(stubborn).awaiting)
     assert not stage.aborted.done()
     stage.cancel(stubborn, force=True)
     stage.fails(stubborn, TaskCancelledError, Outcome.MAY_HAVE_RUN)
     assert "stubborn" in stage.aborted.result(PATIENCE).epitaph
-    assert Async.closed[:2] == ["wait", "felt"]
-    Async.opened.set()
+    assert stage.thing.closed[:2] == ["wait", "felt"]
+    stage.thing.opened.set()
 
 
 @loops
 def test_force_ends_a_loop_that_is_blocked(stage: Stage) -> None:
     number = stage.call("blocks")
-    eventually(lambda: stage.instance._mailbox.find((stage.session, number)).state.name == "RUNNING")
+    eventually(lambda: stage.job(number).state is State.RUNNING)
     stage.cancel(number)  # which alone changes nothing
     stage.cancel(number, force=True)
     stage.fails(number, TaskCancelledError, Outcome.MAY_HAVE_RUN)
     assert stage.aborted.result(PATIENCE).code == 1
-    Async.opened.set()
+    stage.thing.opened.set()
 
 
 @both
@@ -687,9 +697,7 @@ def test_an_actor_retires_when_all_is_answered(stage: Stage) -> None:
     retiring = stage.call(RETIRE)
     late = stage.call("give", "late")
     stage.fails(late, ActorDiedError, Outcome.NEVER_STARTED)
-    if not describe(Async).is_async or type(stage.instance) is not Instance:
-        raise AssertionError
-    Plain.opened.set()
+    stage.thing.opened.set()
     assert [stage.value(number) for number in asked] == list(range(20))
     assert stage.reply(blocking).outcome in {Outcome.VALUE, Outcome.MAY_HAVE_RUN}
     assert stage.value(retiring) is None
