@@ -12,6 +12,7 @@ from actors.opencall import OpenCall
 from actors.refs import ObjectRef
 from actors.sealed import Sealed, Several, with_slots
 from actors.serialize import dumps_arguments, loads
+from actors.spec import DEFAULTS
 from actors.stream import ObjectRefGenerator, Stream
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from actors.keeper import Value
     from actors.line import Line
     from actors.messages import Payload
+    from actors.opencall import Way
     from actors.options import MethodOptions
     from actors.spec import MethodSpec
 
@@ -30,9 +32,9 @@ class OneCall(OpenCall):
     __slots__ = ("_value",)
 
     def __init__(
-        self, line: Line, method: str, payload: Payload, needs: list[Future[Sealed]], value: Value | None
+        self, way: Way, method: str, payload: Payload, needs: list[Future[Sealed]], value: Value | None
     ) -> None:
-        super().__init__(line, method, payload, needs)
+        super().__init__(way, method, payload, needs)
         self._value = value
 
     def settle(self, sealed: Sealed) -> None:
@@ -47,9 +49,9 @@ class ManyCall(OpenCall):
     __slots__ = ("_values",)
 
     def __init__(
-        self, line: Line, method: str, payload: Payload, needs: list[Future[Sealed]], values: list[Value]
+        self, way: Way, method: str, payload: Payload, needs: list[Future[Sealed]], values: list[Value]
     ) -> None:
-        super().__init__(line, method, payload, needs)
+        super().__init__(way, method, payload, needs)
         self._values = values
 
     def settle(self, sealed: Sealed) -> None:
@@ -76,58 +78,20 @@ def call(
         chosen: options of this call, which go before the method's own.
 
     Returns:
-        A reference; a list of them where there are several values, None where there is none; a generator of
-        references for a stream.
+        See `open_call`.
 
     Raises:
         SerializationError: an argument cannot be pickled.
         PendingCallsLimitExceeded: too many calls wait for their answers.
     """
-    process = joined()
-    args, kwargs, references = with_slots(args, kwargs, _is_reference)
+    args, kwargs, references = with_slots(args, kwargs, is_reference)
     payload = dumps_arguments(args, kwargs)
-    needs: list[Future[Sealed]] = [reference.pending for reference in references]
-    returns = returns_of(method, chosen)
-    opened: OpenCall
-    given: Any
-    if returns == STREAMING:
-        opened = stream = Stream(line, method.name, payload, needs, process.keeper, process.address)
-        given = ObjectRefGenerator(stream)
-    elif returns == 1:
-        value = process.keeper.new_value()
-        opened = OneCall(line, method.name, payload, needs, value)
-        value.cancel = opened.cancel
-        given = ObjectRef(value, process.address, opened)
-    elif returns == 0:
-        opened, given = OneCall(line, method.name, payload, needs, None), None
-    else:
-        values = [process.keeper.new_value() for _ in range(returns)]
-        opened = ManyCall(line, method.name, payload, needs, values)
-        for value in values:
-            value.cancel = opened.cancel
-        given = [ObjectRef(value, process.address, opened) for value in values]
-    opened.returns = returns
-    _set_terms(opened, method, chosen)
-    line.submit(opened)
-    return given
-
-
-def returns_of(method: MethodSpec, chosen: MethodOptions | None) -> int:
-    """Returns how many values a call gives, or `STREAMING`."""
-    returns = chosen.num_returns if chosen is not None else None
-    if returns is None:
-        returns = method.options.num_returns
-    if returns is None:
-        returns = "streaming" if method.generates else 1
-    return STREAMING if isinstance(returns, str) else returns
-
-
-def _set_terms(opened: OpenCall, method: MethodSpec, chosen: MethodOptions | None) -> None:
-    manner = opened.line.manner
-    opened.retries = manner.retries
-    opened.retry_exceptions = manner.retry_exceptions
+    opened, given = open_call(line, method.name, payload, references, _returns_of(method, chosen))
+    opened.retries = line.manner.retries
+    opened.retry_exceptions = line.manner.retry_exceptions
+    timeout = None
     for options in (method.options, chosen):
-        if options is None:
+        if options is None or options is DEFAULTS:
             continue
         if options.max_task_retries is not None:
             opened.retries = options.max_task_retries
@@ -136,16 +100,75 @@ def _set_terms(opened: OpenCall, method: MethodSpec, chosen: MethodOptions | Non
         if options.concurrency_group is not None:
             opened.group = options.concurrency_group
         if options.timeout is not None:
-            opened.deadline = time.monotonic() + options.timeout
+            timeout = options.timeout
+    inherit(opened, timeout)
+    line.submit(opened)
+    return given
+
+
+def open_call(
+    way: Way, method: str, payload: Payload, references: list[ObjectRef[Any]], returns: int
+) -> tuple[OpenCall, Any]:
+    """Makes a call that can be submitted to its way, and what stands for its answer.
+
+    Returns:
+        The call; and a reference, a list of them where there are several values, None where there is none, or a
+        generator of references for a stream.
+    """
+    process = joined()
+    needs: list[Future[Sealed]] = [reference.pending for reference in references]
+    opened: OpenCall
+    given: Any
+    if returns == STREAMING:
+        opened = stream = Stream(way, method, payload, needs, process.keeper, process.address)
+        given = ObjectRefGenerator(stream)
+    elif returns == 1:
+        value = process.keeper.new_value()
+        opened = OneCall(way, method, payload, needs, value)
+        value.cancel = opened.cancel
+        given = ObjectRef(value, process.address, opened)
+    elif returns == 0:
+        opened, given = OneCall(way, method, payload, needs, None), None
+    else:
+        values = [process.keeper.new_value() for _ in range(returns)]
+        opened = ManyCall(way, method, payload, needs, values)
+        for value in values:
+            value.cancel = opened.cancel
+        given = [ObjectRef(value, process.address, opened) for value in values]
+    opened.returns = returns
+    return opened, given
+
+
+def inherit(opened: OpenCall, timeout: float | None) -> None:
+    """Sets a call's deadline: its own, or that of the call it is made in, if that comes first."""
+    if timeout is not None:
+        opened.deadline = time.monotonic() + timeout
     running = runtime.running()
     if running is not None:
         running.adopt(opened)
         if running.deadline is not None:
-            deadline = opened.deadline
-            opened.deadline = running.deadline if deadline is None else min(deadline, running.deadline)
+            own = opened.deadline
+            opened.deadline = running.deadline if own is None else min(own, running.deadline)
+    if opened.deadline is not None:
+        joined().portal.soon(opened.watch_deadline)
 
 
-def _is_reference(value: Any) -> bool:
+def returns_as_number(returns: int | str | None, *, generates: bool) -> int:
+    """Reads the option ``num_returns``: a number of values, or `STREAMING`."""
+    if returns is None:
+        return STREAMING if generates else 1
+    return STREAMING if isinstance(returns, str) else returns
+
+
+def _returns_of(method: MethodSpec, chosen: MethodOptions | None) -> int:
+    returns = chosen.num_returns if chosen is not None else None
+    if returns is None:
+        returns = method.options.num_returns
+    return returns_as_number(returns, generates=method.generates)
+
+
+def is_reference(value: Any) -> bool:
+    """Whether a value is a reference."""
     return isinstance(value, ObjectRef)
 
 

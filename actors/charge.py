@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from actors.exceptions import ActorDiedError, ActorError, Verdict
-from actors.line import never_placed, of_death
+from actors.line import kind_of, never_placed, of_death
 from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload
 from actors.sealed import Filled
 from actors.serialize import dumps, dumps_arguments, loads
@@ -168,7 +168,7 @@ class Charge:
 
     def _died_of(self, death: Death) -> ActorError:
         again = f" It had been made anew {self._times} times, and may not be any more." if self._times else ""
-        return of_death(death, self.spec.label, self._address, Verdict.NEVER_STARTED, more=again)
+        return of_death(death, self.spec.label, self._address, Verdict.NEVER_STARTED, kind=kind_of(death), more=again)
 
     def _end(self, error: ActorError) -> None:
         if self._error is not None:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.exceptions import (
     ActorDiedError,
     ActorError,
     ActorUnavailableError,
-    GetTimeoutError,
     NoClusterError,
     NodeDiedError,
     PendingCallsLimitExceeded,
-    TaskCancelledError,
+    RemoteError,
     Verdict,
 )
 from actors.messages import Outcome
@@ -29,11 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from actors.address import Address
-    from actors.messages import Reply
     from actors.opencall import OpenCall
     from actors.process import Process
     from actors.spec import Manner
     from actors.transport.peer import Death, Peer
+
+E = TypeVar("E", bound=RemoteError)
 
 MAX_PENDING = 10_000  # calls of one process to one actor that wait for an answer
 MAX_PENDING_BYTES = 256 << 20  # and bytes of their arguments
@@ -65,7 +64,7 @@ class Line:
         self.peer: Peer | None = None
         self.address: Address | None = None
         self.error: ActorError | None = None
-        self._process = process
+        self.process = process
         self._locate = locate
         self._lock = threading.RLock()
         self._queue: deque[OpenCall] = deque()
@@ -78,13 +77,13 @@ class Line:
 
     def find(self, where: Address | None = None) -> None:
         """Starts to look for the actor, at ``where`` if that is known; the line opens when it is found."""
-        self._process.portal.soon(self._begin, None, where)
+        self.process.portal.soon(self._begin, None, where)
 
     def _begin(self, left: str | None, where: Address | None = None) -> None:
         if where is not None:
             self._opened(where)
         else:
-            self._search = self._process.loop.create_task(self._find(left))
+            self._search = self.process.loop.create_task(self._find(left))
 
     async def located(self) -> Address:
         """Waits until it is known where the actor is.
@@ -111,7 +110,7 @@ class Line:
 
     def _opened(self, address: Address) -> None:
         """The actor is at ``address``: what waits in line goes there. On the I/O loop."""
-        peer = self._process.peer(address)
+        peer = self.process.peer(address)
         if self.manner.restarts:
             peer.when_dead(lambda death: self._left(peer, death))
             if peer.death is not None:
@@ -155,7 +154,7 @@ class Line:
             self.address,
             verdict,
             method=method,
-            kind=ActorUnavailableError if restarting else None,
+            kind=ActorUnavailableError if restarting else kind_of(death),
             more=" It is made anew if it may be." if restarting else "",
         )
 
@@ -169,6 +168,7 @@ class Line:
                 runs an event loop that must not block.
         """
         self._enter(call)
+        call.in_room = True
         with self._lock:
             error = self.error
             if error is None:
@@ -177,14 +177,12 @@ class Line:
                     self._send(self.peer, call)
                 else:
                     self._queue.append(call)
-        if call.deadline is not None:
-            self._process.portal.soon(self._watch_deadline, call)
         if error is not None:
             call.end(of_error(_again(error, call.method)))
         elif call.number is None:
             for need in call.needs:
-                need.add_done_callback(lambda _: self._process.portal.soon(self._pump))
-            self._process.portal.soon(self._pump)
+                need.add_done_callback(lambda _: self.process.portal.soon(self._pump))
+            self.process.portal.soon(self._pump)
 
     def _send(self, peer: Peer, call: OpenCall) -> None:
         assert call.payload is not None
@@ -204,7 +202,7 @@ class Line:
                 f"{self._room.count} calls to {self.label} wait for an answer, and max_pending_calls="
                 f"{self.manner.max_pending} allows no more: get some of them before making more"
             )
-        if self._process.portal.is_current or _in_event_loop():
+        if self.process.portal.is_current or in_event_loop():
             raise PendingCallsLimitExceeded(
                 f"{self._room.count} calls to {self.label} wait for an answer: await some of them before making more"
             )
@@ -215,10 +213,6 @@ class Line:
         """A call of this line has had its answer."""
         call.payload = None
         self._room.leave(call.nbytes)
-
-    def judge(self, call: OpenCall, reply: Reply) -> None:
-        """Finds out whether a call that raised is to be tried again; aside, since that runs code of the user's."""
-        self._process.portal.aside(call.raised, reply)
 
     def take_back(self, call: OpenCall) -> None:
         """Puts a call in line once more. One whose process died goes where it was, before all later ones."""
@@ -232,7 +226,7 @@ class Line:
         if error is not None:
             call.end(of_error(error))
         else:
-            self._process.portal.soon(self._pump)
+            self.process.portal.soon(self._pump)
 
     def _pump(self) -> None:
         """Sends what stands in line and is ready; with ``out_of_order``, also past what is not. On the I/O loop."""
@@ -242,6 +236,8 @@ class Line:
             call, failed = found
             if failed is not None:
                 call.end(failed)
+            elif call.over:  # it has expired meanwhile
+                call.release()
 
     def _next(self) -> tuple[OpenCall, Sealed | None] | None:
         with self._lock:
@@ -268,41 +264,14 @@ class Line:
                 return None
         return None
 
-    # -- giving up on calls -------------------------------------------------------------------------------------
-
-    def cancel(self, call: OpenCall, *, force: bool, recursive: bool) -> None:
-        """See `OpenCall.cancel`."""
+    def drop(self, call: OpenCall) -> bool:
+        """See `actors.opencall.Way`."""
         with self._lock:
-            waits = self._drop(call)
-            number, peer = call.number, call.peer
-        if waits:
-            where = Verdict.NEVER_STARTED
-            text = f"{self.label}.{call.method} was cancelled before it started"
-            call.end(of_error(TaskCancelledError(text, actor=self.label, method=call.method, verdict=where)))
-        elif number is not None and peer is not None:
-            peer.cancel(number, force=force, recursive=recursive)
-
-    def _drop(self, call: OpenCall) -> bool:
-        """Takes a call out of the line; whether it stood there."""
-        for store in (self._queue, self._returned):
-            if call in store:
-                store.remove(call)
-                return True
+            for store in (self._queue, self._returned):
+                if call in store:
+                    store.remove(call)
+                    return True
         return False
-
-    def _watch_deadline(self, call: OpenCall) -> None:
-        assert call.deadline is not None
-        loop = self._process.loop
-        loop.call_later(max(0.0, call.deadline - time.monotonic()), self._expire, call)
-
-    def _expire(self, call: OpenCall) -> None:
-        if call.over:
-            return
-        with self._lock:
-            waits = self._drop(call)
-        verdict = Verdict.NEVER_STARTED if waits else Verdict.MAY_HAVE_RUN
-        late = GetTimeoutError(f"{self.label}.{call.method} was not answered within its timeout: {verdict.value}")
-        call.end(of_error(late))
 
 
 def reach(  # noqa: PLR0917 - what a handle holds
@@ -326,6 +295,11 @@ def reach(  # noqa: PLR0917 - what a handle holds
     return kept
 
 
+def kind_of(death: Death) -> type[ActorError]:
+    """Returns the class of the error for calls of an actor that is gone for good."""
+    return NodeDiedError if death.node_too else ActorDiedError
+
+
 def of_death(
     death: Death,
     label: str,
@@ -333,9 +307,9 @@ def of_death(
     verdict: Verdict,
     *,
     method: str = "",
-    kind: type[ActorError] | None = None,
+    kind: type[E],
     more: str = "",
-) -> ActorError:
+) -> E:
     """Returns the error that tells of an actor's death.
 
     Args:
@@ -344,13 +318,13 @@ def of_death(
         address: where it was, if that was known.
         verdict: whether the call ran.
         method: which the call was of; empty where there is none.
-        kind: class of the error; by default `NodeDiedError` or `ActorDiedError`.
+        kind: class of the error.
         more: a further sentence.
     """
     node = death.node or (address.node_name if address is not None else None)
     printed = "".join(f"\n  {line}" for line in death.last_lines)
     what = f" The call of {method} failed: {verdict.value}." if method else ""
-    return (kind or (NodeDiedError if death.node_too else ActorDiedError))(
+    return kind(
         f"{label} on node {node} is gone: {death.reason}.{what}{more}"
         + (f" It last printed:{printed}" if printed else ""),
         node=node,
@@ -374,7 +348,8 @@ def _again(error: ActorError, method: str) -> ActorError:
     return again
 
 
-def _in_event_loop() -> bool:
+def in_event_loop() -> bool:
+    """Whether this thread runs an event loop, which must not be blocked."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from actors.exceptions import Verdict
+from actors.exceptions import GetTimeoutError, TaskCancelledError, Verdict
 from actors.failure import raised_kind
 from actors.messages import PLAIN, Outcome, Payload, Terms
 from actors.sealed import Sealed, of_error, of_reply
@@ -13,9 +13,10 @@ from actors.sealed import Sealed, of_error, of_reply
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from actors.exceptions import ActorError
+    from actors.exceptions import RemoteError
     from actors.messages import Item, Reply
     from actors.options import Retry
+    from actors.process import Process
     from actors.spec import Manner
     from actors.transport.peer import Death, Peer
 
@@ -25,21 +26,19 @@ class Way(Protocol):
 
     label: str
     manner: Manner
+    process: Process
 
     def answered(self, call: OpenCall) -> None:
         """A call has had its answer."""
 
-    def judge(self, call: OpenCall, reply: Reply) -> None:
-        """Finds out whether a call that raised is to be tried again; aside, since that runs code of the user's."""
-
     def take_back(self, call: OpenCall) -> None:
         """Lets a call go once more."""
 
-    def died_of(self, death: Death, method: str, verdict: Verdict) -> ActorError:
-        """Returns the error for a call that a death has cut off."""
+    def drop(self, call: OpenCall) -> bool:
+        """Takes a call back that has not been sent; whether there was one."""
 
-    def cancel(self, call: OpenCall, *, force: bool, recursive: bool) -> None:
-        """See `OpenCall.cancel`."""
+    def died_of(self, death: Death, method: str, verdict: Verdict) -> RemoteError:
+        """Returns the error for a call that a death has cut off."""
 
 
 class OpenCall:
@@ -58,7 +57,7 @@ class OpenCall:
     """
 
     __slots__ = (
-        "__weakref__", "_in_room", "_nbytes", "deadline", "group", "line", "method", "needs", "number", "over",
+        "__weakref__", "_nbytes", "deadline", "group", "in_room", "line", "method", "needs", "number", "over",
         "payload", "peer", "place", "retries", "retry_exceptions", "returns",
     )  # fmt: skip
 
@@ -77,7 +76,7 @@ class OpenCall:
         self.place = 0  # in its line
         self.over = False  # it has had its answer
         self._nbytes = payload.nbytes
-        self._in_room = True
+        self.in_room = False  # it takes room in its line
 
     @property
     def ready(self) -> bool:
@@ -105,7 +104,8 @@ class OpenCall:
         """See `actors.transport.peer.Caller`."""
         self.number = None
         if reply.outcome is Outcome.RAISED and self._may_try_again(raising=True):
-            self.line.judge(self, reply)
+            # Aside, since what was raised may have to be unpickled, which runs code of the user's.
+            self.line.process.portal.aside(self.raised, reply)
         else:
             self.end(of_reply(reply))
 
@@ -141,17 +141,39 @@ class OpenCall:
 
     def end(self, sealed: Sealed) -> None:
         """Takes the one answer; a later one changes nothing."""
-        if self.number is None and self._in_room:  # else the actor still has it
-            self._in_room = False
-            self.line.answered(self)
+        self.release()
         if not self.over:
             self.over = True
             self.settle(sealed)
+
+    def release(self) -> None:
+        """Gives back the room in its line, unless the actor still has the call."""
+        if self.number is None and self.in_room:
+            self.in_room = False
+            self.line.answered(self)
 
     def settle(self, sealed: Sealed) -> None:
         """Passes the one answer on."""
         raise NotImplementedError
 
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
-        """Says that the answer is no longer wanted; safe for any thread."""
-        self.line.cancel(self, force=force, recursive=recursive)
+        """Says that the answer is no longer wanted; safe for any thread. See `actors.cancel`."""
+        number, peer = self.number, self.peer
+        if self.line.drop(self):
+            text = f"{self.line.label}.{self.method} was cancelled before it started"
+            never = Verdict.NEVER_STARTED
+            self.end(of_error(TaskCancelledError(text, actor=self.line.label, method=self.method, verdict=never)))
+        elif number is not None and peer is not None:
+            peer.cancel(number, force=force, recursive=recursive)
+
+    def watch_deadline(self) -> None:
+        """Sees to it that there is an answer by the deadline. On the I/O loop."""
+        assert self.deadline is not None
+        self.line.process.loop.call_later(max(0.0, self.deadline - time.monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        if self.over:
+            return
+        verdict = Verdict.NEVER_STARTED if self.line.drop(self) else Verdict.MAY_HAVE_RUN
+        what = f"{self.line.label}.{self.method} was not answered within its timeout: {verdict.value}"
+        self.end(of_error(GetTimeoutError(what)))

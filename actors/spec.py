@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from actors.options import MethodOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
     from actors.messages import Payload
     from actors.options import Retry
@@ -21,6 +23,12 @@ METHOD_OPTIONS = "__actors_method__"
 DEFAULTS = MethodOptions()
 
 _EMPTY = inspect.Parameter.empty
+_ANYTHING = inspect.Signature(
+    [
+        inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+        inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
+)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -114,13 +122,22 @@ def _signature(cls: type, name: str) -> inspect.Signature:
     try:
         signature = inspect.signature(cls if name == "__init__" else getattr(cls, name))
     except (TypeError, ValueError):  # some built-ins do not say
-        parameter = inspect.Parameter
-        return inspect.Signature(
-            [parameter("args", parameter.VAR_POSITIONAL), parameter("kwargs", parameter.VAR_KEYWORD)]
-        )
+        return _ANYTHING
     parameters = list(signature.parameters.values())
     if name != "__init__" and _takes_self(cls, name) and parameters and parameters[0].kind in _POSITIONAL:
         parameters = parameters[1:]
+    return _plain(parameters)
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Returns the signature of a function as it travels; see `MethodSpec`."""
+    try:
+        return _plain(list(inspect.signature(function).parameters.values()))
+    except (TypeError, ValueError):  # some built-ins do not say
+        return _ANYTHING
+
+
+def _plain(parameters: list[inspect.Parameter]) -> inspect.Signature:
     plain = [
         parameter.replace(annotation=_EMPTY, default=parameter.default if parameter.default is _EMPTY else DEFAULT)
         for parameter in parameters

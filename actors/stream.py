@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.keeper import Keeper, Value
-    from actors.line import Line
     from actors.messages import Item
+    from actors.opencall import Way
     from actors.transport.peer import Peer
 
 T = TypeVar("T")
@@ -30,14 +30,14 @@ class Stream(OpenCall):
 
     def __init__(  # noqa: PLR0917 - one place makes it
         self,
-        line: Line,
+        way: Way,
         method: str,
         payload: Payload,
         needs: list[Future[Sealed]],
         keeper: Keeper,
         owner: Address,
     ) -> None:
-        super().__init__(line, method, payload, needs)
+        super().__init__(way, method, payload, needs)
         self._keeper = keeper
         self._owner = owner
         self._lock = threading.Lock()
