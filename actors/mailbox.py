@@ -53,7 +53,7 @@ class Mailbox:
                 self._open[job.key] = job
         if refusal is not None:
             job.state, job.over = State.OVER, True
-            job.post_reply(Outcome.NEVER_STARTED, dumps(refusal))
+            job.post_reply(Outcome.ENDED, dumps(refusal))
         elif queued:
             with self._order:
                 self._sink(job)
@@ -70,11 +70,11 @@ class Mailbox:
         """Answers a call; returns False where it has had its answer."""
         return self._answer(job, outcome, payload, {State.QUEUED, State.RUNNING})
 
-    def withdraw(self, job: Job, reason: Exception) -> bool:
+    def withdraw(self, job: Job, reason: Exception, outcome: Outcome = Outcome.NEVER_STARTED) -> bool:
         """Answers a call that has not started, which it never will; returns False where it has."""
         if job.state is not State.QUEUED:  # seen without the lock: it never becomes that again
             return False
-        return self._answer(job, Outcome.NEVER_STARTED, dumps(reason), {State.QUEUED})
+        return self._answer(job, outcome, dumps(reason), {State.QUEUED})
 
     def _answer(self, job: Job, outcome: Outcome, payload: Payload, states: set[State]) -> bool:
         with self._lock:
@@ -113,7 +113,7 @@ class Mailbox:
         with self._lock:
             self._refusal = refusal
             jobs = list(self._open.values())
-        running = [job for job in jobs if not self.withdraw(job, refusal) and not job.over]
+        running = [job for job in jobs if not self.withdraw(job, refusal, Outcome.ENDED) and not job.over]
         with self._order:
             self._sink(None)
         return running
