@@ -323,7 +323,7 @@ def test_an_actor_may_leave_while_it_is_made() -> None:
 
 
 def test_exit_actor_is_for_actors() -> None:
-    with pytest.raises(TypeError, match="none: use actors.kill"):
+    with pytest.raises(TypeError, match="and this is none"):
         actors.exit_actor()
 
 
