@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import subprocess
@@ -18,6 +19,7 @@ from actors.address import Address
 from actors.archive import check_size, extract, files_of, read_rules, write_archive
 from actors.environment import NOT_HERE, Environment, Parcel, Requirements, check_environment
 from actors.exceptions import RuntimeEnvError
+from actors.node.venvs import KEPT, _clear
 from actors.options import ActorOptions
 from actors.parcels import Parcels
 from actors.requirements import read_requirements
@@ -304,3 +306,17 @@ def test_the_order_of_requirements_makes_no_other_environment(lines: list[str], 
     shuffled = random.sample(lines, len(lines))
     assert Requirements(tuple(lines)).digest == Requirements(tuple(shuffled)).digest
     assert Requirements((*lines, "another")).digest != Requirements(tuple(lines)).digest
+
+
+# -- virtual environments ---------------------------------------------------------------------------------------
+
+
+def test_virtual_environments_that_nobody_uses_are_cleared_away_oldest_first(tmp_path: Path) -> None:
+    for number in range(KEPT + 3):
+        (tmp_path / str(number)).mkdir()
+        os.utime(tmp_path / str(number), (number, number))
+    with (tmp_path / "1.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        _clear(tmp_path)
+    left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {"1", *map(str, range(3, KEPT + 3))}

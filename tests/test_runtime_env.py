@@ -17,6 +17,7 @@ from clusters import Counter, eventually, failure, succeed
 
 import actors
 from actors.exceptions import ActorDiedError, RuntimeEnvError
+from actors.node.environments import UNUSED_FOLDERS
 
 pytestmark = pytest.mark.usefixtures("cluster")
 PATIENCE = 60.0
@@ -188,6 +189,7 @@ def test_a_large_folder_travels(tmp_path: Path) -> None:
 def test_a_node_gets_a_folder_from_another_node_where_its_packer_has_it_no_more(folder: Path) -> None:
     names = node_names()
     env = {"working_dir": str(folder)}
+    (folder / "only_here.txt").write_text("so that no node has an equal folder from before")
     for path in folder.rglob("*"):
         os.utime(path, (1, 1))  # else it would be looked at anew
     first = inside(env, node=names[1])
@@ -201,6 +203,20 @@ def test_a_node_gets_a_folder_from_another_node_where_its_packer_has_it_no_more(
     assert isinstance(error.__cause__, RuntimeEnvError)
     assert f"runtime_env['working_dir']: {folder} could not be had" in str(error)
     assert f"(node {names[0]})" in str(error)
+
+
+def test_folders_that_nobody_uses_any_more_are_removed_but_for_a_few(tmp_path: Path) -> None:
+    made = []
+    for number in range(UNUSED_FOLDERS + 3):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "number.txt").write_text(str(number))
+        made.append(inside({"working_dir": str(tmp_path / str(number))}, node=node_names()[2]))
+    folders = [Path(get(actor.folder.remote())) for actor in made]
+    assert [(folder / "number.txt").read_text() for folder in folders] == [str(n) for n in range(len(made))]
+    for actor in made[1:]:
+        actors.kill(actor)
+    eventually(lambda: sum(folder.exists() for folder in folders[1:]) <= UNUSED_FOLDERS)
+    assert get(made[0].read.remote("number.txt")) == "0"
 
 
 def test_modules_of_every_kind_are_importable(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 import subprocess
 import sys
@@ -88,9 +89,8 @@ def test_equal_text_has_an_equal_fingerprint_here_and_in_any_other_process() -> 
     assert fingerprint(define()) == mine
     code = f"exec({CELL!r}); from actors.fingerprint import fingerprint; print(fingerprint(C))"
     for seed in ("1", "2"):  # of the order of sets
-        run = subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": seed}
-        )
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env)
         assert run.stdout.strip() == mine
 
 

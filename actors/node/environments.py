@@ -110,25 +110,31 @@ class Environments:
             self._users[digest] = self._users.pop(digest, 0) + 1
         try:
             folders = [str(await self._unpacked(parcel)) for parcel in environment.parcels]
+            folder = folders[0] if environment.working_dir is not None else None
+            variables = _variables(environment.env_vars, folder)
             python = sys.executable
             if environment.pip is not None:
-                python = await self._venvs.python(environment.pip, environment.env_vars, tell)
+                python = await self._venvs.python(environment.pip, variables, tell)
         except BaseException:
             self._give_back(digests)
             raise
-        folder = folders[0] if environment.working_dir is not None else None
-        launch = Launch(python, _variables(environment.env_vars, folder), folder, tuple(folders))
+        launch = Launch(python, variables, folder, tuple(folders))
         keys = ", ".join(_keys_of(environment))
         return Lease(launch, self._node, keys, lambda: self._give_back(digests))
 
     def _give_back(self, digests: list[str]) -> None:
         for digest in digests:
             self._users[digest] = self._users.pop(digest) - 1
-        unused = [digest for digest, users in self._users.items() if users == 0]
+        unused = [digest for digest, users in self._users.items() if users == 0 and self._is_settled(digest)]
         for digest in unused[: max(0, len(unused) - UNUSED_FOLDERS)]:
             del self._users[digest]
             self._fetching.pop(digest, None)
             self._remove(digest)
+
+    def _is_settled(self, digest: str) -> bool:
+        """Whether nothing is being written for it; who wanted it may have given up meanwhile."""
+        task = self._fetching.get(digest)
+        return task is None or task.done()
 
     def _remove(self, digest: str) -> None:
         (self._folder / digest).unlink(missing_ok=True)
