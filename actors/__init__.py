@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from actors.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from actors import actor as actor
     from actors import collective as collective
     from actors import communicator as communicator
     from actors import exceptions as exceptions
     from actors import models as models
+    from actors import util as util
     from actors.actorclass import ActorClass as ActorClass
     from actors.actorclass import method as method
     from actors.actorclass import remote as remote
@@ -60,7 +62,7 @@ _HOMES = {
     "wait": "refs",
     "ObjectRefGenerator": "stream",
 }
-_MODULES = ("collective", "communicator", "exceptions", "models")
+_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "util")
 
 __all__ = [
     "ActorClass",
@@ -71,6 +73,7 @@ __all__ = [
     "ObjectRef",
     "ObjectRefGenerator",
     "__version__",
+    "actor",
     "cancel",
     "collective",
     "communicator",
@@ -88,6 +91,7 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "util",
     "wait",
 ]
 

@@ -104,6 +104,7 @@ class Node:
             await part.__aexit__(None, None, None)
         self._members.close()
         await self._service.workers.close()
+        await asyncio.to_thread(self._service.kept.close)
         await self.process.close(f"node {self._orders['name']} was stopped")
 
 
