@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from actors import runtime
@@ -51,13 +52,13 @@ class Progress:
             return None
         try:
             told = cls(**json.loads(line[len(MARK) :]))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
         well_formed = (
             isinstance(told.id, str)
             and isinstance(told.description, str)
-            and isinstance(told.done, int | float)
-            and isinstance(told.total, int | float | None)
+            and _is_amount(told.done)
+            and (told.total is None or _is_amount(told.total))
             and isinstance(told.closed, bool)
         )
         return told if well_formed else None
@@ -68,6 +69,10 @@ class Progress:
         if self.total:
             done += f" ({100 * self.done / self.total:.0f}%)"
         return f"{text}: {done}" if text else done
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
 
 
 @dataclass(slots=True, eq=False)

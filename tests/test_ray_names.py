@@ -11,22 +11,44 @@ import actors as ray
 from actors import exceptions
 
 # What a program of Ray's may touch after `import ray` alone, or import from.
-NAMES = """
-    actor actor.ActorClass actor.ActorHandle actor.ActorMethod
-    exceptions exceptions.RayError exceptions.RayTaskError exceptions.RayActorError exceptions.ActorDiedError
-    exceptions.ActorUnavailableError exceptions.ObjectLostError exceptions.GetTimeoutError exceptions.OwnerDiedError
-    exceptions.TaskCancelledError exceptions.NodeDiedError exceptions.PendingCallsLimitExceeded
-    exceptions.WorkerCrashedError exceptions.RuntimeEnvSetupError exceptions.ActorUnschedulableError
-    exceptions.TaskUnschedulableError exceptions.OutOfMemoryError
-    util util.ActorPool util.inspect_serializability util.list_named_actors
-    util.actor_pool.ActorPool util.queue.Queue util.queue.Empty util.queue.Full
-    util.metrics.Counter util.metrics.Gauge util.metrics.Histogram
-    util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    util.scheduling_strategies.NodeLabelSchedulingStrategy
-    util.scheduling_strategies.PlacementGroupSchedulingStrategy
-""".split()
-OURS = "util.Queue util.Executor util.progress.tqdm util.metrics.snapshot".split()
-
+NAMES = [
+    "actor",
+    "actor.ActorClass",
+    "actor.ActorHandle",
+    "actor.ActorMethod",
+    "exceptions",
+    "exceptions.RayError",
+    "exceptions.RayTaskError",
+    "exceptions.RayActorError",
+    "exceptions.ActorDiedError",
+    "exceptions.ActorUnavailableError",
+    "exceptions.ObjectLostError",
+    "exceptions.GetTimeoutError",
+    "exceptions.OwnerDiedError",
+    "exceptions.TaskCancelledError",
+    "exceptions.NodeDiedError",
+    "exceptions.PendingCallsLimitExceeded",
+    "exceptions.WorkerCrashedError",
+    "exceptions.RuntimeEnvSetupError",
+    "exceptions.ActorUnschedulableError",
+    "exceptions.TaskUnschedulableError",
+    "exceptions.OutOfMemoryError",
+    "util",
+    "util.ActorPool",
+    "util.inspect_serializability",
+    "util.list_named_actors",
+    "util.actor_pool.ActorPool",
+    "util.queue.Queue",
+    "util.queue.Empty",
+    "util.queue.Full",
+    "util.metrics.Counter",
+    "util.metrics.Gauge",
+    "util.metrics.Histogram",
+    "util.scheduling_strategies.NodeAffinitySchedulingStrategy",
+    "util.scheduling_strategies.NodeLabelSchedulingStrategy",
+    "util.scheduling_strategies.PlacementGroupSchedulingStrategy",
+]
+OURS = ["util.Queue", "util.Executor", "util.progress.tqdm", "util.metrics.snapshot"]
 
 _EACH = """
 import sys

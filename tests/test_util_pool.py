@@ -1,4 +1,4 @@
-"""Pools of actors, and the executor made of them: what Ray documents of the one and the standard library of the other."""
+"""Pools of actors as Ray documents them, and the executor as the standard library does."""
 
 from __future__ import annotations
 
