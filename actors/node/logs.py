@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -203,11 +204,11 @@ class Logs:
         path = self._known.get(who)
         if path is None:
             raise LookupError(f"node {self._node} has kept nothing that {who!r} printed")
-        lines: deque[LogLine] = deque(maxlen=max(0, count))
-        for part in _parts(path):
+        lines: list[str] = []
+        for part in reversed(_parts(path)):
             with part.open(encoding="utf-8", errors="replace", newline="\n") as file:
-                lines.extend(map(_parsed, file))
-        return list(lines)
+                lines = [*deque(file, maxlen=max(0, count - len(lines))), *lines]
+        return list(map(_parsed, lines))
 
 
 class _File(RotatingFileHandler):
@@ -228,7 +229,8 @@ def _drop_old(nodes: Path) -> None:
     folders = sorted((path for path in nodes.iterdir() if path.is_dir()), reverse=True)
     size = 0
     for place, folder in enumerate(folders):
-        size += sum(file.stat().st_size for file in folder.iterdir())
+        with contextlib.suppress(OSError):  # one that lives rotates its files
+            size += sum(file.stat().st_size for file in folder.iterdir())
         if place >= OLD_NODES or size > OLD_NODES_BYTES:
             lock = _lock(folder)
             if lock is not None:

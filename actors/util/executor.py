@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections import deque
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import actors
-from actors.exceptions import ActorError, TaskError
+from actors.exceptions import ActorError, ActorsError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -58,6 +59,7 @@ class Executor(futures.Executor):
         self._idle = [self._runner_class.remote() for _ in range(workers)]
         self._busy = 0
         self._closing = False
+        self._is_over = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Runs ``fn(*args, **kwargs)`` in an actor that is free, or as soon as one is.
@@ -114,7 +116,7 @@ class Executor(futures.Executor):
                     self._waiting.popleft().future.cancel()
         self._dismiss()
         with self._changed:
-            while wait and (self._waiting or self._busy):
+            while wait and not self._is_over:
                 self._changed.wait(_WAIT_SLICE_SECONDS)
 
     def _give_out(self) -> None:
@@ -138,13 +140,13 @@ class Executor(futures.Executor):
 
     def _settle(self, answer: Future[Any], item: _Item, runner: actors.ActorHandle) -> None:
         error = answer.exception()
-        if isinstance(error, ActorError) and not isinstance(error, TaskError):  # not one that the function raised
-            runner = self._replaced(runner)
-        self._free(runner)
         if error is not None:
             item.future.set_exception(error)
         else:
             item.future.set_result(answer.result())
+        if isinstance(error, ActorError) and not isinstance(error, TaskError):  # not one that the function raised
+            runner = self._replaced(runner)
+        self._free(runner)
         self._give_out()
         self._dismiss()
 
@@ -158,7 +160,6 @@ class Executor(futures.Executor):
         with self._changed:
             self._busy -= 1
             self._idle.append(runner)
-            self._changed.notify_all()
 
     def _dismiss(self) -> None:
         """Ends the actors that nothing is left for."""
@@ -166,9 +167,12 @@ class Executor(futures.Executor):
             if not self._closing or self._waiting:
                 return
             runners, self._idle = self._idle, []
-        if actors.is_initialized():
+        with contextlib.suppress(ActorsError):  # the cluster has ended, and they with it
             for runner in runners:
                 actors.kill(runner)
+        with self._changed:
+            self._is_over = not self._busy
+            self._changed.notify_all()
 
 
 class _Runner:
