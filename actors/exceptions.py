@@ -103,10 +103,6 @@ class NodeDiedError(ActorDiedError):
     """The node that hosted the actor is gone, and the actor with it."""
 
 
-class WorkerCrashedError(RemoteError):
-    """The process that ran a task is gone."""
-
-
 class ActorCycleError(ActorError):
     """Actors wait for each other in a circle."""
 
@@ -117,6 +113,10 @@ class ObjectLostError(RemoteError):
 
 class TaskCancelledError(RemoteError):
     """The call was cancelled."""
+
+
+class WorkerCrashedError(RemoteError):
+    """The process that ran a task has died."""
 
 
 class GetTimeoutError(ActorsError, TimeoutError):
