@@ -63,12 +63,16 @@ class Progress:
         )
         return told if well_formed else None
 
+    @property
+    def title(self) -> str:
+        """The description, on one line and not too long."""
+        return " ".join(self.description.split())[:_MOST_TEXT]
+
     def __str__(self) -> str:
-        text = " ".join(self.description.split())[:_MOST_TEXT]
         done = f"{self.done:g}" if self.total is None else f"{self.done:g}/{self.total:g}"
         if self.total:
             done += f" ({100 * self.done / self.total:.0f}%)"
-        return f"{text}: {done}" if text else done
+        return f"{self.title}: {done}" if self.title else done
 
 
 def _is_amount(value: object) -> bool:
@@ -124,6 +128,7 @@ class Bars:
         bar = self._bars.pop(id)
         if self._live is not None and bar.task is not None:
             self._live.remove_task(bar.task)
+            self._live.refresh()
         if not self._bars and self._live is not None:
             self._live.stop()
             self._live = None
@@ -149,9 +154,9 @@ class Bars:
 
     def _draw(self, bar: _Bar) -> None:
         live = self._live or self._start_live()
-        text = f"({bar.label}) {bar.latest.description}" if bar.label else bar.latest.description
+        text = f"({bar.label}) {bar.latest.title}" if bar.label else bar.latest.title
         if bar.task is None:
-            bar.task = live.add_task("", total=bar.latest.total)
+            bar.task = live.add_task(text, total=bar.latest.total)
         live.update(bar.task, description=text, completed=bar.latest.done, total=bar.latest.total)
 
     def _start_live(self) -> rich.progress.Progress:
