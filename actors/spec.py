@@ -183,6 +183,7 @@ class ActorSpec:
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
         restarts: whether it may be made anew, so that its name is kept for it.
+        task: whether it runs tasks, and so is no actor of the user's.
     """
 
     id: str
@@ -194,6 +195,7 @@ class ActorSpec:
     driver: Address | None
     handle: Payload | None
     restarts: bool = False
+    task: bool = False
 
 
 @dataclass(frozen=True, slots=True)
