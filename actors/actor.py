@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actors.actorclass import ActorClass
+    from actors.api import exit_actor
     from actors.handle import ActorHandle
     from actors.handle import RemoteMethod as ActorMethod
 
@@ -14,10 +15,10 @@ _HOMES = {
     "ActorClass": ("actors.actorclass", "ActorClass"),
     "ActorHandle": ("actors.handle", "ActorHandle"),
     "ActorMethod": ("actors.handle", "RemoteMethod"),
-    "exit_actor": ("actors", "exit_actor"),
+    "exit_actor": ("actors.api", "exit_actor"),
 }
 
-__all__ = ["ActorClass", "ActorHandle", "ActorMethod"]
+__all__ = ["ActorClass", "ActorHandle", "ActorMethod", "exit_actor"]
 
 
 def __getattr__(name: str) -> Any:

@@ -112,6 +112,7 @@ class _Creation:
             max_concurrency=options.max_concurrency,
             is_async=self._class.is_async,
             group=group,
+            concurrency_groups=options.concurrency_groups,
         )
         strategy = options.scheduling_strategy
         if group is not None and strategy == "DEFAULT":

@@ -58,7 +58,7 @@ class OpenCall:
 
     __slots__ = (
         "__weakref__", "_nbytes", "deadline", "group", "in_room", "line", "method", "needs", "number", "over",
-        "payload", "peer", "place", "retries", "retry_exceptions", "returns",
+        "payload", "peer", "place", "retries", "retry_exceptions", "returns", "target",
     )  # fmt: skip
 
     def __init__(self, line: Way, method: str, payload: Payload, needs: list[Future[Sealed]]) -> None:
@@ -73,6 +73,7 @@ class OpenCall:
         self.retry_exceptions: Retry = False
         self.number: int | None = None  # while it is with the peer
         self.peer: Peer | None = None
+        self.target = ""  # whom it was sent to
         self.place = 0  # in its line
         self.over = False  # it has had its answer
         self._nbytes = payload.nbytes
@@ -95,9 +96,10 @@ class OpenCall:
         remaining = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         return Terms(remaining, self.group, self.returns)
 
-    def sent(self, peer: Peer, number: int) -> None:
+    def sent(self, peer: Peer, target: str, number: int) -> None:
         """The call has been given its number."""
         self.peer = peer
+        self.target = target
         self.number = number
 
     def replied(self, reply: Reply) -> None:
@@ -106,6 +108,8 @@ class OpenCall:
         if reply.outcome is Outcome.RAISED and self._may_try_again(raising=True):
             # Aside, since what was raised may have to be unpickled, which runs code of the user's.
             self.line.process.portal.aside(self.raised, reply)
+        elif reply.outcome is Outcome.ENDED and self.line.manner.restarts and self.peer is not None:
+            self.peer.when_dead(lambda death: self._refused(death, reply))
         else:
             self.end(of_reply(reply))
 
@@ -121,6 +125,13 @@ class OpenCall:
                 self.line.take_back(self)
                 return
         self.end(of_error(self.line.died_of(death, self.method, verdict)))
+
+    def _refused(self, death: Death, reply: Reply) -> None:
+        """The actor's process has died, which had said that it would not come to this call any more."""
+        if death.intended or self.over:
+            self.end(of_reply(reply))
+        else:
+            self.line.take_back(self)
 
     def _may_try_again(self, *, raising: bool) -> bool:
         wanted = bool(self.retry_exceptions) if raising else True

@@ -24,7 +24,7 @@ NOT_HERE = {
 
 # Options of ours that are not honoured yet.
 NOT_YET = {
-    "num_cpus", "num_gpus", "memory", "resources", "label_selector", "placement_timeout", "concurrency_groups",
+    "num_cpus", "num_gpus", "memory", "resources", "label_selector", "placement_timeout",
     "runtime_env", "isolation", "checkpoint", "replicas",
 }  # fmt: skip
 

@@ -11,6 +11,8 @@ from actors.messages import Call, Outcome, Payload, Reply
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
+    from actors.messages import Cancel
+    from actors.runtime import Running
     from actors.transport.acceptor import Visitor
 
 
@@ -23,8 +25,11 @@ class Target(Protocol):
     def credited(self, session: str, number: int, upto: int) -> None:
         """The caller takes items of its call up to this count."""
 
-    def cancelled(self, session: str, number: int) -> None:
+    def cancelled(self, session: str, cancel: Cancel) -> None:
         """The caller no longer wants the answer of its call."""
+
+    def in_the_way(self, key: tuple[str, int]) -> Running | None:
+        """Returns the call that must end before this one can; itself, where it runs. None where nothing must."""
 
 
 class Service:
@@ -62,8 +67,11 @@ class Service:
     def credited(self, session: str, number: int, upto: int) -> None:
         """See `Target`: a service streams nothing."""
 
-    def cancelled(self, session: str, number: int) -> None:
+    def cancelled(self, session: str, cancel: Cancel) -> None:
         """See `Target`."""
-        task = self._running.get((session, number))
+        task = self._running.get((session, cancel.number))
         if task is not None:
             task.cancel()
+
+    def in_the_way(self, key: tuple[str, int]) -> None:
+        """See `Target`: a service's calls wait for nobody."""

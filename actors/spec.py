@@ -183,6 +183,7 @@ class ActorSpec:
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
         restarts: whether it may be made anew, so that its name is kept for it.
+        task: whether it runs tasks, and so is no actor of the user's.
     """
 
     id: str
@@ -194,6 +195,7 @@ class ActorSpec:
     driver: Address | None
     handle: Payload | None
     restarts: bool = False
+    task: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,7 @@ class Construction:
         is_async: whether its methods run on an event loop.
         group: its place in a group, if it is in one.
         state: what its ``__actor_save__`` gave last, in an earlier life.
+        concurrency_groups: how many calls of each further group of methods may run at once.
     """
 
     code: Payload
@@ -217,3 +220,4 @@ class Construction:
     is_async: bool
     group: GroupSpec | None
     state: Payload | None = None
+    concurrency_groups: dict[str, int] | None = None

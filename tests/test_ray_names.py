@@ -16,6 +16,7 @@ NAMES = [
     "actor.ActorClass",
     "actor.ActorHandle",
     "actor.ActorMethod",
+    "actor.exit_actor",
     "exceptions",
     "exceptions.RayError",
     "exceptions.RayTaskError",
