@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from clusters import Program
+from clusters import Program, eventually
 
 import actors
 from actors.exceptions import ActorDiedError, SerializationError
@@ -224,10 +224,13 @@ def test_a_queue_that_was_shut_down_is_gone_for_all(force: bool) -> None:
     queue = Queue()
     worker = Worker.remote(queue)
     assert actors.get(worker.put.remote(1), timeout=PATIENCE) == 1
+    waiting = worker.get.remote(2)
+    eventually(queue.empty)
     queue.shutdown(force=force)
     queue.shutdown()
     assert queue.actor is None
     with pytest.raises(ActorDiedError, match="shut down"):
         queue.get()
-    with pytest.raises(ActorDiedError):
-        actors.get(worker.get.remote(1), timeout=PATIENCE)
+    for ref in (waiting, worker.get.remote(1)):
+        with pytest.raises(ActorDiedError):
+            actors.get(ref, timeout=PATIENCE)

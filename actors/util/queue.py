@@ -241,4 +241,4 @@ class _QueueActor:
         return [self._queue.get_nowait() for _ in range(count)], size
 
     async def end(self) -> None:
-        raise SystemExit(0)
+        actors.exit_actor()
