@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from actors import runtime
 from actors.calls import future_of
 from actors.cluster import current
+from actors.demand import demand_of
 from actors.exceptions import ActorDiedError, Verdict
 from actors.group import ActorGroup
 from actors.handle import ActorHandle
@@ -116,6 +117,7 @@ class _Creation:
             owner=self.process.id,
             driver=runtime.driver(),
             handle=dumps(handle),
+            demand=demand_of(self.options),
         )
 
     def begin(self) -> tuple[ActorHandle, Line]:
@@ -167,15 +169,22 @@ class _Creation:
             await self.process.ask(node, "node", "kill", address.process)
 
     async def _take_place(self) -> Address:
-        rank = self.seat.rank if self.seat is not None else None
-        strategy = self.options.scheduling_strategy
-        if self.seat is not None and strategy == "DEFAULT":
-            strategy = "SPREAD"
-        node = await self.process.ask_home("schedule", self.options.node, strategy, rank)
-        place = await self.process.ask(node, "node", "place", self._spec, timeout=PLACE_SECONDS)
-        assert place is not None
-        found: Address = place
-        return found
+        seat = (self.seat.group, self.seat.rank, self.seat.size) if self.seat is not None else None
+        began = self.process.loop.time()
+        while True:
+            waited = self.process.loop.time() - began
+            asking = self.process.loop.create_task(
+                self.process.ask_home("schedule", self._spec, seat, waited, timeout=None)
+            )
+            await asyncio.wait({asking, self.place}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():  # it was given up while it waited for room: it waits no longer
+                asking.cancel()
+            node = await asking
+            place = await self.process.ask(node, "node", "place", self._spec, timeout=PLACE_SECONDS)
+            if place is not None:
+                found: Address = place
+                return found
+            seat = None  # another was quicker there
 
     async def _meet_siblings(self) -> GroupSpec | None:
         if self.seat is None:

@@ -12,6 +12,7 @@ from actors.options import MethodOptions
 
 if TYPE_CHECKING:
     from actors.address import Address
+    from actors.demand import Demand
     from actors.messages import Payload
 
 METHOD_OPTIONS = "__actors_method__"
@@ -145,6 +146,7 @@ class ActorSpec:
         owner: process the actor ends with.
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
+        demand: what it needs to be placed, and holds from then on.
     """
 
     id: str
@@ -155,6 +157,7 @@ class ActorSpec:
     owner: str
     driver: Address | None
     handle: Payload | None
+    demand: Demand
 
 
 @dataclass(frozen=True, slots=True)
