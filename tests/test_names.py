@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def spec(id: str, name: str | None = "bob", namespace: str = "ns") -> ActorSpec:
     return ActorSpec(
-        id=id, label=id, class_name="C", name=name, namespace=namespace, owner="driver", driver=None, handle=None
-    )
+        id=id, label=id, class_name="C", name=name, namespace=namespace, owner="driver", driver=None, handle=None,
+        demand=Demand({}, {}),
+    )  # fmt: skip
 
 
 def test_a_name_is_had_from_its_confirmation_to_its_release() -> None:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from actors.demand import parts
 from actors.exceptions import ActorDiedError, PlacementError
 from actors.node.choice import Guarded, Obstacle, Offer, choose, inventory, obstacle
 from actors.node.stock import whole
@@ -132,7 +133,8 @@ class Placing:
         demand = spec.demand
         self._check_node(demand)
         if not demand.holds:
-            if demand.strategy == "DEFAULT" or waited:
+            needs = parts(demand.needs)
+            if demand.strategy == "DEFAULT" or waited or any(offer.short(needs) for offer in self._offers()):
                 await self._refresh(self._now() - (0 if waited else REPORT_SECONDS))
             chosen = choose(demand, self._offers(), [self._turn(seat)], {}, grouped=seat is not None)
             if chosen is not None:
@@ -194,7 +196,7 @@ class Placing:
             return await part.found
         except asyncio.CancelledError:
             if part.found.done() and not part.found.cancelled() and part.found.exception() is None:
-                self._return(self._members.get(part.found.result().node), spec.id)
+                self._return(self._members.get(part.found.result().node), [spec])
             raise
         finally:
             self._strike(wish, part)
@@ -317,17 +319,22 @@ class Placing:
 
     async def _reserve_all(self, wish: _Wish, nodes: list[Member]) -> bool:
         """Sets places aside for all of a wish; what was got is given back where one is refused."""
-        got: list[tuple[Member, str]] = []
-        for (_, part), node in zip(sorted(wish.parts.items()), nodes, strict=True):
-            if wish not in self._waiting or not await self._reserve(node, part.spec):
+        lots: defaultdict[str, list[ActorSpec]] = defaultdict(list)
+        ranks = [part for _, part in sorted(wish.parts.items())]
+        for part, node in zip(ranks, nodes, strict=True):
+            lots[node.info.id].append(part.spec)
+        got = []
+        # In one order for all nodes that place groups, and on each node all or none: so one of two gets through.
+        for id, lot in sorted(lots.items()):
+            if wish not in self._waiting or not await self._reserve(self._members.get(id), wish.demand, lot):
                 break
-            got.append((node, part.spec.id))
-        if len(got) < len(nodes) or wish not in self._waiting:
-            for node, actor in got:
-                self._return(node, actor)
+            got.append(id)
+        if len(got) < len(lots) or wish not in self._waiting:
+            for id in got:
+                self._return(self._members.get(id), lots[id])
             return wish not in self._waiting  # given up meanwhile: it is not waited for
         self._drop(wish)
-        for (_, part), node in zip(sorted(wish.parts.items()), nodes, strict=True):
+        for part, node in zip(ranks, nodes, strict=True):
             part.found.set_result(self._sent_to(node.info.id).where)
         return True
 
@@ -364,23 +371,25 @@ class Placing:
 
     # -- places on any node -------------------------------------------------------------------------------------
 
-    async def _reserve(self, member: Member, spec: ActorSpec) -> bool:
+    async def _reserve(self, member: Member, demand: Demand, lot: list[ActorSpec]) -> bool:
+        actors = [spec.id for spec in lot]
         if member is self._members.me:
-            return self.reserve(spec.id, spec.demand)
+            return self.reserve(actors, demand)
         try:
             taken, member.free = await self._process.ask(
-                member.where, "node", "reserve", spec.id, spec.demand, timeout=RESERVE_SECONDS
+                member.where, "node", "reserve", actors, demand, timeout=RESERVE_SECONDS
             )
         except (TimeoutError, ActorDiedError):
             member.free = {}  # until it says so, nothing is expected of it
             return False
         return bool(taken)
 
-    def _return(self, member: Member, actor: str) -> None:
-        if member is self._members.me:
-            self.release(actor)
-        else:
-            self._in_background(self._tell_returned(member, actor))
+    def _return(self, member: Member, lot: list[ActorSpec]) -> None:
+        for spec in lot:
+            if member is self._members.me:
+                self.release(spec.id)
+            else:
+                self._in_background(self._tell_returned(member, spec.id))
 
     async def _tell_returned(self, member: Member, actor: str) -> None:
         with contextlib.suppress(TimeoutError, ActorDiedError):  # else it is free again when its time is over
@@ -393,12 +402,15 @@ class Placing:
 
     # -- places on this node ------------------------------------------------------------------------------------
 
-    def reserve(self, actor: str, demand: Demand) -> bool:
-        """Sets a place on this node aside for an actor that is about to come; returns whether there is room."""
-        if not self._stock.take(actor, demand.needs, demand.holds):
-            return False
-        self._forget_expiry(actor)
-        self._expiries[actor] = self._process.loop.call_later(RESERVED_SECONDS, self.release, actor)
+    def reserve(self, actors: list[str], demand: Demand) -> bool:
+        """Sets places on this node aside for actors that are about to come; returns whether there is room for all."""
+        for number, actor in enumerate(actors):
+            if not self._stock.take(actor, demand.needs, demand.holds):
+                for taken in actors[:number]:
+                    self.release(taken)
+                return False
+            self._forget_expiry(actor)
+            self._expiries[actor] = self._process.loop.call_later(RESERVED_SECONDS, self.release, actor)
         return True
 
     def _forget_expiry(self, actor: str) -> None:

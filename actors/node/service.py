@@ -178,9 +178,9 @@ class NodeService:
         """Returns who waits here for room: ``actor`` (its id), ``label``, ``demand``, ``why``, ``since`` (epoch)."""
         return self._placing.pending()
 
-    async def reserve(self, _: Visitor, actor: str, demand: Demand) -> tuple[bool, Parts]:
-        """Another node sets a place aside for an actor; returns whether there is room, and what is free now."""
-        return self._placing.reserve(actor, demand), self._stock.free()
+    async def reserve(self, _: Visitor, actors: list[str], demand: Demand) -> tuple[bool, Parts]:
+        """Another node sets places aside; returns whether there is room for all these actors, and what is free now."""
+        return self._placing.reserve(actors, demand), self._stock.free()
 
     async def unreserve(self, _: Visitor, actor: str) -> None:
         """Another node gives back what it set aside."""
