@@ -1,35 +1,30 @@
-"""How actors come to be: a node gives a process, the owner sends it the class."""
+"""How actors come to be: what is wanted is described, and somebody takes charge of it."""
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.calls import future_of
+from actors.charge import Charge, resolved
 from actors.cluster import current
 from actors.demand import demand_of
-from actors.exceptions import ActorDiedError, Verdict
+from actors.exceptions import ActorDiedError, ActorError
 from actors.group import ActorGroup
-from actors.handle import ActorHandle
+from actors.handle import ActorHandle, placed_at
 from actors.ids import new_id
 from actors.line import Line
-from actors.messages import CONSTRUCT, Outcome, Payload
-from actors.sealed import Filled, with_slots
+from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments, loads
-from actors.spec import ActorSpec, Construction, GroupSpec, describe
+from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from actors.address import Address
-    from actors.messages import Item, Reply
     from actors.options import ActorOptions
     from actors.process import Process
     from actors.sealed import Sealed
-    from actors.transport.peer import Death
-
-PLACE_SECONDS = 120.0  # longer than a node takes to give up on a worker
 
 
 def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
@@ -39,44 +34,54 @@ def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs
         found = process.portal.run(find_named(process, options.name or "", options.namespace or process.namespace))
         if found is not None:
             return found
+    if options.detached:
+        return _hand_over(process, cls, options, args, kwargs)
     creation = _Creation(process, cls, options, args, kwargs)
-    handle, line = creation.begin()
+    handle = creation.begin()
     if options.name is not None:
-        process.portal.run(line.placed_or_raise())
+        process.portal.run(creation.placed())
     return handle
+
+
+def _hand_over(
+    process: Process, cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ActorHandle:
+    """Makes an actor that is in the charge of a node, and so outlives this program."""
+    creation = _Creation(process, cls, options, args, kwargs)
+    process.portal.run(creation.hand_over())
+    return creation.handle
 
 
 def create_group(
     cls: type, options: ActorOptions, size: int, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ActorGroup:
-    """Makes a group of actors: all are placed first, so that each knows all others when its constructor runs."""
+    """Makes a group of actors: all are placed first, so that each knows all others when its constructor runs.
+
+    Raises:
+        ValueError: an option that the members of a group cannot have.
+    """
+    if options.max_restarts or options.detached:
+        raise ValueError("max_restarts= and lifetime= are not for groups: one of a group cannot come back alone")
     process = current()
     group = new_id("group")
-    creations = [_Creation(process, cls, options, args, kwargs, _Seat(group, rank, size)) for rank in range(size)]
-    siblings = [creation.place for creation in creations]
+    creations = [_Creation(process, cls, options, args, kwargs, GroupSpec(group, rank, (), ())) for rank in range(size)]
+    charges = [creation.charge for creation in creations]
     handles = []
     try:
         for creation in creations:
-            creation.siblings = siblings
-            handles.append(creation.begin()[0])
+            creation.charge.siblings = [charge.place for charge in charges]
+            creation.charge.labels = tuple(f"{options.name or cls.__name__}[{rank}]" for rank in range(size))
+            handles.append(creation.begin())
     except BaseException:  # Ctrl-C: those begun would wait for their siblings
-        for creation in creations:
-            creation.abandon()
+        for charge in charges:
+            error = ActorDiedError(f"{charge.spec.label} was not made: making its group was interrupted")
+            process.portal.soon(charge.give_up, error)
         raise
     return ActorGroup(group, handles)
 
 
-class _Seat:
-    """An actor's future place in its group."""
-
-    def __init__(self, group: str, rank: int, size: int) -> None:
-        self.group = group
-        self.rank = rank
-        self.size = size
-
-
 class _Creation:
-    """The making of one actor."""
+    """The making of one actor, up to the point where it is in somebody's charge."""
 
     def __init__(  # noqa: PLR0917 - one place makes it
         self,
@@ -85,149 +90,90 @@ class _Creation:
         options: ActorOptions,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        seat: _Seat | None = None,
+        group: GroupSpec | None = None,
     ) -> None:
-        self.process = process
-        self.options = options
-        self.seat = seat
-        self.siblings: list[asyncio.Future[Address]] = []
-        self.place: asyncio.Future[Address] = process.loop.create_future()
-        self._code = dumps(cls)  # a class that cannot travel is the caller's mistake, here and now
-        self._class_spec = describe(cls)
-        args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
-        self._arguments = dumps_arguments(args, kwargs)
-        self._needs: list[Future[Sealed]] = [f for r in references if (f := future_of(r)) is not None]
+        self._process = process
+        self._keeper = process.address
+        self._options = options
+        self._class = describe(cls)
+        self._manner = _manner(options)
         self._id = new_id("actor")
-        name = options.name if seat is None else f"{options.name or cls.__name__}[{seat.rank}]"
-        self._label = f"{name or cls.__name__}({self._id})"
-        self._spec = self._describe()
-        self._line = Line(process, self._id, self._label, owned=True)
+        label = options.name if group is None else f"{options.name or cls.__name__}[{group.rank}]"
+        self._label = f"{label or cls.__name__}({self._id})"
+        args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
+        needs: list[Future[Sealed]] = [f for r in references if (f := future_of(r)) is not None]
+        self._needs = needs
+        self._construction = construction = Construction(
+            code=dumps(cls),  # a class that cannot travel is the caller's mistake, here and now
+            spec=self._describe(group),
+            arguments=dumps_arguments(args, kwargs),
+            max_concurrency=options.max_concurrency,
+            is_async=self._class.is_async,
+            group=group,
+        )
+        self.charge = Charge(process, construction, options.max_restarts, needs, self._ended)
 
-    def _describe(self) -> ActorSpec:
-        handle = ActorHandle(self._id, self._label, self._class_spec, self.process.address)
-        name = self.options.name
-        if name is not None and self.seat is not None:
-            name = f"{name}-{self.seat.rank}"
+    def _describe(self, group: GroupSpec | None) -> ActorSpec:
+        name = self._options.name
+        if name is not None and group is not None:
+            name = f"{name}-{group.rank}"
         return ActorSpec(
             id=self._id,
             label=self._label,
-            class_name=self._class_spec.name,
+            class_name=self._class.name,
             name=name,
-            namespace=self.options.namespace or self.process.namespace,
-            owner=self.process.id,
+            namespace=self._options.namespace or self._process.namespace,
+            owner=self._keeper.process,
             driver=runtime.driver(),
-            handle=dumps(handle),
-            demand=demand_of(self.options),
+            handle=dumps(self.handle),
+            demand=demand_of(self._options),
+            restarts=self._manner.restarts,
         )
 
-    def begin(self) -> tuple[ActorHandle, Line]:
-        """Starts the making; returns the handle and the line that its calls wait in."""
-        self.process.keeper.lines[self._id] = self._line
-        self._line.find(self._find)
-        return ActorHandle(self._id, self._label, self._class_spec, self.process.address), self._line
+    @property
+    def handle(self) -> ActorHandle:
+        """A handle of the actor."""
+        return ActorHandle(self._id, self._label, self._class, self._manner, self._keeper)
 
-    async def _find(self) -> Address:
-        placing = self.process.loop.create_task(self._take_place())
+    def _ended(self, error: ActorError) -> None:
+        line = self._process.keeper.lines.get(self._id)
+        if line is not None:
+            line.fail(error)
+
+    def begin(self) -> ActorHandle:
+        """Takes charge of the actor here; returns its handle."""
+        keeper = self._process.keeper
+        line = Line(self._process, self._id, self._label, self._manner, self.charge.located)
+        keeper.charges[self._id] = self.charge
+        keeper.lines[self._id] = line
+        self._process.portal.soon(self.charge.begin)
+        line.find()
+        return self.handle
+
+    async def hand_over(self) -> None:
+        """Gives the actor into the charge of a node that has room for it."""
+        node = await self._process.ask_home("schedule", self._construction.spec, timeout=None)
+        self._keeper = node
+        construction = replace(self._construction, spec=self._describe(None))
+        construction = await resolved(construction, self._needs)
+        await self._process.ask(node, "node", "adopt", construction, self._options.max_restarts, timeout=None)
+
+    async def placed(self) -> None:
+        """Waits until the actor has a place; raises what kept it from that as its own error."""
         try:
-            address = await asyncio.shield(placing)
-        except BaseException as error:
-            # Given up while a node was choosing a process: that one goes back as soon as it is known.
-            placing.add_done_callback(self._taken_too_late)
-            if not self.place.done():
-                self.place.set_exception(error)
-                self.place.exception()  # siblings may never look
-            raise
-        self.place.set_result(address)
-        try:
-            group = await self._meet_siblings()
-            arguments = await self._resolve()
-        except BaseException:
-            await self._give_back(address)
-            raise
-        construction = Construction(
-            self._code, self._spec, arguments, self.options.max_concurrency, self._class_spec.is_async, group
-        )
-        self._line.address = address
-        self.process.peer(address).call(
-            self._id, CONSTRUCT, dumps_arguments((construction,), {}), _ConstructionCall(self._line)
-        )
-        return address
-
-    def _taken_too_late(self, placing: asyncio.Task[Address]) -> None:
-        if not placing.cancelled() and placing.exception() is None:
-            self._returning = self.process.loop.create_task(self._give_back(placing.result()))
-
-    def abandon(self) -> None:
-        """Gives up the making of this actor, begun or not."""
-        self._line.give_up(ActorDiedError(f"{self._label} was not made: making its group was interrupted"))
-        self.process.portal.soon(self.place.cancel)
-
-    async def _give_back(self, address: Address) -> None:
-        """Ends the process that was given to an actor which will not be."""
-        node = await self.process.node_address(address.node)
-        if node is not None:
-            await self.process.ask(node, "node", "kill", address.process)
-
-    async def _take_place(self) -> Address:
-        seat = (self.seat.group, self.seat.rank, self.seat.size) if self.seat is not None else None
-        began = self.process.loop.time()
-        while True:
-            waited = self.process.loop.time() - began
-            asking = self.process.loop.create_task(
-                self.process.ask_home("schedule", self._spec, seat, waited, timeout=None)
-            )
-            await asyncio.wait({asking, self.place}, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():  # it was given up while it waited for room: it waits no longer
-                asking.cancel()
-            node = await asking
-            place = await self.process.ask(node, "node", "place", self._spec, timeout=PLACE_SECONDS)
-            if place is not None:
-                found: Address = place
-                return found
-            seat = None  # another was quicker there
-
-    async def _meet_siblings(self) -> GroupSpec | None:
-        if self.seat is None:
-            return None
-        members = await asyncio.gather(*self.siblings)
-        name = self.options.name or self._class_spec.name
-        labels = tuple(f"{name}[{rank}] on node {member.node_name}" for rank, member in enumerate(members))
-        return GroupSpec(self.seat.group, self.seat.rank, tuple(members), labels)
-
-    async def _resolve(self) -> Payload:
-        if not self._needs:
-            return self._arguments
-        sealed = [await asyncio.wrap_future(need) for need in self._needs]
-        for value in sealed:
-            if value.outcome is not Outcome.VALUE:
-                try:
-                    value.open()
-                except Exception as error:
-                    raise ActorDiedError(f"{self._label} never came to life: an argument failed: {error}") from error
-        return dumps(Filled(self._arguments, tuple(value.payload for value in sealed)))
+            await self.charge.located(None)
+        except ActorError as error:
+            raise error.__cause__ or error from None
 
 
-class _ConstructionCall:
-    """Waits for the constructor's end."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def replied(self, reply: Reply) -> None:
-        """See `actors.transport.peer.Caller`."""
-        if reply.outcome is Outcome.VALUE:
-            return
-        assert isinstance(reply.payload, Payload)
-        error = loads(reply.payload)
-        assert isinstance(error, ActorDiedError)
-        self._line.fail(error)
-
-    def yielded(self, item: Item) -> None:
-        """See `actors.transport.peer.Caller`."""
-
-    def lost(self, death: Death, verdict: Verdict) -> None:
-        """See `actors.transport.peer.Caller`."""
-        self._line.fail(self._line.died_of(death, "__init__", verdict))
+def _manner(options: ActorOptions) -> Manner:
+    return Manner(
+        restarts=options.max_restarts != 0,
+        retries=options.max_task_retries,
+        retry_exceptions=options.retry_exceptions,
+        max_pending=options.max_pending_calls,
+        out_of_order=bool(options.allow_out_of_order_execution),
+    )
 
 
 async def find_named(process: Process, name: str, namespace: str) -> ActorHandle | None:
@@ -237,4 +183,4 @@ async def find_named(process: Process, name: str, namespace: str) -> ActorHandle
         return None
     payload, where = found
     handle: ActorHandle = loads(payload)
-    return ActorHandle(handle._id, handle._label, handle._spec, where, where)  # noqa: SLF001 - one of us
+    return placed_at(handle, where)

@@ -6,11 +6,13 @@ import asyncio
 import weakref
 from concurrent.futures import Future
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from actors.exceptions import ActorDiedError, ObjectLostError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
     from actors.line import Line
     from actors.sealed import Sealed
@@ -20,18 +22,30 @@ if TYPE_CHECKING:
 class Value:
     """A value that is there, or will be: the future holds it sealed."""
 
-    __slots__ = ("__weakref__", "future", "id")
+    __slots__ = ("__weakref__", "cancel", "future", "id")
 
     def __init__(self, id: str) -> None:
         self.id = id
+        self.cancel: Callable[..., None] | None = None  # the call that will give it, while that is open
         self.future: Future[Sealed] = Future()
         # Nobody may cancel it: one who waits less long would take the value from the others.
         self.future.set_running_or_notify_cancel()
 
     def settle(self, sealed: Sealed) -> None:
         """The value is there; whatever comes later is dropped."""
+        self.cancel = None
         if not self.future.done():
             self.future.set_result(sealed)
+
+
+class Charge(Protocol):
+    """An actor that this process owns."""
+
+    async def located(self, left: str | None) -> Address:
+        """Waits until the actor is in another process than ``left``; raises ActorError where it never will be."""
+
+    async def kill(self, no_restart: bool) -> None:
+        """Ends the actor at once."""
 
 
 class Keeper:
@@ -47,6 +61,7 @@ class Keeper:
         self._lent: dict[str, Value] = {}
         self._numbers = count(1)
         self.lines: dict[str, Line] = {}
+        self.charges: dict[str, Charge] = {}
 
     def new_value(self) -> Value:
         """Makes room for a value of this process."""
@@ -74,12 +89,18 @@ class Keeper:
             raise ObjectLostError(f"value {id} is not kept any more by the process that owned it")
         return await asyncio.wrap_future(value.future)
 
-    async def locate(self, _: Visitor, actor: str) -> Address:
-        """Waits until an actor of this process is placed and returns where it is."""
-        line = self.lines.get(actor)
-        if line is None:
+    async def cancel(self, _: Visitor, id: str, force: bool, recursive: bool) -> None:
+        """Cancels the call that will give a value of this process; see `actors.cancel`."""
+        value = self._values.get(id)
+        if value is not None and value.cancel is not None:
+            value.cancel(force=force, recursive=recursive)
+
+    async def locate(self, _: Visitor, actor: str, left: str | None) -> Address:
+        """Waits until an actor of this process is in another process than ``left``, and returns where."""
+        charge = self.charges.get(actor)
+        if charge is None:
             raise ActorDiedError(f"{actor} does not belong to this process any more")
-        return await line.placed()
+        return await charge.located(left)
 
     def close(self, error: Sealed) -> None:
         """Fails every value that is still awaited."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONSTRUCT = "__construct__"  # the method by which an owner makes its actor
+RETIRE = "__retire__"  # and that by which it ends it, after all that was called before
 STREAM_WINDOW = 16  # items a generator method may be ahead of its reader
 
 Buffer = bytes | bytearray | memoryview

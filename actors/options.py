@@ -25,8 +25,7 @@ NOT_HERE = {
 
 # Options of ours that are not honoured yet.
 NOT_YET = {
-    "lifetime", "max_restarts", "max_task_retries", "retry_exceptions", "concurrency_groups", "max_pending_calls",
-    "allow_out_of_order_execution", "runtime_env", "isolation", "checkpoint", "replicas",
+    "concurrency_groups", "runtime_env", "isolation", "checkpoint", "replicas",
 }  # fmt: skip
 
 Retry = bool | tuple[type[BaseException], ...]

@@ -154,6 +154,10 @@ class Process:
                 f"node {address.node_name} did not answer {target}.{method} within {timeout:g} s"
             ) from None
 
+    def tell(self, address: Address, target: str, method: str, *args: Any) -> None:
+        """Calls a service of another process, whatever becomes of it. Only on the I/O loop."""
+        self.peer(address).call(target, method, dumps_arguments(args, {}), Answer(address))
+
     def _autopsy_of(self, address: Address) -> Callable[[Death], Any]:
         async def autopsy(death: Death) -> Death:
             """Asks the node that hosted a process how it ended."""
@@ -177,6 +181,13 @@ class Process:
             for address in await self.ask_home("addresses"):
                 self.directory[address.node] = address
         return self.directory.get(node)
+
+    async def kill(self, address: Address, no_restart: bool = True) -> None:
+        """Has the process of an actor ended by its node; returns when it has."""
+        node = await self.node_address(address.node)
+        if node is not None:
+            with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it
+                await self.ask(node, "node", "kill", address.process, no_restart)
 
     async def ask_home(self, method: str, *args: Any, timeout: float | None = ASK_SECONDS) -> Any:
         """Calls the node of this process, or any other that lives if that one is gone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from actors.address import Address
@@ -57,3 +57,24 @@ def driver() -> Address | None:
     if _self is not None:
         return _self.spec.driver
     return _process.address if _process is not None else None
+
+
+class Running(Protocol):
+    """A call that runs in this process."""
+
+    deadline: float | None
+
+    def adopt(self, call: Cancellable) -> None:
+        """Takes note of a call that this one has made."""
+
+
+class Cancellable(Protocol):
+    """A call on its way."""
+
+    def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
+        """Says that the answer is no longer wanted."""
+
+
+def running() -> Running | None:
+    """Returns the call that the asking code runs in; None outside a call."""
+    return None

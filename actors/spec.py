@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 from actors.options import MethodOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
     from actors.demand import Demand
     from actors.messages import Payload
+    from actors.options import Retry
 
 METHOD_OPTIONS = "__actors_method__"
 """Attribute in which `actors.method` leaves a method's options."""
@@ -21,6 +24,12 @@ METHOD_OPTIONS = "__actors_method__"
 DEFAULTS = MethodOptions()
 
 _EMPTY = inspect.Parameter.empty
+_ANYTHING = inspect.Signature(
+    [
+        inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+        inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
+)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -56,6 +65,25 @@ class ClassSpec:
     methods: dict[str, MethodSpec]
     constructor: MethodSpec
     is_async: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an actor wants to be called; travels with its handle. See `actors.options.ActorOptions`.
+
+    Attributes:
+        restarts: whether it is made anew when its process has died.
+        retries: how often a call is sent again that a death may have cut off.
+        retry_exceptions: what a call is sent again for that its method raised.
+        max_pending: calls that one process may have waiting; -1 for the line's own bound.
+        out_of_order: whether a call may overtake one that waits for its arguments.
+    """
+
+    restarts: bool = False
+    retries: int = 0
+    retry_exceptions: Retry = False
+    max_pending: int = -1
+    out_of_order: bool = False
 
 
 class _Default:
@@ -95,13 +123,22 @@ def _signature(cls: type, name: str) -> inspect.Signature:
     try:
         signature = inspect.signature(cls if name == "__init__" else getattr(cls, name))
     except (TypeError, ValueError):  # some built-ins do not say
-        parameter = inspect.Parameter
-        return inspect.Signature(
-            [parameter("args", parameter.VAR_POSITIONAL), parameter("kwargs", parameter.VAR_KEYWORD)]
-        )
+        return _ANYTHING
     parameters = list(signature.parameters.values())
     if name != "__init__" and _takes_self(cls, name) and parameters and parameters[0].kind in _POSITIONAL:
         parameters = parameters[1:]
+    return _plain(parameters)
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Returns the signature of a function as it travels; see `MethodSpec`."""
+    try:
+        return _plain(list(inspect.signature(function).parameters.values()))
+    except (TypeError, ValueError):  # some built-ins do not say
+        return _ANYTHING
+
+
+def _plain(parameters: list[inspect.Parameter]) -> inspect.Signature:
     plain = [
         parameter.replace(annotation=_EMPTY, default=parameter.default if parameter.default is _EMPTY else DEFAULT)
         for parameter in parameters
@@ -147,6 +184,7 @@ class ActorSpec:
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
         demand: what it needs to be placed, and holds from then on.
+        restarts: whether it may be made anew, so that its name is kept for it.
     """
 
     id: str
@@ -158,6 +196,7 @@ class ActorSpec:
     driver: Address | None
     handle: Payload | None
     demand: Demand
+    restarts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +210,7 @@ class Construction:
         max_concurrency: how many calls may run at once.
         is_async: whether its methods run on an event loop.
         group: its place in a group, if it is in one.
+        state: what its ``__actor_save__`` gave last, in an earlier life.
     """
 
     code: Payload
@@ -179,3 +219,4 @@ class Construction:
     max_concurrency: int | None
     is_async: bool
     group: GroupSpec | None
+    state: Payload | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.demand import Demand
 from actors.node.names import Names
 from actors.spec import ActorSpec
 

@@ -53,6 +53,7 @@ class WorkerProcess:
         address: where it listens, once it is ready.
         spec: the actor it is, once it was chosen for one.
         verdict: why it was ended, where this node ended it.
+        intended: its end was wanted, so that its actor is not to be made anew.
     """
 
     id: str
@@ -62,6 +63,7 @@ class WorkerProcess:
     ready: asyncio.Future[Address]
     spec: ActorSpec | None = None
     verdict: str | None = None
+    intended: bool = False
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     watch: asyncio.Task[None] | None = None
 
@@ -192,7 +194,9 @@ class Workers:
     def _bury(self, worker: WorkerProcess, code: int) -> None:
         del self._all[worker.id]
         lines = tuple(worker.tail) if code != 0 and worker.verdict is None else ()
-        death = Death(_how(code, worker), node=str(self._orders["node_name"]), last_lines=lines)
+        death = Death(
+            _how(code, worker), node=str(self._orders["node_name"]), last_lines=lines, intended=worker.intended
+        )
         self._deaths[worker.id] = death
         if len(self._deaths) > REMEMBERED_DEATHS:
             self._deaths.popitem(last=False)

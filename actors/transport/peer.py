@@ -41,12 +41,14 @@ class Death:
         node_too: the whole node is gone.
         node: name of the node, where known.
         last_lines: what it printed last.
+        intended: somebody wanted it, so that the actor is not to be made anew.
     """
 
     reason: str
     node_too: bool = False
     node: str | None = None
     last_lines: tuple[str, ...] = ()
+    intended: bool = False
 
 
 class Caller(Protocol):
