@@ -42,6 +42,7 @@ class Member:
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
     totals: Parts = field(init=False)
     free: Parts = field(init=False)
+    asking: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.totals = parts(self.info.resources)

@@ -172,10 +172,19 @@ class Placing:
 
     async def _refresh(self, since: float) -> None:
         """Asks the nodes for what is free, whose last word on it is older than that."""
-        await asyncio.gather(*(self._ask(member) for member in self._members.alive() if member.reported <= since))
+        old = [member for member in self._members.alive() if member.reported <= since]
+        for member in old:
+            member.reported = self._now()
+            member.asking = self._process.loop.create_task(self._ask(member))
+        # Also what others have asked: who comes meanwhile shall not choose by the old word.
+        asked = {m.asking for m in self._members.alive() if m.asking is not None and not m.asking.done()}
+        if asked:
+            await asyncio.wait(asked)
 
     async def _ask(self, member: Member) -> None:
-        member.reported = self._now()
+        if member is self._members.me:
+            member.actors = self._stock.holders
+            return
         with contextlib.suppress(TimeoutError, ActorDiedError):  # the last report has to do
             member.actors, member.free = await self._process.ask(member.where, "node", "report", timeout=ASK_SECONDS)
 
@@ -444,7 +453,7 @@ class Placing:
 
     def close(self) -> None:
         """Serves nobody any more."""
-        for task in [self._runner, *self._background]:
+        for task in [self._runner, *self._background, *(member.asking for member in self._members.all())]:
             if task is not None:
                 task.cancel()
         for expiry in self._expiries.values():

@@ -165,8 +165,8 @@ class NodeService:
         return [member.info for member in await self._members.wait_for(count, timeout)]
 
     async def report(self, _: Visitor) -> tuple[int, Parts]:
-        """Returns how many actors are here, and which resources are free, in parts."""
-        return len(self.workers.actors()), self._stock.free()
+        """Returns how many actors are here or on their way, and which resources are free, in parts."""
+        return self._stock.holders, self._stock.free()
 
     async def available(self, _: Visitor) -> dict[str, float]:
         """Returns what is free on all nodes together."""

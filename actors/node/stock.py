@@ -91,9 +91,10 @@ class Stock:
         if not holding.waits and LENT in holding.held:
             self._free[LENT] -= holding.held[LENT]
 
-    def has(self, holder: str) -> bool:
-        """Whether this holder is known, though it may hold nothing."""
-        return holder in self._holdings
+    @property
+    def holders(self) -> int:
+        """How many there are, also of those that hold nothing."""
+        return len(self._holdings)
 
     def free(self) -> Parts:
         """Returns what may be taken, by name, in parts; below zero where more CPUs are used than there are."""
