@@ -88,6 +88,10 @@ class Charge:
                 return self._address
             await self._changed.wait()
 
+    def doomed(self) -> bool:
+        """Whether it will not be made anew, should it die now."""
+        return self._final or self._left == 0
+
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once, for good or to be made anew; returns when its process has ended."""
         self._final = self._final or no_restart
@@ -144,7 +148,7 @@ class Charge:
             self._times += 1
 
     def _may_restart(self, death: Death) -> bool:
-        if self._final or death.intended or self._left == 0:
+        if death.intended or self.doomed():
             return False
         self._left -= self._left > 0
         return True

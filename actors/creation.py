@@ -143,7 +143,7 @@ class _Creation:
     def begin(self) -> ActorHandle:
         """Takes charge of the actor here; returns its handle."""
         keeper = self._process.keeper
-        line = Line(self._process, self._id, self._label, self._manner, self.charge.located)
+        line = Line(self._process, self._id, self._label, self._manner, self.charge.located, self.charge.doomed)
         keeper.charges[self._id] = self.charge
         keeper.lines[self._id] = line
         self._process.portal.soon(self.charge.begin)

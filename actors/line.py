@@ -48,15 +48,17 @@ class Line:
         manner: how the actor wants to be called.
         locate: finds the actor, see `actors.keeper.Keeper.locate`: where it is once that is another process than
             the one given.
+        doomed: whether it is known here that the actor will not be made anew.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - two places make it
         self,
         process: Process,
         actor: str,
         label: str,
         manner: Manner,
         locate: Callable[[str | None], Coroutine[Any, Any, Address]],
+        doomed: Callable[[], bool] = lambda: False,
     ) -> None:
         self.actor = actor
         self.label = label
@@ -66,6 +68,7 @@ class Line:
         self.error: ActorError | None = None
         self.process = process
         self._locate = locate
+        self._doomed = doomed
         self._lock = threading.RLock()
         self._queue: deque[OpenCall] = deque()
         self._returned: list[OpenCall] = []  # came back from a process that has died
@@ -147,7 +150,7 @@ class Line:
 
     def died_of(self, death: Death, method: str, verdict: Verdict) -> ActorError:
         """Returns the error for a call that a death has cut off."""
-        restarting = self.manner.restarts and not death.intended
+        restarting = self.manner.restarts and not death.intended and not self._doomed()
         return of_death(
             death,
             self.label,
