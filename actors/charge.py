@@ -142,6 +142,8 @@ class Charge:
                 self._end(self._died_of(death))
                 return
             self._address = None
+            # It has had its place: to come back it waits for one as long as it takes.
+            self.spec = replace(self.spec, demand=replace(self.spec.demand, timeout=None))
             if self._process.loop.time() - begun > STEADY_SECONDS:
                 self._times = 0
             await asyncio.sleep(min(BACKOFF_SECONDS * 2**self._times, LONGEST_BACKOFF_SECONDS))

@@ -80,7 +80,7 @@ def totals(name: str, found: dict[str, object], given: dict[str, float]) -> dict
     """
     cpus, memory = cast("int", found["cpus"]), cast("int", found["memory"])
     here = {"CPU": cpus, "GPU": int(_accelerator() is not None), "memory": memory, **given, f"node:{name}": 1}
-    return {name: float(amount) for name, amount in here.items() if amount or name == "CPU"}
+    return {name: float(amount) for name, amount in here.items() if amount}
 
 
 def labels(id: str, name: str, given: dict[str, str]) -> dict[str, str]:

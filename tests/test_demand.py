@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,9 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from actors.demand import GRAIN, Demand, check_labels, demand_of, matches, parts
+from actors.exceptions import PlacementError
 from actors.node.choice import Offer, choose, obstacle
+from actors.node.places import Places
 from actors.node.stock import Stock, whole
+from actors.node.waiting import Part, Waiting
 from actors.options import ActorOptions, TaskOptions
+from actors.spec import ActorSpec
 from actors.strategy import NodeAffinitySchedulingStrategy
 
 ONE = Demand({"CPU": 1.0}, {"CPU": 1.0})
@@ -233,6 +238,67 @@ def test_who_goes_on_takes_its_cpus_though_there_are_none() -> None:
     assert whole(stock.free()) == {"CPU": 0.0}
     stock.give_back("runs")
     assert not stock.take("another", {"CPU": 1.0}, {"CPU": 1.0})
+
+
+def _spec(number: int, demand: Demand = ONE, owner: str = "driver") -> ActorSpec:
+    return ActorSpec(f"a{number}", f"A(a{number})", "A", None, "ns", owner, None, None, demand)
+
+
+async def _places_are_set_aside() -> None:
+    freed: list[bool] = []
+    stock = Stock({"CPU": 3.0})
+    places = Places(stock, asyncio.get_running_loop(), lambda: freed.append(True))
+    two = Demand({"CPU": 2.0}, {"CPU": 2.0})
+    assert not places.reserve(["a1", "a2"], two)  # for both or for none
+    assert places.report() == (0, parts({"CPU": 3.0}))
+    freed.clear()
+    assert places.reserve(["a1"], two)
+    assert not places.claim("a2", two)
+    assert places.claim("a1", two)  # not twice
+    assert places.report() == (1, parts({"CPU": 1.0}))
+    places.settle("a1", "worker-1")
+    places.release("a1")  # it is not there under that name any more
+    assert freed == []
+    places.release("worker-1")
+    assert freed == [True]
+    assert places.report() == (0, parts({"CPU": 3.0}))
+    assert places.reserve(["late"], two)
+    places.close()
+
+
+def test_places_are_set_aside_for_all_or_none() -> None:
+    asyncio.run(_places_are_set_aside())
+
+
+async def _waiting() -> None:
+    loop = asyncio.get_running_loop()
+    waiting, now = Waiting(), loop.time()
+    all_parts = [Part(_spec(number, owner=f"p{number % 2}"), loop.create_future()) for number in range(6)]
+    late = waiting.add(all_parts[0], None, now, 7)
+    early = waiting.add(all_parts[1], None, now - 1, 8)  # it comes again, and has waited before
+    group = waiting.add(all_parts[2], ("g", 1, 3), now, 9)
+    assert list(waiting) == [early, late, group]
+    assert waiting.add(all_parts[4], ("g", 0, 3), now, 9) is group
+    assert not group.complete
+    assert group.ranks() == [all_parts[4], all_parts[2]]
+    waiting.refuse_incomplete(now + 1)
+    assert group.open
+    waiting.strike(group, all_parts[2])  # the others could not be placed without it
+    assert isinstance(all_parts[4].found.exception(), PlacementError)
+    assert all_parts[2].found.exception() is not None
+    half = waiting.add(all_parts[5], ("g", 0, 2), now, 9)
+    waiting.refuse_incomplete(now + 60)
+    assert not half.open
+    assert "1 of its group never asked" in str(all_parts[5].found.exception())
+    waiting.gone("p1")
+    assert all_parts[1].found.cancelled()
+    assert [entry["actor"] for entry in waiting.listed()] == ["a0"]
+    waiting.drop(late)
+    assert not waiting
+
+
+def test_who_waits_is_in_order_and_groups_stay_together() -> None:
+    asyncio.run(_waiting())
 
 
 # -- choosing ---------------------------------------------------------------------------------------------------

@@ -151,8 +151,20 @@ def test_first_come_first_served() -> None:
         other = Here.options(num_cpus=0, resources={"cam": 1}).remote()  # takes nothing that anybody waits for
         actors.get(other.node.remote(), timeout=20)
         eventually(lambda: len(pending()) == 2)
-    with hosted(big, small, other):
-        assert free() == 1.0
+        assert "others that came first wait for CPU" in pending()[1]["why"]
+        later = Here.options(num_cpus=1).remote()
+    with hosted(big, small, later, other):
+        assert free() == 0.0
+
+
+def test_nobody_is_held_up_for_long_by_one_that_came_first() -> None:
+    with hosted(*(Here.options(num_cpus=1, scheduling_strategy="SPREAD").remote() for _ in range(2))):
+        big = Here.options(num_cpus=2).remote()
+        eventually(pending)
+        with hosted(Here.options(num_cpus=1).remote()):
+            assert [entry["demand"] for entry in pending()] == ["2 CPUs"]
+    with hosted(big):
+        pass
 
 
 def test_one_that_never_fits_holds_nobody_up() -> None:
@@ -296,6 +308,25 @@ def test_one_that_waits_for_others_lends_its_cpus() -> None:
             actors.get(waits.wait_for_others.remote(False), timeout=10)  # it does not wait for them
             assert free() == 2.0
         assert free() == 2.0
+
+
+@actors.remote
+def free_meanwhile() -> float:
+    return free()
+
+
+def test_a_task_holds_one_cpu_while_its_worker_is_warm() -> None:
+    assert actors.get(free_meanwhile.remote(), timeout=20) == 3.0
+    assert isinstance(failure(free_meanwhile.options(num_cpus=3, placement_timeout=0).remote()), PlacementError)
+
+
+def test_a_detached_one_holds_what_was_given() -> None:
+    with pytest.raises(PlacementError, match="no node has 3 CPUs"):
+        Here.options(num_cpus=3, lifetime="detached", name="dora", placement_timeout=0).remote()
+    name = names()[1]
+    with hosted(Here.options(num_cpus=1, lifetime="detached", name="dora", node=name).remote()) as found:
+        assert found == [name]
+        assert free() == 3.0
 
 
 def test_a_node_that_dies_takes_its_resources_along() -> None:

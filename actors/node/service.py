@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.demand import Demand, Parts
     from actors.messages import Payload
     from actors.node.members import Member, Members
-    from actors.node.placing import Seat
+    from actors.node.waiting import Seat
     from actors.node.workers import WorkerProcess, Workers
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
@@ -47,8 +47,7 @@ class NodeService:
         self._names = Names()
         self._printing = Printing(process)
         self._background: set[asyncio.Task[None]] = set()
-        self._stock = Stock(members.me.info.resources)
-        self._placing = Placing(process, members, self._stock, self._printing)
+        self._placing = Placing(process, members, Stock(members.me.info.resources), self._printing)
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
         self.workers: Workers  # set once, before anything is answered
 
@@ -111,7 +110,7 @@ class NodeService:
         """A worker has ended."""
         self._process.forget(worker.id)
         self._process.acceptor.expire(worker.id)
-        self._placing.release(worker.id)
+        self._placing.places.release(worker.id)
         if worker.spec is not None:
             if not worker.spec.restarts:  # else it is kept for the next life
                 self._names.release(worker.spec)
@@ -166,7 +165,7 @@ class NodeService:
 
     async def report(self, _: Visitor) -> tuple[int, Parts]:
         """Returns how many actors are here or on their way, and which resources are free, in parts."""
-        return self._stock.holders, self._stock.free()
+        return self._placing.places.report()
 
     async def available(self, _: Visitor) -> dict[str, float]:
         """Returns what is free on all nodes together."""
@@ -184,25 +183,25 @@ class NodeService:
 
     async def reserve(self, _: Visitor, actors: list[str], demand: Demand) -> tuple[bool, Parts]:
         """Another node sets places aside; returns whether there is room for all these actors, and what is free now."""
-        return self._placing.reserve(actors, demand), self._stock.free()
+        return self._placing.places.reserve(actors, demand), self._placing.places.report()[1]
 
     async def unreserve(self, _: Visitor, actor: str) -> None:
         """Another node gives back what it set aside."""
-        self._placing.release(actor)
+        self._placing.places.release(actor)
 
     async def blocked(self, _: Visitor, process: str) -> None:
         """A thread of a process of this node waits for others: they may use its CPUs."""
-        self._placing.blocked(process)
+        self._placing.places.blocked(process)
 
     async def unblocked(self, _: Visitor, process: str) -> None:
         """A thread of a process of this node goes on: it has its CPUs again, though there be too few."""
-        self._placing.unblocked(process)
+        self._placing.places.unblocked(process)
 
     # -- actors -------------------------------------------------------------------------------------------------
 
     async def place(self, visitor: Visitor, spec: ActorSpec) -> Address | None:
         """Gives a process to an actor; its owner sends the class there itself. None: there is no room any more."""
-        if not self._placing.claim(spec.id, spec.demand):
+        if not self._placing.places.claim(spec.id, spec.demand):
             return None
         try:
             await self._claim_name(spec)
@@ -212,17 +211,17 @@ class NodeService:
                 self._names.release(spec)
                 raise
         except BaseException:
-            self._placing.release(spec.id)
+            self._placing.places.release(spec.id)
             raise
         worker.spec = spec
-        self._placing.settle(spec.id, worker.id)
+        self._placing.places.settle(spec.id, worker.id)
         try:
             await self._process.ask(address, "worker", "assign", spec.id, spec.namespace)
         except BaseException:
             self.workers.kill(worker, "it could not be made an actor")
             self._names.release(spec)  # had it ended before it had a spec, nobody else would
             if self.workers.get(worker.id) is None:
-                self._placing.release(worker.id)
+                self._placing.places.release(worker.id)
             self._process.forget(worker.id)
             raise
         if not self._process.acceptor.knows(visitor):
