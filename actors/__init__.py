@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actors.api import available_resources as available_resources
     from actors.api import cancel as cancel
     from actors.api import cluster_resources as cluster_resources
+    from actors.api import exit_actor as exit_actor
     from actors.api import get_actor as get_actor
     from actors.api import get_runtime_context as get_runtime_context
     from actors.api import list_named_actors as list_named_actors
@@ -43,6 +44,7 @@ _HOMES = {
     "available_resources": "api",
     "cancel": "api",
     "cluster_resources": "api",
+    "exit_actor": "api",
     "get_actor": "api",
     "get_runtime_context": "api",
     "kill": "handle",
@@ -81,6 +83,7 @@ __all__ = [
     "collective",
     "communicator",
     "exceptions",
+    "exit_actor",
     "get",
     "get_actor",
     "get_runtime_context",

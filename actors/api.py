@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from actors import runtime
 from actors.cluster import joined
@@ -83,6 +83,22 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"actors.cancel takes an ObjectRef, not {type(ref).__name__}")
     ref.cancel(force=force, recursive=recursive)
+
+
+def exit_actor() -> NoReturn:
+    """Ends the actor that this is called in, for good: it is not made anew.
+
+    The current call raises `ActorDiedError` at its caller, and so do those that wait. What was registered with
+    `atexit` runs.
+
+    Raises:
+        TypeError: this is called outside of an actor.
+    """
+    actor = runtime.myself()
+    if actor is None:
+        raise TypeError("exit_actor() ends the actor it is called in, and this is none: use actors.kill(handle)")
+    actor.leave()
+    raise runtime.ActorExit
 
 
 class RuntimeContext:

@@ -110,6 +110,7 @@ class _Creation:
             max_concurrency=options.max_concurrency,
             is_async=self._class.is_async,
             group=group,
+            concurrency_groups=options.concurrency_groups,
         )
         self.charge = Charge(process, construction, options.max_restarts, needs, self._ended)
 

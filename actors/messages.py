@@ -43,6 +43,7 @@ class Outcome(IntEnum):
     RAISED = 1
     NEVER_STARTED = 2
     MAY_HAVE_RUN = 3
+    ENDED = 4  # it never started, since its actor ends: one that is made anew may be asked again
 
 
 STREAMING = -1  # in place of the number of values of a call: they come one by one

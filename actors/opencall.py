@@ -106,6 +106,8 @@ class OpenCall:
         if reply.outcome is Outcome.RAISED and self._may_try_again(raising=True):
             # Aside, since what was raised may have to be unpickled, which runs code of the user's.
             self.line.process.portal.aside(self.raised, reply)
+        elif reply.outcome is Outcome.ENDED and self.line.manner.restarts and self.peer is not None:
+            self.peer.when_dead(lambda death: self._refused(death, reply))
         else:
             self.end(of_reply(reply))
 
@@ -121,6 +123,13 @@ class OpenCall:
                 self.line.take_back(self)
                 return
         self.end(of_error(self.line.died_of(death, self.method, verdict)))
+
+    def _refused(self, death: Death, reply: Reply) -> None:
+        """The actor's process has died, which had said that it would not come to this call any more."""
+        if death.intended or self.over:
+            self.end(of_reply(reply))
+        else:
+            self.line.take_back(self)
 
     def _may_try_again(self, *, raising: bool) -> bool:
         wanted = bool(self.retry_exceptions) if raising else True

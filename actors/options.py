@@ -25,7 +25,7 @@ NOT_HERE = {
 
 # Options of ours that are not honoured yet.
 NOT_YET = {
-    "concurrency_groups", "runtime_env", "isolation", "checkpoint", "replicas",
+    "runtime_env", "isolation", "checkpoint", "replicas",
 }  # fmt: skip
 
 Retry = bool | tuple[type[BaseException], ...]

@@ -92,7 +92,7 @@ class Process:
                 target.credited(visitor.session, message.number, message.upto)
         elif isinstance(message, Cancel):
             for target in list(self.targets.values()):
-                target.cancelled(visitor.session, message.number)
+                target.cancelled(visitor.session, message)
 
     def link_lost(self, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""

@@ -211,6 +211,7 @@ class Construction:
         is_async: whether its methods run on an event loop.
         group: its place in a group, if it is in one.
         state: what its ``__actor_save__`` gave last, in an earlier life.
+        concurrency_groups: how many calls of each further group of methods may run at once.
     """
 
     code: Payload
@@ -220,3 +221,4 @@ class Construction:
     is_async: bool
     group: GroupSpec | None
     state: Payload | None = None
+    concurrency_groups: dict[str, int] | None = None

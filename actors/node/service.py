@@ -65,11 +65,11 @@ class NodeService:
         """A worker says where it listens."""
         self.workers.became_ready(address)
 
-    async def ending(self, _: Visitor, process: str, epitaph: str) -> None:
-        """An actor says that it is about to end, and why; its name is free from now on."""
+    async def ending(self, _: Visitor, process: str, epitaph: str, intended: bool) -> None:
+        """An actor says that it is about to end, why, and whether that was wanted; its name is free from now on."""
         worker = self.workers.get(process)
         if worker is not None:
-            worker.verdict = worker.verdict or epitaph
+            self.workers.condemn(worker, epitaph, intended=intended)
             if worker.spec is not None and not worker.spec.restarts:
                 self._names.release(worker.spec)
 
@@ -104,7 +104,7 @@ class NodeService:
         self._names.release_all(visitor.process)
         for worker in self.workers.actors():
             if worker.spec is not None and worker.spec.owner == visitor.process:
-                self.workers.kill(worker, "its owner has ended")
+                self.workers.kill(worker, "its owner has ended", intended=True)
 
     def ended(self, worker: WorkerProcess, _: Death) -> None:
         """A worker has ended."""
@@ -319,8 +319,7 @@ class NodeService:
         """Ends an actor's process at once, and returns when it has ended."""
         worker = self.workers.get(process)
         if worker is not None:
-            worker.intended = worker.intended or no_restart
-            self.workers.kill(worker, "it was killed by actors.kill")
+            self.workers.kill(worker, "it was killed by actors.kill", intended=no_restart)
             await self.workers.autopsy(process)
 
     async def autopsy(self, _: Visitor, process: str) -> Any:

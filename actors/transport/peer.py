@@ -41,7 +41,7 @@ class Death:
         node_too: the whole node is gone.
         node: name of the node, where known.
         last_lines: what it printed last.
-        intended: somebody wanted it, so that the actor is not to be made anew.
+        intended: somebody wanted it, or it would come again: the actor is not to be made anew.
     """
 
     reason: str
