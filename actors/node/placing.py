@@ -32,6 +32,7 @@ RESERVE_SECONDS = 5.0
 REPORT_SECONDS = 0.5  # how old another node's word on its load may be, where nothing is at stake
 POLL_SECONDS = 1.0  # between two looks, should the word of a release on another node be lost
 WARN_SECONDS = 1.0
+AGAIN_SECONDS = 30.0  # between two warnings of the same kind
 GUARD_SECONDS = 5.0  # in which nobody who came later takes what one waits for; then whoever fits goes first
 ATTEMPTS = 3  # to reserve, where others are quicker
 
@@ -58,6 +59,7 @@ class Placing:
         self._waiting = Waiting()
         self._kicked = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
+        self._told: dict[Hashable, float] = {}  # drivers, of what, and when
         self._background: set[asyncio.Task[None]] = set()
         members.on_change = self.look_again
 
@@ -270,14 +272,20 @@ class Placing:
         )
 
     def _warn(self) -> None:
-        """Says once at the driver what waits there; the like of it in one line."""
-        due: defaultdict[tuple[str, str], list[Wish]] = defaultdict(list)
+        """Says at the driver what waits there: once, the like of it in one line, and not again for a while."""
+        now = self._now()
+        self._told = {what: when for what, when in self._told.items() if when + AGAIN_SECONDS > now}
+        due: defaultdict[Hashable, list[Wish]] = defaultdict(list)
         for wish in self._waiting:
-            if not wish.warned and wish.obstacle is not None and wish.since + WARN_SECONDS <= self._now():
+            if not wish.warned and wish.obstacle is not None and wish.since + WARN_SECONDS <= now:
                 wish.warned = True
-                if wish.first.driver is not None:
-                    due[wish.first.driver.process, str(wish.obstacle)].append(wish)
-        for wishes in due.values():
+                if (
+                    wish.first.driver is not None
+                    and (what := (wish.first.driver.process, wish.shape)) not in self._told
+                ):
+                    due[what].append(wish)
+        for kind, wishes in due.items():
+            self._told[kind] = now
             first, others = wishes[0], sum(len(wish.parts) for wish in wishes) - 1
             more = f", as do {others} more" if others else ""
             text = f"waits for room{more}: it needs {first.demand.words}, but {first.obstacle}"
