@@ -185,6 +185,7 @@ class ActorSpec:
         handle: pickled handle, for whoever asks by name.
         demand: what it needs to be placed, and holds from then on.
         restarts: whether it may be made anew, so that its name is kept for it.
+        task: whether it runs tasks, and so is no actor of the user's.
     """
 
     id: str
@@ -197,6 +198,7 @@ class ActorSpec:
     handle: Payload | None
     demand: Demand
     restarts: bool = False
+    task: bool = False
 
 
 @dataclass(frozen=True, slots=True)

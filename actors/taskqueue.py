@@ -158,7 +158,7 @@ class TaskQueue:
         if call.needs:
             call.payload = dumps(Filled(call.payload, tuple(need.result().payload for need in call.needs)))
             call.needs = []
-        call.sent(worker.peer, worker.peer.call(worker.id, "run", call.payload, call, call.terms()))
+        call.sent(worker.peer, worker.id, worker.peer.call(worker.id, "run", call.payload, call, call.terms()))
 
     async def _ask_most(self) -> None:
         """Finds out how many workers could run at once: more would only wait for their place."""
@@ -209,7 +209,7 @@ class _Worker:
         self._ending: asyncio.Task[None] | None = None
         spec = ActorSpec(
             id=self.id, label="task", class_name="task", name=None, namespace=process.namespace, owner=process.id,
-            driver=runtime.driver(), handle=None, demand=demand_of(options, runs_at_once=True),
+            driver=runtime.driver(), handle=None, demand=demand_of(options, runs_at_once=True), task=True,
         )  # fmt: skip
         construction = Construction(
             code=dumps(Runner), spec=spec, arguments=dumps_arguments((), {}), max_concurrency=None, is_async=False,
