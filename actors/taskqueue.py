@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from actors import runtime
-from actors.charge import Charge, Wish
+from actors.charge import Charge
+from actors.demand import demand_of
 from actors.exceptions import ActorError, NoClusterError, PendingCallsLimitExceeded, Verdict, WorkerCrashedError
 from actors.ids import new_id
 from actors.line import MAX_PENDING_BYTES, in_event_loop, of_death
@@ -225,14 +226,13 @@ class _Worker:
         self._ending: asyncio.Task[None] | None = None
         spec = ActorSpec(
             id=self.id, label="task", class_name="task", name=None, namespace=process.namespace, owner=process.id,
-            driver=runtime.driver(), handle=None, task=True,
+            driver=runtime.driver(), handle=None, demand=demand_of(options, runs_at_once=True), task=True,
         )  # fmt: skip
         construction = Construction(
             code=dumps(Runner), spec=spec, arguments=dumps_arguments((), {}), max_concurrency=None, is_async=False,
             group=None,
         )  # fmt: skip
-        wish = Wish(options.node, options.scheduling_strategy)
-        self._charge = Charge(process, construction, wish, 0, (), lambda error: queue.went(self, error))
+        self._charge = Charge(process, construction, 0, (), lambda error: queue.went(self, error))
 
     def begin(self) -> None:
         """Has the worker made."""
