@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.address import Address
+    from actors.demand import Demand
     from actors.environment import Environment
     from actors.messages import Payload
     from actors.options import Retry
@@ -183,9 +184,11 @@ class ActorSpec:
         owner: process the actor ends with.
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
+        demand: what it needs to be placed, and holds from then on.
         environment: what its process is started in; None for the node's own.
         fingerprint: of its class, where it has a name; see `actors.fingerprint`.
         restarts: whether it may be made anew, so that its name is kept for it.
+        task: whether it runs tasks, and so is no actor of the user's.
     """
 
     id: str
@@ -196,9 +199,11 @@ class ActorSpec:
     owner: str
     driver: Address | None
     handle: Payload | None
+    demand: Demand
+    restarts: bool = False
+    task: bool = False
     environment: Environment | None = None
     fingerprint: str = ""
-    restarts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
