@@ -143,9 +143,10 @@ class Charge:
                 return
             self._address = None
             # It has had its place: to come back it waits for one as long as it takes.
-            self.spec = replace(self.spec, demand=replace(self.spec.demand, timeout=None))
+            demand = replace(self.spec.demand, timeout=None)
+            self.spec = replace(self.spec, demand=demand, life=self.spec.life + 1)
             if self._process.loop.time() - begun > STEADY_SECONDS:
-                self._times = 0
+                self._times = 0  # restarts one after the other
             await asyncio.sleep(min(BACKOFF_SECONDS * 2**self._times, LONGEST_BACKOFF_SECONDS))
             self._times += 1
 
@@ -156,7 +157,8 @@ class Charge:
         return True
 
     def _died_of(self, death: Death) -> ActorError:
-        again = f" It had been made anew {self._times} times, and may not be any more." if self._times else ""
+        life = self.spec.life
+        again = f" It had been made anew {life} times, and may not be any more." if life else ""
         return of_death(death, self.spec.label, self._address, Verdict.NEVER_STARTED, kind=kind_of(death), more=again)
 
     def _end(self, error: ActorError) -> None:
@@ -239,7 +241,7 @@ class Charge:
         except BaseException:
             await self._process.kill(address)
             raise
-        construction = replace(self._construction, group=group)
+        construction = replace(self._construction, spec=self.spec, group=group)
         if self._left == 0:
             self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING)  # it is not needed again
         peer = self._process.peer(address)
