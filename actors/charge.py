@@ -174,8 +174,9 @@ class Charge:
 
     async def _free_name(self) -> None:
         """Has the name freed that was kept for the next life."""
-        for node in await self._process.ask_home("addresses"):
-            self._process.tell(node, "node", "free_name", self.spec)
+        with contextlib.suppress(ActorError, TimeoutError):  # no node is left that could keep it
+            for node in await self._process.ask_home("addresses"):
+                self._process.tell(node, "node", "free_name", self.spec)
 
     def _turn(self) -> None:
         """Wakes those who wait for news."""
