@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from actors.api import cluster_resources as cluster_resources
     from actors.api import exit_actor as exit_actor
     from actors.api import get_actor as get_actor
-    from actors.api import get_runtime_context as get_runtime_context
     from actors.api import list_named_actors as list_named_actors
     from actors.api import nodes as nodes
     from actors.cluster import Cluster as Cluster
     from actors.cluster import init as init
     from actors.cluster import is_initialized as is_initialized
     from actors.cluster import shutdown as shutdown
+    from actors.context import get_runtime_context as get_runtime_context
     from actors.group import ActorGroup as ActorGroup
     from actors.handle import ActorHandle as ActorHandle
     from actors.handle import kill as kill
@@ -48,7 +48,7 @@ _HOMES = {
     "cluster_resources": "api",
     "exit_actor": "api",
     "get_actor": "api",
-    "get_runtime_context": "api",
+    "get_runtime_context": "context",
     "kill": "handle",
     "list_named_actors": "api",
     "nodes": "api",

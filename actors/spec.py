@@ -188,6 +188,7 @@ class ActorSpec:
         environment: what its process is started in; None for the node's own.
         fingerprint: of its class, where it has a name; see `actors.fingerprint`.
         restarts: whether it may be made anew, so that its name is kept for it.
+        life: how often it was made before.
         task: whether it runs tasks, and so is no actor of the user's.
     """
 
@@ -201,6 +202,7 @@ class ActorSpec:
     handle: Payload | None
     demand: Demand
     restarts: bool = False
+    life: int = 0
     task: bool = False
     environment: Environment | None = None
     fingerprint: str = ""
