@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from actors.address import Address
+    from actors.holdings import Hold
     from actors.messages import Item, Reply
     from actors.options import ActorOptions
     from actors.process import Process
@@ -99,8 +101,10 @@ class _Creation:
         self._id = new_id("actor")
         name = options.name if seat is None else f"{options.name or cls.__name__}[{seat.rank}]"
         self._label = f"{name or cls.__name__}({self._id})"
-        self._spec = self._describe()
         self._line = Line(process, self._id, self._label, owned=True)
+        self._hold: Hold | None = process.holdings.own(self._id, self._line)  # until the constructor has returned
+        self._line.held_by(self._hold)
+        self._spec = self._describe()
 
     def _describe(self) -> ActorSpec:
         handle = ActorHandle(self._id, self._label, self._class_spec, self.process.address)
@@ -115,16 +119,23 @@ class _Creation:
             namespace=self.options.namespace or self.process.namespace,
             owner=self.process.id,
             driver=runtime.driver(),
-            handle=dumps(handle),
+            handle=replace(dumps(handle), holds=()),  # a name alone keeps no actor alive
         )
 
     def begin(self) -> tuple[ActorHandle, Line]:
         """Starts the making; returns the handle and the line that its calls wait in."""
         self.process.keeper.lines[self._id] = self._line
+        self.process.keeper.when_free(self._id, self._line.end)
         self._line.find(self._find)
         return ActorHandle(self._id, self._label, self._class_spec, self.process.address), self._line
 
     async def _find(self) -> Address:
+        try:
+            return await self._begin()
+        finally:
+            self._hold = None
+
+    async def _begin(self) -> Address:
         placing = self.process.loop.create_task(self._take_place())
         try:
             address = await asyncio.shield(placing)
@@ -147,7 +158,7 @@ class _Creation:
         )
         self._line.address = address
         self.process.peer(address).call(
-            self._id, CONSTRUCT, dumps_arguments((construction,), {}), _ConstructionCall(self._line)
+            self._id, CONSTRUCT, dumps_arguments((construction,), {}), _ConstructionCall(self._line, self._hold)
         )
         return address
 
@@ -201,11 +212,13 @@ class _Creation:
 class _ConstructionCall:
     """Waits for the constructor's end."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, hold: Hold | None) -> None:
         self._line = line
+        self._hold = hold
 
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""
+        self._hold = None
         if reply.outcome is Outcome.VALUE:
             return
         assert isinstance(reply.payload, Payload)
@@ -218,6 +231,7 @@ class _ConstructionCall:
 
     def lost(self, death: Death, verdict: Verdict) -> None:
         """See `actors.transport.peer.Caller`."""
+        self._hold = None
         self._line.fail(self._line.died_of(death, "__init__", verdict))
 
 
@@ -228,4 +242,20 @@ async def find_named(process: Process, name: str, namespace: str) -> ActorHandle
         return None
     payload, where = found
     handle: ActorHandle = loads(payload)
-    return ActorHandle(handle._id, handle._label, handle._spec, where, where)  # noqa: SLF001 - one of us
+    if not await _is_kept(process, handle._hold):  # noqa: SLF001 - one of us
+        return None
+    return ActorHandle(handle._id, handle._label, handle._spec, where, where, handle._hold)  # noqa: SLF001
+
+
+async def _is_kept(process: Process, hold: Hold) -> bool:
+    """Whether an actor was not free before this process began to hold it. Nothing but a name led to it."""
+    if hold.owner is None or hold.id == process.holdings.myself:
+        return True
+    if hold.owner.process == process.id:
+        return process.holdings.is_held(hold.id, process.id)
+    process.holdings.flush()  # the owner hears of the hold first
+    try:
+        kept: bool = await process.ask(hold.owner, "keeper", "holds", hold.id)
+    except (ActorDiedError, TimeoutError):
+        return False
+    return kept

@@ -9,12 +9,14 @@ from actors import runtime
 from actors.calls import call
 from actors.cluster import joined
 from actors.exceptions import ActorDiedError, ActorError, Verdict
+from actors.holdings import find
 from actors.line import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from actors.address import Address
+    from actors.holdings import Hold
     from actors.line import Line
     from actors.refs import ObjectRef
     from actors.spec import ClassSpec, MethodSpec
@@ -23,9 +25,17 @@ if TYPE_CHECKING:
 class ActorHandle:
     """An actor, seen from anywhere: data that can be passed on. Its methods are called by ``.remote(...)``."""
 
-    __slots__ = ("__weakref__", "_id", "_keeper", "_label", "_spec", "_where")
+    __slots__ = ("__weakref__", "_hold", "_id", "_keeper", "_label", "_spec", "_where")
 
-    def __init__(self, id: str, label: str, spec: ClassSpec, keeper: Address, where: Address | None = None) -> None:
+    def __init__(  # noqa: PLR0917 - data
+        self,
+        id: str,
+        label: str,
+        spec: ClassSpec,
+        keeper: Address,
+        where: Address | None = None,
+        hold: Hold | None = None,
+    ) -> None:
         """Made by `ActorClass.remote` and by unpickling.
 
         Args:
@@ -34,12 +44,14 @@ class ActorHandle:
             spec: its class's methods.
             keeper: process that knows where the actor is.
             where: where it is, once that is known.
+            hold: keeps the actor alive; the hold of ``keeper`` where none is given.
         """
         self._id = id
         self._label = label
         self._spec = spec
         self._keeper = keeper
         self._where = where
+        self._hold = hold if hold is not None else find(id, keeper)
 
     def __getattr__(self, name: str) -> RemoteMethod:
         method = self._spec.methods.get(name)
@@ -58,6 +70,8 @@ class ActorHandle:
         line = process.keeper.lines.get(self._id)
         if line is None:
             line = reach(process, self._id, self._label, self._keeper, self._where)
+        if line.hold is not self._hold:
+            line.held_by(self._hold)
         return line
 
     def __repr__(self) -> str:
@@ -73,7 +87,7 @@ class ActorHandle:
         process = runtime.joined()
         line = process.keeper.lines.get(self._id) if process is not None else None
         where = line.address if line is not None else self._where
-        return (ActorHandle, (self._id, self._label, self._spec, self._keeper, where))
+        return (ActorHandle, (self._id, self._label, self._spec, self._keeper, where, self._hold))
 
 
 class RemoteMethod:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import weakref
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from actors.address import Address
+    from actors.holdings import Hold
     from actors.messages import Item, Reply
     from actors.process import Process
     from actors.transport.peer import Death, Peer
@@ -46,10 +49,11 @@ class Order:
 class OpenCall:
     """A call on its way; hears how it went and passes that on."""
 
-    __slots__ = ("__weakref__", "line", "method", "number", "unwanted")
+    __slots__ = ("__weakref__", "hold", "line", "method", "number", "unwanted")
 
     def __init__(self, line: Line, method: str) -> None:
         self.line = line
+        self.hold: Hold | None = line.hold  # an actor lives until it has answered
         self.method = method
         self.number: int | None = None  # from when it is sent
         self.unwanted = False
@@ -62,12 +66,12 @@ class OpenCall:
 
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""
-        self.line.answered()
+        self.line.answered(self)
         self.settle(of_reply(reply))
 
     def lost(self, death: Death, verdict: Verdict) -> None:
         """See `actors.transport.peer.Caller`."""
-        self.line.answered()
+        self.line.answered(self)
         self.settle(of_error(self.line.died_of(death, self.method, verdict)))
 
     def yielded(self, item: Item) -> None:
@@ -103,12 +107,23 @@ class Line:
         self.address: Address | None = None
         self.error: ActorError | None = None
         self._process = process
+        self._hold: weakref.ref[Hold] | None = None
         self._lock = threading.Lock()
         self._queue: deque[Order] = deque()
         self._room = threading.BoundedSemaphore(MAX_PENDING)
         self._search: asyncio.Task[None] | None = None
         self._placed: Future[Address] = Future()
         self._placed.set_running_or_notify_cancel()  # nobody who waits may cancel it for the others
+
+    @property
+    def hold(self) -> Hold | None:
+        """What keeps the actor alive; None where nothing does, or nothing is needed."""
+        return self._hold() if self._hold is not None else None
+
+    def held_by(self, hold: Hold) -> None:
+        """Ties this line to what keeps the actor alive: that keeps the line, and each open call keeps that."""
+        hold.subject = self
+        self._hold = weakref.ref(hold)
 
     # -- finding the actor --------------------------------------------------------------------------------------
 
@@ -160,7 +175,7 @@ class Line:
         if not self._placed.done():
             self._placed.set_exception(error)
         for order in waiting:
-            self.answered()
+            self.answered(order.caller)
             order.caller.settle(of_error(error))
 
     async def placed(self) -> Address:
@@ -170,6 +185,17 @@ class Line:
             ActorError: it will never be.
         """
         return await asyncio.wrap_future(self._placed)
+
+    def end(self) -> None:
+        """Ends the actor. On the I/O loop."""
+        self._ending = self._process.loop.create_task(self._end())
+
+    async def _end(self) -> None:
+        with contextlib.suppress(ActorError, TimeoutError):  # it never came to life, or is gone with its node
+            address = await self.placed()
+            node = await self._process.node_address(address.node)
+            if node is not None:
+                await self._process.ask(node, "node", "kill", address.process)
 
     async def placed_or_raise(self) -> None:
         """Waits until the actor is placed; raises what kept it from that as its own error."""
@@ -227,7 +253,7 @@ class Line:
                     return
                 self._queue.append(order)
         if error is not None:
-            self.answered()
+            self.answered(caller)
             caller.settle(of_error(_again(error, method)))
             return
         for need in order.needs:
@@ -238,7 +264,7 @@ class Line:
         try:
             order.caller.sent(peer.call(self.actor, order.method, order.payload, order.caller))
         except RuntimeError as error:  # the I/O loop is closed
-            self.answered()
+            self.answered(order.caller)
             raise NoClusterError("the cluster was shut down while the call was made") from error
 
     def _enter(self) -> None:
@@ -251,8 +277,9 @@ class Line:
         while not self._room.acquire(timeout=SLICE_SECONDS):
             pass
 
-    def answered(self) -> None:
+    def answered(self, caller: OpenCall) -> None:
         """A call of this line has had its answer."""
+        caller.hold = None
         self._room.release()
 
     def _pump(self) -> None:
@@ -273,7 +300,7 @@ class Line:
                     order.payload = payload
                     self._send(self.peer, order)
             if failed is not None:
-                self.answered()
+                self.answered(order.caller)
                 order.caller.settle(failed)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from actors import holdings
+
 if TYPE_CHECKING:
     from actors.address import Address
     from actors.process import Process
@@ -39,6 +41,7 @@ def join(process: Process | None) -> None:
     """Sets, or with None ends, this process's part in a cluster."""
     global _process  # noqa: PLW0603 - the one place that knows
     _process = process
+    holdings.use(process.holdings if process is not None else None)
 
 
 def become(actor: Incarnation) -> None:
