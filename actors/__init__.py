@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actors.actorclass import method as method
     from actors.actorclass import remote as remote
     from actors.api import cancel as cancel
+    from actors.api import exit_actor as exit_actor
     from actors.api import get_actor as get_actor
     from actors.api import get_runtime_context as get_runtime_context
     from actors.api import list_named_actors as list_named_actors
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # `import actors` stays light: what needs gRPC, numpy or a display is loaded when it is first touched.
 _HOMES = {
     "cancel": "api",
+    "exit_actor": "api",
     "get_actor": "api",
     "get_runtime_context": "api",
     "kill": "handle",
@@ -75,6 +77,7 @@ __all__ = [
     "collective",
     "communicator",
     "exceptions",
+    "exit_actor",
     "get",
     "get_actor",
     "get_runtime_context",

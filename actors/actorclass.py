@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from actors.creation import create_actor, create_group
-from actors.options import ActorOptions, MethodOptions
+from actors.options import ActorOptions, MethodOptions, TaskOptions
 from actors.spec import METHOD_OPTIONS, describe
+from actors.task import RemoteFunction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from actors.handle import ActorHandle
 
 C = TypeVar("C")
+P = ParamSpec("P")
+T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -86,30 +89,35 @@ class ActorClass(Generic[C]):
 
 
 @overload
-def remote(cls: type[C], /) -> ActorClass[C]: ...
+def remote(cls: type[C], /) -> ActorClass[C]: ...  # type: ignore[overload-overlap]  # a class is callable too
 @overload
-def remote(**options: Any) -> Callable[[type[C]], ActorClass[C]]: ...
-def remote(cls: Any = None, /, **options: Any) -> Any:
-    """Turns a class into an actor class; takes an actor's options.
+def remote(function: Callable[P, T], /) -> RemoteFunction[P, T]: ...
+@overload
+def remote(**options: Any) -> Any: ...
+def remote(thing: Any = None, /, **options: Any) -> Any:
+    """Turns a class into an actor class, or a function into one that runs on workers; takes their options.
 
     Raises:
-        TypeError: it was not given a class, or an option nobody knows.
-        NotImplementedError: it was given a function, or an option that is not honoured yet.
+        TypeError: it was given neither, or an option nobody knows.
+        NotImplementedError: an option that is not honoured.
     """
-    chosen = ActorOptions().merged(**options)
-    if cls is None:
-        return lambda cls: _actor_class(cls, chosen)
-    return _actor_class(cls, chosen)
+    if thing is not None and options:
+        raise TypeError("@actors.remote takes options by name alone, before what it decorates: @actors.remote(...)")
+    if thing is None:
+        if not options:
+            raise TypeError("@actors.remote() needs options; without any leave the parentheses out")
+        return lambda thing: _remote(thing, options)
+    return _remote(thing, {})
 
 
-def _actor_class(cls: Any, options: ActorOptions) -> ActorClass[Any]:
-    if isinstance(cls, ActorClass):
-        raise TypeError(f"{cls.__name__} is an actor class already")
-    if not isinstance(cls, type):
-        if callable(cls):
-            raise NotImplementedError("remote functions are not there yet; put the function in a class as a method")
-        raise TypeError(f"@actors.remote goes before a class, not {cls!r}; options are given by name")
-    return ActorClass(cls, options)
+def _remote(thing: Any, options: dict[str, Any]) -> Any:
+    if isinstance(thing, ActorClass | RemoteFunction):
+        raise TypeError(f"{thing!r} is remote already")
+    if isinstance(thing, type):
+        return ActorClass(thing, ActorOptions().merged(**options))
+    if callable(thing):
+        return RemoteFunction(thing, TaskOptions().merged(**options))
+    raise TypeError(f"@actors.remote goes before a class or a function, not {thing!r}; options are given by name")
 
 
 def method(**options: Any) -> Callable[[F], F]:

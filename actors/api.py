@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from actors import runtime
 from actors.cluster import joined
@@ -53,22 +53,37 @@ def nodes() -> list[NodeInfo]:
 def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:
     """Cancels a call: one that waits is dropped, a running async method gets `CancelledError`, a stream stops.
 
-    A plain method that runs already is not stopped, and the calls it made go on.
+    Args:
+        ref: of the call.
+        force: also stop a plain method that runs already, by ending its actor's process; the actor is made anew if
+            its ``max_restarts`` allows it.
+        recursive: also cancel the calls which that call has made.
 
     Raises:
-        NotImplementedError: ``force=True``, or ``recursive=False``, which cannot be told from ``True`` as yet.
+        TypeError: ``ref`` is no reference.
     """
-    if not recursive:
-        raise NotImplementedError("cancel(recursive=False) is not there yet; leave it out")
-    if force:
-        raise NotImplementedError("cancel(force=True) is not there yet; actors.kill ends the whole actor")
     if isinstance(ref, ObjectRefGenerator):
-        ref.close()
+        ref.close(force=force, recursive=recursive)
         return
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"actors.cancel takes an ObjectRef, not {type(ref).__name__}")
-    if ref._call is not None:  # noqa: SLF001 - references show nothing but their value
-        ref._call.cancel()  # noqa: SLF001
+    ref.cancel(force=force, recursive=recursive)
+
+
+def exit_actor() -> NoReturn:
+    """Ends the actor that this is called in, for good: it is not made anew.
+
+    The current call raises `ActorDiedError` at its caller, and so do those that wait. What was registered with
+    `atexit` runs.
+
+    Raises:
+        TypeError: this is called outside of an actor.
+    """
+    actor = runtime.myself()
+    if actor is None:
+        raise TypeError("exit_actor() ends the actor it is called in, and this is none: use actors.kill(handle)")
+    actor.leave()
+    raise runtime.ActorExit
 
 
 class RuntimeContext:

@@ -98,6 +98,10 @@ class TaskCancelledError(RemoteError):
     """The call was cancelled."""
 
 
+class WorkerCrashedError(RemoteError):
+    """The process that ran a task has died."""
+
+
 class GetTimeoutError(ActorsError, TimeoutError):
     """The value did not arrive in time; the call goes on."""
 

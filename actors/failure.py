@@ -219,6 +219,17 @@ def unpack(payload: Payload) -> TaskError:
     return _restored(failure)
 
 
+def raised_kind(payload: Payload) -> type[BaseException]:
+    """Returns the class of what was raised; `TaskError` where that class cannot be had here."""
+    try:
+        failure = loads(payload)
+        assert isinstance(failure, Failure)
+    except Exception:
+        return TaskError
+    parts, _ = _own(failure)
+    return parts.kind if parts is not None else TaskError
+
+
 def _restored(failure: Failure, notes: list[str] | None = None) -> TaskError:
     parts, cause = _own(failure)
     error = _dual(parts, failure)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.calls import call
 from actors.cluster import joined
-from actors.exceptions import ActorDiedError, ActorError, Verdict
-from actors.holdings import find
+from actors.exceptions import ActorError
 from actors.line import reach
+from actors.spec import DEFAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,23 +17,26 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.holdings import Hold
     from actors.line import Line
+    from actors.options import MethodOptions
+    from actors.process import Process
     from actors.refs import ObjectRef
-    from actors.spec import ClassSpec, MethodSpec
+    from actors.spec import ClassSpec, Manner, MethodSpec
 
 
 class ActorHandle:
     """An actor, seen from anywhere: data that can be passed on. Its methods are called by ``.remote(...)``."""
 
-    __slots__ = ("__weakref__", "_hold", "_id", "_keeper", "_label", "_spec", "_where")
+    __slots__ = ("__weakref__", "_hold", "_id", "_keeper", "_label", "_manner", "_spec", "_where")
 
-    def __init__(  # noqa: PLR0917 - data
+    def __init__(  # noqa: PLR0917 - two places make it
         self,
         id: str,
         label: str,
         spec: ClassSpec,
+        manner: Manner,
         keeper: Address,
-        where: Address | None = None,
-        hold: Hold | None = None,
+        where: Address | None,
+        hold: Hold,
     ) -> None:
         """Made by `ActorClass.remote` and by unpickling.
 
@@ -42,16 +44,18 @@ class ActorHandle:
             id: the actor's id.
             label: how it is called in messages.
             spec: its class's methods.
+            manner: how it wants to be called.
             keeper: process that knows where the actor is.
             where: where it is, once that is known.
-            hold: keeps the actor alive; the hold of ``keeper`` where none is given.
+            hold: keeps the actor alive.
         """
         self._id = id
         self._label = label
         self._spec = spec
+        self._manner = manner
         self._keeper = keeper
         self._where = where
-        self._hold = hold if hold is not None else find(id, keeper)
+        self._hold = hold
 
     def __getattr__(self, name: str) -> RemoteMethod:
         method = self._spec.methods.get(name)
@@ -69,7 +73,7 @@ class ActorHandle:
         process = joined()
         line = process.keeper.lines.get(self._id)
         if line is None:
-            line = reach(process, self._id, self._label, self._keeper, self._where)
+            line = reach(process, self._id, self._label, self._manner, self._keeper, self._where)
         if line.hold is not self._hold:
             line.held_by(self._hold)
         return line
@@ -87,43 +91,45 @@ class ActorHandle:
         process = runtime.joined()
         line = process.keeper.lines.get(self._id) if process is not None else None
         where = line.address if line is not None else self._where
-        return (ActorHandle, (self._id, self._label, self._spec, self._keeper, where, self._hold))
+        return (ActorHandle, (self._id, self._label, self._spec, self._manner, self._keeper, where, self._hold))
 
 
 class RemoteMethod:
     """A method of an actor."""
 
-    __slots__ = ("_handle", "_method")
+    __slots__ = ("_handle", "_method", "_options")
 
-    def __init__(self, handle: ActorHandle, method: MethodSpec) -> None:
+    def __init__(self, handle: ActorHandle, method: MethodSpec, options: MethodOptions | None = None) -> None:
         self._handle = handle
         self._method = method
+        self._options = options
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the method; returns at once.
 
         Returns:
-            An `ObjectRef` of the result; for a generator method an `ObjectRefGenerator`.
+            An `ObjectRef` of the result, a list of them where ``num_returns`` is more than 1; for a generator method
+            an `ObjectRefGenerator`.
 
         Raises:
             TypeError: the arguments do not fit, or cannot be pickled.
         """
         self._method.check(args, kwargs)
-        return call(line_of(self._handle), self._method, args, kwargs)
+        return call(line_of(self._handle), self._method, args, kwargs, self._options)
 
     def map(self, values: Iterable[Any]) -> list[ObjectRef[Any]]:
         """Calls the method once for each value, in order; returns the references in that order."""
         return [self.remote(value) for value in values]
 
     def options(self, **options: Any) -> RemoteMethod:
-        """Returns the same method with other options.
+        """Returns the same method with other options; see `actors.options.MethodOptions`.
 
         Raises:
-            NotImplementedError: an option this version does not honour.
+            TypeError: an option nobody knows.
+            ValueError: a value out of range.
         """
-        for name in options:
-            raise NotImplementedError(f"the method option {name!r} is not honoured yet; leave it out")
-        return self
+        chosen = self._options if self._options is not None else DEFAULTS
+        return RemoteMethod(self._handle, self._method, chosen.merged(**options))
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         """Refuses: a remote method is not called like a local one."""
@@ -161,6 +167,17 @@ def line_of(handle: ActorHandle) -> Line:
     return handle._line()  # noqa: SLF001 - handles show nothing but methods
 
 
+def placed_at(handle: ActorHandle, where: Address | None) -> ActorHandle:
+    """Returns a handle that knows where its actor is."""
+    h = handle
+    return ActorHandle(h._id, h._label, h._spec, h._manner, h._keeper, where, h._hold)  # noqa: SLF001 - one of us
+
+
+def hold_of(handle: ActorHandle) -> Hold:
+    """Returns what keeps an actor alive."""
+    return handle._hold  # noqa: SLF001 - handles show nothing but methods
+
+
 def id_of(handle: ActorHandle) -> str:
     """Returns an actor's id."""
     return handle._id  # noqa: SLF001 - handles show nothing but methods
@@ -169,25 +186,22 @@ def id_of(handle: ActorHandle) -> str:
 def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
     """Ends an actor at once; its open and later calls raise `ActorDiedError`. One that is gone already is left alone.
 
+    Args:
+        handle: whom to end.
+        no_restart: whether it is over for good; else the actor is made anew, if its ``max_restarts`` allows it.
+
     Raises:
         TypeError: ``handle`` is no actor handle.
-        NotImplementedError: ``no_restart=False``.
     """
-    if not no_restart:
-        raise NotImplementedError("kill(no_restart=False): restarts are not there yet")
     line = line_of(handle_of(handle))
     process = joined()
-    if line.owned and line.address is None:
-        line.give_up(ActorDiedError(f"{line.label} was killed before it had a place", verdict=Verdict.NEVER_STARTED))
+    charge = process.keeper.charges.get(line.actor)
+    process.portal.run(charge.kill(no_restart) if charge is not None else _kill(process, line, no_restart))
 
-    async def end() -> None:
-        try:
-            address = await line.placed()
-        except ActorError:
-            return  # it never came to life
-        node = await process.node_address(address.node)
-        if node is not None:
-            with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it
-                await process.ask(node, "node", "kill", address.process)
 
-    process.portal.run(end())
+async def _kill(process: Process, line: Line, no_restart: bool) -> None:
+    try:
+        address = await line.located()
+    except ActorError:
+        return  # it never came to life, or has ended
+    await process.kill(address, no_restart)

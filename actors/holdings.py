@@ -32,7 +32,7 @@ BATCH_CHANGES = 4000  # told in one message; more would make it so large that ot
 HOLD, RELEASE, LEND, USE, CLOSE = range(5)
 
 Change = tuple[int, str, str, int]
-"""What an owner is told: the kind of change, the thing's id, a way, the number of a hold or a token."""
+"""What an owner is told: the kind of change, the thing's id, a passage, the number of a hold or a token."""
 
 
 class Hold:
@@ -79,7 +79,7 @@ class _Tie(weakref.ref[Hold]):
 class Holdings:
     """The holds of one process and, for what it owns, the count of those of others.
 
-    `hold`, `own`, `pin` and the methods of a `Way` may be called from any thread; the rest belongs to the I/O loop.
+    `hold`, `own`, `pin` and the methods of a `Passage` may be called from any thread; the rest belongs to the I/O loop.
 
     Args:
         me: this process.
@@ -89,7 +89,7 @@ class Holdings:
         lookup: returns an own value by its id; None for one that is gone.
 
     Attributes:
-        myself: id of the actor that this process is: a handle of its own does not keep it alive.
+        myself: ids of the actors in this process: a handle of its own does not keep an actor alive.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Holdings:
         tell: Callable[[Address, list[Change]], None],
         lookup: Callable[[str], object],
     ) -> None:
-        self.myself: str | None = None
+        self.myself: set[str] = set()
         self._me = me
         self._soon = soon
         self._later = later
@@ -116,7 +116,7 @@ class Holdings:
         self._pid = os.getpid()
         self._counts = Counts(self._unwanted)
         self._wanted: dict[str, Hold] = {}  # own things that others hold
-        self._ways: dict[str, set[str]] = {}  # on which each process has sent tokens of own things
+        self._passages: dict[str, set[str]] = {}  # on which each process has sent tokens of own things
         self._watchers: dict[str, Callable[[], None]] = {}
 
     # -- holding ------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Holdings:
                 return self._make(id, None, None, counted=False)
             if owner.process == self._me.process:
                 return self._make(id, self._me, self._lookup(id), counted=False)
-            return self._make(id, owner, None, counted=id != self.myself)
+            return self._make(id, owner, None, counted=id not in self.myself)
 
     def own(self, id: str, subject: object) -> Hold:
         """Returns the hold of a thing that this process owns."""
@@ -156,9 +156,9 @@ class Holdings:
         """Keeps a hold for as long as this process lives."""
         self._pinned.add(hold)
 
-    def way(self) -> Way:
-        """Returns a new way on which holds can travel to another process."""
-        return Way(self)
+    def passage(self) -> Passage:
+        """Returns a new passage on which holds can travel to another process."""
+        return Passage(self)
 
     def _lost(self, tie: Any) -> None:
         # On any thread, between any two instructions: nothing here takes a lock or waits.
@@ -225,7 +225,7 @@ class Holdings:
     def take_in(self, process: str, changes: Iterable[Change]) -> None:
         """A process has told what has changed in its holds of things that this one owns."""
         counts = self._counts
-        for kind, id, way, number in changes:
+        for kind, id, passage, number in changes:
             if kind == HOLD:
                 if self._keep(id):
                     counts.add(id, (process, number))
@@ -233,12 +233,12 @@ class Holdings:
                 counts.remove(id, (process, number))
             elif kind == LEND:
                 if self._keep(id):
-                    self._ways.setdefault(process, set()).add(way)
-                    counts.add(id, (way, number))
+                    self._passages.setdefault(process, set()).add(passage)
+                    counts.add(id, (passage, number))
             elif kind == USE:
-                counts.remove(id, (way, number))
+                counts.remove(id, (passage, number))
             elif kind == CLOSE:
-                self._later(GRACE_SECONDS, self._closed, process, way)
+                self._later(GRACE_SECONDS, self._closed, process, passage)
 
     def _keep(self, id: str) -> bool:
         if id in self._wanted:
@@ -261,30 +261,30 @@ class Holdings:
 
     def _forget(self, process: str) -> None:
         self._counts.ended(process)
-        for way in self._ways.pop(process, ()):
-            self._counts.ended(way)
+        for passage in self._passages.pop(process, ()):
+            self._counts.ended(passage)
 
-    def _closed(self, process: str, way: str) -> None:
-        self._counts.ended(way)
-        ways = self._ways.get(process)
-        if ways is not None:
-            ways.discard(way)
-            if not ways:
-                del self._ways[process]
+    def _closed(self, process: str, passage: str) -> None:
+        self._counts.ended(passage)
+        passages = self._passages.get(process)
+        if passages is not None:
+            passages.discard(passage)
+            if not passages:
+                del self._passages[process]
 
     def __len__(self) -> int:
         """How many own things are kept for others."""
         return len(self._counts)
 
 
-class Way:
+class Passage:
     """One direction of a conversation: what travels on it are claims, each with a token that is used once."""
 
     __slots__ = ("_holdings", "_id", "_numbers", "_owners")
 
     def __init__(self, holdings: Holdings) -> None:
         self._holdings = holdings
-        self._id = new_id("way")
+        self._id = new_id("passage")
         self._numbers = itertools.count(1)
         self._owners: dict[str, Address] = {}
 
@@ -306,12 +306,12 @@ class Way:
         for claim in claims:
             assert isinstance(claim, Claim)
             hold = self._holdings.hold(claim.id, claim.owner)
-            self._holdings._do(claim.owner, hold, (USE, claim.id, claim.way, claim.number))  # noqa: SLF001
+            self._holdings._do(claim.owner, hold, (USE, claim.id, claim.passage, claim.number))  # noqa: SLF001
             holds.append(hold)
         return tuple(holds)
 
     def close(self) -> None:
-        """Nothing more arrives by this way: tokens that are not used by now never will be."""
+        """Nothing more arrives by this passage: tokens that are not used by now never will be."""
         for owner in list(self._owners.values()):
             self._holdings._do(owner, None, (CLOSE, "", self._id, 0))  # noqa: SLF001 - a part of it
 

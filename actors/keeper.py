@@ -7,7 +7,7 @@ import threading
 import weakref
 from concurrent.futures import Future
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from actors.exceptions import ActorDiedError, ObjectLostError
 
@@ -28,19 +28,34 @@ class Value:
         hold: keeps it where it is owned; None where that is here, and this object is what keeps it.
     """
 
-    __slots__ = ("__weakref__", "future", "hold", "id")
+    __slots__ = ("__weakref__", "cancel", "future", "hold", "id")
 
     def __init__(self, id: str, hold: Hold | None = None) -> None:
         self.id = id
         self.hold = hold
+        self.cancel: Callable[..., None] | None = None  # the call that will give it, while that is open
         self.future: Future[Sealed] = Future()
         # Nobody may cancel it: one who waits less long would take the value from the others.
         self.future.set_running_or_notify_cancel()
 
     def settle(self, sealed: Sealed) -> None:
         """The value is there; whatever comes later is dropped."""
+        self.cancel = None
         if not self.future.done():
             self.future.set_result(sealed)
+
+
+class Charge(Protocol):
+    """An actor that this process owns."""
+
+    async def located(self, left: str | None) -> Address:
+        """Waits until the actor is in another process than ``left``; raises ActorError where it never will be."""
+
+    async def kill(self, no_restart: bool) -> None:
+        """Ends the actor at once."""
+
+    async def retire(self) -> None:
+        """Ends the actor once it has answered what it was asked."""
 
 
 class Keeper:
@@ -51,6 +66,7 @@ class Keeper:
 
     Attributes:
         lines: to the actors that something here refers to.
+        charges: the actors that this process owns.
     """
 
     def __init__(self, process_id: str) -> None:
@@ -60,6 +76,7 @@ class Keeper:
         self._lock = threading.RLock()  # the end of an object may run any code inside it
         self._holdings: Holdings  # set once, before anything refers to anything
         self.lines: weakref.WeakValueDictionary[str, Line] = weakref.WeakValueDictionary()
+        self.charges: dict[str, Charge] = {}
 
     def count_by(self, holdings: Holdings) -> None:
         """Says where it is counted who refers to what this process owns."""
@@ -104,12 +121,18 @@ class Keeper:
             raise ObjectLostError(f"value {id} is not kept any more by the process that owned it")
         return await asyncio.wrap_future(value.future)
 
-    async def locate(self, _: Visitor, actor: str) -> Address:
-        """Waits until an actor of this process is placed and returns where it is."""
-        line = self.lines.get(actor)
-        if line is None:
+    async def cancel(self, _: Visitor, id: str, force: bool, recursive: bool) -> None:
+        """Cancels the call that will give a value of this process; see `actors.cancel`."""
+        value = self._values.get(id)
+        if value is not None and value.cancel is not None:
+            value.cancel(force=force, recursive=recursive)
+
+    async def locate(self, _: Visitor, actor: str, left: str | None) -> Address:
+        """Waits until an actor of this process is in another process than ``left``, and returns where."""
+        charge = self.charges.get(actor)
+        if charge is None:
             raise ActorDiedError(f"{actor} does not belong to this process any more")
-        return await line.placed()
+        return await charge.located(left)
 
     async def holds(self, visitor: Visitor, id: str) -> bool:
         """Whether something of this process is kept for the one that asks, or was free before it asked."""

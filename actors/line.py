@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import weakref
 from collections import deque
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.exceptions import (
     ActorDiedError,
     ActorError,
+    ActorUnavailableError,
     NoClusterError,
     NodeDiedError,
     PendingCallsLimitExceeded,
+    RemoteError,
     Verdict,
 )
-from actors.messages import Outcome, Payload
-from actors.sealed import Filled, Sealed, of_error, of_reply, with_slots
-from actors.serialize import dumps, dumps_arguments
+from actors.messages import Outcome
+from actors.room import Room
+from actors.sealed import Filled, Sealed, of_error
+from actors.serialize import dumps
 from actors.transport.portal import SLICE_SECONDS
 
 if TYPE_CHECKING:
@@ -29,95 +29,59 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.holdings import Hold
-    from actors.messages import Item, Reply
+    from actors.opencall import OpenCall
     from actors.process import Process
+    from actors.spec import Manner
     from actors.transport.peer import Death, Peer
 
+E = TypeVar("E", bound=RemoteError)
+
 MAX_PENDING = 10_000  # calls of one process to one actor that wait for an answer
-
-
-@dataclass(slots=True, eq=False)
-class Order:
-    """A call that waits in line, for the actor's place or for its arguments."""
-
-    method: str
-    payload: Payload
-    needs: list[Future[Sealed]]
-    caller: OpenCall
-
-
-class OpenCall:
-    """A call on its way; hears how it went and passes that on."""
-
-    __slots__ = ("__weakref__", "hold", "line", "method", "number", "unwanted")
-
-    def __init__(self, line: Line, method: str) -> None:
-        self.line = line
-        self.hold: Hold | None = line.hold  # an actor lives until it has answered
-        self.method = method
-        self.number: int | None = None  # from when it is sent
-        self.unwanted = False
-
-    def sent(self, number: int) -> None:
-        """The call has been given its number."""
-        self.number = number
-        if self.unwanted:
-            self.cancel()
-
-    def replied(self, reply: Reply) -> None:
-        """See `actors.transport.peer.Caller`."""
-        self.line.answered(self)
-        self.settle(of_reply(reply))
-
-    def lost(self, death: Death, verdict: Verdict) -> None:
-        """See `actors.transport.peer.Caller`."""
-        self.line.answered(self)
-        self.settle(of_error(self.line.died_of(death, self.method, verdict)))
-
-    def yielded(self, item: Item) -> None:
-        """See `actors.transport.peer.Caller`."""
-
-    def settle(self, sealed: Sealed) -> None:
-        """Takes the one answer."""
-        raise NotImplementedError
-
-    def cancel(self) -> None:
-        """Says that the answer is no longer wanted."""
-        self.unwanted = True
-        peer = self.line.peer
-        if self.number is not None and peer is not None:
-            peer.cancel(self.number)
+MAX_PENDING_BYTES = 256 << 20  # and bytes of their arguments
 
 
 class Line:
-    """Sends calls to one actor: first come, first served, also while the actor is still being placed.
+    """Sends calls to one actor: first come, first served, also while the actor is being placed or restarted.
 
     Args:
         process: this process.
         actor: the actor's id.
         label: how it is called in messages.
-        owned: this process makes the actor, so that ending the search ends the actor.
+        manner: how the actor wants to be called.
+        locate: finds the actor, see `actors.keeper.Keeper.locate`: where it is once that is another process than
+            the one given.
+        doomed: whether it is known here that the actor will not be made anew.
     """
 
-    def __init__(self, process: Process, actor: str, label: str, *, owned: bool = False) -> None:
+    def __init__(  # noqa: PLR0917 - two places make it
+        self,
+        process: Process,
+        actor: str,
+        label: str,
+        manner: Manner,
+        locate: Callable[[str | None], Coroutine[Any, Any, Address]],
+        doomed: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.actor = actor
-        self.owned = owned
         self.label = label
+        self.manner = manner
         self.peer: Peer | None = None
         self.address: Address | None = None
         self.error: ActorError | None = None
-        self._process = process
+        self.process = process
         self._hold: weakref.ref[Hold] | None = None
-        self._lock = threading.Lock()
-        self._queue: deque[Order] = deque()
-        self._room = threading.BoundedSemaphore(MAX_PENDING)
+        self._locate = locate
+        self._doomed = doomed
+        self._lock = threading.RLock()
+        self._queue: deque[OpenCall] = deque()
+        self._returned: list[OpenCall] = []  # came back from a process that has died
+        self._calls = 0
+        self._room = Room(MAX_PENDING if manner.max_pending < 0 else manner.max_pending, MAX_PENDING_BYTES)
         self._search: asyncio.Task[None] | None = None
-        self._placed: Future[Address] = Future()
-        self._placed.set_running_or_notify_cancel()  # nobody who waits may cancel it for the others
 
     @property
     def hold(self) -> Hold | None:
-        """What keeps the actor alive; None where nothing does, or nothing is needed."""
+        """What keeps the actor alive; None where nothing here does."""
         return self._hold() if self._hold is not None else None
 
     def held_by(self, hold: Hold) -> None:
@@ -127,205 +91,267 @@ class Line:
 
     # -- finding the actor --------------------------------------------------------------------------------------
 
-    def find(self, search: Callable[[], Coroutine[Any, Any, Address]]) -> None:
-        """Starts a search for where the actor is; the line opens when it is found."""
-        self._process.portal.soon(self._begin, search)
+    def find(self, where: Address | None = None) -> None:
+        """Starts to look for the actor, at ``where`` if that is known; the line opens when it is found."""
+        self.process.portal.soon(self._begin, None, where)
 
-    def _begin(self, search: Callable[[], Coroutine[Any, Any, Address]]) -> None:
-        self._search = self._process.loop.create_task(self._find(search))
+    def _begin(self, left: str | None, where: Address | None = None) -> None:
+        if where is not None:
+            self._opened(where)
+        else:
+            self._search = self.process.loop.create_task(self._find(left))
 
-    def give_up(self, error: ActorError) -> None:
-        """Ends the search for an actor that has no place yet; calls in line are told ``error``."""
-        self.fail(error)
-        self._process.portal.soon(self._cancel_search)
+    async def located(self) -> Address:
+        """Waits until it is known where the actor is.
 
-    def _cancel_search(self) -> None:
-        if self._search is not None:
-            self._search.cancel()
+        Raises:
+            ActorError: it is nowhere, and will not be.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.address if self.address is not None else await self._locate(None)
 
-    async def _find(self, search: Callable[[], Coroutine[Any, Any, Address]]) -> None:
+    async def _find(self, left: str | None) -> None:
         try:
-            address = await search()
+            address = await self._locate(left)
         except asyncio.CancelledError:
             self.fail(ActorDiedError(f"{self.label} was not placed: its program is shutting down"))
             raise
         except ActorError as error:
             self.fail(error)
         except Exception as error:
-            self.fail(_never_placed(self.label, error))
+            self.fail(never_placed(self.label, error))
         else:
-            self.opened(address)
+            self._opened(address)
 
-    def opened(self, address: Address) -> None:
-        """The actor is at ``address``: what waits in line goes there."""
-        self.address = address
+    def _opened(self, address: Address) -> None:
+        """The actor is at ``address``: what waits in line goes there. On the I/O loop."""
+        peer = self.process.peer(address)
+        if self.manner.restarts:
+            peer.when_dead(lambda death: self._left(peer, death))
+            if peer.death is not None:
+                return
         with self._lock:
-            self.peer = self._process.peer(address)
-        if not self._placed.done():
-            self._placed.set_result(address)
+            self.address = address
+            if self._returned:
+                self._queue = deque(sorted([*self._returned, *self._queue], key=lambda call: call.place))
+                self._returned.clear()
+            self.peer = peer
         self._pump()
+
+    def _left(self, peer: Peer, death: Death) -> None:
+        """The actor's process has died; where the actor is made anew is found out. On the I/O loop."""
+        with self._lock:
+            if self.peer not in {peer, None}:
+                return
+            self.peer = None
+        if death.intended:
+            self.fail(self.died_of(death, "", Verdict.NEVER_STARTED))
+        else:
+            self._begin(peer.address.process)
 
     def fail(self, error: ActorError) -> None:
         """The actor will never answer: everything in line is told, and every later call."""
         with self._lock:
             if self.error is None:
                 self.error = error
-            waiting = list(self._queue)
+            waiting = [*self._returned, *self._queue]
+            self._returned.clear()
             self._queue.clear()
-        if not self._placed.done():
-            self._placed.set_exception(error)
-        for order in waiting:
-            self.answered(order.caller)
-            order.caller.settle(of_error(error))
-
-    async def placed(self) -> Address:
-        """Waits until it is known where the actor is.
-
-        Raises:
-            ActorError: it will never be.
-        """
-        return await asyncio.wrap_future(self._placed)
-
-    def end(self) -> None:
-        """Ends the actor. On the I/O loop."""
-        self._ending = self._process.loop.create_task(self._end())
-
-    async def _end(self) -> None:
-        with contextlib.suppress(ActorError, TimeoutError):  # it never came to life, or is gone with its node
-            address = await self.placed()
-            node = await self._process.node_address(address.node)
-            if node is not None:
-                await self._process.ask(node, "node", "kill", address.process)
-
-    async def placed_or_raise(self) -> None:
-        """Waits until the actor is placed; raises what kept it from that as its own error."""
-        try:
-            await self.placed()
-        except ActorError as error:
-            raise error.__cause__ or error from None
+        for call in waiting:
+            call.end(of_error(error))
 
     def died_of(self, death: Death, method: str, verdict: Verdict) -> ActorError:
         """Returns the error for a call that a death has cut off."""
-        kind = NodeDiedError if death.node_too else ActorDiedError
-        node = death.node or (self.address.node_name if self.address is not None else None)
-        printed = "".join(f"\n  {line}" for line in death.last_lines)
-        return kind(
-            f"{self.label} on node {node} is gone: {death.reason}. The call of {method} failed: {verdict.value}."
-            + (f" It last printed:{printed}" if printed else ""),
-            node=node,
-            actor=self.label,
+        restarting = self.manner.restarts and not death.intended and not self._doomed()
+        return of_death(
+            death,
+            self.label,
+            self.address,
+            verdict,
             method=method,
-            verdict=verdict,
+            kind=ActorUnavailableError if restarting else kind_of(death),
+            more=" It is made anew if it may be." if restarting else "",
         )
 
     # -- calling ------------------------------------------------------------------------------------------------
 
-    def submit(
-        self,
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        caller: OpenCall,
-        future_of: Callable[[Any], Future[Sealed] | None],
-    ) -> None:
-        """Puts a call in line; its arguments are pickled before this returns.
-
-        Args:
-            method: its name.
-            args: positional arguments; one that is a reference is resolved before the call is sent.
-            kwargs: likewise.
-            caller: hears how it went.
-            future_of: gives the future of a reference, None for any other value.
+    def submit(self, call: OpenCall) -> None:
+        """Puts a call in line.
 
         Raises:
-            SerializationError: an argument cannot be pickled.
-            PendingCallsLimitExceeded: too many calls wait, and this thread runs an event loop that must not block.
+            PendingCallsLimitExceeded: too many calls wait, and there is a limit of the actor's own, or this thread
+                runs an event loop that must not block.
         """
-        args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
-        payload = dumps_arguments(args, kwargs)
-        self._enter()
-        order = Order(method, payload, [f for r in references if (f := future_of(r)) is not None], caller)
+        self._enter(call)
+        call.in_room = True
         with self._lock:
             error = self.error
             if error is None:
-                if self.peer is not None and not self._queue and not order.needs:
-                    self._send(self.peer, order)
-                    return
-                self._queue.append(order)
+                call.place = self._calls = self._calls + 1
+                if self.peer is not None and not self._queue and not call.needs:
+                    self._send(self.peer, call)
+                else:
+                    self._queue.append(call)
         if error is not None:
-            self.answered(caller)
-            caller.settle(of_error(_again(error, method)))
-            return
-        for need in order.needs:
-            need.add_done_callback(lambda _: self._process.portal.soon(self._pump))
-        self._process.portal.soon(self._pump)
+            call.end(of_error(_again(error, call.method)))
+        elif call.number is None:
+            for need in call.needs:
+                need.add_done_callback(lambda _: self.process.portal.soon(self._pump))
+            self.process.portal.soon(self._pump)
 
-    def _send(self, peer: Peer, order: Order) -> None:
+    def _send(self, peer: Peer, call: OpenCall) -> None:
+        assert call.payload is not None
         try:
-            order.caller.sent(peer.call(self.actor, order.method, order.payload, order.caller))
+            call.sent(peer, peer.call(self.actor, call.method, call.payload, call, call.terms()))
         except RuntimeError as error:  # the I/O loop is closed
-            self.answered(order.caller)
+            call.end(of_error(NoClusterError("the cluster was shut down while the call was made")))
             raise NoClusterError("the cluster was shut down while the call was made") from error
+        if not (self.manner.restarts or call.retries):
+            call.payload = None
 
-    def _enter(self) -> None:
-        if self._room.acquire(blocking=False):
+    def _enter(self, call: OpenCall) -> None:
+        if self._room.enter(call.nbytes):
             return
-        if self._process.portal.is_current or _in_event_loop():
+        if self.manner.max_pending >= 0:
             raise PendingCallsLimitExceeded(
-                f"{MAX_PENDING} calls to {self.label} wait for an answer: await some of them before making more"
+                f"{self._room.count} calls to {self.label} wait for an answer, and max_pending_calls="
+                f"{self.manner.max_pending} allows no more: get some of them before making more"
             )
-        while not self._room.acquire(timeout=SLICE_SECONDS):
+        if self.process.portal.is_current or in_event_loop():
+            raise PendingCallsLimitExceeded(
+                f"{self._room.count} calls to {self.label} wait for an answer: await some of them before making more"
+            )
+        while not self._room.enter(call.nbytes, SLICE_SECONDS):
             pass
 
-    def answered(self, caller: OpenCall) -> None:
+    def answered(self, call: OpenCall) -> None:
         """A call of this line has had its answer."""
-        caller.hold = None
-        self._room.release()
+        call.payload = None
+        self._room.leave(call.nbytes)
+
+    def take_back(self, call: OpenCall) -> None:
+        """Puts a call in line once more. One whose process died goes where it was, before all later ones."""
+        with self._lock:
+            error = self.error
+            if error is None:
+                if self.peer is None:
+                    self._returned.append(call)
+                else:
+                    self._queue = deque(sorted([call, *self._queue], key=lambda call: call.place))
+        if error is not None:
+            call.end(of_error(error))
+        else:
+            self.process.portal.soon(self._pump)
 
     def _pump(self) -> None:
-        """Sends what stands at the head of the line and is ready. On the I/O loop."""
-        while True:
-            with self._lock:
-                if self.peer is None or not self._queue:
-                    return
-                order = self._queue[0]
-                if not all(need.done() for need in order.needs):
-                    return
-                self._queue.popleft()
-                failed = next((s for n in order.needs if (s := n.result()).outcome is not Outcome.VALUE), None)
-                if failed is None:
-                    payload = order.payload
-                    if order.needs:
-                        payload = dumps(Filled(payload, tuple(need.result().payload for need in order.needs)))
-                    order.payload = payload
-                    self._send(self.peer, order)
+        """Sends what stands in line and is ready; with ``out_of_order``, also past what is not. On the I/O loop."""
+        if not self._queue:
+            return
+        while (found := self._next()) is not None:
+            call, failed = found
             if failed is not None:
-                self.answered(order.caller)
-                order.caller.settle(failed)
+                call.end(failed)
+            elif call.over:  # it has expired meanwhile
+                call.release()
+
+    def _next(self) -> tuple[OpenCall, Sealed | None] | None:
+        with self._lock:
+            if self.peer is None:
+                return None
+            call = self._first_ready()
+            if call is None:
+                return None
+            self._queue.remove(call)
+            failed = next((s for n in call.needs if (s := n.result()).outcome is not Outcome.VALUE), None)
+            if failed is None and not call.over:
+                if call.needs:
+                    assert call.payload is not None
+                    call.payload = dumps(Filled(call.payload, tuple(need.result().payload for need in call.needs)))
+                    call.needs = []
+                self._send(self.peer, call)
+            return call, failed
+
+    def _first_ready(self) -> OpenCall | None:
+        for call in self._queue:
+            if call.ready:
+                return call
+            if not self.manner.out_of_order:
+                return None
+        return None
+
+    def drop(self, call: OpenCall) -> bool:
+        """See `actors.opencall.Way`."""
+        with self._lock:
+            for store in (self._queue, self._returned):
+                if call in store:
+                    store.remove(call)
+                    return True
+        return False
 
 
-def reach(process: Process, id: str, label: str, keeper: Address, where: Address | None) -> Line:
+def reach(  # noqa: PLR0917 - what a handle holds
+    process: Process, id: str, label: str, manner: Manner, keeper: Address, where: Address | None
+) -> Line:
     """Begins a line to an actor that another process made."""
 
-    async def find() -> Address:
-        if where is not None:
-            return where
+    async def locate(left: str | None) -> Address:
         try:
-            found: Address = await process.ask(keeper, "keeper", "locate", id, timeout=None)
+            found: Address = await process.ask(keeper, "keeper", "locate", id, left, timeout=None)
         except NodeDiedError:
             raise
         except ActorError as error:
             raise ActorDiedError(f"{label} is gone: {error}", actor=label, verdict=Verdict.NEVER_STARTED) from error
         return found
 
-    line = Line(process, id, label)
+    line = Line(process, id, label, manner, locate)
     kept = process.keeper.lines.setdefault(id, line)
     if kept is line:  # else another thread was quicker
-        line.find(find)
+        line.find(where)
     return kept
 
 
-def _never_placed(label: str, error: BaseException) -> ActorDiedError:
+def kind_of(death: Death) -> type[ActorError]:
+    """Returns the class of the error for calls of an actor that is gone for good."""
+    return NodeDiedError if death.node_too else ActorDiedError
+
+
+def of_death(
+    death: Death,
+    label: str,
+    address: Address | None,
+    verdict: Verdict,
+    *,
+    method: str = "",
+    kind: type[E],
+    more: str = "",
+) -> E:
+    """Returns the error that tells of an actor's death.
+
+    Args:
+        death: what is known of it.
+        label: the actor's.
+        address: where it was, if that was known.
+        verdict: whether the call ran.
+        method: which the call was of; empty where there is none.
+        kind: class of the error.
+        more: a further sentence.
+    """
+    node = death.node or (address.node_name if address is not None else None)
+    printed = "".join(f"\n  {line}" for line in death.last_lines)
+    what = f" The call of {method} failed: {verdict.value}." if method else ""
+    return kind(
+        f"{label} on node {node} is gone: {death.reason}.{what}{more}"
+        + (f" It last printed:{printed}" if printed else ""),
+        node=node,
+        actor=label,
+        method=method or None,
+        verdict=verdict,
+    )
+
+
+def never_placed(label: str, error: BaseException) -> ActorDiedError:
+    """Returns the error for an actor that did not come to be."""
     died = ActorDiedError(f"{label} was not placed: {error}", actor=label, verdict=Verdict.NEVER_STARTED)
     died.__cause__ = error
     return died
@@ -338,7 +364,8 @@ def _again(error: ActorError, method: str) -> ActorError:
     return again
 
 
-def _in_event_loop() -> bool:
+def in_event_loop() -> bool:
+    """Whether this thread runs an event loop, which must not be blocked."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

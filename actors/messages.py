@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from actors.holdings import Hold
 
 CONSTRUCT = "__construct__"  # the method by which an owner makes its actor
+RETIRE = "__retire__"  # and that by which it ends it, after all that was called before
 STREAM_WINDOW = 16  # items a generator method may be ahead of its reader
 
 Buffer = bytes | bytearray | memoryview
@@ -25,13 +26,13 @@ class Claim:
     Attributes:
         id: of the value or the actor.
         owner: the process that counts who refers to it.
-        way: the way that the message takes, see `actors.holdings.Way`.
-        number: of the token, on that way.
+        passage: by which the message goes, see `actors.holdings.Passage`.
+        number: of the token, in that passage.
     """
 
     id: str
     owner: Address
-    way: str
+    passage: str
     number: int
 
 
@@ -68,6 +69,7 @@ class Outcome(IntEnum):
     RAISED = 1
     NEVER_STARTED = 2
     MAY_HAVE_RUN = 3
+    ENDED = 4  # it never started, since its actor ends: one that is made anew may be asked again
 
 
 STREAMING = -1  # in place of the number of values of a call: they come one by one

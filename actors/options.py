@@ -24,8 +24,7 @@ NOT_HERE = {
 
 # Options of ours that are not honoured yet.
 NOT_YET = {
-    "num_cpus", "num_gpus", "memory", "resources", "label_selector", "placement_timeout", "lifetime", "max_restarts",
-    "max_task_retries", "retry_exceptions", "concurrency_groups", "max_pending_calls", "allow_out_of_order_execution",
+    "num_cpus", "num_gpus", "memory", "resources", "label_selector", "placement_timeout",
     "runtime_env", "isolation", "checkpoint", "replicas",
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ class Process:
         )
         self.keeper.count_by(self.holdings)
         self.serve("keeper", self.keeper)
-        self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.way)
+        self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage)
         self.server = StreamServer(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}
         self._holders: dict[str, Address] = {}  # processes that have told of their holds
@@ -104,7 +104,7 @@ class Process:
                 target.credited(visitor.session, message.number, message.upto)
         elif isinstance(message, Cancel):
             for target in list(self.targets.values()):
-                target.cancelled(visitor.session, message.number)
+                target.cancelled(visitor.session, message)
 
     def link_lost(self, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""
@@ -136,7 +136,7 @@ class Process:
         peer = self._peers.get(address.process)
         if peer is None:
             autopsy = None if address.is_node else self._autopsy_of(address)
-            peer = Peer(address, self.id, self.dialer, self.loop, autopsy, way=self.holdings.way())
+            peer = Peer(address, self.id, self.dialer, self.loop, autopsy, passage=self.holdings.passage())
             self._peers[address.process] = peer
         return peer
 
@@ -175,6 +175,10 @@ class Process:
                 f"node {address.node_name} did not answer {target}.{method} within {timeout:g} s"
             ) from None
 
+    def tell(self, address: Address, target: str, method: str, *args: Any) -> None:
+        """Calls a service of another process, whatever becomes of it. Only on the I/O loop."""
+        self.peer(address).call(target, method, dumps_arguments(args, {}), Answer(address))
+
     def _autopsy_of(self, address: Address) -> Callable[[Death], Any]:
         async def autopsy(death: Death) -> Death:
             """Asks the node that hosted a process how it ended."""
@@ -198,6 +202,13 @@ class Process:
             for address in await self.ask_home("addresses"):
                 self.directory[address.node] = address
         return self.directory.get(node)
+
+    async def kill(self, address: Address, no_restart: bool = True) -> None:
+        """Has the process of an actor ended by its node; returns when it has."""
+        node = await self.node_address(address.node)
+        if node is not None:
+            with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it
+                await self.ask(node, "node", "kill", address.process, no_restart)
 
     async def ask_home(self, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
         """Calls the node of this process, or any other that lives if that one is gone."""

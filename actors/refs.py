@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.holdings import Hold
     from actors.keeper import Value
-    from actors.line import OpenCall
+    from actors.opencall import OpenCall
     from actors.process import Process
 
 T = TypeVar("T")
@@ -75,6 +75,14 @@ class ObjectRef(Generic[T]):
         portal = joined().portal
         self.pending.add_done_callback(lambda sealed: portal.aside(settle, sealed))
         return future
+
+    def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
+        """Cancels the call that will give the value; see `actors.cancel`. A value of `put` is left as it is."""
+        process = joined()
+        if self._call is not None:
+            self._call.cancel(force=force, recursive=recursive)
+        elif self._owner.process != process.id:
+            process.portal.soon(process.tell, self._owner, "keeper", "cancel", self._value.id, force, recursive)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._wait().__await__()

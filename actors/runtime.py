@@ -1,35 +1,105 @@
-"""Which cluster this process is part of."""
+"""Which cluster this process is part of, and on whose behalf code of an actor's runs."""
 
 from __future__ import annotations
 
+import threading
+import time
+import weakref
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from actors import holdings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
     from actors.process import Process
     from actors.spec import ActorSpec, GroupSpec
 
 
+class ActorExit(BaseException):
+    """Raised by `actors.exit_actor`: it unwinds the method that has asked for its actor's end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Incarnation:
-    """The actor that runs in this process.
+    """An actor that runs in this process.
 
     Attributes:
         spec: what it is.
         group: its place in its group, if it has one.
         node: name of its node.
+        leave: ends the actor by its own wish.
     """
 
     spec: ActorSpec
     group: GroupSpec | None
     node: str
+    leave: Callable[[], None]
 
 
+class Child(Protocol):
+    """A call that a running call has made."""
+
+    def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
+        """Says that its answer is no longer wanted; one that has had its answer is left alone."""
+
+
+class Running:
+    """A call that this process serves: what the code that runs for it can find out and hand on.
+
+    Attributes:
+        key: what tells it from every other call of its actor: the session it came by, and its number there.
+        label: of its actor, for messages.
+        method: that was called.
+        deadline: by `time.monotonic`, when nobody waits for its answer any more; None for never.
+        actor: that runs it.
+        cancelled: the caller no longer wants the answer.
+        over: it has been answered.
+    """
+
+    __slots__ = ("__weakref__", "_children", "actor", "cancelled", "deadline", "key", "label", "method", "over")
+
+    def __init__(self, key: tuple[str, int], label: str, method: str, deadline: float | None = None) -> None:
+        self.key = key
+        self.label = label
+        self.method = method
+        self.deadline = deadline
+        self.actor: Incarnation | None = None
+        self.cancelled = False
+        self.over = False
+        self._children: list[weakref.ref[Child]] | None = None
+
+    def remaining(self) -> float | None:
+        """Returns the seconds until its deadline, at least 0; None where it has none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def adopt(self, child: Child) -> None:
+        """Remembers a call that this one has made, as long as somebody else does."""
+        with _adopting:
+            if self._children is None:
+                self._children = []
+            elif len(self._children) >= _MANY and len(self._children).bit_count() == 1:
+                self._children = [known for known in self._children if known() is not None]
+            self._children.append(weakref.ref(child))
+
+    def cancel_children(self, *, force: bool = False) -> None:
+        """Cancels the calls that this one has made, and theirs."""
+        with _adopting:
+            children = [child for known in self._children or () if (child := known()) is not None]
+            self._children = None
+        for child in children:
+            child.cancel(force=force, recursive=True)
+
+
+_MANY = 64  # calls of one call, from which on those that are over are looked for
+_adopting = threading.Lock()  # a method may call from threads of its own
 _process: Process | None = None
 _self: Incarnation | None = None
+current: ContextVar[Running | None] = ContextVar("actors_running", default=None)
+"""The call that this code runs for. Set by the actor around each method; use `running`."""
 
 
 def joined() -> Process | None:
@@ -45,18 +115,38 @@ def join(process: Process | None) -> None:
 
 
 def become(actor: Incarnation) -> None:
-    """This process's actor has been born."""
+    """This whole process is an actor from now on."""
     global _self  # noqa: PLW0603 - the one place that knows
     _self = actor
 
 
 def myself() -> Incarnation | None:
-    """Returns the actor that runs in this process; None in a driver."""
-    return _self
+    """Returns the actor that this code belongs to; None in a driver."""
+    call = current.get()
+    return call.actor if call is not None and call.actor is not None else _self
 
 
 def driver() -> Address | None:
-    """Returns the driver that this process works for, which shows what its actors print."""
-    if _self is not None:
-        return _self.spec.driver
+    """Returns the driver that this code works for, which shows what its actors print."""
+    actor = myself()
+    if actor is not None:
+        return actor.spec.driver
     return _process.address if _process is not None else None
+
+
+def running() -> Running | None:
+    """Returns the call that this code runs for; None outside of one, and in what has outlived it."""
+    call = current.get()
+    return call if call is not None and not call.over else None
+
+
+def remaining() -> float | None:
+    """Returns the seconds the current call has left; None where nothing limits it."""
+    call = running()
+    return call.remaining() if call is not None else None
+
+
+def cancelled() -> bool:
+    """Whether the current call was cancelled: a plain method goes on then, and may look."""
+    call = current.get()
+    return call is not None and call.cancelled

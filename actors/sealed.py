@@ -60,6 +60,13 @@ class Filled:
     values: tuple[Payload, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Several:
+    """The values of one call that gives several, each pickled on its own."""
+
+    values: tuple[Payload, ...]
+
+
 def with_slots(
     args: tuple[Any, ...], kwargs: dict[str, Any], is_reference: Callable[[Any], bool]
 ) -> tuple[tuple[Any, ...], dict[str, Any], list[Any]]:

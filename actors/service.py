@@ -11,6 +11,7 @@ from actors.messages import Call, Outcome, Payload, Reply
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
+    from actors.messages import Cancel
     from actors.transport.acceptor import Visitor
 
 
@@ -23,7 +24,7 @@ class Target(Protocol):
     def credited(self, session: str, number: int, upto: int) -> None:
         """The caller takes items of its call up to this count."""
 
-    def cancelled(self, session: str, number: int) -> None:
+    def cancelled(self, session: str, cancel: Cancel) -> None:
         """The caller no longer wants the answer of its call."""
 
 
@@ -62,8 +63,8 @@ class Service:
     def credited(self, session: str, number: int, upto: int) -> None:
         """See `Target`: a service streams nothing."""
 
-    def cancelled(self, session: str, number: int) -> None:
+    def cancelled(self, session: str, cancel: Cancel) -> None:
         """See `Target`."""
-        task = self._running.get((session, number))
+        task = self._running.get((session, cancel.number))
         if task is not None:
             task.cancel()

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from actors.options import MethodOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
     from actors.messages import Payload
+    from actors.options import Retry
 
 METHOD_OPTIONS = "__actors_method__"
 """Attribute in which `actors.method` leaves a method's options."""
@@ -20,6 +23,12 @@ METHOD_OPTIONS = "__actors_method__"
 DEFAULTS = MethodOptions()
 
 _EMPTY = inspect.Parameter.empty
+_ANYTHING = inspect.Signature(
+    [
+        inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+        inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
+)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -55,6 +64,25 @@ class ClassSpec:
     methods: dict[str, MethodSpec]
     constructor: MethodSpec
     is_async: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an actor wants to be called; travels with its handle. See `actors.options.ActorOptions`.
+
+    Attributes:
+        restarts: whether it is made anew when its process has died.
+        retries: how often a call is sent again that a death may have cut off.
+        retry_exceptions: what a call is sent again for that its method raised.
+        max_pending: calls that one process may have waiting; -1 for the line's own bound.
+        out_of_order: whether a call may overtake one that waits for its arguments.
+    """
+
+    restarts: bool = False
+    retries: int = 0
+    retry_exceptions: Retry = False
+    max_pending: int = -1
+    out_of_order: bool = False
 
 
 class _Default:
@@ -94,13 +122,22 @@ def _signature(cls: type, name: str) -> inspect.Signature:
     try:
         signature = inspect.signature(cls if name == "__init__" else getattr(cls, name))
     except (TypeError, ValueError):  # some built-ins do not say
-        parameter = inspect.Parameter
-        return inspect.Signature(
-            [parameter("args", parameter.VAR_POSITIONAL), parameter("kwargs", parameter.VAR_KEYWORD)]
-        )
+        return _ANYTHING
     parameters = list(signature.parameters.values())
     if name != "__init__" and _takes_self(cls, name) and parameters and parameters[0].kind in _POSITIONAL:
         parameters = parameters[1:]
+    return _plain(parameters)
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Returns the signature of a function as it travels; see `MethodSpec`."""
+    try:
+        return _plain(list(inspect.signature(function).parameters.values()))
+    except (TypeError, ValueError):  # some built-ins do not say
+        return _ANYTHING
+
+
+def _plain(parameters: list[inspect.Parameter]) -> inspect.Signature:
     plain = [
         parameter.replace(annotation=_EMPTY, default=parameter.default if parameter.default is _EMPTY else DEFAULT)
         for parameter in parameters
@@ -145,6 +182,7 @@ class ActorSpec:
         owner: process the actor ends with.
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
+        restarts: whether it may be made anew, so that its name is kept for it.
     """
 
     id: str
@@ -155,6 +193,7 @@ class ActorSpec:
     owner: str
     driver: Address | None
     handle: Payload | None
+    restarts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +207,8 @@ class Construction:
         max_concurrency: how many calls may run at once.
         is_async: whether its methods run on an event loop.
         group: its place in a group, if it is in one.
+        state: what its ``__actor_save__`` gave last, in an earlier life.
+        concurrency_groups: how many calls of each further group of methods may run at once.
     """
 
     code: Payload
@@ -176,3 +217,5 @@ class Construction:
     max_concurrency: int | None
     is_async: bool
     group: GroupSpec | None
+    state: Payload | None = None
+    concurrency_groups: dict[str, int] | None = None

@@ -7,8 +7,8 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from actors.line import OpenCall
 from actors.messages import STREAM_WINDOW, Outcome, Payload
+from actors.opencall import OpenCall
 from actors.refs import AWAIT_SLICE_SECONDS, ObjectRef
 from actors.sealed import Sealed
 from actors.transport.portal import wait
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.keeper import Keeper, Value
-    from actors.line import Line
     from actors.messages import Item
+    from actors.opencall import Way
+    from actors.transport.peer import Peer
 
 T = TypeVar("T")
 
@@ -27,21 +28,29 @@ T = TypeVar("T")
 class Stream(OpenCall):
     """The call of a generator method, at its caller."""
 
-    def __init__(self, line: Line, method: str, keeper: Keeper, owner: Address) -> None:
-        super().__init__(line, method)
+    def __init__(  # noqa: PLR0917 - one place makes it
+        self,
+        way: Way,
+        method: str,
+        payload: Payload,
+        needs: list[Future[Sealed]],
+        keeper: Keeper,
+        owner: Address,
+    ) -> None:
+        super().__init__(way, method, payload, needs)
         self._keeper = keeper
         self._owner = owner
         self._lock = threading.Lock()
         self._futures: dict[int, Future[ObjectRef[Any] | None]] = {}
         self._made = 0  # items that have come
         self._read = 0  # items that were asked for
-        self._over = False
+        self._ended = False
 
-    def sent(self, number: int) -> None:
+    def sent(self, peer: Peer, number: int) -> None:
         """See `OpenCall`: what was asked for before is credited now."""
-        super().sent(number)
-        if self._read and self.line.peer is not None:
-            self.line.peer.credit(number, self._read + STREAM_WINDOW)
+        super().sent(peer, number)
+        if self._read:
+            peer.credit(number, self._read + STREAM_WINDOW)
 
     def yielded(self, item: Item) -> None:
         """See `actors.transport.peer.Caller`."""
@@ -53,7 +62,7 @@ class Stream(OpenCall):
         if sealed.outcome is not Outcome.VALUE:
             self._append(sealed)
         with self._lock:
-            self._over = True
+            self._ended = True
             waiting = [future for index, future in self._futures.items() if index >= self._made]
         for future in waiting:
             future.set_result(None)
@@ -77,20 +86,21 @@ class Stream(OpenCall):
         with self._lock:
             index = self._read
             future = self._slot(index)
-            if self._over and index >= self._made:
+            if self._ended and index >= self._made:
                 if not future.done():
                     future.set_result(None)
                 return future
             self._read += 1
             self._futures.pop(index - 1, None)
-        if self._read % (STREAM_WINDOW // 2) == 0 and self.number is not None and self.line.peer is not None:
-            self.line.peer.credit(self.number, self._read + STREAM_WINDOW)
+        number, peer = self.number, self.peer
+        if self._read % (STREAM_WINDOW // 2) == 0 and number is not None and peer is not None:
+            peer.credit(number, self._read + STREAM_WINDOW)
         return future
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """Whether the producer has ended."""
-        return self._over
+        return self._ended
 
 
 class ObjectRefGenerator(Generic[T]):
@@ -132,10 +142,10 @@ class ObjectRefGenerator(Generic[T]):
             self._asked = self._stream.next()
         return self._asked
 
-    def close(self) -> None:
+    def close(self, *, force: bool = False, recursive: bool = True) -> None:
         """Stops the producer; what it has sent is dropped."""
-        if not self._stream.over:
-            self._stream.cancel()
+        if not self._stream.ended:
+            self._stream.cancel(force=force, recursive=recursive)
 
     def __del__(self) -> None:
         self.close()

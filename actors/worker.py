@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from actors import runtime
 from actors.address import Address
 from actors.exceptions import ActorDiedError
-from actors.instance import Instance
+from actors.instance import Ending, Instance
 from actors.parent import read_orders, watch
 from actors.process import Process
 from actors.runtime import Incarnation
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from actors.transport.acceptor import Visitor
 
 FAREWELL_SECONDS = 2.0
+EXIT_SECONDS = 10.0
 
 
 class Worker:
@@ -43,17 +45,28 @@ class Worker:
     async def assign(self, _: Visitor, actor: str, namespace: str) -> None:
         """Service call of the node: this process is to be the actor with this id."""
         self.process.namespace = namespace
-        self.process.holdings.myself = actor
-        self._instance = Instance(actor, self._node_name, self._born)
+        self.process.holdings.myself.add(actor)
+        self._instance = Instance(actor, self._node_name, self._born, self._abort)
         self.process.targets[actor] = self._instance
         self._assigned.set()
 
-    def _born(self, construction: Construction) -> None:
-        runtime.become(Incarnation(construction.spec, construction.group, self._node_name))
+    def _born(self, construction: Construction) -> Incarnation:
+        assert self._instance is not None
+        actor = Incarnation(construction.spec, construction.group, self._node_name, self._instance.leave)
+        runtime.become(actor)
         if construction.group is not None:
             from actors.collective.wire import join_group
 
             join_group(self.process, construction.group)
+        return actor
+
+    def _abort(self, ending: Ending) -> None:
+        """Ends this process while a method runs that nothing else stops. On the I/O loop."""
+        self._aborting = self.process.loop.create_task(self._end_now(ending))
+
+    async def _end_now(self, ending: Ending) -> None:
+        await self._leave(ending)
+        self._exit(ending.code)
 
     def _visitor_gone(self, visitor: Visitor) -> None:
         if self._instance is not None:
@@ -65,27 +78,40 @@ class Worker:
         self.process.portal.run(self._start())
         self._assigned.wait()
         assert self._instance is not None
-        code = self._instance.run()
-        self.process.portal.run(self._leave(self._instance.epitaph or "it has ended"))
-        return code
+        ending = self._instance.run()
+        self.process.portal.run(self._leave(ending))
+        return ending.code
 
     async def _start(self) -> None:
         await self.process.listen()
         await self.process.ask(self._home, "node", "ready", self.process.address)
 
-    async def _leave(self, epitaph: str) -> None:
+    async def _leave(self, ending: Ending) -> None:
         # Replies on their way are let out; whoever does not take them in time will find the process ended.
         with contextlib.suppress(TimeoutError, ActorDiedError):
             async with asyncio.timeout(FAREWELL_SECONDS):
-                await self.process.ask(self._home, "node", "ending", self.process.id, epitaph)
+                await self.process.ask(self._home, "node", "ending", self.process.id, ending.epitaph, ending.intended)
                 await self.process.acceptor.flushed()
 
     def parent_gone(self) -> None:
         """The node has ended, or wants this process to end."""
-        for path in (self.process.address.socket,):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        os._exit(0)
+        self._exit(0)
+
+    def close(self, code: int) -> None:
+        """Ends this process as a program ends, with its exit handlers, for which it has a while."""
+        overdue = threading.Timer(EXIT_SECONDS, self._exit, (code,))
+        overdue.daemon = True
+        overdue.start()
+        # By hand, since the interpreter itself would first wait for threads that a method has left behind.
+        atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._exit(code)
+
+    def _exit(self, code: int) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self.process.address.socket)
+        os._exit(code)
 
 
 def _credentials(orders: dict[str, Any]) -> Any:
@@ -101,12 +127,7 @@ def main() -> None:
     orders, parent = read_orders()
     worker = Worker(orders)
     watch(parent, worker.parent_gone)
-    code = worker.serve()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with contextlib.suppress(OSError):
-        os.unlink(worker.process.address.socket)
-    os._exit(code)
+    worker.close(worker.serve())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from actors.address import Address
 from actors.count import Counts
-from actors.holdings import GRACE_SECONDS, Change, Hold, Holdings, Way
+from actors.holdings import GRACE_SECONDS, Change, Hold, Holdings, Passage
 from actors.messages import Claim
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Simulated:
     held: list[Hold] = field(default_factory=list)
     todo: deque[Callable[[], Any]] = field(default_factory=deque)
     later: list[Callable[[], Any]] = field(default_factory=list)
-    ways: dict[tuple[str, str], Way] = field(default_factory=dict)
+    passages: dict[tuple[str, str], Passage] = field(default_factory=dict)
     buried: set[str] = field(default_factory=set)
     dead: bool = False
 
@@ -70,17 +70,17 @@ class Simulated:
     def send(self, target: str, lane: str, holds: list[Hold]) -> None:
         if target in self.buried:
             return
-        way = self.ways.setdefault((target, lane), self.holdings.way())
-        message = Message(claims=way.lend(holds))
+        passage = self.passages.setdefault((target, lane), self.holdings.passage())
+        message = Message(claims=passage.lend(holds))
         del holds
         self.world.unsent[message] = (self.name, target)
         self.todo.append(lambda: self.world.put(self.name, target, lane, message))
 
-    def receive(self, source: str, message: Message, way: Way) -> None:
+    def receive(self, source: str, message: Message, passage: Passage) -> None:
         if message.changes is not None:
             self.holdings.take_in(source, message.changes)
         else:
-            self.held += way.take(message.claims)
+            self.held += passage.take(message.claims)
 
     def turn(self) -> None:
         self.todo.popleft()()
@@ -88,9 +88,9 @@ class Simulated:
     def bury(self, dead: str) -> None:
         self.buried.add(dead)
         self.holdings.gone(dead)
-        for (target, _), way in self.ways.items():
+        for (target, _), passage in self.passages.items():
             if target == dead:
-                way.close()
+                passage.close()
 
 
 class World:
@@ -119,7 +119,7 @@ class World:
         message = self.channels[channel].popleft()
         receiver = self.processes[target]
         if not receiver.dead and source not in receiver.buried:
-            receiver.receive(source, message, receiver.ways.setdefault((source, lane), receiver.holdings.way()))
+            receiver.receive(source, message, receiver.passages.setdefault((source, lane), receiver.holdings.passage()))
 
     def kill(self, name: str, lost: str) -> None:
         """Ends a process at once: what it has written on some of its connections, and was not read, is lost."""
@@ -158,7 +158,7 @@ class World:
                 self.deliver(channel)
 
     def wait(self) -> None:
-        """As long as the grace: what was on its way has come, then what was put off is done."""
+        """As long as the grace: what was on its passage has come, then what was put off is done."""
         self.settle()
         for process in self.processes.values():
             due, process.later = process.later, []
@@ -360,9 +360,9 @@ def test_a_token_may_be_used_before_it_is_heard_of() -> None:
     counts = Counts(unwanted.append)
     counts.add("x", ("sender", 1))
     counts.add("x", ("receiver", 1))
-    counts.remove("x", ("way", 7))  # used up, and only then lent
+    counts.remove("x", ("passage", 7))  # used up, and only then lent
     counts.remove("x", ("receiver", 1))
-    counts.add("x", ("way", 7))
+    counts.add("x", ("passage", 7))
     assert not unwanted
     counts.remove("x", ("sender", 1))
     assert unwanted == ["x"]
@@ -371,10 +371,10 @@ def test_a_token_may_be_used_before_it_is_heard_of() -> None:
 
 def test_what_comes_late_changes_nothing() -> None:
     counts = Counts(lambda _: None)
-    counts.remove("x", ("way", 1))
+    counts.remove("x", ("passage", 1))
     counts.ended("nobody")
     assert len(counts) == 0
-    assert not counts.has("x", "way")
+    assert not counts.has("x", "passage")
 
 
 def test_a_process_without_the_owner_of_its_things_is_told_nothing() -> None:
@@ -395,10 +395,10 @@ def test_a_handle_of_ones_own_does_not_count_but_what_is_passed_on_does() -> Non
     holdings = Holdings(
         at("actor"), todo.append, lambda *_: None, lambda _, changes: told.extend(changes), lambda _: None
     )
-    holdings.myself = "me"
-    way = holdings.way()
-    (hold,) = way.take([Claim("me", at("owner"), "their-way", 3)])
-    way.lend([hold])
+    holdings.myself.add("me")
+    passage = holdings.passage()
+    (hold,) = passage.take([Claim("me", at("owner"), "their-passage", 3)])
+    passage.lend([hold])
     while todo:
         todo.popleft()()
     assert [kind for kind, *_ in told] == [3, 2]  # the token is used up; another one is lent

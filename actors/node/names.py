@@ -20,9 +20,9 @@ class Names:
         self._reserved: dict[tuple[str, str], ActorSpec] = {}
 
     def reserve(self, spec: ActorSpec) -> bool:
-        """Sets a name aside; False where it is taken or set aside already."""
+        """Sets a name aside; False where another actor has it or has set it aside."""
         key = _key(spec)
-        if key in self._held or key in self._reserved:
+        if any(key in table and table[key].id != spec.id for table in (self._held, self._reserved)):
             return False
         self._reserved[key] = spec
         return True
@@ -38,10 +38,11 @@ class Names:
     def holds(self, name: str, namespace: str, claimant: str) -> bool:
         """Whether the name is taken here, as seen by an actor elsewhere that claims it."""
         key = (namespace, name)
-        if key in self._held:
-            return True
+        held = self._held.get(key)
+        if held is not None:
+            return held.id != claimant  # its own, from an earlier life on this node
         reserved = self._reserved.get(key)
-        if reserved is None:
+        if reserved is None or reserved.id == claimant:
             return False
         if reserved.id < claimant:
             return True
@@ -53,6 +54,12 @@ class Names:
         for table in (self._held, self._reserved):
             if (held := table.get(_key(spec))) is not None and held.id == spec.id:
                 del table[_key(spec)]
+
+    def release_all(self, owner: str) -> None:
+        """Frees what the actors of this owner held or had reserved."""
+        for spec in [*self._held.values(), *self._reserved.values()]:
+            if spec.owner == owner:
+                self.release(spec)
 
     def find(self, name: str, namespace: str) -> ActorSpec | None:
         """Returns the actor that has the name."""

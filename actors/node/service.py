@@ -8,7 +8,8 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
-from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, PlacementError
+from actors.charge import Charge, Wish
+from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError, PlacementError
 from actors.node.names import Names
 from actors.node.printing import Printing
 from actors.transport.grpc_link import probe_socket
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from actors.node.workers import WorkerProcess, Workers
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
-    from actors.spec import ActorSpec
+    from actors.spec import ActorSpec, Construction
     from actors.transport.acceptor import Visitor
     from actors.transport.peer import Death
 
@@ -57,12 +58,12 @@ class NodeService:
         """A worker says where it listens."""
         self.workers.became_ready(address)
 
-    async def ending(self, _: Visitor, process: str, epitaph: str) -> None:
-        """An actor says that it is about to end, and why; its name is free from now on."""
+    async def ending(self, _: Visitor, process: str, epitaph: str, intended: bool) -> None:
+        """An actor says that it is about to end, why, and whether that was wanted; its name is free from now on."""
         worker = self.workers.get(process)
         if worker is not None:
-            worker.verdict = worker.verdict or epitaph
-            if worker.spec is not None:
+            self.workers.condemn(worker, epitaph, intended=intended)
+            if worker.spec is not None and not worker.spec.restarts:
                 self._names.release(worker.spec)
 
     def route(self, process: str) -> Address | None:
@@ -92,16 +93,18 @@ class NodeService:
     def gone(self, visitor: Visitor) -> None:
         """A process will not come back: the actors it owned end."""
         self._local.pop(visitor.process, None)
+        self._names.release_all(visitor.process)
         for worker in self.workers.actors():
             if worker.spec is not None and worker.spec.owner == visitor.process:
-                self.workers.kill(worker, "its owner has ended")
+                self.workers.kill(worker, "its owner has ended", intended=True)
 
     def ended(self, worker: WorkerProcess, _: Death) -> None:
         """A worker has ended."""
         self._process.forget(worker.id)
         self._process.acceptor.expire(worker.id)
         if worker.spec is not None:
-            self._names.release(worker.spec)
+            if not worker.spec.restarts:  # else it is kept for the next life
+                self._names.release(worker.spec)
             for member in self._members.alive():
                 if member is not self._members.me:
                     self._in_background(self._tell_end(member, worker.id))
@@ -242,25 +245,43 @@ class NodeService:
                 log.info("node %s was not asked for a name: %s", member.info.name, error)
         return False
 
+    async def adopt(self, _: Visitor, construction: Construction, max_restarts: int) -> None:
+        """Takes charge of a detached actor, which outlives its maker; returns once it has a place."""
+        spec = construction.spec
+        charges = self._process.keeper.charges
+        wish = Wish(self._members.me.info.id, "DEFAULT")
+        charge = Charge(self._process, construction, wish, max_restarts, (), lambda _: None)
+        charges[spec.id] = charge
+        charge.begin()
+        try:
+            await charge.located(None)
+        except ActorError as error:
+            del charges[spec.id]
+            raise error.__cause__ or error from None
+
+    async def free_name(self, _: Visitor, spec: ActorSpec) -> None:
+        """An actor will not come back to its name."""
+        self._names.release(spec)
+
     async def holds(self, _: Visitor, name: str, namespace: str, claimant: str) -> bool:
         """Whether an actor of this node has the name, or claims it with the better right."""
         return self._names.holds(name, namespace, claimant)
 
     async def lookup(
         self, _: Visitor, name: str, namespace: str, everywhere: bool = True
-    ) -> tuple[Payload, Address] | None:
-        """Returns the pickled handle of a named actor and where it is."""
+    ) -> tuple[Payload, Address | None] | None:
+        """Returns the pickled handle of a named actor and where it is, if it is anywhere just now."""
         spec = self._names.find(name, namespace)
         worker = self.workers.find_actor(spec.id) if spec is not None else None
-        if spec is not None and spec.handle is not None and worker is not None:
-            return spec.handle, worker.ready.result()
+        if spec is not None and spec.handle is not None and (worker is not None or spec.restarts):
+            return spec.handle, worker.ready.result() if worker is not None else None
         if not everywhere:
             return None
         for member in self._members.alive():
             if member is self._members.me:
                 continue
             try:
-                found: tuple[Payload, Address] | None = await self._process.ask(
+                found: tuple[Payload, Address | None] | None = await self._process.ask(
                     member.where, "node", "lookup", name, namespace, False, timeout=ASK_SECONDS
                 )
             except Exception as error:
@@ -281,11 +302,11 @@ class NodeService:
                     )
         return sorted(names)
 
-    async def kill(self, _: Visitor, process: str) -> None:
+    async def kill(self, _: Visitor, process: str, no_restart: bool = True) -> None:
         """Ends an actor's process at once, and returns when it has ended."""
         worker = self.workers.get(process)
         if worker is not None:
-            self.workers.kill(worker, "it was killed by actors.kill")
+            self.workers.kill(worker, "it was killed by actors.kill", intended=no_restart)
             await self.workers.autopsy(process)
 
     async def autopsy(self, _: Visitor, process: str) -> Any:

@@ -52,7 +52,8 @@ class WorkerProcess:
         id: of the process.
         address: where it listens, once it is ready.
         spec: the actor it is, once it was chosen for one.
-        verdict: why it was ended, where this node ended it.
+        verdict: why it was ended, where this node ended it or it has said so itself.
+        intended: its end was wanted; see `Death`.
     """
 
     id: str
@@ -62,6 +63,7 @@ class WorkerProcess:
     ready: asyncio.Future[Address]
     spec: ActorSpec | None = None
     verdict: str | None = None
+    intended: bool = False
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     watch: asyncio.Task[None] | None = None
 
@@ -164,9 +166,14 @@ class Workers:
         """Returns the workers that are actors."""
         return [worker for worker in self._all.values() if worker.spec is not None]
 
-    def kill(self, worker: WorkerProcess, verdict: str) -> None:
-        """Ends a worker at once."""
+    def condemn(self, worker: WorkerProcess, verdict: str, *, intended: bool) -> None:
+        """A worker is about to end; the first reason counts, and any wish that it stays so."""
         worker.verdict = worker.verdict or verdict
+        worker.intended = worker.intended or intended
+
+    def kill(self, worker: WorkerProcess, verdict: str, *, intended: bool = False) -> None:
+        """Ends a worker at once."""
+        self.condemn(worker, verdict, intended=intended)
         if worker.subprocess.returncode is None:
             # With whatever it has started: it leads a session, and so a group, of its own.
             with contextlib.suppress(ProcessLookupError):
@@ -192,7 +199,9 @@ class Workers:
     def _bury(self, worker: WorkerProcess, code: int) -> None:
         del self._all[worker.id]
         lines = tuple(worker.tail) if code != 0 and worker.verdict is None else ()
-        death = Death(_how(code, worker), node=str(self._orders["node_name"]), last_lines=lines)
+        death = Death(
+            _how(code, worker), node=str(self._orders["node_name"]), last_lines=lines, intended=worker.intended
+        )
         self._deaths[worker.id] = death
         if len(self._deaths) > REMEMBERED_DEATHS:
             self._deaths.popitem(last=False)

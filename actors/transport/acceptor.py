@@ -15,7 +15,7 @@ from actors.version import PROTOCOL, __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.holdings import Way
+    from actors.holdings import Passage
     from actors.messages import Message
     from actors.transport.link import Link
 
@@ -52,12 +52,12 @@ class Visitor:
         node: str | None,
         receiver: Receiver,
         loop: asyncio.AbstractEventLoop,
-        way: Way | None = None,
+        passage: Passage | None = None,
     ) -> None:
         self.process: str = hello.source
         self.session: str = hello.session
         self.node = node
-        self.conversation = Conversation(loop, self._deliver, lambda: None, way)
+        self.conversation = Conversation(loop, self._deliver, lambda: None, passage)
         self.expiry: asyncio.TimerHandle | None = None
         self._receiver = receiver
 
@@ -76,7 +76,7 @@ class Acceptor:
         me: id of this process.
         receiver: gets what arrives.
         loop: the I/O loop.
-        new_way: makes what counts the references inside answers; None where there are none.
+        new_passage: makes what counts the references inside answers; None where there are none.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Acceptor:
         me: str,
         receiver: Receiver,
         loop: asyncio.AbstractEventLoop,
-        new_way: Callable[[], Way] | None = None,
+        new_passage: Callable[[], Passage] | None = None,
     ) -> None:
         self._me = me
         self._receiver = receiver
         self._loop = loop
-        self._new_way = new_way
+        self._new_passage = new_passage
         self._visitors: dict[str, Visitor] = {}
 
     async def serve(self, link: Link, hello: pb.Hello) -> None:
@@ -100,8 +100,8 @@ class Acceptor:
             return
         visitor = self._visitors.get(hello.session)
         if visitor is None:
-            way = self._new_way() if self._new_way is not None else None
-            visitor = Visitor(hello, link.node, self._receiver, self._loop, way)
+            passage = self._new_passage() if self._new_passage is not None else None
+            visitor = Visitor(hello, link.node, self._receiver, self._loop, passage)
             self._visitors[hello.session] = visitor
         if hello.lane != "bulk" and visitor.expiry is not None:
             visitor.expiry.cancel()

@@ -104,7 +104,7 @@ def _encode_claims(claims: tuple[Hold | Claim, ...], header: pb.Header) -> None:
     owner: Address | None = None
     for claim in claims:
         assert isinstance(claim, Claim)  # a conversation has seen to it
-        wire = header.claims.add(id=claim.id, token=f"{claim.way}#{claim.number}")
+        wire = header.claims.add(id=claim.id, token=f"{claim.passage}#{claim.number}")
         # A list of references mostly has one owner: it is written where it is another than before.
         if claim.owner != owner:
             owner = claim.owner
@@ -121,10 +121,10 @@ def _claims(header: pb.Header) -> tuple[Claim, ...]:
         if wire.HasField("owner"):
             p = wire.owner
             owner = Address(p.process, p.host, p.socket, p.node, tuple(p.doors), p.node_name)
-        way, _, number = wire.token.rpartition("#")
+        passage, _, number = wire.token.rpartition("#")
         if owner is None or not number.isdecimal() or len(number) > _DIGITS:
             raise MalformedMessageError("a claim to a value or an actor says not whose it is, or has no token")
-        claims.append(Claim(wire.id, owner, way, int(number)))
+        claims.append(Claim(wire.id, owner, passage, int(number)))
     return tuple(claims)
 
 

@@ -16,7 +16,7 @@ from actors.transport.lane import Lane
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.holdings import Way
+    from actors.holdings import Passage
 
 CLAIM_BYTES = 60  # what a reference inside a payload adds to its message
 
@@ -39,14 +39,14 @@ class Conversation:
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Message], None],
         need_bulk: Callable[[], None],
-        way: Way | None = None,
+        passage: Passage | None = None,
     ) -> None:
         self.control = Lane(loop, self._arrived)
         self.bulk = Lane(loop, self._chunk)
         self._loop = loop
         self._deliver = deliver
         self._need_bulk = need_bulk
-        self._way = way
+        self._passage = passage
         self._numbers = count(1)
         self._outgoing: deque[tuple[int, Payload]] = deque()
         self._feeder: asyncio.Task[None] | None = None
@@ -64,8 +64,8 @@ class Conversation:
         if not isinstance(message, Credit | Cancel | Chunk) and isinstance(message.payload, Payload):
             payload = message.payload
             size = payload.nbytes
-            if payload.holds and self._way is not None:
-                payload = replace(payload, holds=self._way.lend(payload.holds))
+            if payload.holds and self._passage is not None:
+                payload = replace(payload, holds=self._passage.lend(payload.holds))
                 message = replace(message, payload=payload)
             if size > INLINE_BYTES:
                 transfer = next(self._numbers)
@@ -74,8 +74,8 @@ class Conversation:
                 self._loop.call_soon_threadsafe(self._feed)
             else:
                 self.control.post(message, size + CLAIM_BYTES * len(payload.holds))
-            if payload.holds and self._closed and self._way is not None:  # meanwhile, by the I/O loop
-                self._way.close()
+            if payload.holds and self._closed and self._passage is not None:  # meanwhile, by the I/O loop
+                self._passage.close()
             return
         self.control.post(message, size)
 
@@ -96,8 +96,10 @@ class Conversation:
     def _arrived(self, message: Message) -> None:
         if isinstance(message, Chunk):
             raise MalformedMessageError("a chunk came on the control lane")
-        if not isinstance(message, Credit | Cancel) and message.payload.holds and self._way is not None:
-            message = replace(message, payload=replace(message.payload, holds=self._way.take(message.payload.holds)))
+        if not isinstance(message, Credit | Cancel) and message.payload.holds and self._passage is not None:
+            message = replace(
+                message, payload=replace(message.payload, holds=self._passage.take(message.payload.holds))
+            )
         order = self._order(message)
         if order in self._held:
             self._held[order].append(message)
@@ -175,8 +177,8 @@ class Conversation:
             self._feeder.cancel()
         self.control.close()
         self.bulk.close()
-        if self._way is not None:
-            self._way.close()
+        if self._passage is not None:
+            self._passage.close()
 
 
 def _transfer(message: Message) -> int | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from actors.address import Address
-    from actors.holdings import Way
+    from actors.holdings import Passage
     from actors.messages import Message, Payload, Terms
     from actors.transport.lane import Lane
     from actors.transport.link import Dialer, Link
@@ -42,12 +42,14 @@ class Death:
         node_too: the whole node is gone.
         node: name of the node, where known.
         last_lines: what it printed last.
+        intended: somebody wanted it, or it would come again: the actor is not to be made anew.
     """
 
     reason: str
     node_too: bool = False
     node: str | None = None
     last_lines: tuple[str, ...] = ()
+    intended: bool = False
 
 
 class Caller(Protocol):
@@ -78,7 +80,7 @@ class Peer:
         loop: asyncio.AbstractEventLoop,
         autopsy: Callable[[Death], Awaitable[Death]] | None = None,
         *,
-        way: Way | None = None,
+        passage: Passage | None = None,
     ) -> None:
         """Starts dialling; must be made on the I/O loop.
 
@@ -88,7 +90,7 @@ class Peer:
             dialer: opens links.
             loop: the I/O loop.
             autopsy: finds out more about a death, from the node that hosted the process.
-            way: counts the references inside what is sent; None where there are none.
+            passage: counts the references inside what is sent; None where there are none.
         """
         self.address = address
         self.death: Death | None = None
@@ -101,7 +103,7 @@ class Peer:
         self._watchers: list[Callable[[Death], None]] = []
         self._numbers = count(1)
         self._calls: dict[int, Caller] = {}
-        self._conversation = Conversation(loop, self._deliver, self._open_bulk, way)
+        self._conversation = Conversation(loop, self._deliver, self._open_bulk, passage)
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))

@@ -1,0 +1,324 @@
+"""A charge: one actor as its owner sees it. It is placed, constructed, watched, and made anew when it may be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from actors.exceptions import ActorDiedError, ActorError, Verdict
+from actors.line import kind_of, never_placed, of_death
+from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload
+from actors.sealed import Filled
+from actors.serialize import dumps, dumps_arguments, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from actors.address import Address
+    from actors.messages import Item, Reply
+    from actors.process import Process
+    from actors.sealed import Sealed
+    from actors.spec import Construction, GroupSpec
+    from actors.strategy import Strategy
+    from actors.transport.peer import Death
+
+PLACE_SECONDS = 120.0  # longer than a node takes to give up on a worker
+BACKOFF_SECONDS = 0.1  # before the first restart; twice as long before each further one
+LONGEST_BACKOFF_SECONDS = 10.0
+STEADY_SECONDS = 60.0  # an actor that has lived this long is restarted at once again
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Where an actor shall go.
+
+    Attributes:
+        node: name or id of the node it must be on.
+        strategy: how to choose among the nodes.
+        rank: its place in a group, if it has one.
+    """
+
+    node: str | None
+    strategy: Strategy
+    rank: int | None = None
+
+
+class Charge:
+    """One actor of this process's, from its making to its end. All methods belong to the I/O loop.
+
+    Args:
+        process: this process, which owns it.
+        construction: what it is made by.
+        wish: where it shall go.
+        max_restarts: how often it may be made anew; -1 for ever.
+        needs: values that its constructor waits for.
+        ended: told why it will not be there any more.
+    """
+
+    def __init__(  # noqa: PLR0917 - two places make it
+        self,
+        process: Process,
+        construction: Construction,
+        wish: Wish,
+        max_restarts: int,
+        needs: Sequence[Future[Sealed]],
+        ended: Callable[[ActorError], None],
+    ) -> None:
+        self.spec = construction.spec
+        self.siblings: Sequence[asyncio.Future[Address]] = ()
+        self.labels: tuple[str, ...] = ()
+        self.place: asyncio.Future[Address] = process.loop.create_future()  # its first one; siblings wait for it
+        self._process = process
+        self._construction = construction
+        self._wish = wish
+        self._left = max_restarts
+        self._needs = needs
+        self._ended = ended
+        self._address: Address | None = None
+        self._error: ActorError | None = None
+        self._final = False  # not to be made anew
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._returning: asyncio.Task[None] | None = None
+        self._times = 0
+
+    # -- for its owner ------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Starts the making."""
+        if self._error is None:
+            self._task = self._process.loop.create_task(self._run())
+
+    async def located(self, left: str | None) -> Address:
+        """Waits until the actor is in another process than ``left``; returns where.
+
+        Raises:
+            ActorError: it is not, and will not be.
+        """
+        while True:
+            if self._error is not None:
+                raise self._error
+            if self._address is not None and self._address.process != left:
+                return self._address
+            await self._changed.wait()
+
+    def doomed(self) -> bool:
+        """Whether it will not be made anew, should it die now."""
+        return self._final or self._left == 0
+
+    async def kill(self, no_restart: bool) -> None:
+        """Ends the actor at once, for good or to be made anew; returns when its process has ended."""
+        self._final = self._final or no_restart
+        address = self._address
+        if address is not None:
+            await self._process.kill(address, no_restart)
+        elif no_restart:
+            self.give_up(ActorDiedError(f"{self.spec.label} was killed before it had a place"))
+
+    def give_up(self, error: ActorError) -> None:
+        """Ends the making of an actor that has no place yet."""
+        if self._task is not None:
+            self._task.cancel()
+        if not self.place.done():
+            self.place.cancel()
+        self._end(error)
+
+    async def retire(self) -> None:
+        """Ends the actor once it has answered what it was asked: nobody can call it any more."""
+        self._final = True
+        with contextlib.suppress(ActorError):
+            address = await self.located(None)
+            peer = self._process.peer(address)
+            peer.call(self.spec.id, RETIRE, dumps_arguments((), {}), _Nobody())
+
+    def saved(self, state: Payload) -> None:
+        """Takes the actor's state over, for the next time it is made."""
+        self._construction = replace(self._construction, state=state)
+
+    # -- its life -----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                address = await self._take_up_place()
+                begun = self._process.loop.time()
+                death = await self._construct(address)
+            except asyncio.CancelledError:
+                self._end(ActorDiedError(f"{self.spec.label} was not placed: its program is shutting down"))
+                raise
+            except ActorError as error:
+                self._end(error)
+                return
+            except Exception as error:
+                self._end(never_placed(self.spec.label, error))
+                return
+            if not self._may_restart(death):
+                self._end(self._died_of(death))
+                return
+            self._address = None
+            if self._process.loop.time() - begun > STEADY_SECONDS:
+                self._times = 0
+            await asyncio.sleep(min(BACKOFF_SECONDS * 2**self._times, LONGEST_BACKOFF_SECONDS))
+            self._times += 1
+
+    def _may_restart(self, death: Death) -> bool:
+        if death.intended or self.doomed():
+            return False
+        self._left -= self._left > 0
+        return True
+
+    def _died_of(self, death: Death) -> ActorError:
+        again = f" It had been made anew {self._times} times, and may not be any more." if self._times else ""
+        return of_death(death, self.spec.label, self._address, Verdict.NEVER_STARTED, kind=kind_of(death), more=again)
+
+    def _end(self, error: ActorError) -> None:
+        if self._error is not None:
+            return
+        self._error = error
+        self._needs = ()
+        self._construction = replace(self._construction, code=_NOTHING, arguments=_NOTHING, state=None)
+        self._turn()
+        if self.spec.restarts and self.spec.name is not None:
+            self._process.loop.create_task(self._free_name())
+        self._ended(error)
+
+    async def _free_name(self) -> None:
+        """Has the name freed that was kept for the next life."""
+        for node in await self._process.ask_home("addresses"):
+            self._process.tell(node, "node", "free_name", self.spec)
+
+    def _turn(self) -> None:
+        """Wakes those who wait for news."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # -- its making ---------------------------------------------------------------------------------------------
+
+    async def _take_up_place(self) -> Address:
+        placing = self._process.loop.create_task(self._take_place())
+        try:
+            address = await asyncio.shield(placing)
+        except BaseException as error:
+            # Given up while a node was choosing a process: that one goes back as soon as it is known.
+            placing.add_done_callback(self._taken_too_late)
+            if not self.place.done():
+                self.place.set_exception(error)
+                self.place.exception()  # siblings may never look
+            raise
+        if not self.place.done():
+            self.place.set_result(address)
+        return address
+
+    async def _take_place(self) -> Address:
+        wish = self._wish
+        node = await self._process.ask_home("schedule", wish.node, wish.strategy, wish.rank)
+        place = await self._process.ask(node, "node", "place", self.spec, timeout=PLACE_SECONDS)
+        assert place is not None
+        found: Address = place
+        return found
+
+    def _taken_too_late(self, placing: asyncio.Task[Address]) -> None:
+        if not placing.cancelled() and placing.exception() is None:
+            self._returning = self._process.loop.create_task(self._process.kill(placing.result()))
+
+    async def _construct(self, address: Address) -> Death:
+        """Has the class made at ``address``; returns how it died in the end.
+
+        Raises:
+            ActorError: its constructor raised.
+        """
+        try:
+            group = await self._meet_siblings()
+            await self._resolve()
+        except BaseException:
+            await self._process.kill(address)
+            raise
+        construction = replace(self._construction, group=group)
+        if self._left == 0:
+            self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING)  # it is not needed again
+        peer = self._process.peer(address)
+        constructor = _Constructor(self._process.loop)
+        peer.call(self.spec.id, CONSTRUCT, dumps_arguments((construction,), {}), constructor)
+        self._address = address
+        self._turn()
+        died: asyncio.Future[Death] = self._process.loop.create_future()
+        peer.when_dead(lambda death: None if died.done() else died.set_result(death))
+        constructor.failed.add_done_callback(lambda _: died.cancel())
+        await asyncio.wait({died})
+        if constructor.failed.done():
+            raise constructor.failed.result()
+        return died.result()
+
+    async def _meet_siblings(self) -> GroupSpec | None:
+        group = self._construction.group
+        if group is None:
+            return None
+        members = tuple(await asyncio.gather(*self.siblings))
+        labels = tuple(f"{label} on node {m.node_name}" for label, m in zip(self.labels, members, strict=True))
+        return replace(group, members=members, labels=labels)
+
+    async def _resolve(self) -> None:
+        self._construction = await resolved(self._construction, self._needs)
+        self._needs = ()
+
+
+async def resolved(construction: Construction, needs: Sequence[Future[Sealed]]) -> Construction:
+    """Returns the construction with the values of other calls that its constructor waits for.
+
+    Raises:
+        ActorDiedError: one of those calls failed.
+    """
+    if not needs:
+        return construction
+    sealed = [await asyncio.wrap_future(need) for need in needs]
+    label = construction.spec.label
+    for value in sealed:
+        if value.outcome is not Outcome.VALUE:
+            try:
+                value.open()
+            except Exception as error:
+                what = f"{label} never came to life: an argument failed: {error}"
+                raise ActorDiedError(what, actor=label, verdict=Verdict.NEVER_STARTED) from error
+    filled = Filled(construction.arguments, tuple(value.payload for value in sealed))
+    return replace(construction, arguments=dumps(filled))
+
+
+_NOTHING = Payload(b"")
+
+
+class _Constructor:
+    """Waits for the constructor's end; only a failure is news."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.failed: asyncio.Future[ActorDiedError] = loop.create_future()
+
+    def replied(self, reply: Reply) -> None:
+        """See `actors.transport.peer.Caller`."""
+        if reply.outcome is Outcome.VALUE or self.failed.done():
+            return
+        assert isinstance(reply.payload, Payload)
+        error = loads(reply.payload)
+        assert isinstance(error, ActorDiedError)
+        self.failed.set_result(error)
+
+    def yielded(self, item: Item) -> None:
+        """See `actors.transport.peer.Caller`."""
+
+    def lost(self, death: Death, verdict: Verdict) -> None:
+        """See `actors.transport.peer.Caller`: who waits for the process's death hears of it."""
+
+
+class _Nobody:
+    """Does not care for the answer."""
+
+    def replied(self, reply: Reply) -> None:
+        """See `actors.transport.peer.Caller`."""
+
+    def yielded(self, item: Item) -> None:
+        """See `actors.transport.peer.Caller`."""
+
+    def lost(self, death: Death, verdict: Verdict) -> None:
+        """See `actors.transport.peer.Caller`."""

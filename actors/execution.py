@@ -1,0 +1,295 @@
+"""Execution: runs the methods of one actor's object and answers their calls, on a thread or on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from actors.exceptions import ActorDiedError, GetTimeoutError, SerializationError, TaskCancelledError, Verdict
+from actors.failure import Place, exited, pack, unpicklable
+from actors.messages import STREAMING, Outcome, Payload
+from actors.runtime import ActorExit, current
+from actors.sealed import Several, open_arguments
+from actors.serialize import dumps
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from actors.job import Job
+    from actors.mailbox import Mailbox
+    from actors.runtime import Incarnation
+    from actors.spec import MethodSpec
+
+
+class Execution:
+    """What runs the calls of an actor that has been made.
+
+    Args:
+        thing: the actor's object.
+        methods: of its class.
+        groups: names of its concurrency groups.
+        actor: what it is.
+        mailbox: where its calls are.
+        left: called with an exit code, a reason and whether it was wanted, where a method ends its actor.
+    """
+
+    def __init__(  # noqa: PLR0917 - one place makes it
+        self,
+        thing: Any,
+        methods: dict[str, MethodSpec],
+        groups: Iterable[str],
+        actor: Incarnation,
+        mailbox: Mailbox,
+        left: Callable[[int, str, bool], None],
+    ) -> None:
+        self._object = thing
+        self._methods = methods
+        self._groups = frozenset(groups)
+        self._actor = actor
+        self._mailbox = mailbox
+        self._left = left
+        self._pid = os.getpid()
+
+    def group_of(self, job: Job) -> str | None:
+        """Returns the concurrency group of a call, empty for the default one; answers it if there is none such."""
+        name = job.call.terms.group
+        if not name:
+            method = self._methods.get(job.method)
+            name = (method.options.concurrency_group or "") if method is not None else ""
+        if not name or name in self._groups:
+            return name
+        there = ", ".join(sorted(self._groups)) or "none"
+        self._mailbox.withdraw(
+            job,
+            ValueError(
+                f"{self._place(job)} was called in the concurrency group {name!r}, which the actor does not have; "
+                f"there are: {there}. Name them all in concurrency_groups= of the actor"
+            ),
+        )
+        return None
+
+    # -- on a thread --------------------------------------------------------------------------------------------
+
+    def run(self, job: Job) -> None:
+        """Runs a call to its end on this thread, unless it was answered already."""
+        if not self._starts(job):
+            return
+        token = current.set(job)
+        try:
+            result = self._call(job)
+            returns = self._returns(job)
+            if returns == STREAMING:
+                self._stream(job, result)
+                result = None
+            elif returns != 1:
+                result = _several(result, returns, self._place(job))
+        except BaseException as error:
+            self._failed(job, error)
+        else:
+            self._returned(job, result)
+        finally:
+            current.reset(token)
+
+    def _starts(self, job: Job) -> bool:
+        if job.deadline is not None and time.monotonic() >= job.deadline:
+            self._mailbox.withdraw(job, too_late(job, self._place(job), started=False))
+            return False
+        job.actor = self._actor
+        job.label = self._actor.spec.label  # it may have come before that was known
+        return self._mailbox.start(job)
+
+    def _call(self, job: Job) -> Any:
+        """Calls the method; what it returns may be a coroutine or a generator."""
+        assert isinstance(job.call.payload, Payload)
+        args, kwargs = open_arguments(job.call.payload)
+        if job.method not in self._methods:
+            raise AttributeError(f"{job.label} has no method {job.method!r}")
+        return getattr(self._object, job.method)(*args, **kwargs)
+
+    def _returns(self, job: Job) -> int:
+        # A generator itself cannot be sent: asked for as one value, it can only be meant as its values.
+        returns = job.call.terms.returns
+        return STREAMING if returns == 1 and self._methods[job.method].generates else returns
+
+    def _stream(self, job: Job, result: Any) -> None:
+        values = _iterator(result, self._place(job))
+        try:
+            for index, value in enumerate(values):
+                job.wait_for_room(index)
+                if job.reason is not None:
+                    raise job.reason
+                job.post_item(index, dumps(value))
+        finally:
+            if isinstance(values, Generator):
+                values.close()  # its finally clauses run now
+
+    # -- on an event loop ---------------------------------------------------------------------------------------
+
+    async def run_async(self, job: Job) -> None:
+        """Runs a call to its end in this task, which is the call's own, unless it was answered already."""
+        if not self._starts(job):
+            return
+        current.set(job)
+        try:
+            result = self._call(job)
+            returns = self._returns(job)
+            if inspect.isawaitable(result):
+                job.give_way()
+                result = await result
+            if returns == STREAMING:
+                job.give_way()
+                await self._stream_async(job, result)
+                result = None
+            elif returns != 1:
+                if returns and isinstance(result, AsyncIterable):
+                    job.give_way()
+                    result = await _first(result, returns + 1)
+                result = _several(result, returns, self._place(job))
+        except BaseException as error:
+            self._failed(job, error)
+        else:
+            self._returned(job, result)
+
+    async def _stream_async(self, job: Job, result: Any) -> None:
+        values = (
+            aiter(result) if isinstance(result, AsyncIterable) else _on_the_loop(_iterator(result, self._place(job)))
+        )
+        index = 0
+        try:
+            async for value in values:
+                await job.room(index)
+                job.post_item(index, dumps(value))
+                index += 1
+        finally:
+            if isinstance(values, AsyncGenerator):
+                await values.aclose()  # its finally clauses run now
+
+    # -- answering ----------------------------------------------------------------------------------------------
+
+    def _returned(self, job: Job, result: Any) -> None:
+        self._end_forked_child()
+        try:
+            payload = dumps(Several(tuple(map(dumps, result))) if job.call.terms.returns > 1 else result)
+        except BaseException as error:  # a value's own pickling may raise anything
+            problem = error if isinstance(error, SerializationError) else SerializationError(type(error).__name__)
+            self._mailbox.answer(job, Outcome.RAISED, unpicklable(problem, self._place(job)))
+        else:
+            self._mailbox.answer(job, Outcome.VALUE, payload)
+
+    def _failed(self, job: Job, error: BaseException) -> None:
+        self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)
+        place = self._place(job)
+        if isinstance(error, ActorExit):
+            died = ActorDiedError(f"{place} called exit_actor(), which ends the actor")
+            self._mailbox.answer(job, Outcome.RAISED, pack(died, place))
+            self._left(0, LEFT, True)
+        elif isinstance(error, SystemExit):
+            self._mailbox.answer(job, Outcome.RAISED, exited(error.code, place))
+            self.left_by(error, f"its method {job.method}")
+        elif error is job.reason or isinstance(error, asyncio.CancelledError):
+            reason = job.reason or cancelled(job, place, started=True)
+            self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(reason))
+        else:
+            self._mailbox.answer(job, Outcome.RAISED, _packed(error, place))
+
+    def left_by(self, error: SystemExit, who: str) -> None:
+        """The actor's code has asked for its process's end. Only status 0 says that this was meant to be."""
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        self._left(code, f"{who} raised SystemExit({error.code!r})", error.code == 0)
+
+    def _end_forked_child(self, code: object = 0) -> None:
+        """Ends a child that a method has forked and not ended itself: it must not answer for its parent."""
+        if os.getpid() != self._pid:
+            os._exit(code if isinstance(code, int) else 1)
+
+    def _place(self, job: Job) -> Place:
+        return Place(self._actor.node, self._actor.spec.label, job.method, self._pid)
+
+
+LEFT = "it called exit_actor()"
+
+
+def too_late(job: Job, place: Place, *, started: bool) -> GetTimeoutError:
+    """Returns the error of a call whose deadline has passed."""
+    ran = "it was stopped" if started else "it had not started, and will not"
+    return GetTimeoutError(f"{place} was to be answered within {job.call.terms.remaining:.6g} s: {ran}")
+
+
+def cancelled(job: Job, place: Place, *, started: bool) -> TaskCancelledError:
+    """Returns the error of a call that its caller no longer wants."""
+    return TaskCancelledError(
+        f"{place} was cancelled {'while it ran' if started else 'before it started'}",
+        node=place.node,
+        actor=place.actor,
+        method=job.method,
+        verdict=Verdict.MAY_HAVE_RUN if started else Verdict.NEVER_STARTED,
+    )
+
+
+def _packed(error: BaseException, place: Place) -> Payload:
+    try:
+        return pack(error, place)
+    except BaseException as problem:  # memory may have run out, or the stack
+        plain = RuntimeError(f"{type(error).__name__}, which could not be sent: {type(problem).__name__}")
+        return pack(plain, place)
+
+
+def _iterator(result: Any, place: Place) -> Iterator[Any]:
+    if not isinstance(result, Iterable) and not hasattr(result, "__getitem__"):
+        raise TypeError(f"{place} was called as a stream and returned a {type(result).__name__}, which is no iterable")
+    return iter(result)
+
+
+def _several(result: Any, count: int, place: Place) -> tuple[Any, ...] | None:
+    """Returns the values of a method that gives ``count`` of them, which is not 1."""
+    if count == 0:
+        return None
+    values = _iterable(result, count, place)
+    found = tuple(islice(values, count + 1))  # it may be one without end
+    if isinstance(values, Generator):
+        values.close()
+    if len(found) == count:
+        return found
+    try:
+        got = str(len(result))
+    except TypeError:
+        got = str(len(found)) if len(found) < count else f"at least {count + 1}"
+    raise ValueError(f"{place}: expected {count} returned values, got {got}; num_returns= says how many there are")
+
+
+def _iterable(result: Any, count: int, place: Place) -> Iterator[Any]:
+    try:
+        return iter(result)
+    except TypeError:
+        what = type(result).__name__
+        raise ValueError(f"{place}: expected {count} returned values, got one {what}, which is no iterable") from None
+
+
+async def _first(values: AsyncIterable[Any], count: int) -> list[Any]:
+    found: list[Any] = []
+    iterator = aiter(values)
+    try:
+        async for value in iterator:
+            found.append(value)
+            if len(found) == count:
+                break
+    finally:
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
+    return found
+
+
+async def _on_the_loop(values: Iterator[Any]) -> AsyncIterator[Any]:
+    """Runs a plain iterator of an actor with async methods, whose other methods have their turn between its values."""
+    try:
+        for value in values:
+            yield value
+            await asyncio.sleep(0)
+    finally:
+        if isinstance(values, Generator):
+            values.close()

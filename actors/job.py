@@ -1,0 +1,130 @@
+"""A job: one call at the actor that answers it, from its arrival to its one reply."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from actors.messages import STREAM_WINDOW, Call, Item, Outcome, Payload, Reply
+from actors.runtime import Running
+
+if TYPE_CHECKING:
+    from actors.messages import Message
+
+
+class Visitor(Protocol):
+    """Who made the call; see `actors.transport.acceptor.Visitor`."""
+
+    session: str
+
+    def post(self, message: Message) -> None:
+        """Sends a message there, from any thread."""
+
+
+class State(Enum):
+    """Where a job is in its life."""
+
+    QUEUED = 0
+    RUNNING = 1
+    OVER = 2
+
+
+class Job(Running):
+    """A call that waits or runs. Its state is changed by the mailbox alone.
+
+    Attributes:
+        call: what is asked for.
+        state: where it is in its life.
+        reason: why it shall stop, once it shall.
+        awaiting: the actor's loop is free while it runs, so that it can be cancelled.
+    """
+
+    __slots__ = ("_credit", "_more", "_room", "_told", "_visitor", "awaiting", "call", "reason", "state", "task")
+
+    def __init__(self, call: Call, visitor: Visitor, label: str) -> None:
+        left = call.terms.remaining
+        deadline = None if left is None else time.monotonic() + left
+        super().__init__((visitor.session, call.number), label, call.method, deadline)
+        self.call = call
+        self.state = State.QUEUED
+        self.reason: Exception | None = None
+        self.awaiting = False
+        self.task: asyncio.Task[None] | None = None
+        self._visitor = visitor
+        self._told = False  # its task was cancelled
+        self._credit = STREAM_WINDOW
+        self._more: threading.Condition | None = None  # a stream on a thread waits here
+        self._room: asyncio.Event | None = None  # and one on the actor's loop here
+
+    def post_reply(self, outcome: Outcome, payload: Payload) -> None:
+        """Sends the one reply; only for the mailbox, which knows that there was none."""
+        self._visitor.post(Reply(self.call.number, outcome, payload))
+
+    def post_item(self, index: int, payload: Payload) -> None:
+        """Sends a value of its stream."""
+        self._visitor.post(Item(self.call.number, index, payload))
+
+    # -- what the caller wants --------------------------------------------------------------------------------------
+
+    def stop(self, reason: Exception) -> None:
+        """Says that nobody wants the answer: a stream stops, a coroutine is cancelled, a plain method goes on."""
+        if self.reason is None:
+            self.reason = reason
+        self._wake()
+        if self.task is not None and self.awaiting:
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and it is over with that
+                self.task.get_loop().call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        # Once only, on the loop of its task: a second time would cut short what it does about the first.
+        if self.task is not None and not self._told:
+            self._told = True
+            self.task.cancel()
+
+    @property
+    def stoppable(self) -> bool:
+        """Whether it can be stopped between two steps: a coroutine, or a generator that has given a value."""
+        return self.awaiting or self._more is not None
+
+    def credited(self, upto: int) -> None:
+        """The caller takes items up to this count."""
+        self._credit = max(self._credit, upto)
+        self._wake()
+
+    def _wake(self) -> None:
+        more, room, task = self._more, self._room, self.task
+        if more is not None:
+            with more:
+                more.notify_all()
+        if room is not None and task is not None:
+            with contextlib.suppress(RuntimeError):
+                task.get_loop().call_soon_threadsafe(room.set)
+
+    # -- what its method does ---------------------------------------------------------------------------------------
+
+    def wait_for_room(self, index: int) -> None:
+        """Blocks until item ``index`` of the stream may be sent, or the stream shall stop."""
+        if self._more is None:
+            self._more = threading.Condition()  # before the credit is looked at: it may come just now
+        if index >= self._credit and self.reason is None:
+            with self._more:
+                self._more.wait_for(lambda: index < self._credit or self.reason is not None)
+
+    async def room(self, index: int) -> None:
+        """Waits until item ``index`` of the stream may be sent."""
+        if self._room is None:
+            self._room = asyncio.Event()
+        while index >= self._credit:
+            self._room.clear()
+            if index >= self._credit:  # else it came just now
+                await self._room.wait()
+
+    def give_way(self) -> None:
+        """From now on it runs as a coroutine does. On its task; a cancellation that came before is felt inside."""
+        self.awaiting = True
+        if self.reason is not None:  # `stop` may have looked before
+            self._cancel()

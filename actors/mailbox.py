@@ -1,0 +1,163 @@
+"""The mailbox: which calls of an actor wait, run and are over. It sees to it that each gets exactly one reply."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from actors.job import State
+from actors.messages import Outcome
+from actors.serialize import dumps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from actors.job import Job
+    from actors.messages import Payload
+
+
+class Mailbox:
+    """Calls in the order of their arrival, until it is closed. Any thread may use it.
+
+    A call is queued, then running, then over; it is answered as it becomes that. One that is answered while it is
+    queued never starts.
+
+    Args:
+        emptied: called when the last call is over of a mailbox that was `retired`.
+    """
+
+    def __init__(self, emptied: Callable[[], None]) -> None:
+        self._emptied = emptied
+        self._lock = threading.Lock()
+        self._order = threading.RLock()  # held while a call is passed on, so that none overtakes another
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._sink: Callable[[Job | None], None] = self._queue.put
+        self._open: dict[tuple[str, int], Job] = {}
+        self._refusal: Exception | None = None
+        self._retired = False
+
+    # -- the way of a call --------------------------------------------------------------------------------------
+
+    def arrive(self, job: Job, *, queued: bool = True) -> None:
+        """Takes a call in, or refuses it where the mailbox is closed.
+
+        Args:
+            job: the call.
+            queued: pass it on; the caller sees to it itself if not.
+        """
+        with self._lock:
+            refusal = self._refusal
+            if refusal is None:
+                self._open[job.key] = job
+        if refusal is not None:
+            job.state, job.over = State.OVER, True
+            job.post_reply(Outcome.ENDED, dumps(refusal))
+        elif queued:
+            with self._order:
+                self._sink(job)
+
+    def start(self, job: Job) -> bool:
+        """The call's turn has come; returns False where it was answered while it waited."""
+        with self._lock:
+            if job.state is not State.QUEUED:
+                return False
+            job.state = State.RUNNING
+            return True
+
+    def answer(self, job: Job, outcome: Outcome, payload: Payload) -> bool:
+        """Answers a call; returns False where it has had its answer."""
+        return self._answer(job, outcome, payload, {State.QUEUED, State.RUNNING})
+
+    def withdraw(self, job: Job, reason: Exception, outcome: Outcome = Outcome.NEVER_STARTED) -> bool:
+        """Answers a call that has not started, which it never will; returns False where it has."""
+        if job.state is not State.QUEUED:  # seen without the lock: it never becomes that again
+            return False
+        return self._answer(job, outcome, dumps(reason), {State.QUEUED})
+
+    def _answer(self, job: Job, outcome: Outcome, payload: Payload, states: set[State]) -> bool:
+        with self._lock:
+            if job.state not in states:
+                return False
+            job.state, job.over = State.OVER, True
+            self._open.pop(job.key, None)
+            last = self._retired and not self._open
+        job.post_reply(outcome, payload)
+        if last:
+            self._emptied()
+        return True
+
+    def find(self, key: tuple[str, int]) -> Job | None:
+        """Returns the call with this key, if it is not over."""
+        return self._open.get(key)
+
+    def of_session(self, session: str) -> list[Job]:
+        """Returns the calls that came by this session and are not over."""
+        with self._lock:
+            return [job for job in self._open.values() if job.key[0] == session]
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def retire(self, refusal: Exception) -> None:
+        """Takes no more calls; those there are have their turn."""
+        with self._lock:
+            self._refusal = self._refusal or refusal
+            self._retired = True
+            last = not self._open
+        if last:
+            self._emptied()
+
+    def close(self, refusal: Exception) -> list[Job]:
+        """Takes no more calls and answers those that wait with ``refusal``; returns those that run."""
+        with self._lock:
+            self._refusal = refusal
+            jobs = list(self._open.values())
+        running = [job for job in jobs if not self.withdraw(job, refusal, Outcome.ENDED) and not job.over]
+        with self._order:
+            self._sink(None)
+        return running
+
+    # -- who runs them ------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Job]:
+        """Gives the calls in their order, as they come, until the mailbox is closed."""
+        while (job := self._queue.get()) is not None:
+            yield job
+
+    def divert(self, sink: Callable[[Job | None], None]) -> None:
+        """Passes the calls on to ``sink`` as they come, those that wait first; None stands for the end."""
+        with self._order:
+            while not self._queue.empty():
+                sink(self._queue.get())
+            self._sink = sink
+
+
+class Lane:
+    """Starts calls in order, so many at a time. For one thread.
+
+    Args:
+        width: how many may run at once.
+        begin: starts one; what it is given beside the call, it is to call when that one is over.
+    """
+
+    def __init__(self, width: int, begin: Callable[[Job, Callable[[], None]], None]) -> None:
+        self._free = width
+        self._begin = begin
+        self._waiting: deque[Job] = deque()
+
+    def add(self, job: Job) -> None:
+        """A call came."""
+        self._waiting.append(job)
+        self._pump()
+
+    def _finished(self) -> None:
+        self._free += 1
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._free and self._waiting:
+            job = self._waiting.popleft()
+            if not job.over:
+                self._free -= 1
+                self._begin(job, self._finished)

@@ -1,0 +1,196 @@
+"""An open call: on its way to an actor or a task's worker, and waiting for its one answer."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from actors.exceptions import GetTimeoutError, TaskCancelledError, Verdict
+from actors.failure import raised_kind
+from actors.messages import PLAIN, Outcome, Payload, Terms
+from actors.sealed import Sealed, of_error, of_reply
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from actors.exceptions import RemoteError
+    from actors.holdings import Hold
+    from actors.messages import Item, Reply
+    from actors.options import Retry
+    from actors.process import Process
+    from actors.spec import Manner
+    from actors.transport.peer import Death, Peer
+
+
+class Way(Protocol):
+    """What an open call goes by: the line to its actor, or the queue to the workers of tasks."""
+
+    label: str
+    manner: Manner
+    process: Process
+
+    @property
+    def hold(self) -> Hold | None:
+        """What must live until a call has had its answer."""
+
+    def answered(self, call: OpenCall) -> None:
+        """A call has had its answer."""
+
+    def take_back(self, call: OpenCall) -> None:
+        """Lets a call go once more."""
+
+    def drop(self, call: OpenCall) -> bool:
+        """Takes a call back that has not been sent; whether there was one."""
+
+    def died_of(self, death: Death, method: str, verdict: Verdict) -> RemoteError:
+        """Returns the error for a call that a death has cut off."""
+
+
+class OpenCall:
+    """A call on its way; hears how it went and passes that on.
+
+    Attributes:
+        line: what it goes by.
+        hold: keeps the actor alive until it has answered.
+        method: name of the method.
+        payload: its arguments; let go of once nothing can make it be sent again.
+        needs: values of other calls that it waits for.
+        group: concurrency group, empty for the method's own.
+        returns: see `actors.messages.Terms`.
+        deadline: when nobody waits any more, on the clock of `time.monotonic`.
+        retries: how often it may be sent again after a death that may have cut it off; -1 for ever.
+        retry_exceptions: what it is sent again for that the method raised.
+    """
+
+    __slots__ = (
+        "__weakref__", "_nbytes", "deadline", "group", "hold", "in_room", "line", "method", "needs", "number", "over",
+        "payload", "peer", "place", "retries", "retry_exceptions", "returns",
+    )  # fmt: skip
+
+    def __init__(self, line: Way, method: str, payload: Payload, needs: list[Future[Sealed]]) -> None:
+        self.line = line
+        self.hold = line.hold
+        self.method = method
+        self.payload: Payload | None = payload
+        self.needs = needs
+        self.group = ""
+        self.returns = 1
+        self.deadline: float | None = None
+        self.retries = 0
+        self.retry_exceptions: Retry = False
+        self.number: int | None = None  # while it is with the peer
+        self.peer: Peer | None = None
+        self.place = 0  # in its line
+        self.over = False  # it has had its answer
+        self._nbytes = payload.nbytes
+        self.in_room = False  # it takes room in its line
+
+    @property
+    def ready(self) -> bool:
+        """Whether all it waits for is there."""
+        return all(need.done() for need in self.needs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arguments as they were when the call was made."""
+        return self._nbytes
+
+    def terms(self) -> Terms:
+        """Returns how the call is to be answered, as of now."""
+        if self.deadline is None and not self.group and self.returns == 1:
+            return PLAIN
+        remaining = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        return Terms(remaining, self.group, self.returns)
+
+    def sent(self, peer: Peer, number: int) -> None:
+        """The call has been given its number."""
+        self.peer = peer
+        self.number = number
+
+    def replied(self, reply: Reply) -> None:
+        """See `actors.transport.peer.Caller`."""
+        self.number = None
+        if reply.outcome is Outcome.RAISED and self._may_try_again(raising=True):
+            # Aside, since what was raised may have to be unpickled, which runs code of the user's.
+            self.line.process.portal.aside(self.raised, reply)
+        elif reply.outcome is Outcome.ENDED and self.line.manner.restarts and self.peer is not None:
+            self.peer.when_dead(lambda death: self._refused(death, reply))
+        else:
+            self.end(of_reply(reply))
+
+    def lost(self, death: Death, verdict: Verdict) -> None:
+        """See `actors.transport.peer.Caller`."""
+        self.number = None
+        if not self.over and self.line.manner.restarts and not death.intended:
+            if verdict is Verdict.NEVER_STARTED:
+                self.line.take_back(self)
+                return
+            if self._may_try_again(raising=False):
+                self.retries -= self.retries > 0
+                self.line.take_back(self)
+                return
+        self.end(of_error(self.line.died_of(death, self.method, verdict)))
+
+    def _refused(self, death: Death, reply: Reply) -> None:
+        """The actor's process has died, which had said that it would not come to this call any more."""
+        if death.intended or self.over:
+            self.end(of_reply(reply))
+        else:
+            self.line.take_back(self)
+
+    def _may_try_again(self, *, raising: bool) -> bool:
+        wanted = bool(self.retry_exceptions) if raising else True
+        return wanted and self.retries != 0 and not self.over and self.payload is not None
+
+    def raised(self, reply: Reply) -> None:
+        """The method raised; tries again where that is wished for. Not on the I/O loop: it unpickles."""
+        wanted = self.retry_exceptions
+        assert isinstance(reply.payload, Payload)
+        if self.over or (isinstance(wanted, tuple) and not issubclass(raised_kind(reply.payload), wanted)):
+            self.end(of_reply(reply))
+        else:
+            self.retries -= self.retries > 0
+            self.line.take_back(self)
+
+    def yielded(self, item: Item) -> None:
+        """See `actors.transport.peer.Caller`."""
+
+    def end(self, sealed: Sealed) -> None:
+        """Takes the one answer; a later one changes nothing."""
+        self.release()
+        if not self.over:
+            self.over = True
+            self.settle(sealed)
+
+    def release(self) -> None:
+        """Gives back the room in its line, unless the actor still has the call."""
+        if self.number is None and self.in_room:
+            self.in_room = False
+            self.hold = None
+            self.line.answered(self)
+
+    def settle(self, sealed: Sealed) -> None:
+        """Passes the one answer on."""
+        raise NotImplementedError
+
+    def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
+        """Says that the answer is no longer wanted; safe for any thread. See `actors.cancel`."""
+        number, peer = self.number, self.peer
+        if self.line.drop(self):
+            text = f"{self.line.label}.{self.method} was cancelled before it started"
+            never = Verdict.NEVER_STARTED
+            self.end(of_error(TaskCancelledError(text, actor=self.line.label, method=self.method, verdict=never)))
+        elif number is not None and peer is not None:
+            peer.cancel(number, force=force, recursive=recursive)
+
+    def watch_deadline(self) -> None:
+        """Sees to it that there is an answer by the deadline. On the I/O loop."""
+        assert self.deadline is not None
+        self.line.process.loop.call_later(max(0.0, self.deadline - time.monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        if self.over:
+            return
+        verdict = Verdict.NEVER_STARTED if self.line.drop(self) else Verdict.MAY_HAVE_RUN
+        what = f"{self.line.label}.{self.method} was not answered within its timeout: {verdict.value}"
+        self.end(of_error(GetTimeoutError(what)))

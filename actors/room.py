@@ -1,0 +1,56 @@
+"""Room for calls on their way: bounded in number and in bytes, so that no caller fills the memory."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Room:
+    """Counts what is on its way; safe for any thread.
+
+    Args:
+        count: most calls at once.
+        nbytes: most bytes of their arguments at once; one call alone may be larger.
+    """
+
+    __slots__ = ("_bytes", "_changed", "_count", "_most", "_most_bytes", "_waiting")
+
+    def __init__(self, count: int, nbytes: int) -> None:
+        self._most = count
+        self._most_bytes = nbytes
+        self._count = 0
+        self._bytes = 0
+        self._waiting = 0
+        self._changed = threading.Condition(threading.Lock())
+
+    def enter(self, nbytes: int, timeout: float = 0.0) -> bool:
+        """Takes room for one call; False where there was none within ``timeout`` seconds."""
+        with self._changed:
+            if not self._fits(nbytes):
+                if timeout <= 0:
+                    return False
+                self._waiting += 1
+                try:
+                    if not self._changed.wait_for(lambda: self._fits(nbytes), timeout):
+                        return False
+                finally:
+                    self._waiting -= 1
+            self._count += 1
+            self._bytes += nbytes
+            return True
+
+    def _fits(self, nbytes: int) -> bool:
+        return not self._count or (self._count < self._most and self._bytes + nbytes <= self._most_bytes)
+
+    def leave(self, nbytes: int) -> None:
+        """Gives the room of one call back."""
+        with self._changed:
+            self._count -= 1
+            self._bytes -= nbytes
+            if self._waiting:
+                self._changed.notify_all()
+
+    @property
+    def count(self) -> int:
+        """How many are on their way."""
+        return self._count
