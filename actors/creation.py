@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
@@ -124,7 +125,9 @@ class _Creation:
         if group is not None and strategy == "DEFAULT":
             strategy = "SPREAD"
         wish = Wish(options.node, strategy, group.rank if group is not None else None)
-        self.charge = Charge(process, construction, wish, options.max_restarts, needs, self._ended)
+        self.charge = Charge(
+            process, construction, wish, options.max_restarts, needs, partial(_ended, process, self._id)
+        )
 
     def _describe(self, group: GroupSpec | None) -> ActorSpec:
         name = self._options.name
@@ -147,11 +150,6 @@ class _Creation:
         """A handle of the actor."""
         return ActorHandle(self._id, self._label, self._class, self._manner, self._keeper, None, self._hold)
 
-    def _ended(self, error: ActorError) -> None:
-        line = self._process.keeper.lines.get(self._id)
-        if line is not None:
-            line.fail(error)
-
     def begin(self) -> ActorHandle:
         """Takes charge of the actor here; returns its handle."""
         keeper = self._process.keeper
@@ -159,7 +157,7 @@ class _Creation:
         keeper.charges[self._id] = self.charge
         keeper.lines[self._id] = line
         line.held_by(self._hold)
-        keeper.when_free(self._id, lambda: _retire(self._process, self._id))
+        keeper.when_free(self._id, partial(_retire, self._process, self._id))
         self._process.portal.soon(self.charge.begin)
         line.find()
         return self.handle
@@ -175,6 +173,15 @@ class _Creation:
             await self.charge.located(None)
         except ActorError as error:
             raise error.__cause__ or error from None
+
+
+# What follows is kept for as long as the actor is, and must not keep the actor.
+
+
+def _ended(process: Process, actor: str, error: ActorError) -> None:
+    line = process.keeper.lines.get(actor)
+    if line is not None:
+        line.fail(error)
 
 
 def _retire(process: Process, actor: str) -> None:
