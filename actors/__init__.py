@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from actors.actorclass import ActorClass as ActorClass
     from actors.actorclass import method as method
     from actors.actorclass import remote as remote
+    from actors.api import available_resources as available_resources
     from actors.api import cancel as cancel
+    from actors.api import cluster_resources as cluster_resources
     from actors.api import exit_actor as exit_actor
     from actors.api import get_actor as get_actor
     from actors.api import get_runtime_context as get_runtime_context
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 
 # `import actors` stays light: what needs gRPC, numpy or a display is loaded when it is first touched.
 _HOMES = {
+    "available_resources": "api",
     "cancel": "api",
+    "cluster_resources": "api",
     "exit_actor": "api",
     "get_actor": "api",
     "get_runtime_context": "api",
@@ -73,7 +77,9 @@ __all__ = [
     "ObjectRef",
     "ObjectRefGenerator",
     "__version__",
+    "available_resources",
     "cancel",
+    "cluster_resources",
     "collective",
     "communicator",
     "exceptions",

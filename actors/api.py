@@ -50,6 +50,22 @@ def nodes() -> list[NodeInfo]:
     return found
 
 
+def cluster_resources() -> dict[str, float]:
+    """Returns what all nodes have together, by name of the resource; ``"memory"`` is in bytes."""
+    total: dict[str, float] = {}
+    for node in nodes():
+        for name, amount in node.resources.items() if node.alive else ():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def available_resources() -> dict[str, float]:
+    """Returns what is free of that now, by name of the resource; 0.0 where all is taken."""
+    process = joined()
+    found: dict[str, float] = process.portal.run(process.ask_home("available"))
+    return found
+
+
 def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:
     """Cancels a call: one that waits is dropped, a running async method gets `CancelledError`, a stream stops.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from actors.exceptions import ActorDiedError, ActorError, Verdict
+from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
 from actors.line import kind_of, never_placed, of_death
 from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload
 from actors.sealed import Filled
@@ -22,28 +22,14 @@ if TYPE_CHECKING:
     from actors.process import Process
     from actors.sealed import Sealed
     from actors.spec import Construction, GroupSpec
-    from actors.strategy import Strategy
     from actors.transport.peer import Death
 
+LOST_NODES = 20  # that died while the actor was on its way there
+LOST_SECONDS = 0.25
 PLACE_SECONDS = 120.0  # longer than a node takes to give up on a worker
 BACKOFF_SECONDS = 0.1  # before the first restart; twice as long before each further one
 LONGEST_BACKOFF_SECONDS = 10.0
 STEADY_SECONDS = 60.0  # an actor that has lived this long is restarted at once again
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """Where an actor shall go.
-
-    Attributes:
-        node: name or id of the node it must be on.
-        strategy: how to choose among the nodes.
-        rank: its place in a group, if it has one.
-    """
-
-    node: str | None
-    strategy: Strategy
-    rank: int | None = None
 
 
 class Charge:
@@ -52,17 +38,15 @@ class Charge:
     Args:
         process: this process, which owns it.
         construction: what it is made by.
-        wish: where it shall go.
         max_restarts: how often it may be made anew; -1 for ever.
         needs: values that its constructor waits for.
         ended: told why it will not be there any more.
     """
 
-    def __init__(  # noqa: PLR0917 - two places make it
+    def __init__(
         self,
         process: Process,
         construction: Construction,
-        wish: Wish,
         max_restarts: int,
         needs: Sequence[Future[Sealed]],
         ended: Callable[[ActorError], None],
@@ -73,7 +57,6 @@ class Charge:
         self.place: asyncio.Future[Address] = process.loop.create_future()  # its first one; siblings wait for it
         self._process = process
         self._construction = construction
-        self._wish = wish
         self._left = max_restarts
         self._needs = needs
         self._ended = ended
@@ -159,6 +142,8 @@ class Charge:
                 self._end(self._died_of(death))
                 return
             self._address = None
+            # It has had its place: to come back it waits for one as long as it takes.
+            self.spec = replace(self.spec, demand=replace(self.spec.demand, timeout=None))
             if self._process.loop.time() - begun > STEADY_SECONDS:
                 self._times = 0
             await asyncio.sleep(min(BACKOFF_SECONDS * 2**self._times, LONGEST_BACKOFF_SECONDS))
@@ -198,12 +183,9 @@ class Charge:
     # -- its making ---------------------------------------------------------------------------------------------
 
     async def _take_up_place(self) -> Address:
-        placing = self._process.loop.create_task(self._take_place())
         try:
-            address = await asyncio.shield(placing)
+            address = await self._take_place()
         except BaseException as error:
-            # Given up while a node was choosing a process: that one goes back as soon as it is known.
-            placing.add_done_callback(self._taken_too_late)
             if not self.place.done():
                 self.place.set_exception(error)
                 self.place.exception()  # siblings may never look
@@ -213,16 +195,37 @@ class Charge:
         return address
 
     async def _take_place(self) -> Address:
-        wish = self._wish
-        node = await self._process.ask_home("schedule", wish.node, wish.strategy, wish.rank)
-        place = await self._process.ask(node, "node", "place", self.spec, timeout=PLACE_SECONDS)
-        assert place is not None
-        found: Address = place
-        return found
+        group = self._construction.group
+        seat = (group.id, group.rank, len(self.labels)) if group is not None else None
+        began, lost = self._process.loop.time(), 0
+        while True:
+            waited = self._process.loop.time() - began
+            node = await self._process.ask_home("schedule", self.spec, seat, waited, timeout=None)
+            try:
+                place = await self._place_at(node)
+            except NodeDiedError:
+                lost += 1
+                if lost > LOST_NODES:
+                    raise
+                await asyncio.sleep(LOST_SECONDS)  # soon the home node knows it too, and chooses another
+            else:
+                if place is not None:
+                    return place
+            seat = None  # another was quicker there: it comes alone now, as one who has waited
 
-    def _taken_too_late(self, placing: asyncio.Task[Address]) -> None:
-        if not placing.cancelled() and placing.exception() is None:
-            self._returning = self._process.loop.create_task(self._process.kill(placing.result()))
+    async def _place_at(self, node: Address) -> Address | None:
+        asked = self._process.ask(node, "node", "place", self.spec, timeout=PLACE_SECONDS)
+        placing: asyncio.Task[Address | None] = self._process.loop.create_task(asked)
+        try:
+            return await asyncio.shield(placing)
+        except BaseException:
+            # Given up while the node was choosing a process: that one goes back as soon as it is known.
+            placing.add_done_callback(self._taken_too_late)
+            raise
+
+    def _taken_too_late(self, placing: asyncio.Task[Address | None]) -> None:
+        if not placing.cancelled() and placing.exception() is None and (address := placing.result()) is not None:
+            self._returning = self._process.loop.create_task(self._process.kill(address))
 
     async def _construct(self, address: Address) -> Death:
         """Has the class made at ``address``; returns how it died in the end.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from actors import runtime
+from actors.demand import check_amount, check_labels
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError
 from actors.ids import new_id
 from actors.local import LocalNodes
@@ -39,6 +40,8 @@ class InitArguments:
     namespace: str
     local_nodes: int
     log_to_driver: bool
+    resources: dict[str, float]
+    labels: dict[str, str]
 
 
 class Console:
@@ -68,7 +71,7 @@ class Cluster:
 
     def __init__(self, request: InitArguments, timeout: float) -> None:
         self.request = request
-        self._local = LocalNodes(request.local_nodes, timeout)
+        self._local = LocalNodes(request.local_nodes, timeout, request.resources, request.labels)
         self._process: Process | None = None
         try:
             self._join(timeout)
@@ -185,11 +188,12 @@ def init(
         timeout: seconds the nodes may take to start and to find each other.
         log_to_driver: whether what actors print is shown here.
         ignore_reinit_error: another `init` with other arguments returns the cluster there is instead of raising.
+        num_cpus: CPUs of each node that is started here; None: those of this machine.
+        num_gpus: GPUs of each; None: 1 where MLX can use one.
+        resources: further resources of each, by name, such as ``{"camera": 1}``. ``"memory"``, in bytes, goes before
+            what the machine has.
+        labels: of each, to be asked for by ``label_selector=``.
         expect_nodes: not honoured yet, as are those below; given, they are refused by name.
-        num_cpus: see `expect_nodes`.
-        num_gpus: see `expect_nodes`.
-        resources: see `expect_nodes`.
-        labels: see `expect_nodes`.
         runtime_env: see `expect_nodes`.
         engine: see `expect_nodes`.
 
@@ -201,11 +205,14 @@ def init(
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
     _refuse(
-        expect_nodes=expect_nodes, num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, labels=labels,
-        runtime_env=runtime_env, engine=engine,
+        expect_nodes=expect_nodes, runtime_env=runtime_env, engine=engine,
     )  # fmt: skip
     _check(address, namespace, local_nodes, timeout)
-    request = InitArguments("local", namespace, local_nodes, log_to_driver)
+    if labels is not None:
+        check_labels(labels)
+    request = InitArguments(
+        "local", namespace, local_nodes, log_to_driver, _offered(num_cpus, num_gpus, resources), dict(labels or {})
+    )
     with _lock:
         if _ending:
             raise NoClusterError("the program is ending: no cluster can be started any more")
@@ -243,6 +250,25 @@ def _check(address: str | None, namespace: str, local_nodes: int, timeout: float
         raise ValueError(f"namespace must be a non-empty string, not {namespace!r}")
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
+
+
+def _offered(num_cpus: float | None, num_gpus: float | None, resources: dict[str, float] | None) -> dict[str, float]:
+    """Returns what a node is to have, by name of the resource."""
+    if resources is not None and not isinstance(resources, dict):
+        raise TypeError(f"resources must be a dict of numbers, not {resources!r}")
+    for name in resources or {}:
+        if name in {"CPU", "GPU"}:
+            raise ValueError(f"resources={{{name!r}: …}}: use num_cpus= or num_gpus= for it")
+        if not isinstance(name, str) or not name or name.startswith("node:"):
+            raise ValueError(f"a resource's name is a non-empty string that does not begin with 'node:', not {name!r}")
+    given = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+    for name, value in given.items():
+        if value is not None:
+            check_amount(name, value)
+    for name, value in (resources or {}).items():
+        check_amount(f"resources[{name!r}]", value)
+    offered = {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}
+    return {name: float(value) for name, value in offered.items() if value is not None}
 
 
 def shutdown() -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.calls import future_of
-from actors.charge import Charge, Wish, resolved
+from actors.charge import Charge, resolved
 from actors.cluster import current
+from actors.demand import demand_of
 from actors.exceptions import ActorDiedError, ActorError
 from actors.group import ActorGroup
 from actors.handle import ActorHandle, hold_of, placed_at
-from actors.holdings import find
 from actors.ids import new_id
 from actors.line import Line
 from actors.sealed import with_slots
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-    from actors.address import Address
     from actors.holdings import Hold
     from actors.options import ActorOptions
     from actors.process import Process
@@ -51,10 +50,8 @@ def _hand_over(
     process: Process, cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ActorHandle:
     """Makes an actor that is in the charge of a node, and so outlives this program."""
-    strategy = options.scheduling_strategy
-    node: Address = process.portal.run(process.ask_home("schedule", options.node, strategy, None))
-    creation = _Creation(process, cls, options, args, kwargs, keeper=node)
-    process.portal.run(creation.hand_over(node))
+    creation = _Creation(process, cls, options, args, kwargs)
+    process.portal.run(creation.hand_over())
     return creation.handle
 
 
@@ -97,16 +94,15 @@ class _Creation:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         group: GroupSpec | None = None,
-        keeper: Address | None = None,
     ) -> None:
         self._process = process
-        self._keeper = keeper if keeper is not None else process.address
+        self._keeper = process.address
         self._options = options
         self._class = describe(cls)
         self._manner = _manner(options)
         self._id = new_id("actor")
         # One in the charge of a node is counted by nobody.
-        self._hold = find(self._id, process.address if keeper is None else None)
+        self._hold = process.holdings.hold(self._id, None if options.detached else process.address)
         label = options.name if group is None else f"{options.name or cls.__name__}[{group.rank}]"
         self._label = f"{label or cls.__name__}({self._id})"
         args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
@@ -121,13 +117,8 @@ class _Creation:
             group=group,
             concurrency_groups=options.concurrency_groups,
         )
-        strategy = options.scheduling_strategy
-        if group is not None and strategy == "DEFAULT":
-            strategy = "SPREAD"
-        wish = Wish(options.node, strategy, group.rank if group is not None else None)
-        self.charge = Charge(
-            process, construction, wish, options.max_restarts, needs, partial(_ended, process, self._id)
-        )
+        ended = partial(_ended, process, self._id)
+        self.charge = Charge(process, construction, options.max_restarts, needs, ended)
 
     def _describe(self, group: GroupSpec | None) -> ActorSpec:
         name = self._options.name
@@ -142,6 +133,7 @@ class _Creation:
             owner=self._keeper.process,
             driver=runtime.driver(),
             handle=replace(dumps(self.handle), holds=()),  # a name alone keeps no actor alive
+            demand=demand_of(self._options),
             restarts=self._manner.restarts,
         )
 
@@ -162,9 +154,12 @@ class _Creation:
         line.find()
         return self.handle
 
-    async def hand_over(self, node: Address) -> None:
-        """Gives the actor into a node's charge."""
-        construction = await resolved(self._construction, self._needs)
+    async def hand_over(self) -> None:
+        """Gives the actor into the charge of a node that has room for it."""
+        node = await self._process.ask_home("schedule", self._construction.spec, timeout=None)
+        self._keeper = node
+        construction = replace(self._construction, spec=self._describe(None))
+        construction = await resolved(construction, self._needs)
         await self._process.ask(node, "node", "adopt", construction, self._options.max_restarts, timeout=None)
 
     async def placed(self) -> None:

@@ -191,7 +191,7 @@ class Execution:
         elif isinstance(error, SystemExit):
             self._mailbox.answer(job, Outcome.RAISED, exited(error.code, place))
             self.left_by(error, f"its method {job.method}")
-        elif error is job.reason or isinstance(error, asyncio.CancelledError):
+        elif error is job.reason or isinstance(error, asyncio.CancelledError) or _interrupted(job, error):
             reason = job.reason or cancelled(job, place, started=True)
             self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(reason))
         else:
@@ -209,6 +209,10 @@ class Execution:
 
     def _place(self, job: Job) -> Place:
         return Place(self._actor.node, self._actor.spec.label, job.method, self._pid)
+
+
+def _interrupted(job: Job, error: BaseException) -> bool:
+    return job.cancelled and isinstance(error, KeyboardInterrupt)
 
 
 LEFT = "it called exit_actor()"

@@ -22,6 +22,7 @@ from actors.transport.grpc_link import GrpcDialer
 from actors.transport.grpc_server import StreamServer
 from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
+from actors.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,7 @@ class Process:
         id: new at each start; others recognise a restart by it.
         address: where this process can be reached.
         targets: what calls can be meant for, by id.
+        waits: who in this process is blocked on what.
         switchboard: takes values that members of groups send each other.
         holdings: what this process refers to, and who refers to what it owns.
     """
@@ -76,6 +78,8 @@ class Process:
         )
         self.keeper.count_by(self.holdings)
         self.serve("keeper", self.keeper)
+        self.waits = Waits(self)
+        self.serve("waits", self.waits)
         self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage)
         self.server = StreamServer(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}
@@ -210,7 +214,7 @@ class Process:
             with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it
                 await self.ask(node, "node", "kill", address.process, no_restart)
 
-    async def ask_home(self, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
+    async def ask_home(self, method: str, *args: Any, timeout: float | None = ASK_SECONDS) -> Any:
         """Calls the node of this process, or any other that lives if that one is gone."""
         nodes = [address for address in (self.home, *self.directory.values()) if address is not None]
         last: NodeDiedError | None = None
