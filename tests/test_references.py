@@ -419,6 +419,26 @@ def test_a_handle_in_the_closure_of_a_class() -> None:
     eventually(lambda: is_gone(pid))
 
 
+def test_arguments_are_not_kept_after_the_call() -> None:
+    """Neither those of the constructor, which the actor was made by, nor those of the last call."""
+
+    class Careless:
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def look_at(self, _: Any) -> None:
+            pass
+
+    for kind in (Careless, type("Awaited", (Careless,), {"pause": Latch.cls.wait})):
+        given = [Counter.remote() for _ in range(2)]
+        pids = get([counter.pid.remote() for counter in given])
+        careless = actors.remote(kind).remote(given[0])
+        get(careless.look_at.remote(given[1]))
+        given.clear()
+        eventually(lambda pids=pids: all(is_gone(pid) for pid in pids))
+        get(careless.look_at.remote(None))
+
+
 def test_a_handle_in_a_constructor() -> None:
     counter = Counter.remote()
     pid = pid_of(counter)
