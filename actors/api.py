@@ -13,7 +13,6 @@ from actors.stream import ObjectRefGenerator
 if TYPE_CHECKING:
     from actors.handle import ActorHandle
     from actors.nodeinfo import NodeInfo
-    from actors.process import Process
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
@@ -100,50 +99,3 @@ def exit_actor() -> NoReturn:
         raise TypeError("exit_actor() ends the actor it is called in, and this is none: use actors.kill(handle)")
     actor.leave()
     raise runtime.ActorExit
-
-
-class RuntimeContext:
-    """Where the code that asks is running."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._actor = runtime.myself()
-
-    def get_node_id(self) -> str:
-        """Returns the id of this process's node."""
-        return self._process.address.node
-
-    def get_actor_id(self) -> str | None:
-        """Returns the id of the actor this runs in; None in a driver."""
-        return self._actor.spec.id if self._actor is not None else None
-
-    def get_actor_name(self) -> str | None:
-        """Returns the name of the actor this runs in, if it has one."""
-        return self._actor.spec.name if self._actor is not None else None
-
-    @property
-    def namespace(self) -> str:
-        """The namespace names are looked up in."""
-        return self._process.namespace
-
-    @property
-    def node_name(self) -> str | None:
-        """Name of the node an actor runs on; None in a driver."""
-        return self._actor.node if self._actor is not None else None
-
-    @property
-    def rank(self) -> int:
-        """This actor's rank in its group; 0 outside a group."""
-        group = self._actor.group if self._actor is not None else None
-        return group.rank if group is not None else 0
-
-    @property
-    def world_size(self) -> int:
-        """How many actors this one's group has; 1 outside a group."""
-        group = self._actor.group if self._actor is not None else None
-        return len(group.members) if group is not None else 1
-
-
-def get_runtime_context() -> RuntimeContext:
-    """Returns where the calling code is running: node, actor, rank."""
-    return RuntimeContext(joined())

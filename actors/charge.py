@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
+from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
 from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload
 from actors.sealed import Filled
@@ -57,12 +58,11 @@ class Charge:
         self.place: asyncio.Future[Address] = process.loop.create_future()  # its first one; siblings wait for it
         self._process = process
         self._construction = construction
-        self._left = max_restarts
+        self.life = Life(max_restarts)
         self._needs = needs
         self._ended = ended
         self._address: Address | None = None
         self._error: ActorError | None = None
-        self._final = False  # not to be made anew
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
@@ -89,12 +89,13 @@ class Charge:
             await self._changed.wait()
 
     def doomed(self) -> bool:
-        """Whether it will not be made anew, should it die now."""
-        return self._final or self._left == 0
+        """See `Life`."""
+        return self.life.doomed
 
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once, for good or to be made anew; returns when its process has ended."""
-        self._final = self._final or no_restart
+        if no_restart:
+            self.life.finish()
         address = self._address
         if address is not None:
             await self._process.kill(address, no_restart)
@@ -111,7 +112,7 @@ class Charge:
 
     async def retire(self) -> None:
         """Ends the actor once it has answered what it was asked: nobody can call it any more."""
-        self._final = True
+        self.life.finish()
         with contextlib.suppress(ActorError):
             address = await self.located(None)
             peer = self._process.peer(address)
@@ -138,28 +139,25 @@ class Charge:
             except Exception as error:
                 self._end(never_placed(self.spec.label, error))
                 return
-            if not self._may_restart(death):
+            if not self.life.died(intended=death.intended):
                 self._end(self._died_of(death))
                 return
             self._address = None
             # It has had its place: to come back it waits for one as long as it takes.
-            self.spec = replace(self.spec, demand=replace(self.spec.demand, timeout=None))
+            demand = replace(self.spec.demand, timeout=None)
+            self.spec = replace(self.spec, demand=demand, life=self.life.times)
             if self._process.loop.time() - begun > STEADY_SECONDS:
-                self._times = 0
+                self._times = 0  # restarts one after the other
             await asyncio.sleep(min(BACKOFF_SECONDS * 2**self._times, LONGEST_BACKOFF_SECONDS))
             self._times += 1
 
-    def _may_restart(self, death: Death) -> bool:
-        if death.intended or self.doomed():
-            return False
-        self._left -= self._left > 0
-        return True
-
     def _died_of(self, death: Death) -> ActorError:
-        again = f" It had been made anew {self._times} times, and may not be any more." if self._times else ""
+        times = self.life.times
+        again = f" It had been made anew {times} times, and may not be any more." if times else ""
         return of_death(death, self.spec.label, self._address, Verdict.NEVER_STARTED, kind=kind_of(death), more=again)
 
     def _end(self, error: ActorError) -> None:
+        self.life.end()
         if self._error is not None:
             return
         self._error = error
@@ -172,8 +170,9 @@ class Charge:
 
     async def _free_name(self) -> None:
         """Has the name freed that was kept for the next life."""
-        for node in await self._process.ask_home("addresses"):
-            self._process.tell(node, "node", "free_name", self.spec)
+        with contextlib.suppress(ActorError, TimeoutError):  # no node is left that could keep it
+            for node in await self._process.ask_home("addresses"):
+                self._process.tell(node, "node", "free_name", self.spec)
 
     def _turn(self) -> None:
         """Wakes those who wait for news."""
@@ -243,6 +242,7 @@ class Charge:
         constructor = _Constructor(self._process.loop)
         peer.call(self.spec.id, CONSTRUCT, self._order(group), constructor)
         self._address = address
+        self.life.placed()
         self._turn()
         died: asyncio.Future[Death] = self._process.loop.create_future()
         peer.when_dead(lambda death: None if died.done() else died.set_result(death))
@@ -253,8 +253,8 @@ class Charge:
         return died.result()
 
     def _order(self, group: GroupSpec | None) -> Payload:
-        construction = replace(self._construction, group=group)
-        if self._left == 0:
+        construction = replace(self._construction, spec=self.spec, group=group)
+        if self.life.doomed:
             self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING)  # it is not needed again
         return dumps_arguments((construction,), {})
 

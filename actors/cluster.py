@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from actors import runtime
+from actors.console import Console
 from actors.demand import check_amount, check_labels
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError
 from actors.ids import new_id
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.nodeinfo import NodeInfo
-    from actors.transport.acceptor import Visitor
 
 START_SECONDS = 30.0
 LEAVE_SECONDS = 8.0
+FLUSH_SECONDS = 2.0
 
 _lock = threading.RLock()
 _cluster: Cluster | None = None
@@ -44,28 +44,6 @@ class InitArguments:
     labels: dict[str, str]
 
 
-class Console:
-    """The service ``"console"``: shows what actors print."""
-
-    def __init__(self, process: Process) -> None:
-        self._portal = process.portal
-
-    async def show(self, _: Visitor, lines: list[tuple[str, str, str]]) -> None:
-        """Prints lines of actors, each with who said it before it; returns when they are out."""
-        # Aside: a terminal that is stopped would hold up all calls.
-        await asyncio.wrap_future(self._portal.aside(_print, lines))
-
-
-def _print(lines: list[tuple[str, str, str]]) -> None:
-    for label, stream, line in lines:
-        out = sys.stderr if stream == "stderr" else sys.stdout
-        if out is None:  # the program has none
-            continue
-        text = f"({label}) {line}"
-        encoding = getattr(out, "encoding", None) or "utf-8"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
-
-
 class Cluster:
     """The nodes this program uses. Leaving the ``with`` block, or `shutdown`, ends what the program started."""
 
@@ -73,6 +51,7 @@ class Cluster:
         self.request = request
         self._local = LocalNodes(request.local_nodes, timeout, request.resources, request.labels)
         self._process: Process | None = None
+        self._console: Console | None = None
         try:
             self._join(timeout)
         except BaseException:
@@ -93,7 +72,8 @@ class Cluster:
         for node in self._local.nodes:
             process.directory[node.address.node] = node.address
         if self.request.log_to_driver:
-            process.serve("console", Console(process))
+            self._console = Console(process)
+            process.serve("console", self._console)
         process.portal.run(self._meet(process, timeout))
 
     async def _meet(self, process: Process, timeout: float) -> None:
@@ -141,9 +121,12 @@ class Cluster:
             process.portal.close()
 
     async def _farewell(self, process: Process) -> None:
-        if self.request.log_to_driver:
-            asks = [process.ask(n.address, "node", "flush", process.id, timeout=2.0) for n in self._local.nodes]
+        if self._console is not None:
+            asks = [
+                process.ask(n.address, "node", "flush", process.id, timeout=FLUSH_SECONDS) for n in self._local.nodes
+            ]
             await asyncio.gather(*asks, return_exceptions=True)  # a node that is gone has nothing to show
+            await self._console.closed(FLUSH_SECONDS)
         process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
         await process.close("the program has ended")
 

@@ -29,6 +29,9 @@ class Runner:
     def run(self, code: Payload, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the function with this code; a `KeyboardInterrupt` ends it when its task is cancelled."""
         function = self._function(code)
+        running = runtime.running()
+        if running is not None:
+            running.method = getattr(function, "__name__", "task")  # so that messages name it
         self._inside = True
         try:
             return function(*args, **kwargs)

@@ -191,6 +191,7 @@ class ActorSpec:
         handle: pickled handle, for whoever asks by name.
         demand: what it needs to be placed, and holds from then on.
         restarts: whether it may be made anew, so that its name is kept for it.
+        life: how often it was made before.
         task: whether it runs tasks, and so is no actor of the user's.
     """
 
@@ -204,6 +205,7 @@ class ActorSpec:
     handle: Payload | None
     demand: Demand
     restarts: bool = False
+    life: int = 0
     task: bool = False
 
 

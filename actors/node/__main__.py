@@ -110,6 +110,7 @@ class Node:
         self._members.close()
         self._service.close()
         await self._service.workers.close()
+        await asyncio.to_thread(self._service.kept.close)
         await self.process.close(f"node {self._orders['name']} was stopped")
 
 

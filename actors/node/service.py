@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from actors.charge import Charge
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
+from actors.node.logs import Author, LogLine, Logs
 from actors.node.names import Names
 from actors.node.placing import Placing
 from actors.node.printing import Printing
 from actors.node.stock import Stock
+from actors.progress import Progress
 from actors.transport.grpc_link import probe_socket
 from actors.transport.link import GoneError, UnreachableError
 
@@ -46,6 +48,7 @@ class NodeService:
         self._members = members
         self._names = Names()
         self._printing = Printing(process)
+        self.kept = Logs(members.me.info.name)
         self._background: set[asyncio.Task[None]] = set()
         self._placing = Placing(process, members, Stock(members.me.info.resources), self._printing)
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
@@ -108,6 +111,7 @@ class NodeService:
 
     def ended(self, worker: WorkerProcess, _: Death) -> None:
         """A worker has ended."""
+        self.kept.ended(worker.id)
         self._process.forget(worker.id)
         self._process.acceptor.expire(worker.id)
         self._placing.places.release(worker.id)
@@ -133,8 +137,11 @@ class NodeService:
         task.add_done_callback(self._background.discard)
 
     def printed(self, worker: WorkerProcess, stream: str, line: str) -> None:
-        """An actor printed a line: its driver shows it."""
+        """A worker printed a line: it is kept, and the actor's driver shows it."""
         spec = worker.spec
+        if Progress.read(line) is None:
+            who = (spec.id, spec.name, spec.class_name) if spec is not None else ()
+            self.kept.add(Author(worker.id, worker.subprocess.pid, *who), stream, line)
         if spec is None or spec.driver is None:
             return
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"
@@ -144,6 +151,14 @@ class NodeService:
         """Returns when a driver has been sent what its actors have printed so far."""
         await asyncio.sleep(PIPE_SECONDS)  # what an actor printed before its last answer may still be in its pipe
         await self._printing.flushed(driver)
+
+    async def logs(self, _: Visitor, actor_or_pid: str | int, lines: int = 1000) -> list[LogLine]:
+        """Returns the last lines that an actor (id or name) or a worker (pid) of this node has printed.
+
+        Raises:
+            LookupError: nothing is kept of it.
+        """
+        return await self.kept.read(actor_or_pid, lines)
 
     # -- nodes --------------------------------------------------------------------------------------------------
 
