@@ -1,9 +1,9 @@
 """A batch predictor: a pool of actors, each with the model loaded once, works through shards of data."""
 
 import numpy as np
-from actors.util import ActorPool
 
 import actors as ray
+from actors.util import ActorPool
 
 
 def load_model():
