@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from actors.exceptions import ArgumentError
+
 if TYPE_CHECKING:
     from actors.address import Address
 
@@ -45,14 +47,14 @@ def check_environment(env: object) -> None:
     """Checks a ``runtime_env`` as the user wrote it; no file is looked at.
 
     Raises:
-        TypeError: a value is of the wrong kind.
+        ArgumentError: a value is of the wrong kind; a TypeError and a ValueError.
         ValueError: a key nobody knows, or a value that cannot be meant.
         NotImplementedError: a key of Ray's that is not honoured here.
     """
     if env is None:
         return
     if not isinstance(env, dict):
-        raise TypeError(f"runtime_env must be a dict, not {env!r}")
+        raise ArgumentError(f"runtime_env must be a dict, not {env!r}")
     for key in env:
         if key in NOT_HERE:
             raise NotImplementedError(f"runtime_env[{key!r}] is not honoured: {NOT_HERE[key]}; leave it out")
@@ -74,10 +76,10 @@ def _check_variables(variables: object) -> None:
     if variables is None:
         return
     if not isinstance(variables, dict):
-        raise TypeError(f"runtime_env['env_vars'] must be a dict of strings, not {variables!r}")
+        raise ArgumentError(f"runtime_env['env_vars'] must be a dict of strings, not {variables!r}")
     for name, value in variables.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(
+            raise ArgumentError(
                 f"runtime_env['env_vars'] must be a dict of strings, such as {{'OMP_NUM_THREADS': '4'}}: "
                 f"{name!r} is {value!r}"
             )
@@ -89,7 +91,7 @@ def _check_path(key: str, value: object) -> None:
     if value is None:
         return
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise TypeError(f"runtime_env[{key!r}] must be the path of a folder or file, not {value!r}")
+        raise ArgumentError(f"runtime_env[{key!r}] must be the path of a folder or file, not {value!r}")
     if _REMOTE.match(str(value)):
         raise NotImplementedError(f"runtime_env[{key!r}]: {value!r} is not fetched from there: give a local path")
 
@@ -98,7 +100,7 @@ def _check_modules(modules: object) -> None:
     if modules is None:
         return
     if not isinstance(modules, list | tuple):
-        raise TypeError(f"runtime_env['py_modules'] must be a list of paths or modules, not {modules!r}")
+        raise ArgumentError(f"runtime_env['py_modules'] must be a list of paths or modules, not {modules!r}")
     for module in modules:
         if not isinstance(module, ModuleType):
             _check_path("py_modules", module)
@@ -108,7 +110,7 @@ def _check_strings(key: str, value: object) -> None:
     if value is None:
         return
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise TypeError(f"runtime_env[{key!r}] must be a list of strings, not {value!r}")
+        raise ArgumentError(f"runtime_env[{key!r}] must be a list of strings, not {value!r}")
 
 
 def _check_pip(pip: object) -> None:

@@ -35,6 +35,7 @@ class RemoteFunction(Generic[P, T]):
     def __init__(self, function: Callable[P, T], options: TaskOptions) -> None:
         self.function = function
         self._options = options
+        self._function = function  # Ray's name
         self._spec = _describe(function)
         self._code: Payload | None = None
         self._environment: tuple[Process, Environment | None] | None = None
