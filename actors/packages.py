@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from actors.serialize import _is_local
+from actors.serialize import is_local
 
 _ATTRIBUTE = re.compile(r"Can't get attribute '(?P<attribute>[^']+)' on <module '(?P<module>[^']+)'")
 _NAME = re.compile(
@@ -46,7 +46,7 @@ def travels_by_value(module: str | None) -> bool:
     if module is None or module == "__main__":
         return True
     found = sys.modules.get(module)
-    return found is None or _is_local(found)  # one that came by value has no module here
+    return found is None or is_local(found)  # one that came by value has no module here
 
 
 def version_of(module: str) -> str:
