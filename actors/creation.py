@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
-from actors.calls import future_of
+from actors.calls import is_reference
 from actors.charge import Charge, resolved
 from actors.cluster import current, environment_for
 from actors.demand import demand_of
@@ -109,8 +109,8 @@ class _Creation:
         self._hold = process.holdings.hold(self._id, None if options.detached else process.address)
         label = options.name if group is None else f"{options.name or cls.__name__}[{group.rank}]"
         self._label = f"{label or cls.__name__}({self._id})"
-        args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
-        needs: list[Future[Sealed]] = [f for r in references if (f := future_of(r)) is not None]
+        args, kwargs, references = with_slots(args, kwargs, is_reference)
+        needs: list[Future[Sealed]] = [reference.pending for reference in references]
         self._needs = needs
         self._construction = construction = Construction(
             code=dumps(cls),  # a class that cannot travel is the caller's mistake, here and now

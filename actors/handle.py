@@ -180,11 +180,6 @@ def hold_of(handle: ActorHandle) -> Hold:
     return handle._hold  # noqa: SLF001 - handles show nothing but methods
 
 
-def id_of(handle: ActorHandle) -> str:
-    """Returns an actor's id."""
-    return handle._id  # noqa: SLF001 - handles show nothing but methods
-
-
 def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
     """Ends an actor at once; its open and later calls raise `ActorDiedError`. One that is gone already is left alone.
 
