@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from actors import runtime
 from actors.calls import call
@@ -13,6 +13,9 @@ from actors.spec import DEFAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import overload
+
+    from typing_extensions import ParamSpec, TypeVar
 
     from actors.address import Address
     from actors.line import Line
@@ -21,8 +24,16 @@ if TYPE_CHECKING:
     from actors.refs import ObjectRef
     from actors.spec import ClassSpec, Manner, MethodSpec
 
+    C = TypeVar("C", default=Any)  # a checker knows defaults, which the oldest Python here does not
+    P = ParamSpec("P", default=...)
+    R = TypeVar("R", default=Any)
+else:
+    from typing import ParamSpec, TypeVar
 
-class ActorHandle:
+    C, P, R = TypeVar("C"), ParamSpec("P"), TypeVar("R")
+
+
+class ActorHandle(Generic[C]):
     """An actor, seen from anywhere: data that can be passed on. Its methods are called by ``.remote(...)``."""
 
     __slots__ = ("__weakref__", "_id", "_keeper", "_label", "_manner", "_spec", "_where")
@@ -82,7 +93,7 @@ class ActorHandle:
         return (ActorHandle, (self._id, self._label, self._spec, self._manner, self._keeper, where))
 
 
-class RemoteMethod:
+class RemoteMethod(Generic[P, R]):
     """A method of an actor."""
 
     __slots__ = ("_handle", "_method", "_options")
@@ -91,6 +102,17 @@ class RemoteMethod:
         self._handle = handle
         self._method = method
         self._options = options
+
+    if TYPE_CHECKING:
+        # A reference stands for its value, which plain types can only say for the first few arguments.
+        @overload
+        def remote(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+        @overload
+        def remote(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R: ...
+        @overload
+        def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R: ...
+        @overload
+        def remote(self, first: Any, second: Any, third: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R: ...
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the method; returns at once.
@@ -105,11 +127,19 @@ class RemoteMethod:
         self._method.check(args, kwargs)
         return call(line_of(self._handle), self._method, args, kwargs, self._options)
 
-    def map(self, values: Iterable[Any]) -> list[ObjectRef[Any]]:
+    def map(self, values: Iterable[Any]) -> list[R]:
         """Calls the method once for each value, in order; returns the references in that order."""
-        return [self.remote(value) for value in values]
+        remote: Any = self.remote
+        return [remote(value) for value in values]
 
-    def options(self, **options: Any) -> RemoteMethod:
+    if TYPE_CHECKING:
+
+        @overload
+        def options(self, *, num_returns: int | str, **options: Any) -> RemoteMethod[P, Any]: ...
+        @overload
+        def options(self, **options: Any) -> RemoteMethod[P, R]: ...
+
+    def options(self, **options: Any) -> Any:
         """Returns the same method with other options; see `actors.options.MethodOptions`.
 
         Raises:
@@ -119,10 +149,12 @@ class RemoteMethod:
         chosen = self._options if self._options is not None else DEFAULTS
         return RemoteMethod(self._handle, self._method, chosen.merged(**options))
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        """Refuses: a remote method is not called like a local one."""
-        name = self._method.name
-        raise TypeError(f"call it as {name}.remote(...): it runs in another process")
+    if not TYPE_CHECKING:  # what only refuses is an error for a type checker without it
+
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            """Refuses: a remote method is not called like a local one."""
+            name = self._method.name
+            raise TypeError(f"call it as {name}.remote(...): it runs in another process")
 
     def __repr__(self) -> str:
         return f"<remote method {self._handle!r}.{self._method.name}{self._method.signature}>"

@@ -6,7 +6,7 @@ import asyncio
 import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from actors.cluster import current, joined
 from actors.exceptions import ActorsError, GetTimeoutError, ObjectLostError
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from actors.process import Process
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 AWAIT_SLICE_SECONDS = 0.25
 LONGEST_SECONDS = 1e9  # some thirty years; None waits longer
 
 
-class ObjectRef(Generic[T]):
+class ObjectRef(Generic[T_co]):
     """A value that a call will give, or that `put` keeps.
 
     It can be awaited, given to `actors.get`, and passed to other calls: as an argument of its own it is replaced by
@@ -47,7 +48,7 @@ class ObjectRef(Generic[T]):
         """The value as it will arrive, still pickled; for use inside this package."""
         return self._value.future
 
-    def result(self, timeout: float | None = None) -> T:
+    def result(self, timeout: float | None = None) -> T_co:
         """Waits and returns the value.
 
         Raises:
@@ -55,12 +56,12 @@ class ObjectRef(Generic[T]):
             TaskError: the method raised; it is of the user's own class too.
             ActorDiedError: the actor, or its node, is gone.
         """
-        value: T = get(self, timeout=timeout)
+        value: T_co = get(self, timeout=timeout)
         return value
 
-    def future(self) -> Future[T]:
+    def future(self) -> Future[T_co]:
         """Returns a `concurrent.futures.Future` of the value."""
-        future: Future[T] = Future()
+        future: Future[T_co] = Future()
         future.set_running_or_notify_cancel()
 
         def settle(sealed: Future[Sealed]) -> None:
@@ -83,10 +84,10 @@ class ObjectRef(Generic[T]):
         elif self._owner.process != process.id:
             process.portal.soon(process.tell, self._owner, "keeper", "cancel", self._value.id, force, recursive)
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self._wait().__await__()
 
-    async def _wait(self) -> T:
+    async def _wait(self) -> T_co:
         process = joined()
         if process.portal.is_current:
             raise RuntimeError("a reference cannot be awaited on the I/O loop")
@@ -94,7 +95,7 @@ class ObjectRef(Generic[T]):
         # In slices: an interrupt is only seen when something wakes the loop.
         while not future.done():
             await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
-        value: T = future.result().open()
+        value: T_co = future.result().open()
         return value
 
     def __repr__(self) -> str:
@@ -137,6 +138,10 @@ async def _fetch(process: Process, value: Value, owner: Address) -> None:
     value.settle(sealed)
 
 
+@overload
+def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
 def get(refs: Any, *, timeout: float | None = None) -> Any:
     """Waits for one reference, or for a list of them, and returns the value or the list of values.
 
