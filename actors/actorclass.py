@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from actors.creation import create_actor, create_group
 from actors.options import ActorOptions, TaskOptions
+from actors.signed import Signed
 from actors.spec import describe
 from actors.task import RemoteFunction
 
@@ -85,17 +86,23 @@ class ActorClass(Generic[P, C]):
         @overload
         def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ActorHandle[C]: ...
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Makes an actor and returns a handle at once.
+        def remote(self, *args: Any, **kwargs: Any) -> Any:
+            """Makes an actor and returns a handle at once."""
+            ...
 
-        An error of its constructor is raised by the first call, as `ActorDiedError`.
+    else:
 
-        Raises:
-            TypeError: the arguments do not fit the constructor, or cannot be pickled.
-            ActorAlreadyExistsError: another actor has the name.
-        """
-        describe(self.cls).constructor.check(args, kwargs)
-        return create_actor(self.cls, self._options, args, kwargs)
+        @property
+        def remote(self) -> Signed:
+            """Makes an actor and returns a handle at once.
+
+            An error of its constructor is raised by the first call, as `ActorDiedError`.
+
+            Raises:
+                TypeError: the arguments do not fit the constructor, or cannot be pickled.
+                ActorAlreadyExistsError: another actor has the name.
+            """
+            return Signed(_make, self.cls, self._options)
 
     def options(self, **options: Any) -> ActorClass[P, C]:
         """Returns the same class with other options; see `actors.options.ActorOptions`."""
@@ -146,6 +153,11 @@ class ActorClass(Generic[P, C]):
 
     def __repr__(self) -> str:
         return f"ActorClass({self.cls.__qualname__})"
+
+
+def _make(cls: type, options: ActorOptions, /, *args: Any, **kwargs: Any) -> ActorHandle:
+    describe(cls).constructor.check(args, kwargs)
+    return create_actor(cls, options, args, kwargs)
 
 
 if TYPE_CHECKING:

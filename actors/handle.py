@@ -9,19 +9,21 @@ from actors.calls import call
 from actors.cluster import joined
 from actors.exceptions import ActorError
 from actors.line import reach
+from actors.signed import Signed
 from actors.spec import DEFAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from inspect import Signature
     from typing import overload
 
     from typing_extensions import ParamSpec, TypeVar
 
     from actors.address import Address
     from actors.line import Line
+    from actors.marked import Call
     from actors.options import MethodOptions
     from actors.process import Process
-    from actors.refs import ObjectRef
     from actors.spec import ClassSpec, Manner, MethodSpec
 
     C = TypeVar("C", default=Any)  # a checker knows defaults, which the oldest Python here does not
@@ -98,23 +100,22 @@ class RemoteMethod(Generic[P, R]):
 
     __slots__ = ("_handle", "_method", "_options")
 
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        """First line of the method's own docstring."""
+        return self._method.doc
+
+    @property
+    def __signature__(self) -> Signature:
+        return self._method.signature
+
     def __init__(self, handle: ActorHandle, method: MethodSpec, options: MethodOptions | None = None) -> None:
         self._handle = handle
         self._method = method
         self._options = options
 
-    if TYPE_CHECKING:
-        # A reference stands for its value, which plain types can only say for the first few arguments.
-        @overload
-        def remote(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-        @overload
-        def remote(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R: ...
-        @overload
-        def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R: ...
-        @overload
-        def remote(self, first: Any, second: Any, third: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R: ...
-
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    @property
+    def remote(self) -> Call[P, R]:
         """Calls the method; returns at once.
 
         Returns:
@@ -124,12 +125,11 @@ class RemoteMethod(Generic[P, R]):
         Raises:
             TypeError: the arguments do not fit, or cannot be pickled.
         """
-        self._method.check(args, kwargs)
-        return call(line_of(self._handle), self._method, args, kwargs, self._options)
+        return Signed(_call, self._method, self._handle, self._options)
 
     def map(self, values: Iterable[Any]) -> list[R]:
         """Calls the method once for each value, in order; returns the references in that order."""
-        remote: Any = self.remote
+        remote = Signed(_call, self._method, self._handle, self._options)
         return [remote(value) for value in values]
 
     if TYPE_CHECKING:
@@ -158,6 +158,11 @@ class RemoteMethod(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<remote method {self._handle!r}.{self._method.name}{self._method.signature}>"
+
+
+def _call(method: MethodSpec, handle: ActorHandle, options: MethodOptions | None, /, *args: Any, **kwargs: Any) -> Any:
+    method.check(args, kwargs)
+    return call(line_of(handle), method, args, kwargs, options)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -20,6 +20,20 @@ if TYPE_CHECKING:
     Y = TypeVar("Y")
     R = TypeVar("R")
 
+    R_co = TypeVar("R_co", covariant=True)
+
+    class Call(Protocol[P, R_co]):
+        """A remote call, as far as plain types can say it: any of the first three may be a reference to its value."""
+
+        @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R_co: ...
+        @overload
+        def __call__(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R_co: ...
+        @overload
+        def __call__(self, first: Any, second: Any, third: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R_co: ...
+
     class BoundMethod(RemoteMethod[P, R], Generic[P, T, R]):
         """A marked method of an instance: called as it is in its own class, by ``.remote`` on a handle."""
 

@@ -5,8 +5,11 @@ Each parameter takes a reference too, since a reference stands for its value. No
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
+from mypy.errorcodes import ATTR_DEFINED
+from mypy.maptype import map_instance_to_supertype
 from mypy.nodes import ARG_STAR, ARG_STAR2, MDEF, FuncDef, SymbolTableNode, TypeAlias, TypeInfo, Var
 from mypy.plugin import Plugin
 from mypy.typeops import type_object_type
@@ -71,14 +74,14 @@ class Types(Plugin):
         """See `mypy.plugin.Plugin`."""
         if fullname in {"actors.actorclass.Remote.__call__", "actors.actorclass.OpenRemote.__call__"}:
             return self._opened
-        if fullname == f"{ACTOR_CLASS}.remote":
-            return self._handle
         return None
 
     def get_method_signature_hook(self, fullname: str) -> Callable[[MethodSigContext], Any] | None:
         """See `mypy.plugin.Plugin`."""
         if fullname in {f"{METHOD}.map", f"{GROUP_METHOD}.map", f"{FUNCTION}.map"}:
             return _mapped
+        if fullname == f"{ACTOR_CLASS}.remote":
+            return self._constructed
         return None
 
     def get_attribute_hook(self, fullname: str) -> Callable[[AttributeContext], Type] | None:
@@ -86,7 +89,7 @@ class Types(Plugin):
         owner, _, name = fullname.rpartition(".")
         if owner in {HANDLE, GROUP}:
             return lambda context: self._method(context, owner, name)
-        return None
+        return _call if fullname in {f"{METHOD}.remote", f"{FUNCTION}.remote"} else None
 
     def get_class_attribute_hook(self, fullname: str) -> Callable[[AttributeContext], Type] | None:
         """See `mypy.plugin.Plugin`."""
@@ -117,16 +120,25 @@ class Types(Plugin):
             return context.default_attr_type
         checker = _checker(context)
         constructor = get_proper_type(type_object_type(info))
-        instance = Instance(info, [_ANY] * len(info.defn.type_vars))
-        whole = self._instance(ACTOR_CLASS, [self._parameters(constructor), instance])
-        return _member(checker, whole, name, context)
+        made: Type = (
+            constructor.ret_type
+            if isinstance(constructor, CallableType)
+            else Instance(info, [_ANY] * len(info.defn.type_vars))
+        )
+        whole = self._instance(ACTOR_CLASS, [self._parameters(constructor), made])
+        kind = _member(checker, whole, name, context)
+        exact = kind.items[-1 if name == "options" else 0] if isinstance(kind, Overloaded) else kind
+        if name == "remote" and isinstance(exact, CallableType):
+            return exact.copy_modified(ret_type=self._instance(HANDLE, [made]))
+        return exact
 
-    def _handle(self, context: MethodContext) -> Type:
+    def _constructed(self, context: MethodSigContext) -> CallableType:
         """Gives a handle also where plain types give the class itself; see `actors.marked.Marked`."""
         whole = get_proper_type(context.type)
-        if isinstance(whole, Instance) and whole.type.fullname == ACTOR_CLASS:
-            return self._instance(HANDLE, [whole.args[1]])
-        return context.default_return_type
+        signature = context.default_signature
+        if not isinstance(whole, Instance):
+            return signature
+        return signature.copy_modified(ret_type=self._instance(HANDLE, [whole.args[1]]))
 
     # -- methods ----------------------------------------------------------------------------------------------------
 
@@ -143,9 +155,11 @@ class Types(Plugin):
         found = actor.type.get(name)
         if found is None and actor.type.fallback_to_any:
             return default
-        if found is None or found.plugin_generated and name in GIVEN:
-            checker = _checker(context)
-            checker.msg.has_no_attr(actor, actor, name, context.context, None)
+        if found is None or (found.plugin_generated and name in GIVEN):
+            near = difflib.get_close_matches(name, [*actor.type.names], 1)
+            maybe = f'; maybe "{near[0]}"?' if near else ""
+            message = f'"{actor.type.name}" has no method "{name}"{maybe}'
+            context.api.fail(message, context.context, code=ATTR_DEFINED)
             return _ANY
         kind = _member(_checker(context), actor, name, context)
         function = found.node if isinstance(found.node, FuncDef) else None
@@ -153,7 +167,9 @@ class Types(Plugin):
         if made is None:
             if isinstance(kind, AnyType | Overloaded):
                 return default
-            context.api.fail(f'"{name}" of "{actor.type.name}" is no method: only methods can be called', context.context)
+            context.api.fail(
+                f'"{name}" of "{actor.type.name}" is no method: only methods can be called', context.context
+            )
             return _ANY
         return default.copy_modified(args=made)
 
@@ -233,7 +249,10 @@ def _decorate(context: ClassDefContext) -> None:
 
 def _refuse_call(context: FunctionContext) -> Type:
     made = get_proper_type(context.default_return_type)
-    name = made.type.name if isinstance(made, Instance) else "it"
+    callee = getattr(context.context, "callee", None)
+    if not isinstance(made, Instance) or getattr(callee, "name", None) != made.type.name:
+        return made  # Counter.cls(...)
+    name = made.type.name
     context.api.fail(f"{name} is an actor class: use {name}.remote(...), or {name}.cls(...) here", context.context)
     return made
 
@@ -251,6 +270,27 @@ def _mapped(context: MethodSigContext) -> CallableType:
     if not parameters.arg_types or not isinstance(values, Instance):
         return signature
     return signature.copy_modified(arg_types=[values.copy_modified(args=[parameters.arg_types[0]])])
+
+
+def _call(context: AttributeContext) -> Type:
+    """Has ``.remote`` be what plain types cannot say: a call with just these parameters."""
+    whole = context.type
+    if not isinstance(whole, Instance):
+        return context.default_attr_type
+    of = next(base for base in whole.type.mro if base.fullname in {METHOD, FUNCTION})
+    parameters, result = map(get_proper_type, map_instance_to_supertype(whole, of).args)
+    if not isinstance(parameters, Parameters):
+        return context.default_attr_type
+    return CallableType(
+        parameters.arg_types,
+        parameters.arg_kinds,
+        parameters.arg_names,
+        result,
+        context.api.named_generic_type("builtins.function", []),
+        name="remote",
+        variables=parameters.variables,
+        is_ellipsis_args=parameters.is_ellipsis_args,
+    )
 
 
 def _class_of(kind: ProperType) -> TypeInfo | None:

@@ -10,6 +10,7 @@ from actors.calls import inherit, is_reference, open_call, returns_as_number
 from actors.cluster import current
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments
+from actors.signed import Signed
 from actors.spec import MethodSpec, signature_of
 from actors.taskqueue import queue_for
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec, TypeVar
 
+    from actors.marked import Call
     from actors.messages import Payload
     from actors.options import TaskOptions
-    from actors.refs import ObjectRef
 
     P = ParamSpec("P", default=...)  # a checker knows defaults, which the oldest Python here does not
     R = TypeVar("R", default=Any)
@@ -45,18 +46,8 @@ class RemoteFunction(Generic[P, R]):
         self._code: Payload | None = None
         update_wrapper(cast("Any", self), function)
 
-    if TYPE_CHECKING:
-        # A reference stands for its value, which plain types can only say for the first few arguments.
-        @overload
-        def remote(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-        @overload
-        def remote(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R: ...
-        @overload
-        def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R: ...
-        @overload
-        def remote(self, first: Any, second: Any, third: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> R: ...
-
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    @property
+    def remote(self) -> Call[P, R]:
         """Runs the function once; returns at once.
 
         Returns:
@@ -66,6 +57,9 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             TypeError: the arguments do not fit, or cannot be pickled.
         """
+        return Signed(_run, self.function, self)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._spec.check(args, kwargs)
         queue = queue_for(current(), self._options)
         args, kwargs, references = with_slots(args, kwargs, is_reference)
@@ -83,8 +77,7 @@ class RemoteFunction(Generic[P, R]):
 
     def map(self, values: Iterable[Any]) -> list[R]:
         """Runs the function once for each value; returns the references in that order."""
-        remote: Any = self.remote
-        return [remote(value) for value in values]
+        return [self._run((value,), {}) for value in values]
 
     if TYPE_CHECKING:
 
@@ -109,6 +102,10 @@ class RemoteFunction(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"RemoteFunction({self._spec.name}{self._spec.signature})"
+
+
+def _run(_: Callable[..., Any], function: RemoteFunction[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return function._run(args, kwargs)  # noqa: SLF001 - it is its own
 
 
 def _describe(function: Callable[..., Any]) -> MethodSpec:
