@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from actors.creation import create_actor, create_group
 from actors.options import ActorOptions, TaskOptions
-from actors.signed import Signed
+from actors.signed import Signed, signed
 from actors.spec import describe
 from actors.task import RemoteFunction
 
@@ -92,7 +92,7 @@ class ActorClass(Generic[P, C]):
 
     else:
 
-        @property
+        @signed
         def remote(self) -> Signed:
             """Makes an actor and returns a handle at once.
 

@@ -9,7 +9,7 @@ from actors.calls import call
 from actors.cluster import joined
 from actors.exceptions import ActorError
 from actors.line import reach
-from actors.signed import Signed
+from actors.signed import Signed, signed
 from actors.spec import DEFAULTS
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class RemoteMethod(Generic[P, R]):
         self._method = method
         self._options = options
 
-    @property
+    @signed
     def remote(self) -> Call[P, R]:
         """Calls the method; returns at once.
 

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.spec import MethodSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    signed = property
+else:
+
+    class signed:  # noqa: N801 - it is written like `property`
+        """A property for calls. IPython shows a property itself, and not what it gives."""
+
+        def __init__(self, make: Callable[[Any], Signed]) -> None:
+            self._make = make
+            self.__doc__ = make.__doc__
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            return self if instance is None else self._make(instance)
 
 
 class Signed(partial[Any]):

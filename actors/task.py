@@ -10,7 +10,7 @@ from actors.calls import inherit, is_reference, open_call, returns_as_number
 from actors.cluster import current
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments
-from actors.signed import Signed
+from actors.signed import Signed, signed
 from actors.spec import MethodSpec, signature_of
 from actors.taskqueue import queue_for
 
@@ -46,7 +46,7 @@ class RemoteFunction(Generic[P, R]):
         self._code: Payload | None = None
         update_wrapper(cast("Any", self), function)
 
-    @property
+    @signed
     def remote(self) -> Call[P, R]:
         """Runs the function once; returns at once.
 
