@@ -125,7 +125,7 @@ def open_call(
     elif returns == 1:
         value = process.keeper.new_value()
         opened = OneCall(way, method, payload, needs, value)
-        value.cancel = opened.cancel
+        value.call = opened
         given = ObjectRef(value, process.address, opened)
     elif returns == 0:
         opened, given = OneCall(way, method, payload, needs, None), None
@@ -133,7 +133,7 @@ def open_call(
         values = [process.keeper.new_value() for _ in range(returns)]
         opened = ManyCall(way, method, payload, needs, values)
         for value in values:
-            value.cancel = opened.cancel
+            value.call = opened
         given = [ObjectRef(value, process.address, opened) for value in values]
     opened.returns = returns
     return opened, given

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from actors.deadlines import Deadlines
 from actors.exceptions import ActorDiedError, Verdict
 from actors.execution import LEFT, Execution, cancelled, too_late
 from actors.failure import Place, pack, unpack
-from actors.job import Job
+from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
 from actors.messages import CONSTRUCT, RETIRE, Call, Cancel, Outcome, Payload
 from actors.runtime import ActorExit, current
@@ -75,6 +76,7 @@ class Instance:
         self._mailbox = Mailbox(self._emptied)
         self._construction: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._begun = False
+        self._serial = True  # one call at a time, as the constructor is too
         self._retiring: list[Job] = []
         self._deadlines = Deadlines(self._too_late)
 
@@ -107,11 +109,20 @@ class Instance:
             return
         job.cancelled = True
         job.stop(cancelled(job, self._place(job.method), started=True))
+        if job.actor is not None and job.actor.spec.task:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # see `actors.runner`
         if cancel.recursive:
             job.cancel_children(force=cancel.force)
         if cancel.force:
             patience = FORCE_SECONDS if job.stoppable else 0.0
             asyncio.get_running_loop().call_later(patience, self._end_by_force, job)
+
+    def in_the_way(self, key: tuple[str, int]) -> Job | None:
+        """See `actors.service.Target`."""
+        job = self._mailbox.find(key)
+        if job is None or job.state is not State.QUEUED:
+            return job
+        return self._mailbox.running() if self._serial else None
 
     def visitor_gone(self, session: str) -> None:
         """Nobody reads the answers of this session any more: its streams stop, its waiting calls are dropped."""
@@ -237,12 +248,13 @@ class Instance:
     def _serve(self, construction: Construction, execution: Execution) -> None:
         width = construction.max_concurrency or (ASYNC_CONCURRENCY if construction.is_async else 1)
         widths = {"": width, **(construction.concurrency_groups or {})}
+        self._serial = not construction.is_async and sum(widths.values()) == 1
         if construction.is_async:
             try:
                 asyncio.run(self._on_a_loop(execution, widths))
             except SystemExit as error:  # of a task that a method has left behind
                 execution.left_by(error, "a task of its own")
-        elif len(widths) == 1 and width == 1:
+        elif self._serial:
             for job in self._mailbox:
                 if execution.group_of(job) is not None:
                     execution.run(job)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 from actors.exceptions import ActorDiedError, ObjectLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from actors.address import Address
     from actors.line import Line
+    from actors.opencall import OpenCall
     from actors.sealed import Sealed
     from actors.transport.acceptor import Visitor
 
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
 class Value:
     """A value that is there, or will be: the future holds it sealed."""
 
-    __slots__ = ("__weakref__", "cancel", "future", "id")
+    __slots__ = ("__weakref__", "call", "future", "id")
 
     def __init__(self, id: str) -> None:
         self.id = id
-        self.cancel: Callable[..., None] | None = None  # the call that will give it, while that is open
+        self.call: OpenCall | None = None  # what will give it, while that is open
         self.future: Future[Sealed] = Future()
         # Nobody may cancel it: one who waits less long would take the value from the others.
         self.future.set_running_or_notify_cancel()
 
     def settle(self, sealed: Sealed) -> None:
         """The value is there; whatever comes later is dropped."""
-        self.cancel = None
+        self.call = None
         if not self.future.done():
             self.future.set_result(sealed)
 
@@ -92,8 +91,8 @@ class Keeper:
     async def cancel(self, _: Visitor, id: str, force: bool, recursive: bool) -> None:
         """Cancels the call that will give a value of this process; see `actors.cancel`."""
         value = self._values.get(id)
-        if value is not None and value.cancel is not None:
-            value.cancel(force=force, recursive=recursive)
+        if value is not None and value.call is not None:
+            value.call.cancel(force=force, recursive=recursive)
 
     async def locate(self, _: Visitor, actor: str, left: str | None) -> Address:
         """Waits until an actor of this process is in another process than ``left``, and returns where."""

@@ -190,7 +190,7 @@ class Line:
     def _send(self, peer: Peer, call: OpenCall) -> None:
         assert call.payload is not None
         try:
-            call.sent(peer, peer.call(self.actor, call.method, call.payload, call, call.terms()))
+            call.sent(peer, self.actor, peer.call(self.actor, call.method, call.payload, call, call.terms()))
         except RuntimeError as error:  # the I/O loop is closed
             call.end(of_error(NoClusterError("the cluster was shut down while the call was made")))
             raise NoClusterError("the cluster was shut down while the call was made") from error

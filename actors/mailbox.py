@@ -92,6 +92,11 @@ class Mailbox:
         """Returns the call with this key, if it is not over."""
         return self._open.get(key)
 
+    def running(self) -> Job | None:
+        """Returns a call that runs, if one does."""
+        with self._lock:
+            return next((job for job in self._open.values() if job.state is State.RUNNING), None)
+
     def of_session(self, session: str) -> list[Job]:
         """Returns the calls that came by this session and are not over."""
         with self._lock:

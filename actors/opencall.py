@@ -57,8 +57,8 @@ class OpenCall:
     """
 
     __slots__ = (
-        "__weakref__", "_nbytes", "deadline", "group", "in_room", "line", "method", "needs", "number", "over",
-        "payload", "peer", "place", "retries", "retry_exceptions", "returns",
+        "__weakref__", "_nbytes", "deadline", "forced", "group", "in_room", "line", "method", "needs", "number", "over",
+        "payload", "peer", "place", "retries", "retry_exceptions", "returns", "target",
     )  # fmt: skip
 
     def __init__(self, line: Way, method: str, payload: Payload, needs: list[Future[Sealed]]) -> None:
@@ -73,6 +73,8 @@ class OpenCall:
         self.retry_exceptions: Retry = False
         self.number: int | None = None  # while it is with the peer
         self.peer: Peer | None = None
+        self.target = ""  # whom it was sent to
+        self.forced = False  # it was cancelled by force, which may end the process it was sent to
         self.place = 0  # in its line
         self.over = False  # it has had its answer
         self._nbytes = payload.nbytes
@@ -95,9 +97,10 @@ class OpenCall:
         remaining = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         return Terms(remaining, self.group, self.returns)
 
-    def sent(self, peer: Peer, number: int) -> None:
+    def sent(self, peer: Peer, target: str, number: int) -> None:
         """The call has been given its number."""
         self.peer = peer
+        self.target = target
         self.number = number
 
     def replied(self, reply: Reply) -> None:
@@ -168,6 +171,7 @@ class OpenCall:
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
         """Says that the answer is no longer wanted; safe for any thread. See `actors.cancel`."""
         number, peer = self.number, self.peer
+        self.forced = self.forced or force
         if self.line.drop(self):
             text = f"{self.line.label}.{self.method} was cancelled before it started"
             never = Verdict.NEVER_STARTED

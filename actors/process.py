@@ -21,6 +21,7 @@ from actors.transport.grpc_link import GrpcDialer
 from actors.transport.grpc_server import StreamServer
 from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
+from actors.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ class Process:
         id: new at each start; others recognise a restart by it.
         address: where this process can be reached.
         targets: what calls can be meant for, by id.
+        waits: who in this process is blocked on what.
         switchboard: takes values that members of groups send each other.
     """
 
@@ -69,6 +71,8 @@ class Process:
         self.dialer = GrpcDialer(credentials)
         self.keeper = Keeper(self.id)
         self.serve("keeper", self.keeper)
+        self.waits = Waits(self)
+        self.serve("waits", self.waits)
         self.acceptor = Acceptor(self.id, self, self.loop)
         self.server = StreamServer(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}
@@ -189,7 +193,7 @@ class Process:
             with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it
                 await self.ask(node, "node", "kill", address.process, no_restart)
 
-    async def ask_home(self, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
+    async def ask_home(self, method: str, *args: Any, timeout: float | None = ASK_SECONDS) -> Any:
         """Calls the node of this process, or any other that lives if that one is gone."""
         nodes = [address for address in (self.home, *self.directory.values()) if address is not None]
         last: NodeDiedError | None = None

@@ -6,22 +6,26 @@ import asyncio
 import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from actors import runtime
 from actors.cluster import current, joined
 from actors.exceptions import ActorsError, GetTimeoutError, ObjectLostError
 from actors.messages import Outcome
 from actors.sealed import Sealed, of_error, of_value
 from actors.transport.portal import SLICE_SECONDS
 from actors.transport.portal import wait as wait_one
+from actors.waits import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from actors.address import Address
     from actors.keeper import Value
     from actors.opencall import OpenCall
     from actors.process import Process
+    from actors.waits import Wait
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -92,9 +96,14 @@ class ObjectRef(Generic[T_co]):
         if process.portal.is_current:
             raise RuntimeError("a reference cannot be awaited on the I/O loop")
         future = asyncio.wrap_future(self.pending)
-        # In slices: an interrupt is only seen when something wakes the loop.
-        while not future.done():
-            await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
+        if not future.done():
+            await asyncio.wait({future}, timeout=PATIENCE_SECONDS)
+        if not future.done():
+            with _waiting(process, [self], endless=True) as wait:
+                # In slices: an interrupt is only seen when something wakes the loop.
+                while not future.done():
+                    await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
+                    _raise_if_stuck(wait)
         value: T_co = future.result().open()
         return value
 
@@ -186,14 +195,49 @@ def _kind(value: object) -> str:
 def _get_all(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
     deadline = None if timeout is None else time.monotonic() + timeout
     values = []
-    for ref in refs:
+    for index, ref in enumerate(refs):
         try:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            sealed = wait_one(ref.pending, left)
+            sealed = _get_sealed(refs, index, deadline)
         except TimeoutError:
             raise GetTimeoutError(f"{ref!r} was not there within {timeout:g} s; the call goes on") from None
         values.append(sealed.open())
     return values
+
+
+def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | None) -> Sealed:
+    pending = refs[index].pending
+    left = PATIENCE_SECONDS if deadline is None else min(PATIENCE_SECONDS, max(0.0, deadline - time.monotonic()))
+    try:
+        return wait_one(pending, left)
+    except TimeoutError:
+        if pending.done():
+            return pending.result()
+    with _waiting(joined(), refs[index:], endless=deadline is None) as wait:
+        while True:
+            try:
+                left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
+                return wait_one(pending, max(0.0, left))
+            except TimeoutError:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise
+            _raise_if_stuck(wait)
+
+
+@contextmanager
+def _waiting(process: Process, refs: Sequence[ObjectRef[Any]], *, endless: bool) -> Iterator[Wait | None]:
+    """Makes known that the call which this code runs for waits, if it runs for one."""
+    running = runtime.running()
+    if running is None:
+        yield None
+        return
+    values = [(ref._value, ref._owner) for ref in refs] if endless else []  # noqa: SLF001 - one of us
+    with process.waits.waiting(running, values) as wait:
+        yield wait
+
+
+def _raise_if_stuck(wait: Wait | None) -> None:
+    if wait is not None and wait.error is not None:
+        raise wait.error
 
 
 def wait(
@@ -220,15 +264,30 @@ def wait(
     if not 1 <= num_returns <= len(refs):
         raise ValueError(f"num_returns={num_returns}, but there are {len(refs)} references")
     deadline = None if timeout is None else time.monotonic() + timeout
+    ready = _wait_a_while(refs, num_returns, deadline, PATIENCE_SECONDS)
+    if ready is None:
+        endless = deadline is None and num_returns == len(refs)
+        with _waiting(joined(), refs, endless=endless) as wait:
+            while (ready := _wait_a_while(refs, num_returns, deadline, SLICE_SECONDS)) is None:
+                _raise_if_stuck(wait)
+    chosen = set(ready)
+    return ready, [ref for ref in refs if ref not in chosen]
+
+
+def _wait_a_while(
+    refs: Sequence[ObjectRef[T]], num_returns: int, deadline: float | None, seconds: float
+) -> list[ObjectRef[T]] | None:
+    """Returns what is there once that is enough or the time is over; None where there is more time."""
+    end = time.monotonic() + seconds
     while True:
+        now = time.monotonic()
         ready = [ref for ref in refs if ref.pending.done()]
-        left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
-        if len(ready) >= num_returns or left <= 0:
-            ready = ready[:num_returns]
-            chosen = set(ready)
-            return ready, [ref for ref in refs if ref not in chosen]
+        if len(ready) >= num_returns or (deadline is not None and now >= deadline):
+            return ready[:num_returns]
+        if now >= end:
+            return None
         waiting = [ref.pending for ref in refs if not ref.pending.done()]
-        wait_futures(waiting, timeout=left, return_when="FIRST_COMPLETED")
+        wait_futures(waiting, timeout=min(end, deadline or end) - now, return_when="FIRST_COMPLETED")
 
 
 def put(value: T) -> ObjectRef[T]:

@@ -12,6 +12,7 @@ from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
     from actors.messages import Cancel
+    from actors.runtime import Running
     from actors.transport.acceptor import Visitor
 
 
@@ -26,6 +27,9 @@ class Target(Protocol):
 
     def cancelled(self, session: str, cancel: Cancel) -> None:
         """The caller no longer wants the answer of its call."""
+
+    def in_the_way(self, key: tuple[str, int]) -> Running | None:
+        """Returns the call that must end before this one can; itself, where it runs. None where nothing must."""
 
 
 class Service:
@@ -68,3 +72,6 @@ class Service:
         task = self._running.get((session, cancel.number))
         if task is not None:
             task.cancel()
+
+    def in_the_way(self, key: tuple[str, int]) -> None:
+        """See `Target`: a service's calls wait for nobody."""

@@ -46,9 +46,9 @@ class Stream(OpenCall):
         self._read = 0  # items that were asked for
         self._ended = False
 
-    def sent(self, peer: Peer, number: int) -> None:
+    def sent(self, peer: Peer, target: str, number: int) -> None:
         """See `OpenCall`: what was asked for before is credited now."""
-        super().sent(peer, number)
+        super().sent(peer, target, number)
         if self._read:
             peer.credit(number, self._read + STREAM_WINDOW)
 

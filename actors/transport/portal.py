@@ -68,6 +68,10 @@ class Portal:
             future.cancel()
             raise
 
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Runs a coroutine on the loop, whatever becomes of it."""
+        return Context().run(asyncio.run_coroutine_threadsafe, work, self.loop)
+
     def soon(self, callback: Callable[..., Any], *args: Any) -> None:
         """Calls ``callback`` on the loop soon."""
         self.loop.call_soon_threadsafe(callback, *args, context=Context())
