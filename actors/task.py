@@ -42,6 +42,7 @@ class RemoteFunction(Generic[P, R]):
     def __init__(self, function: Callable[P, Any], options: TaskOptions) -> None:
         self.function = function
         self._options = options
+        self._function = function  # Ray's name
         self._spec = _describe(function)
         self._code: Payload | None = None
         update_wrapper(cast("Any", self), function)
