@@ -238,12 +238,9 @@ class Charge:
         except BaseException:
             await self._process.kill(address)
             raise
-        construction = replace(self._construction, spec=self.spec, group=group)
-        if self.life.doomed:
-            self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING)  # it is not needed again
         peer = self._process.peer(address)
         constructor = _Constructor(self._process.loop)
-        peer.call(self.spec.id, CONSTRUCT, dumps_arguments((construction,), {}), constructor)
+        peer.call(self.spec.id, CONSTRUCT, self._order(group), constructor)
         self._address = address
         self.life.placed()
         self._turn()
@@ -254,6 +251,12 @@ class Charge:
         if constructor.failed.done():
             raise constructor.failed.result()
         return died.result()
+
+    def _order(self, group: GroupSpec | None) -> Payload:
+        construction = replace(self._construction, spec=self.spec, group=group)
+        if self.life.doomed:
+            self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING)  # it is not needed again
+        return dumps_arguments((construction,), {})
 
     async def _meet_siblings(self) -> GroupSpec | None:
         group = self._construction.group

@@ -155,6 +155,8 @@ class Execution:
             self._failed(job, error)
         else:
             self._returned(job, result)
+        finally:
+            current.set(None)  # the job knows its task, and the task its context: neither is to be kept
 
     async def _stream_async(self, job: Job, result: Any) -> None:
         values = (
