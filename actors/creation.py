@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.calls import future_of
-from actors.charge import Charge, Wish, resolved
+from actors.charge import Wish, resolved
 from actors.cluster import current
 from actors.exceptions import ActorDiedError, ActorError
 from actors.group import ActorGroup
 from actors.handle import ActorHandle, placed_at
 from actors.ids import new_id
 from actors.line import Line
+from actors.lodging import take_charge
+from actors.saving import checkpoint_of
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
@@ -63,6 +65,8 @@ def create_group(
     """
     if options.max_restarts or options.detached:
         raise ValueError("max_restarts= and lifetime= are not for groups: one of a group cannot come back alone")
+    if options.isolation == "thread":
+        raise ValueError("isolation='thread' is not for groups: each rank of a collective has a process of its own")
     process = current()
     group = new_id("group")
     creations = [_Creation(process, cls, options, args, kwargs, GroupSpec(group, rank, (), ())) for rank in range(size)]
@@ -113,12 +117,13 @@ class _Creation:
             is_async=self._class.is_async,
             group=group,
             concurrency_groups=options.concurrency_groups,
+            checkpoint=checkpoint_of(cls, options),
         )
         strategy = options.scheduling_strategy
         if group is not None and strategy == "DEFAULT":
             strategy = "SPREAD"
         wish = Wish(options.node, strategy, group.rank if group is not None else None)
-        self.charge = Charge(process, construction, wish, options.max_restarts, needs, self._ended)
+        self.charge = take_charge(process, construction, wish, options.max_restarts, needs, self._ended)
 
     def _describe(self, group: GroupSpec | None) -> ActorSpec:
         name = self._options.name
@@ -132,8 +137,9 @@ class _Creation:
             namespace=self._options.namespace or self._process.namespace,
             owner=self._keeper.process,
             driver=runtime.driver(),
-            handle=dumps(self.handle),
+            handle=dumps(self.handle) if name is not None else None,
             restarts=self._manner.restarts,
+            light=self._options.isolation == "thread",
         )
 
     @property
@@ -152,6 +158,9 @@ class _Creation:
         line = Line(self._process, self._id, self._label, self._manner, self.charge.located, self.charge.doomed)
         keeper.charges[self._id] = self.charge
         keeper.lines[self._id] = line
+        maker = runtime.myself()
+        if maker is not None and maker.made is not None:
+            maker.made.append(self._id)
         self._process.portal.soon(self.charge.begin)
         line.find()
         return self.handle

@@ -13,6 +13,7 @@ from actors.exceptions import ActorDiedError, ObjectLostError
 if TYPE_CHECKING:
     from actors.address import Address
     from actors.line import Line
+    from actors.messages import Payload
     from actors.opencall import OpenCall
     from actors.sealed import Sealed
     from actors.transport.acceptor import Visitor
@@ -41,10 +42,13 @@ class Charge(Protocol):
     """An actor that this process owns."""
 
     async def located(self, left: str | None) -> Address:
-        """Waits until the actor is in another process than ``left``; raises ActorError where it never will be."""
+        """Waits until the actor lives another life than ``left``; raises ActorError where it never will be."""
 
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once."""
+
+    def saved(self, state: Payload) -> None:
+        """Takes the actor's state over, for the next time it is made."""
 
 
 class Keeper:
@@ -95,11 +99,18 @@ class Keeper:
             value.call.cancel(force=force, recursive=recursive)
 
     async def locate(self, _: Visitor, actor: str, left: str | None) -> Address:
-        """Waits until an actor of this process is in another process than ``left``, and returns where."""
+        """Waits until an actor of this process lives another life than ``left``, and returns where."""
         charge = self.charges.get(actor)
         if charge is None:
             raise ActorDiedError(f"{actor} does not belong to this process any more")
         return await charge.located(left)
+
+    async def saved(self, _: Visitor, actor: str, state: Payload) -> None:
+        """An actor of this process gives its state into safe keeping."""
+        charge = self.charges.get(actor)
+        if charge is None:
+            raise ActorDiedError(f"{actor} does not belong to this process any more")
+        charge.saved(state)
 
     def close(self, error: Sealed) -> None:
         """Fails every value that is still awaited."""

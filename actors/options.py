@@ -25,7 +25,7 @@ NOT_HERE = {
 # Options of ours that are not honoured yet.
 NOT_YET = {
     "num_cpus", "num_gpus", "memory", "resources", "label_selector", "placement_timeout",
-    "runtime_env", "isolation", "checkpoint", "replicas",
+    "runtime_env",
 }  # fmt: skip
 
 Retry = bool | tuple[type[BaseException], ...]
@@ -184,6 +184,8 @@ class ActorOptions(_Placed):
             raise ValueError(f"isolation must be 'process' or 'thread', not {self.isolation!r}")
         if self.checkpoint is not None:
             parse_checkpoint(self.checkpoint)
+        if self.isolation == "thread":
+            _check_light(self)
         if self.replicas != 1:
             raise NotImplementedError("replicas= other than 1 is not there yet: one copy of the state is kept")
 
@@ -280,6 +282,20 @@ def parse_checkpoint(text: object) -> tuple[int | None, float | None]:
             if isfinite(seconds) and seconds > 0:
                 return None, seconds
     raise ValueError(f"checkpoint must be 'call', '100 calls' or '10s', not {text!r}")
+
+
+def _check_light(options: ActorOptions) -> None:
+    for name in ("num_cpus", "num_gpus", "memory", "resources"):
+        if getattr(options, name):
+            raise ValueError(
+                f"a light actor (isolation='thread') shares its process with others and holds nothing for itself: "
+                f"leave {name}= out, or isolation="
+            )
+    if options.runtime_env:
+        raise ValueError(
+            "a light actor (isolation='thread') shares its process with others, which has one environment: leave "
+            "runtime_env= out, or isolation="
+        )
 
 
 def _is_count(value: object) -> bool:

@@ -184,6 +184,7 @@ class ActorSpec:
         handle: pickled handle, for whoever asks by name.
         restarts: whether it may be made anew, so that its name is kept for it.
         task: whether it runs tasks, and so is no actor of the user's.
+        light: whether it shares a process with others.
     """
 
     id: str
@@ -196,6 +197,7 @@ class ActorSpec:
     handle: Payload | None
     restarts: bool = False
     task: bool = False
+    light: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,8 @@ class Construction:
         group: its place in a group, if it is in one.
         state: what its ``__actor_save__`` gave last, in an earlier life.
         concurrency_groups: how many calls of each further group of methods may run at once.
+        checkpoint: after how many calls, or seconds, its state is taken; None for never.
+        keeper: process in whose charge it is, which keeps its state.
     """
 
     code: Payload
@@ -221,3 +225,5 @@ class Construction:
     group: GroupSpec | None
     state: Payload | None = None
     concurrency_groups: dict[str, int] | None = None
+    checkpoint: tuple[int | None, float | None] | None = None
+    keeper: Address | None = None
