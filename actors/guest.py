@@ -32,8 +32,8 @@ class Guest:
         self._host = host
         self._watchers: list[Callable[[Death], None]] = []
 
-    def call(self, target: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
-        """Sends a call to this life of ``target``, never to a later one in the same process."""
+    def call(self, _: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
+        """Sends a call to this life of the actor, never to a later one in the same process."""
         return self._host.call(self.address.guest, method, payload, caller, terms)
 
     def credit(self, number: int, upto: int) -> None:
@@ -71,7 +71,7 @@ class Guest:
     def yielded(self, item: Item) -> None:
         """See `actors.transport.peer.Caller`."""
 
-    def lost(self, death: Death, verdict: Verdict) -> None:
+    def lost(self, death: Death, _: Verdict) -> None:
         """See `actors.transport.peer.Caller`."""
         self.died(death)
 
@@ -95,7 +95,7 @@ class Guests:
 
     def explained(self, process: str, death: Death) -> Death:
         """Returns the death of a process, saying who shared it if it was that of light actors."""
-        count = len(self._hosts.get(process, ()))
+        count = sum(guest.death is None for guest in list(self._hosts.get(process, {}).values()))
         if not count:
             return death
         whose = f"{count} light actors" if count > 1 else "a light actor"
