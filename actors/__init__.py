@@ -10,23 +10,27 @@ from typing import TYPE_CHECKING, Any
 from actors.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from actors import actor as actor
     from actors import collective as collective
     from actors import communicator as communicator
     from actors import exceptions as exceptions
     from actors import models as models
+    from actors import util as util
     from actors.actorclass import ActorClass as ActorClass
     from actors.actorclass import method as method
     from actors.actorclass import remote as remote
+    from actors.api import available_resources as available_resources
     from actors.api import cancel as cancel
+    from actors.api import cluster_resources as cluster_resources
     from actors.api import exit_actor as exit_actor
     from actors.api import get_actor as get_actor
-    from actors.api import get_runtime_context as get_runtime_context
     from actors.api import list_named_actors as list_named_actors
     from actors.api import nodes as nodes
     from actors.cluster import Cluster as Cluster
     from actors.cluster import init as init
     from actors.cluster import is_initialized as is_initialized
     from actors.cluster import shutdown as shutdown
+    from actors.context import get_runtime_context as get_runtime_context
     from actors.group import ActorGroup as ActorGroup
     from actors.handle import ActorHandle as ActorHandle
     from actors.handle import kill as kill
@@ -39,10 +43,12 @@ if TYPE_CHECKING:
 
 # `import actors` stays light: what needs gRPC, numpy or a display is loaded when it is first touched.
 _HOMES = {
+    "available_resources": "api",
     "cancel": "api",
+    "cluster_resources": "api",
     "exit_actor": "api",
     "get_actor": "api",
-    "get_runtime_context": "api",
+    "get_runtime_context": "context",
     "kill": "handle",
     "list_named_actors": "api",
     "nodes": "api",
@@ -62,7 +68,7 @@ _HOMES = {
     "wait": "refs",
     "ObjectRefGenerator": "stream",
 }
-_MODULES = ("collective", "communicator", "exceptions", "models")
+_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "util")
 
 __all__ = [
     "ActorClass",
@@ -73,7 +79,10 @@ __all__ = [
     "ObjectRef",
     "ObjectRefGenerator",
     "__version__",
+    "actor",
+    "available_resources",
     "cancel",
+    "cluster_resources",
     "collective",
     "communicator",
     "exceptions",
@@ -91,6 +100,7 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "util",
     "wait",
 ]
 

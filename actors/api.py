@@ -13,7 +13,6 @@ from actors.stream import ObjectRefGenerator
 if TYPE_CHECKING:
     from actors.handle import ActorHandle
     from actors.nodeinfo import NodeInfo
-    from actors.process import Process
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
@@ -46,6 +45,22 @@ def nodes() -> list[NodeInfo]:
     """Returns every node of the cluster that was ever seen, this one first; ``alive`` says which answer."""
     process = joined()
     found: list[NodeInfo] = process.portal.run(process.ask_home("nodes"))
+    return found
+
+
+def cluster_resources() -> dict[str, float]:
+    """Returns what all nodes have together, by name of the resource; ``"memory"`` is in bytes."""
+    total: dict[str, float] = {}
+    for node in nodes():
+        for name, amount in node.resources.items() if node.alive else ():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def available_resources() -> dict[str, float]:
+    """Returns what is free of that now, by name of the resource; 0.0 where all is taken."""
+    process = joined()
+    found: dict[str, float] = process.portal.run(process.ask_home("available"))
     return found
 
 
@@ -83,50 +98,3 @@ def exit_actor() -> NoReturn:
         raise TypeError("exit_actor() ends the actor it is called in, and this is none: use actors.kill(handle)")
     actor.leave()
     raise runtime.ActorExit
-
-
-class RuntimeContext:
-    """Where the code that asks is running."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._actor = runtime.myself()
-
-    def get_node_id(self) -> str:
-        """Returns the id of this process's node."""
-        return self._process.address.node
-
-    def get_actor_id(self) -> str | None:
-        """Returns the id of the actor this runs in; None in a driver."""
-        return self._actor.spec.id if self._actor is not None else None
-
-    def get_actor_name(self) -> str | None:
-        """Returns the name of the actor this runs in, if it has one."""
-        return self._actor.spec.name if self._actor is not None else None
-
-    @property
-    def namespace(self) -> str:
-        """The namespace names are looked up in."""
-        return self._process.namespace
-
-    @property
-    def node_name(self) -> str | None:
-        """Name of the node an actor runs on; None in a driver."""
-        return self._actor.node if self._actor is not None else None
-
-    @property
-    def rank(self) -> int:
-        """This actor's rank in its group; 0 outside a group."""
-        group = self._actor.group if self._actor is not None else None
-        return group.rank if group is not None else 0
-
-    @property
-    def world_size(self) -> int:
-        """How many actors this one's group has; 1 outside a group."""
-        group = self._actor.group if self._actor is not None else None
-        return len(group.members) if group is not None else 1
-
-
-def get_runtime_context() -> RuntimeContext:
-    """Returns where the calling code is running: node, actor, rank."""
-    return RuntimeContext(joined())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from actors.exceptions import ActorDiedError, ActorError, Verdict
+from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
+from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
 from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload
 from actors.sealed import Filled
@@ -22,28 +23,14 @@ if TYPE_CHECKING:
     from actors.process import Process
     from actors.sealed import Sealed
     from actors.spec import Construction, GroupSpec
-    from actors.strategy import Strategy
     from actors.transport.peer import Death
 
+LOST_NODES = 20  # that died while the actor was on its way there
+LOST_SECONDS = 0.25
 PLACE_SECONDS = 120.0  # longer than a node takes to give up on a worker
 BACKOFF_SECONDS = 0.1  # before the first restart; twice as long before each further one
 LONGEST_BACKOFF_SECONDS = 10.0
 STEADY_SECONDS = 60.0  # an actor that has lived this long is restarted at once again
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """Where an actor shall go.
-
-    Attributes:
-        node: name or id of the node it must be on.
-        strategy: how to choose among the nodes.
-        rank: its place in a group, if it has one.
-    """
-
-    node: str | None
-    strategy: Strategy
-    rank: int | None = None
 
 
 class Charge:
@@ -52,17 +39,15 @@ class Charge:
     Args:
         process: this process, which owns it.
         construction: what it is made by.
-        wish: where it shall go.
         max_restarts: how often it may be made anew; -1 for ever.
         needs: values that its constructor waits for.
         ended: told why it will not be there any more.
     """
 
-    def __init__(  # noqa: PLR0917 - two places make it
+    def __init__(
         self,
         process: Process,
         construction: Construction,
-        wish: Wish,
         max_restarts: int,
         needs: Sequence[Future[Sealed]],
         ended: Callable[[ActorError], None],
@@ -73,13 +58,11 @@ class Charge:
         self.place: asyncio.Future[Address] = process.loop.create_future()  # its first one; siblings wait for it
         self._process = process
         self._construction = construction
-        self._wish = wish
-        self._left = max_restarts
+        self.life = Life(max_restarts)
         self._needs = needs
         self._ended = ended
         self._address: Address | None = None
         self._error: ActorError | None = None
-        self._final = False  # not to be made anew
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
@@ -106,12 +89,13 @@ class Charge:
             await self._changed.wait()
 
     def doomed(self) -> bool:
-        """Whether it will not be made anew, should it die now."""
-        return self._final or self._left == 0
+        """See `Life`."""
+        return self.life.doomed
 
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once, for good or to be made anew; returns when its process has ended."""
-        self._final = self._final or no_restart
+        if no_restart:
+            self.life.finish()
         address = self._address
         if address is not None:
             await self._process.kill(address, no_restart)
@@ -128,7 +112,7 @@ class Charge:
 
     async def retire(self) -> None:
         """Ends the actor once it has answered what it was asked: nobody can call it any more."""
-        self._final = True
+        self.life.finish()
         with contextlib.suppress(ActorError):
             address = await self.located(None)
             peer = self._process.party(address)
@@ -136,7 +120,7 @@ class Charge:
 
     def saved(self, state: Payload) -> None:
         """Takes the actor's state over, for the next time it is made."""
-        if self._left:  # else it is not needed again
+        if not self.life.doomed:  # else it is not needed again
             self._construction = replace(self._construction, state=state)
 
     # -- its life -----------------------------------------------------------------------------------------------
@@ -156,26 +140,25 @@ class Charge:
             except Exception as error:
                 self._end(never_placed(self.spec.label, error))
                 return
-            if not self._may_restart(death):
+            if not self.life.died(intended=death.intended):
                 self._end(self._died_of(death))
                 return
             self._address = None
+            # It has had its place: to come back it waits for one as long as it takes.
+            demand = replace(self.spec.demand, timeout=None)
+            self.spec = replace(self.spec, demand=demand, life=self.life.times)
             if self._process.loop.time() - begun > STEADY_SECONDS:
-                self._times = 0
+                self._times = 0  # restarts one after the other
             await asyncio.sleep(min(BACKOFF_SECONDS * 2**self._times, LONGEST_BACKOFF_SECONDS))
             self._times += 1
 
-    def _may_restart(self, death: Death) -> bool:
-        if death.intended or self.doomed():
-            return False
-        self._left -= self._left > 0
-        return True
-
     def _died_of(self, death: Death) -> ActorError:
-        again = f" It had been made anew {self._times} times, and may not be any more." if self._times else ""
+        times = self.life.times
+        again = f" It had been made anew {times} times, and may not be any more." if times else ""
         return of_death(death, self.spec.label, self._address, Verdict.NEVER_STARTED, kind=kind_of(death), more=again)
 
     def _end(self, error: ActorError) -> None:
+        self.life.end()
         if self._error is not None:
             return
         self._error = error
@@ -188,8 +171,9 @@ class Charge:
 
     async def _free_name(self) -> None:
         """Has the name freed that was kept for the next life."""
-        for node in await self._process.ask_home("addresses"):
-            self._process.tell(node, "node", "free_name", self.spec)
+        with contextlib.suppress(ActorError, TimeoutError):  # no node is left that could keep it
+            for node in await self._process.ask_home("addresses"):
+                self._process.tell(node, "node", "free_name", self.spec)
 
     def _turn(self) -> None:
         """Wakes those who wait for news."""
@@ -199,12 +183,9 @@ class Charge:
     # -- its making ---------------------------------------------------------------------------------------------
 
     async def _take_up_place(self) -> Address:
-        placing = self._process.loop.create_task(self._take_place())
         try:
-            address = await asyncio.shield(placing)
+            address = await self._take_place()
         except BaseException as error:
-            # Given up while a node was choosing a process: that one goes back as soon as it is known.
-            placing.add_done_callback(self._taken_too_late)
             if not self.place.done():
                 self.place.set_exception(error)
                 self.place.exception()  # siblings may never look
@@ -214,16 +195,37 @@ class Charge:
         return address
 
     async def _take_place(self) -> Address:
-        wish = self._wish
-        node = await self._process.ask_home("schedule", wish.node, wish.strategy, wish.rank)
-        place = await self._process.ask(node, "node", "place", self.spec, timeout=PLACE_SECONDS)
-        assert place is not None
-        found: Address = place
-        return found
+        group = self._construction.group
+        seat = (group.id, group.rank, len(self.labels)) if group is not None else None
+        began, lost = self._process.loop.time(), 0
+        while True:
+            waited = self._process.loop.time() - began
+            node = await self._process.ask_home("schedule", self.spec, seat, waited, timeout=None)
+            try:
+                place = await self._place_at(node)
+            except NodeDiedError:
+                lost += 1
+                if lost > LOST_NODES:
+                    raise
+                await asyncio.sleep(LOST_SECONDS)  # soon the home node knows it too, and chooses another
+            else:
+                if place is not None:
+                    return place
+            seat = None  # another was quicker there: it comes alone now, as one who has waited
 
-    def _taken_too_late(self, placing: asyncio.Task[Address]) -> None:
-        if not placing.cancelled() and placing.exception() is None:
-            self._returning = self._process.loop.create_task(self._give_back(placing.result()))
+    async def _place_at(self, node: Address) -> Address | None:
+        asked = self._process.ask(node, "node", "place", self.spec, timeout=PLACE_SECONDS)
+        placing: asyncio.Task[Address | None] = self._process.loop.create_task(asked)
+        try:
+            return await asyncio.shield(placing)
+        except BaseException:
+            # Given up while the node was choosing a process: that one goes back as soon as it is known.
+            placing.add_done_callback(self._taken_too_late)
+            raise
+
+    def _taken_too_late(self, placing: asyncio.Task[Address | None]) -> None:
+        if not placing.cancelled() and placing.exception() is None and (address := placing.result()) is not None:
+            self._returning = self._process.loop.create_task(self._give_back(address))
 
     async def _construct(self, address: Address) -> Death:
         """Has the class made at ``address``; returns how it died in the end.
@@ -237,8 +239,8 @@ class Charge:
         except BaseException:
             await self._give_back(address)
             raise
-        construction = replace(self._construction, group=group, keeper=self._process.address)
-        if self._left == 0:  # nothing of it is needed again
+        construction = replace(self._construction, spec=self.spec, group=group, keeper=self._process.address)
+        if self.life.doomed:  # nothing of it is needed again
             construction = replace(construction, checkpoint=None)
             self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING, state=None)
         address = self._seat(address)
@@ -246,6 +248,7 @@ class Charge:
         constructor = _Constructor(self._process.loop)
         peer.call(self.spec.id, CONSTRUCT, dumps_arguments((construction,), {}), constructor)
         self._address = address
+        self.life.placed()
         self._turn()
         died: asyncio.Future[Death] = self._process.loop.create_future()
         peer.when_dead(lambda death: None if died.done() else died.set_result(death))

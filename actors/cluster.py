@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from actors import runtime
+from actors.console import Console
+from actors.demand import check_amount, check_labels
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError
 from actors.ids import new_id
 from actors.local import LocalNodes
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.nodeinfo import NodeInfo
-    from actors.transport.acceptor import Visitor
 
 START_SECONDS = 30.0
 LEAVE_SECONDS = 8.0
+FLUSH_SECONDS = 2.0
 
 _lock = threading.RLock()
 _cluster: Cluster | None = None
@@ -39,28 +40,8 @@ class InitArguments:
     namespace: str
     local_nodes: int
     log_to_driver: bool
-
-
-class Console:
-    """The service ``"console"``: shows what actors print."""
-
-    def __init__(self, process: Process) -> None:
-        self._portal = process.portal
-
-    async def show(self, _: Visitor, lines: list[tuple[str, str, str]]) -> None:
-        """Prints lines of actors, each with who said it before it; returns when they are out."""
-        # Aside: a terminal that is stopped would hold up all calls.
-        await asyncio.wrap_future(self._portal.aside(_print, lines))
-
-
-def _print(lines: list[tuple[str, str, str]]) -> None:
-    for label, stream, line in lines:
-        out = sys.stderr if stream == "stderr" else sys.stdout
-        if out is None:  # the program has none
-            continue
-        text = f"({label}) {line}"
-        encoding = getattr(out, "encoding", None) or "utf-8"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
+    resources: dict[str, float]
+    labels: dict[str, str]
 
 
 class Cluster:
@@ -68,8 +49,9 @@ class Cluster:
 
     def __init__(self, request: InitArguments, timeout: float) -> None:
         self.request = request
-        self._local = LocalNodes(request.local_nodes, timeout)
+        self._local = LocalNodes(request.local_nodes, timeout, request.resources, request.labels)
         self._process: Process | None = None
+        self._console: Console | None = None
         try:
             self._join(timeout)
         except BaseException:
@@ -90,7 +72,8 @@ class Cluster:
         for node in self._local.nodes:
             process.directory[node.address.node] = node.address
         if self.request.log_to_driver:
-            process.serve("console", Console(process))
+            self._console = Console(process)
+            process.serve("console", self._console)
         process.portal.run(self._meet(process, timeout))
 
     async def _meet(self, process: Process, timeout: float) -> None:
@@ -138,9 +121,12 @@ class Cluster:
             process.portal.close()
 
     async def _farewell(self, process: Process) -> None:
-        if self.request.log_to_driver:
-            asks = [process.ask(n.address, "node", "flush", process.id, timeout=2.0) for n in self._local.nodes]
+        if self._console is not None:
+            asks = [
+                process.ask(n.address, "node", "flush", process.id, timeout=FLUSH_SECONDS) for n in self._local.nodes
+            ]
             await asyncio.gather(*asks, return_exceptions=True)  # a node that is gone has nothing to show
+            await self._console.closed(FLUSH_SECONDS)
         process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
         await process.close("the program has ended")
 
@@ -185,11 +171,12 @@ def init(
         timeout: seconds the nodes may take to start and to find each other.
         log_to_driver: whether what actors print is shown here.
         ignore_reinit_error: another `init` with other arguments returns the cluster there is instead of raising.
+        num_cpus: CPUs of each node that is started here; None: those of this machine.
+        num_gpus: GPUs of each; None: 1 where MLX can use one.
+        resources: further resources of each, by name, such as ``{"camera": 1}``. ``"memory"``, in bytes, goes before
+            what the machine has.
+        labels: of each, to be asked for by ``label_selector=``.
         expect_nodes: not honoured yet, as are those below; given, they are refused by name.
-        num_cpus: see `expect_nodes`.
-        num_gpus: see `expect_nodes`.
-        resources: see `expect_nodes`.
-        labels: see `expect_nodes`.
         runtime_env: see `expect_nodes`.
         engine: see `expect_nodes`.
 
@@ -201,11 +188,14 @@ def init(
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
     _refuse(
-        expect_nodes=expect_nodes, num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, labels=labels,
-        runtime_env=runtime_env, engine=engine,
+        expect_nodes=expect_nodes, runtime_env=runtime_env, engine=engine,
     )  # fmt: skip
     _check(address, namespace, local_nodes, timeout)
-    request = InitArguments("local", namespace, local_nodes, log_to_driver)
+    if labels is not None:
+        check_labels(labels)
+    request = InitArguments(
+        "local", namespace, local_nodes, log_to_driver, _offered(num_cpus, num_gpus, resources), dict(labels or {})
+    )
     with _lock:
         if _ending:
             raise NoClusterError("the program is ending: no cluster can be started any more")
@@ -243,6 +233,25 @@ def _check(address: str | None, namespace: str, local_nodes: int, timeout: float
         raise ValueError(f"namespace must be a non-empty string, not {namespace!r}")
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
+
+
+def _offered(num_cpus: float | None, num_gpus: float | None, resources: dict[str, float] | None) -> dict[str, float]:
+    """Returns what a node is to have, by name of the resource."""
+    if resources is not None and not isinstance(resources, dict):
+        raise TypeError(f"resources must be a dict of numbers, not {resources!r}")
+    for name in resources or {}:
+        if name in {"CPU", "GPU"}:
+            raise ValueError(f"resources={{{name!r}: …}}: use num_cpus= or num_gpus= for it")
+        if not isinstance(name, str) or not name or name.startswith("node:"):
+            raise ValueError(f"a resource's name is a non-empty string that does not begin with 'node:', not {name!r}")
+    given = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+    for name, value in given.items():
+        if value is not None:
+            check_amount(name, value)
+    for name, value in (resources or {}).items():
+        check_amount(f"resources[{name!r}]", value)
+    offered = {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}
+    return {name: float(value) for name, value in offered.items() if value is not None}
 
 
 def shutdown() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.calls import future_of
-from actors.charge import Wish, resolved
+from actors.charge import resolved
 from actors.cluster import current
+from actors.demand import demand_of
 from actors.exceptions import ActorDiedError, ActorError
 from actors.group import ActorGroup
 from actors.handle import ActorHandle, placed_at
@@ -22,7 +24,6 @@ from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from actors.address import Address
     from actors.options import ActorOptions
     from actors.process import Process
     from actors.sealed import Sealed
@@ -48,10 +49,8 @@ def _hand_over(
     process: Process, cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ActorHandle:
     """Makes an actor that is in the charge of a node, and so outlives this program."""
-    strategy = options.scheduling_strategy
-    node: Address = process.portal.run(process.ask_home("schedule", options.node, strategy, None))
-    creation = _Creation(process, cls, options, args, kwargs, keeper=node)
-    process.portal.run(creation.hand_over(node))
+    creation = _Creation(process, cls, options, args, kwargs)
+    process.portal.run(creation.hand_over())
     return creation.handle
 
 
@@ -96,10 +95,9 @@ class _Creation:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         group: GroupSpec | None = None,
-        keeper: Address | None = None,
     ) -> None:
         self._process = process
-        self._keeper = keeper if keeper is not None else process.address
+        self._keeper = process.address
         self._options = options
         self._class = describe(cls)
         self._manner = _manner(options)
@@ -119,16 +117,13 @@ class _Creation:
             concurrency_groups=options.concurrency_groups,
             checkpoint=checkpoint_of(cls, options),
         )
-        strategy = options.scheduling_strategy
-        if group is not None and strategy == "DEFAULT":
-            strategy = "SPREAD"
-        wish = Wish(options.node, strategy, group.rank if group is not None else None)
-        self.charge = take_charge(process, construction, wish, options.max_restarts, needs, self._ended)
+        self.charge = take_charge(process, construction, options.max_restarts, needs, self._ended)
 
     def _describe(self, group: GroupSpec | None) -> ActorSpec:
         name = self._options.name
         if name is not None and group is not None:
             name = f"{name}-{group.rank}"
+        light = self._options.isolation == "thread"
         return ActorSpec(
             id=self._id,
             label=self._label,
@@ -138,8 +133,9 @@ class _Creation:
             owner=self._keeper.process,
             driver=runtime.driver(),
             handle=dumps(self.handle) if name is not None else None,
+            demand=demand_of(self._options, shares=light),
             restarts=self._manner.restarts,
-            light=self._options.isolation == "thread",
+            light=light,
         )
 
     @property
@@ -165,9 +161,12 @@ class _Creation:
         line.find()
         return self.handle
 
-    async def hand_over(self, node: Address) -> None:
-        """Gives the actor into a node's charge."""
-        construction = await resolved(self._construction, self._needs)
+    async def hand_over(self) -> None:
+        """Gives the actor into the charge of a node that has room for it."""
+        node = await self._process.ask_home("schedule", self._construction.spec, timeout=None)
+        self._keeper = node
+        construction = replace(self._construction, spec=self._describe(None))
+        construction = await resolved(construction, self._needs)
         await self._process.ask(node, "node", "adopt", construction, self._options.max_restarts, timeout=None)
 
     async def placed(self) -> None:

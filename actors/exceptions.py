@@ -7,6 +7,7 @@ where: ``node``, ``actor`` and ``method``, and by ``verdict`` whether the call r
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 
 class Verdict(Enum):
@@ -61,10 +62,26 @@ class TaskError(RemoteError):
     """A method raised. What is caught is also an instance of the user's own exception class.
 
     ``str()`` of it holds the remote traceback; ``cause`` is the user's own exception, where it could be rebuilt.
+
+    Attributes:
+        pid: number of the process it raised in.
+        function_name: what was called there.
+        traceback_str: the remote traceback.
+
+    These three, which Ray's errors have, give way to attributes that the user's own class has by such a name.
     """
 
     cause: BaseException | None = None
     remote_traceback: str = ""
+
+    if TYPE_CHECKING:
+        pid: int
+        function_name: str
+        traceback_str: str
+
+    def as_instanceof_cause(self) -> TaskError:
+        """Returns this error, which is of the user's own class already."""
+        return self
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else super().__str__()
@@ -148,3 +165,20 @@ class CollectiveError(ActorsError):
 
 class ModelError(ActorsError):
     """A model cannot be loaded, cut or run; the message says why."""
+
+
+# By these names Ray's users know them.
+RayError = ActorsError
+RayTaskError = TaskError
+RayActorError = ActorError
+ActorUnschedulableError = PlacementError
+TaskUnschedulableError = PlacementError
+RuntimeEnvSetupError = RuntimeEnvError
+# The system ends a process that takes too much, and what ended it cannot be told from any other crash.
+OutOfMemoryError = WorkerCrashedError
+LocalRayletDiedError = NodeDiedError
+ObjectFreedError = ObjectLostError
+ObjectFetchTimedOutError = ObjectLostError
+OwnerDiedError = ObjectLostError
+ReferenceCountingAssertionError = ObjectLostError
+ObjectReconstructionFailedError = ObjectLostError

@@ -64,7 +64,7 @@ class Execution:
         """Returns the concurrency group of a call, empty for the default one; answers it if there is none such."""
         name = job.call.terms.group
         if not name:
-            method = self._methods.get(job.method)
+            method = self._methods.get(job.call.method)
             name = (method.options.concurrency_group or "") if method is not None else ""
         if not name or name in self._groups:
             return name
@@ -116,14 +116,15 @@ class Execution:
         """Calls the method; what it returns may be a coroutine or a generator."""
         assert isinstance(job.call.payload, Payload)
         args, kwargs = open_arguments(job.call.payload)
-        if job.method not in self._methods:
-            raise AttributeError(f"{job.label} has no method {job.method!r}")
-        return getattr(self._object, job.method)(*args, **kwargs)
+        name = job.call.method
+        if name not in self._methods:
+            raise AttributeError(f"{job.label} has no method {name!r}")
+        return getattr(self._object, name)(*args, **kwargs)
 
     def _returns(self, job: Job) -> int:
         # A generator itself cannot be sent: asked for as one value, it can only be meant as its values.
         returns = job.call.terms.returns
-        return STREAMING if returns == 1 and self._methods[job.method].generates else returns
+        return STREAMING if returns == 1 and self._methods[job.call.method].generates else returns
 
     def _save(self, error: BaseException | None) -> BaseException | None:
         """Has the state saved, where that is due, after a method that raised ``error``; returns what went wrong."""
@@ -228,7 +229,7 @@ class Execution:
         elif isinstance(error, SystemExit):
             self._mailbox.answer(job, Outcome.RAISED, exited(error.code, place))
             self.left_by(error, f"its method {job.method}")
-        elif error is job.reason or isinstance(error, asyncio.CancelledError):
+        elif error is job.reason or isinstance(error, asyncio.CancelledError) or _interrupted(job, error):
             reason = job.reason or cancelled(job, place, started=True)
             self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(reason))
         else:
@@ -246,6 +247,10 @@ class Execution:
 
     def _place(self, job: Job) -> Place:
         return Place(self._actor.node, self._actor.spec.label, job.method, self._pid)
+
+
+def _interrupted(job: Job, error: BaseException) -> bool:
+    return job.cancelled and isinstance(error, KeyboardInterrupt)
 
 
 LEFT = "it called exit_actor()"

@@ -242,6 +242,9 @@ def _restored(failure: Failure, notes: list[str] | None = None) -> TaskError:
         cause=cause,
         _failure=failure,
     )
+    rays = {"pid": failure.place.pid, "function_name": failure.place.method, "traceback_str": failure.trace}
+    for name, value in rays.items():
+        error.__dict__.setdefault(name, value)
     if notes is not None:
         error.__dict__["__notes__"] = notes
     if cause is not None and cause.__cause__ is not None:

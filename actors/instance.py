@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ class Instance:
             return
         job.cancelled = True
         job.stop(cancelled(job, self._place(job.method), started=True))
+        if job.actor is not None and job.actor.spec.task:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # see `actors.runner`
         if cancel.recursive:
             job.cancel_children(force=cancel.force)
         if cancel.force:

@@ -37,15 +37,23 @@ class LocalNode:
 
 
 class LocalNodes:
-    """Starts node processes in a folder of their own; ``close`` ends them and removes it."""
+    """Starts node processes in a folder of their own; ``close`` ends them and removes it.
 
-    def __init__(self, count: int, timeout: float) -> None:
+    Args:
+        count: how many.
+        timeout: seconds they may take to start.
+        resources: what each has, where that is not for it to find out.
+        labels: of each.
+    """
+
+    def __init__(self, count: int, timeout: float, resources: dict[str, float], labels: dict[str, str]) -> None:
         sweep()  # what a driver that was killed left behind
         self._run = run_dir("c")
         self.folder = self._run.path
         self.identity: Path | None = None
         self.nodes: list[LocalNode] = []
         self._cluster = new_id("local")
+        self._offer = {"resources": resources, "labels": labels}
         deadline = time.monotonic() + timeout
         try:
             identities = self._make_identities(count)
@@ -88,6 +96,7 @@ class LocalNodes:
             "interfaces": "loopback",
             "cluster": self._cluster,
             "log": str(log),
+            **self._offer,
         }
         with log.open("ab") as output:
             # In a session of its own: the terminal's Ctrl-C is the driver's to act on.

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from actors.charge import PLACE_SECONDS, Charge, Wish
+from actors.charge import PLACE_SECONDS, Charge
+from actors.demand import Demand
 from actors.host import Host
 from actors.ids import new_id
 from actors.serialize import dumps, dumps_arguments
@@ -39,7 +40,7 @@ class Lodging:
         self._usual: Address | None = None  # the node for those that may go anywhere
         self._houses: dict[tuple[str, ...], House] = {}
 
-    async def enter(self, spec: ActorSpec, wish: Wish) -> House:
+    async def enter(self, spec: ActorSpec) -> House:
         """Returns a process with room for one more light actor, who is counted from now on.
 
         Raises:
@@ -47,7 +48,7 @@ class Lodging:
         """
         while True:
             known = self._usual
-            node = await self._node_for(wish)
+            node = await self._node_for(spec)
             house = self._house(node, spec)
             try:
                 await asyncio.shield(house.opened)
@@ -60,11 +61,12 @@ class Lodging:
                 house.rest()
                 return house
 
-    async def _node_for(self, wish: Wish) -> Address:
-        anywhere = wish.node is None and wish.strategy in {"DEFAULT", "PACK"}
+    async def _node_for(self, spec: ActorSpec) -> Address:
+        demand = spec.demand
+        anywhere = demand.node is None and not demand.selector and demand.strategy in {"DEFAULT", "PACK"}
         if anywhere and self._usual is not None:
             return self._usual
-        node: Address = await self._process.ask_home("schedule", wish.node, wish.strategy, wish.rank)
+        node: Address = await self._process.ask_home("schedule", spec, timeout=None)
         if anywhere:
             self._usual = self._usual or node
             return self._usual
@@ -108,12 +110,13 @@ class House:
         host = ActorSpec(
             id=new_id("actor"), label="the host of light actors", class_name="light", name=None,
             namespace=spec.namespace, owner=process.id, driver=spec.driver, handle=None,
+            demand=Demand({}, {}, node.node),
         )  # fmt: skip
         construction = Construction(
             code=dumps(Host), spec=host, arguments=dumps_arguments((), {}), max_concurrency=None, is_async=False,
             group=None,
         )  # fmt: skip
-        self._charge = Charge(process, construction, Wish(node.node, "DEFAULT"), 0, (), self._ended)
+        self._charge = Charge(process, construction, 0, (), self._ended)
         self._charge.begin()
         self.opened: asyncio.Task[Address] = process.loop.create_task(self._open(host.id))
 
@@ -174,18 +177,17 @@ class Lodger(Charge):
         self,
         process: Process,
         construction: Construction,
-        wish: Wish,
         max_restarts: int,
         needs: Sequence[Future[Sealed]],
         ended: Callable[[ActorError], None],
         lodging: Lodging,
     ) -> None:
-        super().__init__(process, construction, wish, max_restarts, needs, ended)
+        super().__init__(process, construction, max_restarts, needs, ended)
         self._lodging = lodging
         self._house: House | None = None
 
     async def _take_place(self) -> Address:
-        house = self._house = await self._lodging.enter(self.spec, self._wish)
+        house = self._house = await self._lodging.enter(self.spec)
         try:
             if self.spec.name is not None:
                 await self._process.ask(house.node, "node", "claim_name", self.spec)
@@ -216,18 +218,17 @@ class Lodger(Charge):
 _lodgings: WeakKeyDictionary[Process, Lodging] = WeakKeyDictionary()
 
 
-def take_charge(  # noqa: PLR0917 - what a charge is made of
+def take_charge(
     process: Process,
     construction: Construction,
-    wish: Wish,
     max_restarts: int,
     needs: Sequence[Future[Sealed]],
     ended: Callable[[ActorError], None],
 ) -> Charge:
     """Returns the charge of an actor, which has a process of its own or shares one."""
     if not construction.spec.light:
-        return Charge(process, construction, wish, max_restarts, needs, ended)
+        return Charge(process, construction, max_restarts, needs, ended)
     lodging = _lodgings.get(process)
     if lodging is None:
         lodging = _lodgings.setdefault(process, Lodging(process))
-    return Lodger(process, construction, wish, max_restarts, needs, ended, lodging)
+    return Lodger(process, construction, max_restarts, needs, ended, lodging)

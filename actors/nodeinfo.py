@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import cast
+
+from actors.demand import ACCELERATOR, NODE_ID
 
 PACKAGES = ("mlx-actors", "grpcio", "numpy", "mlx", "mlx-lm")
 
@@ -24,8 +28,10 @@ class NodeInfo:
         alive: whether it answers.
         pid: of its process.
         found_by: ``"zeroconf"``, or ``"local"`` for one that was started here.
-        resources: what actors may be placed by, such as ``{"CPU": 8.0}``.
-        labels: what was said of it.
+        resources: what it has in all, by which actors are placed: ``"CPU"``, ``"GPU"``, ``"memory"`` (bytes),
+            ``"node:NAME"`` (1, of this node alone) and what `actors.init` was told of.
+        labels: what `actors.init` was told of, and those that begin with ``ray.io/`` and ``actors.io/``, which it gives
+            itself.
         device: chip, platform and memory in bytes.
         versions: of Python and of packages that matter.
     """
@@ -62,6 +68,44 @@ def _chip() -> str:
         return platform.processor() or platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+def totals(name: str, found: dict[str, object], given: dict[str, float]) -> dict[str, float]:
+    """Returns what a node has, as actors are placed by it.
+
+    Args:
+        name: of the node.
+        found: what `device` has found out.
+        given: what `actors.init` was told, which goes before what is found.
+    """
+    cpus, memory = cast("int", found["cpus"]), cast("int", found["memory"])
+    here = {"CPU": cpus, "GPU": int(_accelerator() is not None), "memory": memory, **given, f"node:{name}": 1}
+    return {name: float(amount) for name, amount in here.items() if amount}
+
+
+def labels(id: str, name: str, given: dict[str, str]) -> dict[str, str]:
+    """Returns the labels of a node: what `actors.init` was told, and what it says of itself."""
+    own = {NODE_ID: id, "actors.io/node-name": name, "actors.io/platform": f"{platform.system()}-{platform.machine()}"}
+    accelerator = _accelerator()
+    if accelerator:
+        own[ACCELERATOR] = accelerator
+    return {**given, **own}
+
+
+def _accelerator() -> str | None:
+    """Returns the kind of the GPU that MLX could use, such as ``"H100"`` or ``"Apple-M2"``; None without one.
+
+    Loading MLX would tell for certain, at a cost no node need bear.
+    """
+    if sys.platform == "darwin":
+        return _chip().replace(" ", "-") if platform.machine() == "arm64" else None
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1", "NoDevFiles"}:
+        return None
+    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        model = re.search(r"Model:\s*(.+)", information.read_text(errors="replace"))
+        kind = re.match(r"\w+\s+([A-Z0-9]+)", model[1]) if model else None  # as Ray names them: "NVIDIA H100 80GB"
+        return kind[1] if kind else "NVIDIA"
+    return "NVIDIA" if Path("/dev/nvidia0").exists() else None
 
 
 def versions() -> dict[str, str]:

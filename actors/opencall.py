@@ -57,7 +57,7 @@ class OpenCall:
     """
 
     __slots__ = (
-        "__weakref__", "_nbytes", "deadline", "group", "in_room", "line", "method", "needs", "number", "over",
+        "__weakref__", "_nbytes", "deadline", "forced", "group", "in_room", "line", "method", "needs", "number", "over",
         "payload", "peer", "place", "retries", "retry_exceptions", "returns", "target",
     )  # fmt: skip
 
@@ -74,6 +74,7 @@ class OpenCall:
         self.number: int | None = None  # while it is with the peer
         self.peer: Party | None = None
         self.target = ""  # whom it was sent to
+        self.forced = False  # it was cancelled by force, which may end the process it was sent to
         self.place = 0  # in its line
         self.over = False  # it has had its answer
         self._nbytes = payload.nbytes
@@ -172,6 +173,7 @@ class OpenCall:
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
         """Says that the answer is no longer wanted; safe for any thread. See `actors.cancel`."""
         number, peer = self.number, self.peer
+        self.forced = self.forced or force
         if self.line.drop(self):
             text = f"{self.line.label}.{self.method} was cancelled before it started"
             never = Verdict.NEVER_STARTED

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any, Self
 
+from actors.demand import check_amount, check_selector
 from actors.strategy import Strategy, check_strategy
 
 # Known from Ray, and not here: a program that gives one must not believe that it has what it asked for.
@@ -24,7 +25,6 @@ NOT_HERE = {
 
 # Options of ours that are not honoured yet.
 NOT_YET = {
-    "num_cpus", "num_gpus", "memory", "resources", "label_selector", "placement_timeout",
     "runtime_env",
 }  # fmt: skip
 
@@ -99,17 +99,17 @@ class _Placed(_Options):
     def check(self) -> None:
         """See `_Options`."""
         _check_text(self, "node", "name")
-        for name in ("num_cpus", "num_gpus", "memory", "placement_timeout"):
-            _check_amount(name, getattr(self, name))
+        _check_amount("placement_timeout", self.placement_timeout)
+        for name in ("num_cpus", "num_gpus", "memory"):
+            if (value := getattr(self, name)) is not None:
+                check_amount(name, value)
         _check_dict("resources", self.resources)
         for name, amount in (self.resources or {}).items():
             if name in {"CPU", "GPU", "memory"}:
                 raise ValueError(f"resources={{{name!r}: …}}: use num_cpus=, num_gpus= or memory= for it")
-            _check_amount(f"resources[{name!r}]", amount)
+            check_amount(f"resources[{name!r}]", amount)
         _check_dict("label_selector", self.label_selector)
-        for key, value in (self.label_selector or {}).items():
-            if not isinstance(value, str):
-                raise TypeError(f"label_selector[{key!r}] must be a string, not {value!r}")
+        check_selector(self.label_selector or {})
         check_strategy(self.scheduling_strategy)
         if self.node is not None and self.scheduling_strategy != "DEFAULT":
             raise ValueError("node= names the node already: leave scheduling_strategy= out")

@@ -211,7 +211,7 @@ class Process:
             with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it
                 await self.ask(node, "node", "kill", address.process, no_restart)
 
-    async def ask_home(self, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
+    async def ask_home(self, method: str, *args: Any, timeout: float | None = ASK_SECONDS) -> Any:
         """Calls the node of this process, or any other that lives if that one is gone."""
         nodes = [address for address in (self.home, *self.directory.values()) if address is not None]
         last: NodeDiedError | None = None

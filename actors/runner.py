@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from actors import runtime
 from actors.serialize import loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from actors.messages import Payload
 
@@ -20,10 +23,25 @@ class Runner:
 
     def __init__(self) -> None:
         self._functions: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
+        self._inside = False  # the user's code runs
+        signal.signal(signal.SIGINT, self._interrupted)
 
     def run(self, code: Payload, /, *args: Any, **kwargs: Any) -> Any:
-        """Runs the function with this code."""
-        return self._function(code)(*args, **kwargs)
+        """Runs the function with this code; a `KeyboardInterrupt` ends it when its task is cancelled."""
+        function = self._function(code)
+        running = runtime.running()
+        if running is not None:
+            running.method = getattr(function, "__name__", "task")  # so that messages name it
+        self._inside = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._inside = False
+
+    def _interrupted(self, _: int, __: FrameType | None) -> None:
+        # Sent by this process itself; the task that was meant may have ended since.
+        if self._inside and runtime.cancelled():
+            raise KeyboardInterrupt
 
     def _function(self, code: Payload) -> Callable[..., Any]:
         function = self._functions.get(code.pickle)

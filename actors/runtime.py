@@ -53,7 +53,7 @@ class Running:
     Attributes:
         key: what tells it from every other call of its actor: the session it came by, and its number there.
         label: of its actor, for messages.
-        method: that was called.
+        method: that was called; for a task the function's name.
         deadline: by `time.monotonic`, when nobody waits for its answer any more; None for never.
         actor: that runs it.
         cancelled: the caller no longer wants the answer.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.address import Address
+    from actors.demand import Demand
     from actors.messages import Payload
     from actors.options import Retry
 
@@ -182,7 +183,9 @@ class ActorSpec:
         owner: process the actor ends with.
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
+        demand: what it needs to be placed, and holds from then on.
         restarts: whether it may be made anew, so that its name is kept for it.
+        life: how often it was made before.
         task: whether it runs tasks, and so is no actor of the user's.
         light: whether it shares a process with others.
     """
@@ -195,7 +198,9 @@ class ActorSpec:
     owner: str
     driver: Address | None
     handle: Payload | None
+    demand: Demand
     restarts: bool = False
+    life: int = 0
     task: bool = False
     light: bool = False
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from actors import runtime
-from actors.charge import Charge, Wish
+from actors.charge import Charge
+from actors.demand import demand_of
 from actors.exceptions import ActorError, NoClusterError, PendingCallsLimitExceeded, Verdict, WorkerCrashedError
 from actors.ids import new_id
 from actors.line import MAX_PENDING_BYTES, in_event_loop, of_death
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 100_000  # tasks of one process
 MOST_WORKERS = 100  # of one kind
+GRACE_SECONDS = 0.1  # a task may end by itself at its deadline
 IDLE_SECONDS = 1.0  # a warm worker that has nothing to do ends, so that others have its CPU
 
 
@@ -72,6 +75,8 @@ class TaskQueue:
             need.add_done_callback(lambda _: self.process.portal.soon(self._pump))
         try:
             self.process.portal.soon(self._pump)
+            if call.deadline is not None:
+                self.process.portal.soon(self._watch_deadline, call)
         except RuntimeError as error:  # the I/O loop is closed
             raise NoClusterError("the cluster was shut down while the task was submitted") from error
 
@@ -82,6 +87,16 @@ class TaskQueue:
             raise PendingCallsLimitExceeded(f"{self._room.count} tasks wait: await some of them before making more")
         while not self._room.enter(call.nbytes, SLICE_SECONDS):
             pass
+
+    def _watch_deadline(self, call: OpenCall) -> None:
+        """A task that nobody waits for any more shall not keep its worker."""
+        assert call.deadline is not None
+        self.process.loop.call_later(max(0.0, call.deadline - time.monotonic()) + GRACE_SECONDS, self._overdue, call)
+
+    @staticmethod
+    def _overdue(call: OpenCall) -> None:
+        if call.number is not None:
+            call.cancel(force=True)
 
     # -- as the way of its calls --------------------------------------------------------------------------------
 
@@ -119,6 +134,9 @@ class TaskQueue:
         for worker in self._runners.values():
             if worker.call is call:
                 worker.call = None
+                if call.forced:  # its process is about to end
+                    self._retire(worker)
+                    break
                 worker.idle = self.process.loop.call_later(IDLE_SECONDS, self._retire, worker)
         self._pump()
 
@@ -208,14 +226,13 @@ class _Worker:
         self._ending: asyncio.Task[None] | None = None
         spec = ActorSpec(
             id=self.id, label="task", class_name="task", name=None, namespace=process.namespace, owner=process.id,
-            driver=runtime.driver(), handle=None, task=True,
+            driver=runtime.driver(), handle=None, demand=demand_of(options, runs_at_once=True), task=True,
         )  # fmt: skip
         construction = Construction(
             code=dumps(Runner), spec=spec, arguments=dumps_arguments((), {}), max_concurrency=None, is_async=False,
             group=None,
         )  # fmt: skip
-        wish = Wish(options.node, options.scheduling_strategy)
-        self._charge = Charge(process, construction, wish, 0, (), lambda error: queue.went(self, error))
+        self._charge = Charge(process, construction, 0, (), lambda error: queue.went(self, error))
 
     def begin(self) -> None:
         """Has the worker made."""

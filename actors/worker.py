@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -121,8 +122,20 @@ def _credentials(orders: dict[str, Any]) -> Any:
     return credentials_from(Path(orders["identity"]))
 
 
+def _print_whole_lines() -> None:
+    """Sends each line at once and in one piece, also where threads print side by side; as UTF-8, as the node reads it.
+
+    An unbuffered stream, which the environment asks for on behalf of what this process starts, sends a line and its
+    end apart.
+    """
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+        setattr(sys, name, io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True))
+
+
 def main() -> None:
     """Runs a worker by the orders on standard input."""
+    _print_whole_lines()
     orders, parent = read_orders()
     worker = Worker(orders)
     watch(parent, worker.parent_gone)

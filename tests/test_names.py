@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.demand import Demand
 from actors.node.names import Names
 from actors.spec import ActorSpec
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 def spec(id: str, name: str | None = "bob", namespace: str = "ns") -> ActorSpec:
     return ActorSpec(
-        id=id, label=id, class_name="C", name=name, namespace=namespace, owner="driver", driver=None, handle=None
-    )
+        id=id, label=id, class_name="C", name=name, namespace=namespace, owner="driver", driver=None, handle=None,
+        demand=Demand({}, {}),
+    )  # fmt: skip
 
 
 def test_a_name_is_had_from_its_confirmation_to_its_release() -> None:

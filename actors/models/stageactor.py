@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from actors.api import get_runtime_context
+from actors.context import get_runtime_context
 from actors.refs import get
 
 from .extra import require_mlx_lm

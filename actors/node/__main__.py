@@ -16,7 +16,7 @@ from actors.home import remove_if_dead
 from actors.node.members import Member, Members
 from actors.node.service import NodeService
 from actors.node.workers import Workers
-from actors.nodeinfo import NodeInfo, device, versions
+from actors.nodeinfo import NodeInfo, device, labels, totals, versions
 from actors.parent import read_orders, watch
 from actors.process import Process
 
@@ -26,7 +26,8 @@ class Node:
 
     Args:
         orders: ``id`` (node id), ``process`` (process id), ``name``, ``folder`` (of sockets), ``identity`` (folder of
-            keys, None for no door), ``door`` (``"HOST:PORT"``), ``interfaces`` (for discovery), ``cluster``.
+            keys, None for no door), ``door`` (``"HOST:PORT"``), ``interfaces`` (for discovery), ``cluster``,
+            ``resources`` and ``labels`` (as `actors.init` was told).
     """
 
     def __init__(self, orders: dict[str, Any]) -> None:
@@ -38,9 +39,11 @@ class Node:
 
             credentials = credentials_from(self._identity)
         self.process = Process(orders["process"], Path(orders["folder"]), orders["id"], orders["name"], credentials)
+        found = device()
         info = NodeInfo(
             id=orders["id"], name=orders["name"], address="", alive=True, pid=os.getpid(), found_by="local",
-            resources={"CPU": float(os.cpu_count() or 1)}, labels={}, device=device(), versions=versions(),
+            resources=totals(orders["name"], found, orders["resources"]),
+            labels=labels(orders["id"], orders["name"], orders["labels"]), device=found, versions=versions(),
         )  # fmt: skip
         self._members = Members(self.process, Member(info, self.process.address))
         self._service = NodeService(self.process, self._members)
@@ -103,7 +106,9 @@ class Node:
         for part in reversed(self._discovery):
             await part.__aexit__(None, None, None)
         self._members.close()
+        self._service.close()
         await self._service.workers.close()
+        await asyncio.to_thread(self._service.kept.close)
         await self.process.close(f"node {self._orders['name']} was stopped")
 
 

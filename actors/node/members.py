@@ -8,8 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from actors.address import Address
+from actors.demand import parts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.demand import Parts
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
     from actors.transport.peer import Peer
@@ -27,6 +31,8 @@ class Member:
         where: how to reach it.
         actors: how many it hosts, by its last report and what was sent there since.
         reported: when that report came, on the loop's clock.
+        totals: its resources, in parts; see `actors.demand`.
+        free: what of them is free, by that report and what was sent there since.
     """
 
     info: NodeInfo
@@ -34,6 +40,13 @@ class Member:
     actors: int = 0
     reported: float = float("-inf")
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
+    totals: Parts = field(init=False)
+    free: Parts = field(init=False)
+    asking: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.totals = parts(self.info.resources)
+        self.free = dict(self.totals)
 
 
 class Members:
@@ -45,6 +58,11 @@ class Members:
         self._all: dict[str, Member] = {me.info.id: me}
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
+        self.on_change: Callable[[], None] | None = None  # told of each that comes or goes
+
+    def get(self, node: str) -> Member:
+        """Returns the node with this id, which must be known."""
+        return self._all[node]
 
     def all(self) -> list[Member]:
         """Returns every node ever known, this one first, then by name."""
@@ -88,8 +106,7 @@ class Members:
         self._process.directory[info.id] = where
         if peer is not None:
             member.watch = asyncio.create_task(self._watch(member, peer))
-        async with self._changed:
-            self._changed.notify_all()
+        await self._tell()
 
     async def _watch(self, member: Member, peer: Peer) -> None:
         await peer.dead.wait()
@@ -100,6 +117,11 @@ class Members:
         """A node is known to be gone."""
         member.info = replace(member.info, alive=False)
         member.actors = 0
+        await self._tell()
+
+    async def _tell(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
         async with self._changed:
             self._changed.notify_all()
 

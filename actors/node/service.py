@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from actors.charge import Wish
-from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError, PlacementError
+from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
 from actors.lodging import take_charge
+from actors.node.logs import Author, LogLine, Logs
 from actors.node.names import Names
+from actors.node.placing import Placing
 from actors.node.printing import Printing
+from actors.node.stock import Stock
+from actors.progress import Progress
 from actors.transport.grpc_link import probe_socket
 from actors.transport.link import GoneError, UnreachableError
 
@@ -20,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from actors.address import Address
+    from actors.demand import Demand, Parts
     from actors.messages import Payload
     from actors.node.members import Member, Members
+    from actors.node.waiting import Seat
     from actors.node.workers import WorkerProcess, Workers
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
@@ -33,7 +38,6 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
 PIPE_SECONDS = 0.02
-REPORT_SECONDS = 0.5  # how old another node's word on its load may be
 
 
 class NodeService:
@@ -44,12 +48,17 @@ class NodeService:
         self._members = members
         self._names = Names()
         self._printing = Printing(process)
+        self.kept = Logs(members.me.info.name)
         self._background: set[asyncio.Task[None]] = set()
-        self._turns = itertools.count()  # of actors that are spread one by one
+        self._placing = Placing(process, members, Stock(members.me.info.resources), self._printing)
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
         self.workers: Workers  # set once, before anything is answered
 
     # -- processes of this host ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Places nobody any more."""
+        self._placing.close()
 
     async def attach(self, _: Visitor, address: Address) -> None:
         """A driver says where it listens."""
@@ -94,6 +103,7 @@ class NodeService:
     def gone(self, visitor: Visitor) -> None:
         """A process will not come back: the actors it owned end."""
         self._local.pop(visitor.process, None)
+        self._placing.gone(visitor.process)
         self._names.release_all(visitor.process)
         for worker in self.workers.actors():
             if worker.spec is not None and worker.spec.owner == visitor.process:
@@ -101,8 +111,10 @@ class NodeService:
 
     def ended(self, worker: WorkerProcess, _: Death) -> None:
         """A worker has ended."""
+        self.kept.ended(worker.id)
         self._process.forget(worker.id)
         self._process.acceptor.expire(worker.id)
+        self._placing.places.release(worker.id)
         if worker.spec is not None:
             if not worker.spec.restarts:  # else it is kept for the next life
                 self._names.release(worker.spec)
@@ -115,8 +127,9 @@ class NodeService:
             await self._process.ask(member.where, "node", "ended_elsewhere", process, timeout=ASK_SECONDS)
 
     async def ended_elsewhere(self, _: Visitor, process: str) -> None:
-        """Another node says that a process of its has ended: what it owned here ends too."""
+        """Another node says that a process of its has ended: what it owned here ends too, and there may be room."""
         self._process.acceptor.expire(process)
+        self._placing.look_again()
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._process.loop.create_task(work)
@@ -124,8 +137,11 @@ class NodeService:
         task.add_done_callback(self._background.discard)
 
     def printed(self, worker: WorkerProcess, stream: str, line: str) -> None:
-        """An actor printed a line: its driver shows it."""
+        """A worker printed a line: it is kept, and the actor's driver shows it."""
         spec = worker.spec
+        if Progress.read(line) is None:
+            who = (spec.id, spec.name, spec.class_name) if spec is not None else ()
+            self.kept.add(Author(worker.id, worker.subprocess.pid, *who), stream, line)
         if spec is None or spec.driver is None:
             return
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"
@@ -135,6 +151,14 @@ class NodeService:
         """Returns when a driver has been sent what its actors have printed so far."""
         await asyncio.sleep(PIPE_SECONDS)  # what an actor printed before its last answer may still be in its pipe
         await self._printing.flushed(driver)
+
+    async def logs(self, _: Visitor, actor_or_pid: str | int, lines: int = 1000) -> list[LogLine]:
+        """Returns the last lines that an actor (id or name) or a worker (pid) of this node has printed.
+
+        Raises:
+            LookupError: nothing is kept of it.
+        """
+        return await self.kept.read(actor_or_pid, lines)
 
     # -- nodes --------------------------------------------------------------------------------------------------
 
@@ -154,64 +178,65 @@ class NodeService:
         """Waits until so many nodes are alive; returns those that are when the time is over."""
         return [member.info for member in await self._members.wait_for(count, timeout)]
 
-    async def report(self, _: Visitor) -> int:
-        """Returns how many actors are here."""
-        return len(self.workers.actors())
+    async def report(self, _: Visitor) -> tuple[int, Parts]:
+        """Returns how many actors are here or on their way, and which resources are free, in parts."""
+        return self._placing.places.report()
+
+    async def available(self, _: Visitor) -> dict[str, float]:
+        """Returns what is free on all nodes together."""
+        return await self._placing.available()
+
+    # -- places -------------------------------------------------------------------------------------------------
+
+    async def schedule(self, _: Visitor, spec: ActorSpec, seat: Seat | None = None, waited: float = 0.0) -> Address:
+        """Returns a node that has room for an actor; waits for one. See `Placing.find`."""
+        return await self._placing.find(spec, seat, waited)
+
+    async def pending(self, _: Visitor) -> list[dict[str, Any]]:
+        """Returns who waits here for room: ``actor`` (its id), ``label``, ``demand``, ``why``, ``since`` (epoch)."""
+        return self._placing.pending()
+
+    async def reserve(self, _: Visitor, actors: list[str], demand: Demand) -> tuple[bool, Parts]:
+        """Another node sets places aside; returns whether there is room for all these actors, and what is free now."""
+        return self._placing.places.reserve(actors, demand), self._placing.places.report()[1]
+
+    async def unreserve(self, _: Visitor, actor: str) -> None:
+        """Another node gives back what it set aside."""
+        self._placing.places.release(actor)
+
+    async def blocked(self, _: Visitor, process: str) -> None:
+        """A thread of a process of this node waits for others: they may use its CPUs."""
+        self._placing.places.blocked(process)
+
+    async def unblocked(self, _: Visitor, process: str) -> None:
+        """A thread of a process of this node goes on: it has its CPUs again, though there be too few."""
+        self._placing.places.unblocked(process)
 
     # -- actors -------------------------------------------------------------------------------------------------
 
-    async def schedule(self, _: Visitor, node: str | None, strategy: str, rank: int | None) -> Address:
-        """Chooses the node for an actor: by name, or by strategy; ``rank`` is its place in a group, if it has one."""
-        alive = self._members.alive()
-        if node is not None:
-            chosen = self._named_node(node)
-        elif strategy == "SPREAD":
-            chosen = alive[(rank if rank is not None else next(self._turns)) % len(alive)]
-        elif strategy == "PACK":
-            chosen = self._members.me
-        else:
-            chosen = await self._least_busy(alive)
-        chosen.actors += 1
-        return chosen.where
-
-    def _named_node(self, node: str) -> Member:
-        named = [m for m in self._members.all() if node in {m.info.id, m.info.name}]
-        if not named:
-            raise PlacementError(f"no node is called {node!r}; there are: {', '.join(self._alive_names())}")
-        if not named[0].info.alive:
-            raise PlacementError(f"node {node!r} is gone; there are: {', '.join(self._alive_names())}")
-        return named[0]
-
-    def _alive_names(self) -> list[str]:
-        return [member.info.name for member in self._members.alive()]
-
-    async def _least_busy(self, alive: list[Member]) -> Member:
-        now = self._process.loop.time()
-        await asyncio.gather(*(self._ask_load(member) for member in alive if now - member.reported > REPORT_SECONDS))
-        return min(alive, key=lambda member: member.actors)  # of equals the first: this node
-
-    async def _ask_load(self, member: Member) -> None:
-        member.reported = self._process.loop.time()
-        if member is self._members.me:
-            member.actors = len(self.workers.actors())
-            return
-        with contextlib.suppress(TimeoutError, ActorDiedError):  # the last report has to do
-            member.actors = await self._process.ask(member.where, "node", "report", timeout=1.0)
-
-    async def place(self, visitor: Visitor, spec: ActorSpec) -> Address:
-        """Gives a process to an actor; its owner sends the class there itself."""
-        await self._claim_name(spec)
+    async def place(self, visitor: Visitor, spec: ActorSpec) -> Address | None:
+        """Gives a process to an actor; its owner sends the class there itself. None: there is no room any more."""
+        if not self._placing.places.claim(spec.id, spec.demand):
+            return None
         try:
-            worker, address = await self.workers.take()
-        except BaseException:  # the owner may have given up too
-            self._names.release(spec)
+            await self._claim_name(spec)
+            try:
+                worker, address = await self.workers.take()
+            except BaseException:  # the owner may have given up too
+                self._names.release(spec)
+                raise
+        except BaseException:
+            self._placing.places.release(spec.id)
             raise
         worker.spec = spec
+        self._placing.places.settle(spec.id, worker.id)
         try:
             await self._process.ask(address, "worker", "assign", spec.id, spec.namespace)
         except BaseException:
             self.workers.kill(worker, "it could not be made an actor")
             self._names.release(spec)  # had it ended before it had a spec, nobody else would
+            if self.workers.get(worker.id) is None:
+                self._placing.places.release(worker.id)
             self._process.forget(worker.id)
             raise
         if not self._process.acceptor.knows(visitor):
@@ -248,10 +273,12 @@ class NodeService:
 
     async def adopt(self, _: Visitor, construction: Construction, max_restarts: int) -> None:
         """Takes charge of a detached actor, which outlives its maker; returns once it has a place."""
-        spec = construction.spec
+        # It stays where its charge is: with the node, both end.
+        demand = replace(construction.spec.demand, node=self._members.me.info.id, strategy="DEFAULT")
+        spec = replace(construction.spec, demand=demand)
         charges = self._process.keeper.charges
-        wish = Wish(self._members.me.info.id, "DEFAULT")
-        charge = take_charge(self._process, construction, wish, max_restarts, (), lambda _: None)
+        construction = replace(construction, spec=spec)
+        charge = take_charge(self._process, construction, max_restarts, (), lambda _: None)
         charges[spec.id] = charge
         charge.begin()
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from actors.ids import new_id
 from actors.parent import orders_line
+from actors.progress import Progress
 from actors.transport.peer import Death
 
 if TYPE_CHECKING:
@@ -222,7 +223,8 @@ class Workers:
             if not line:
                 return
             text = line.decode(errors="replace").rstrip("\n")
-            worker.tail.append(text)
+            if Progress.read(text) is None:  # a bar is not what it said last
+                worker.tail.append(text)
             self._printed(worker, stream, text)
 
     async def autopsy(self, process: str) -> Death | None:
