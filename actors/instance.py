@@ -177,20 +177,24 @@ class Instance:
             self.ending = Ending(code, epitaph, intended)
         error = error or self._ended(epitaph)
         for job in self._mailbox.close(error):
-            job.stop(error)  # a stream that waits for its reader would hold up the end
+            self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
         self._answer_retiring()
         self._closed()
+
+    def _stop(self, job: Job, error: ActorDiedError) -> None:
+        """A call runs while the actor ends."""
+        job.stop(error)  # a stream that waits for its reader would hold up the end
 
     def _closed(self) -> None:
         """No call is taken any more, and no waiting one is left."""
         self._construction.put(None)
 
-    def _ended(self, epitaph: str) -> ActorDiedError:
+    def _ended(self, epitaph: str, verdict: Verdict = Verdict.NEVER_STARTED) -> ActorDiedError:
         return ActorDiedError(
             f"{self._label} has ended: {epitaph}",
             actor=self._label,
             node=self._node,
-            verdict=Verdict.NEVER_STARTED,
+            verdict=verdict,
         )
 
     def _place(self, method: str) -> Place:

@@ -16,6 +16,7 @@ from actors.threads import ThreadLane, Threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actors.exceptions import ActorDiedError
     from actors.execution import Execution
     from actors.instance import Ending
     from actors.job import Job
@@ -91,13 +92,23 @@ class LightInstance(Instance):
         self._stage = stage
         self._over = over
         self._told = False
+        self._cut = False  # nothing is waited for in the end
 
     def cut_off(self, ending: Ending) -> None:
         """Ends the actor at once. What a method of its does on a thread goes on there, and is not heard of again."""
+        self._cut = True
         self._finish(ending.code, ending.epitaph, ending.intended)
-        for job in self._mailbox.all_running():
-            if self._mailbox.answer(job, Outcome.CUT_OFF, NOTHING):
-                job.cancel_children()
+        for job in self._mailbox.all_running():  # some may be left where it had begun to end before
+            self._cut_off(job)
+
+    def _cut_off(self, job: Job) -> None:
+        if self._mailbox.answer(job, Outcome.CUT_OFF, NOTHING):
+            job.cancel_children()
+
+    def _stop(self, job: Job, error: ActorDiedError) -> None:
+        if self._cut:  # before it can answer for itself
+            self._cut_off(job)
+        super()._stop(job, error)
 
     def release(self) -> None:
         """Lets go of the actor's object."""
