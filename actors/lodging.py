@@ -119,6 +119,7 @@ class House:
         self._charge = Charge(process, construction, 0, (), self._ended)
         self._charge.begin()
         self.opened: asyncio.Task[Address] = process.loop.create_task(self._open(host.id))
+        self.opened.add_done_callback(_looked_at)
 
     async def _open(self, id: str) -> Address:
         try:
@@ -164,6 +165,11 @@ class House:
             if self._idle is not None:
                 self._idle.cancel()
             self._left(self)
+
+
+def _looked_at(task: asyncio.Task[Address]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waited for it may have given up
 
 
 class Lodger(Charge):

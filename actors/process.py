@@ -87,7 +87,7 @@ class Process:
     def received(self, message: Any, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""
         if isinstance(message, Call):
-            target = self.target(message.target)
+            target = self.targets.get(message.target) or self.targets.get(LOBBY)
             if target is None:
                 error = ActorDiedError(f"{message.target} is not here any more")
                 visitor.post(Reply(message.number, Outcome.NEVER_STARTED, dumps(error)))
