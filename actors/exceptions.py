@@ -115,6 +115,10 @@ class TaskCancelledError(RemoteError):
     """The call was cancelled."""
 
 
+class ArgumentError(ActorsError, TypeError, ValueError):
+    """An argument is of the wrong kind. Python's word for it is TypeError, Ray's is mostly ValueError."""
+
+
 class WorkerCrashedError(RemoteError):
     """The process that ran a task has died."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from actors import runtime
 from actors.calls import call
 from actors.cluster import joined
-from actors.exceptions import ActorError
+from actors.exceptions import ActorError, ArgumentError
 from actors.line import reach
 from actors.spec import DEFAULTS
 
@@ -145,8 +145,10 @@ def handle_of(value: Any) -> ActorHandle:
     """
     if not isinstance(value, ActorHandle):
         if hasattr(value, "kill"):
-            raise TypeError(f"an actor handle is needed, not {type(value).__name__}: a group has its own .kill()")
-        raise TypeError(f"an actor handle is needed, not {type(value).__name__}: it is what Class.remote(...) returns")
+            raise ArgumentError(f"an actor handle is needed, not {type(value).__name__}: a group has its own .kill()")
+        raise ArgumentError(
+            f"an actor handle is needed, not {type(value).__name__}: it is what Class.remote(...) returns"
+        )
     return value
 
 

@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any, Self
 
 from actors.demand import check_amount, check_selector
+from actors.exceptions import ArgumentError
 from actors.strategy import Strategy, check_strategy
 
 # Known from Ray, and not here: a program that gives one must not believe that it has what it asked for.
@@ -51,9 +52,11 @@ class _Options:
             if name in NOT_YET:
                 raise NotImplementedError(f"the option {name!r} is not honoured yet; leave it out")
             if name not in known:
-                raise TypeError(f"{name!r} is no option of {self.of}; there are: {', '.join(sorted(known))}")
+                raise ArgumentError(f"{name!r} is no option of {self.of}; there are: {', '.join(sorted(known))}")
         if isinstance(options.get("retry_exceptions"), list):
             options["retry_exceptions"] = tuple(options["retry_exceptions"])
+        if "scheduling_strategy" in options and options["scheduling_strategy"] is None:
+            options["scheduling_strategy"] = "DEFAULT"
         merged = replace(self, **options)
         merged.check()
         return merged
@@ -306,7 +309,7 @@ def _check_text(options: object, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and (not isinstance(value, str) or not value):
-            raise TypeError(f"{name} must be a non-empty string, not {value!r}")
+            raise ArgumentError(f"{name} must be a non-empty string, not {value!r}")
 
 
 def _check_bool(options: object, name: str) -> None:
@@ -332,7 +335,7 @@ def _check_dict(name: str, value: object) -> None:
 
 def _check_repeats(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < -1:
-        raise ValueError(f"{name} must be a whole number from 0, or -1 for no limit, not {value!r}")
+        raise ArgumentError(f"{name} must be a whole number from 0, or -1 for no limit, not {value!r}")
 
 
 def _check_retry(value: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from actors import runtime
 from actors.cluster import current, joined
-from actors.exceptions import ActorsError, GetTimeoutError, ObjectLostError
+from actors.exceptions import ActorsError, ArgumentError, GetTimeoutError, ObjectLostError
 from actors.messages import Outcome
 from actors.sealed import Sealed, of_error, of_value
 from actors.transport.portal import SLICE_SECONDS
@@ -78,6 +78,10 @@ class ObjectRef(Generic[T]):
         portal = joined().portal
         self.pending.add_done_callback(lambda sealed: portal.aside(settle, sealed))
         return future
+
+    def hex(self) -> str:
+        """Returns what tells this value from all others, as a word."""
+        return self._value.id
 
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
         """Cancels the call that will give the value; see `actors.cancel`. A value of `put` is left as it is."""
@@ -155,7 +159,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         GetTimeoutError: not all were there within ``timeout`` seconds.
         TaskError: a method raised; the error is of the user's own class too.
         ActorDiedError: an actor, or its node, is gone.
-        TypeError: what was given is no reference.
+        ArgumentError: what was given is no reference; a TypeError and a ValueError.
     """
     process = joined()
     if process.portal.is_current:
@@ -165,7 +169,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         return _get_all([refs], timeout)[0]
     if isinstance(refs, list | tuple) and all(isinstance(ref, ObjectRef) for ref in refs):
         return _get_all(refs, timeout)
-    raise TypeError(
+    raise ArgumentError(
         f"actors.get takes an ObjectRef or a list of them, not {_kind(refs)}: "
         "it is what handle.method.remote(...) and actors.put(...) return"
     )
@@ -236,9 +240,15 @@ def _raise_if_stuck(wait: Wait | None) -> None:
 
 
 def wait(
-    refs: Sequence[ObjectRef[T]], *, num_returns: int = 1, timeout: float | None = None
+    refs: Sequence[ObjectRef[T]], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
 ) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
     """Waits until ``num_returns`` of the references are there, or ``timeout`` seconds are over.
+
+    Args:
+        refs: a list of references, each once.
+        num_returns: how many are wanted.
+        timeout: seconds; None waits for as long as it takes.
+        fetch_local: Ray's; a value that is ready is here already, so that it changes nothing.
 
     Returns:
         Those that are there, at most ``num_returns``, and the others; both in the order given.
@@ -247,6 +257,7 @@ def wait(
         ValueError: ``timeout`` is negative, ``num_returns`` is not between 1 and the number of references, or a
             reference is given twice.
     """
+    del fetch_local
     if not isinstance(refs, list | tuple) or not all(isinstance(ref, ObjectRef) for ref in refs):
         raise TypeError(f"actors.wait takes a list of ObjectRefs, not {_kind(refs)}")
     if len(set(refs)) != len(refs):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,10 @@ class Runner:
         self._inside = True
         try:
             return function(*args, **kwargs)
+        except SystemExit as error:  # a task has no process of its own to end but this one
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(error.code if isinstance(error.code, int) else error.code is not None)
         finally:
             self._inside = False
 

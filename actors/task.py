@@ -33,6 +33,7 @@ class RemoteFunction(Generic[P, T]):
     def __init__(self, function: Callable[P, T], options: TaskOptions) -> None:
         self.function = function
         self._options = options
+        self._function = function  # Ray's name
         self._spec = _describe(function)
         self._code: Payload | None = None
         update_wrapper(self, function)

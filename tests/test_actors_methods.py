@@ -17,6 +17,7 @@ from clusters import Latch, eventually, failure
 
 import actors
 from actors import runtime
+from actors.demand import Demand
 from actors.exceptions import ActorDiedError, GetTimeoutError, TaskCancelledError, TaskError
 from actors.instance import Ending, Instance
 from actors.job import Job, State
@@ -360,7 +361,7 @@ class Stage:
         self.aborted: Future[Ending] = Future()
         self.ended: Future[Ending] = Future()
         self.instance = Instance("actor-1", "here", self._born, self.aborted.set_result)
-        spec = ActorSpec("actor-1", "It(actor-1)", cls.__name__, None, "default", "owner", None, None)
+        spec = ActorSpec("actor-1", "It(actor-1)", cls.__name__, None, "default", "owner", None, None, Demand({}, {}))
         made = Construction(
             dumps(cls), spec, dumps_arguments((), {}), None, describe(cls).is_async, None, **construction
         )

@@ -1,0 +1,86 @@
+"""The programs of ``examples/`` run, and print the same under Ray where there is a Ray.
+
+``RAY_PYTHON`` names an interpreter that has it; without that, this one is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SECONDS = 90
+
+PRINTED = {
+    "batch_predictor": """\
+shards in order: True
+30131 of 60000 accepted
+again, as they come: 30131
+""",
+    "monte_carlo_pi": """\
+progress: only forward to 100%
+pi is about 3.1427
+""",
+    "parameter_server": """\
+synchronous: [1.0, 2.0, 3.0, 4.0, 5.0]
+asynchronous: [1.0, 2.0, 3.0, 4.0, 5.0]
+""",
+    "tree_of_actors": """\
+[('north', 2), ('south', 2)]
+primes below 5000 and 10000: 669 1229
+""",
+    "web_crawler": """\
+30 pages, each once: True
+31 links led nowhere
+""",
+    "word_count": """\
+words: 48 different: 35
+the: 10
+is: 4
+and: 2
+air: 1
+bay: 1
+""",
+}
+
+
+def run(python: str, program: Path, folder: Path) -> str:
+    done = subprocess.run(
+        [python, str(program)], cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def under_ray(text: str) -> str:
+    """The same program for Ray: only the imports name another module."""
+    return re.sub(r"^from actors\b", "from ray", text.replace("import actors as ray", "import ray"), flags=re.MULTILINE)
+
+
+def ray_python() -> str | None:
+    return os.environ.get("RAY_PYTHON") or (sys.executable if find_spec("ray") else None)
+
+
+def test_each_example_is_checked() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(PRINTED)
+
+
+@pytest.mark.parametrize("name", sorted(PRINTED))
+def test_it_prints_what_it_should(name: str, tmp_path: Path) -> None:
+    assert run(sys.executable, EXAMPLES / f"{name}.py", tmp_path) == PRINTED[name]
+
+
+@pytest.mark.skipif(ray_python() is None, reason="there is no Ray; RAY_PYTHON names an interpreter that has it")
+@pytest.mark.parametrize("name", sorted(PRINTED))
+def test_it_prints_the_same_under_ray(name: str, tmp_path: Path) -> None:
+    program = tmp_path / f"{name}.py"
+    program.write_text(under_ray((EXAMPLES / f"{name}.py").read_text("utf-8")), "utf-8")
+    python = ray_python()
+    assert python is not None
+    assert run(python, program, tmp_path) == PRINTED[name]
