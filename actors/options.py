@@ -135,9 +135,13 @@ class ActorOptions(_Placed):
         max_pending_calls: calls that one process may have waiting; more raise `PendingCallsLimitExceeded`. With -1,
             ``.remote()`` blocks instead when very many wait.
         allow_out_of_order_execution: a call may overtake one that waits for its arguments.
-        isolation: ``"process"``, or ``"thread"`` for a light actor that shares a process with others.
-        checkpoint: when the state of ``__actor_save__`` is taken: ``"call"``, ``"100 calls"``, ``"10s"``. None: after
-            each call, if the actor can be restarted and has the hook.
+        isolation: ``"process"``, or ``"thread"`` for a light actor, which shares a process with the others that its
+            maker has on that node. A crash there ends them all, a plain method that runs cannot be stopped (the actor
+            is dead, its thread goes on unheard), and an async method that blocks holds up those of the others.
+        checkpoint: when the state of ``__actor_save__`` is taken: after each ``"call"``, each ``"100 calls"``, or at
+            the end of the first call after ``"10s"``. None: after each call, if the actor can be restarted and has the
+            hooks. The call is answered once its maker has the state. Where several calls run at once, the state may
+            have others of them half-way.
         replicas: copies kept of that state.
     """
 
