@@ -7,9 +7,11 @@ import threading
 import traceback
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from actors.instance import Instance
 from actors.messages import Outcome
+from actors.runtime import myself
 from actors.serialize import dumps, loads
 from actors.threads import ThreadLane, Threads
 
@@ -47,12 +49,26 @@ class Stage:
 
     @staticmethod
     def _turn(loop: asyncio.AbstractEventLoop) -> None:
+        """Runs the loop for ever: a task that a method has left behind may end its actor, and not the loop."""
+        owners: WeakKeyDictionary[asyncio.Task[Any], Incarnation] = WeakKeyDictionary()
+
+        def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+            task = asyncio.Task(coroutine, loop=loop, **options)
+            actor = myself()
+            if actor is not None:
+                owners[task] = actor
+            return task
+
+        loop.set_task_factory(make_task)
         asyncio.set_event_loop(loop)
         while True:
             try:
                 loop.run_forever()
-            except (SystemExit, KeyboardInterrupt):  # of a task that a method left behind: nobody knows whose
+            except (SystemExit, KeyboardInterrupt) as error:
                 traceback.print_exc()
+                for task, actor in list(owners.items()):
+                    if task.done() and not task.cancelled() and task.exception() is error and actor.made is not None:
+                        actor.leave()
 
     def load(self, code: Payload) -> Any:
         """Returns the class with this code, made once for all actors here."""

@@ -116,6 +116,12 @@ class LightAsync:
         for number in range(count):
             yield number
 
+    async def leave_behind(self) -> None:
+        async def exit() -> None:
+            raise SystemExit(3)
+
+        self.task = asyncio.ensure_future(exit())
+
     async def thread(self) -> tuple[int, int]:
         return os.getpid(), threading.get_ident()
 
@@ -239,6 +245,23 @@ def test_those_with_async_methods_share_a_loop() -> None:
     _died(waiting[2], Verdict.MAY_HAVE_RUN, "killed")
     actors.get([light.open.remote() for light in lights[2:]], timeout=PATIENCE)
     assert len(set(actors.get(waiting[4:], timeout=PATIENCE))) == 48
+
+
+def test_a_task_that_a_method_left_behind_may_end_its_actor_alone() -> None:
+    light, other = LightAsync.remote(), LightAsync.remote()
+    waiting = other.wait.remote()
+    actors.get(light.leave_behind.remote(), timeout=PATIENCE)
+
+    def ended() -> bool:
+        try:
+            actors.get(light.thread.remote(), timeout=PATIENCE)
+        except ActorDiedError:
+            return True
+        return False
+
+    eventually(ended, PATIENCE)
+    actors.get(other.open.remote(), timeout=PATIENCE)
+    assert actors.get(waiting, timeout=PATIENCE)
 
 
 def test_streams_and_deadlines(tmp_path: Path) -> None:
