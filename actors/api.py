@@ -27,7 +27,8 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     space = namespace or process.namespace
     handle = process.portal.run(find_named(process, name, space))
     if handle is None:
-        names = [found for _, found in process.portal.run(process.ask_home("named", space))]
+        # One that is ending, since nobody has a handle of it, may have the name still.
+        names = [found for _, found in process.portal.run(process.ask_home("named", space)) if found != name]
         raise ValueError(f"no actor is named {name!r} in namespace {space!r}; there are: {', '.join(names) or 'none'}")
     return handle
 

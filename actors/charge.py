@@ -239,14 +239,12 @@ class Charge:
         except BaseException:
             await self._give_back(address)
             raise
-        construction = replace(self._construction, spec=self.spec, group=group, keeper=self._process.address)
-        if self.life.doomed:  # nothing of it is needed again
-            construction = replace(construction, checkpoint=None)
-            self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING, state=None)
+        order = self._order(group)
         address = self._seat(address)
         peer = self._process.party(address)
         constructor = _Constructor(self._process.loop)
-        peer.call(self.spec.id, CONSTRUCT, dumps_arguments((construction,), {}), constructor)
+        peer.call(self.spec.id, CONSTRUCT, order, constructor)
+        del order
         self._address = address
         self.life.placed()
         self._turn()
@@ -257,6 +255,13 @@ class Charge:
         if constructor.failed.done():
             raise constructor.failed.result()
         return died.result()
+
+    def _order(self, group: GroupSpec | None) -> Payload:
+        construction = replace(self._construction, spec=self.spec, group=group, keeper=self._process.address)
+        if self.life.doomed:  # nothing of it is needed again
+            construction = replace(construction, checkpoint=None)
+            self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING, state=None)
+        return dumps_arguments((construction,), {})
 
     def _seat(self, address: Address, /) -> Address:
         """Returns where exactly the actor is made, once it is about to be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
@@ -12,7 +13,7 @@ from actors.cluster import current
 from actors.demand import demand_of
 from actors.exceptions import ActorDiedError, ActorError
 from actors.group import ActorGroup
-from actors.handle import ActorHandle, placed_at
+from actors.handle import ActorHandle, hold_of, placed_at
 from actors.ids import new_id
 from actors.line import Line
 from actors.lodging import take_charge
@@ -22,8 +23,10 @@ from actors.serialize import dumps, dumps_arguments, loads
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
 
 if TYPE_CHECKING:
+    import asyncio
     from concurrent.futures import Future
 
+    from actors.holdings import Hold
     from actors.options import ActorOptions
     from actors.process import Process
     from actors.sealed import Sealed
@@ -102,6 +105,8 @@ class _Creation:
         self._class = describe(cls)
         self._manner = _manner(options)
         self._id = new_id("actor")
+        # One in the charge of a node is counted by nobody.
+        self._hold = process.holdings.hold(self._id, None if options.detached else process.address)
         label = options.name if group is None else f"{options.name or cls.__name__}[{group.rank}]"
         self._label = f"{label or cls.__name__}({self._id})"
         args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
@@ -117,7 +122,8 @@ class _Creation:
             concurrency_groups=options.concurrency_groups,
             checkpoint=checkpoint_of(cls, options),
         )
-        self.charge = take_charge(process, construction, options.max_restarts, needs, self._ended)
+        ended = partial(_ended, process, self._id)
+        self.charge = take_charge(process, construction, options.max_restarts, needs, ended)
 
     def _describe(self, group: GroupSpec | None) -> ActorSpec:
         name = self._options.name
@@ -132,7 +138,8 @@ class _Creation:
             namespace=self._options.namespace or self._process.namespace,
             owner=self._keeper.process,
             driver=runtime.driver(),
-            handle=dumps(self.handle) if name is not None else None,
+            # A name alone keeps no actor alive.
+            handle=replace(dumps(self.handle), holds=()) if name is not None else None,
             demand=demand_of(self._options, shares=light),
             restarts=self._manner.restarts,
             light=light,
@@ -141,12 +148,7 @@ class _Creation:
     @property
     def handle(self) -> ActorHandle:
         """A handle of the actor."""
-        return ActorHandle(self._id, self._label, self._class, self._manner, self._keeper)
-
-    def _ended(self, error: ActorError) -> None:
-        line = self._process.keeper.lines.get(self._id)
-        if line is not None:
-            line.fail(error)
+        return ActorHandle(self._id, self._label, self._class, self._manner, self._keeper, None, self._hold)
 
     def begin(self) -> ActorHandle:
         """Takes charge of the actor here; returns its handle."""
@@ -157,6 +159,8 @@ class _Creation:
         maker = runtime.myself()
         if maker is not None and maker.made is not None:
             maker.made.append(self._id)
+        line.held_by(self._hold)
+        keeper.when_free(self._id, partial(_retire, self._process, self._id))
         self._process.portal.soon(self.charge.begin)
         line.find()
         return self.handle
@@ -177,6 +181,27 @@ class _Creation:
             raise error.__cause__ or error from None
 
 
+# What follows is kept for as long as the actor is, and must not keep the actor.
+
+
+def _ended(process: Process, actor: str, error: ActorError) -> None:
+    line = process.keeper.lines.get(actor)
+    if line is not None:
+        line.fail(error)
+
+
+def _retire(process: Process, actor: str) -> None:
+    """Nothing refers to an actor any more. On the I/O loop."""
+    charge = process.keeper.charges.pop(actor, None)
+    if charge is not None:
+        task = process.loop.create_task(charge.retire())
+        _retiring.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(_retiring.discard)
+
+
+_retiring: set[asyncio.Task[None]] = set()
+
+
 def _manner(options: ActorOptions) -> Manner:
     return Manner(
         restarts=options.max_restarts != 0,
@@ -194,4 +219,18 @@ async def find_named(process: Process, name: str, namespace: str) -> ActorHandle
         return None
     payload, where = found
     handle: ActorHandle = loads(payload)
-    return placed_at(handle, where)
+    return placed_at(handle, where) if await _is_kept(process, hold_of(handle)) else None
+
+
+async def _is_kept(process: Process, hold: Hold) -> bool:
+    """Whether an actor was not free before this process began to hold it: nothing but a name has led to it."""
+    if hold.owner is None or hold.id in process.holdings.myself:
+        return True
+    if hold.owner.process == process.id:
+        return process.holdings.is_held(hold.id, process.id)
+    process.holdings.flush()  # the owner hears of the hold first
+    try:
+        kept: bool = await process.ask(hold.owner, "keeper", "holds", hold.id)
+    except (ActorDiedError, TimeoutError):
+        return False
+    return kept

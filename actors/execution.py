@@ -180,6 +180,8 @@ class Execution:
                 self._failed(job, problem)
             else:
                 self._returned(job, result)
+        finally:
+            current.set(None)  # the job knows its task, and the task its context: neither is to be kept
 
     async def _save_async(self, error: BaseException | None) -> BaseException | None:
         """See `_save`."""

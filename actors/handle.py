@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from actors.address import Address
+    from actors.holdings import Hold
     from actors.line import Line
     from actors.options import MethodOptions
     from actors.process import Process
@@ -25,10 +26,17 @@ if TYPE_CHECKING:
 class ActorHandle:
     """An actor, seen from anywhere: data that can be passed on. Its methods are called by ``.remote(...)``."""
 
-    __slots__ = ("__weakref__", "_id", "_keeper", "_label", "_manner", "_spec", "_where")
+    __slots__ = ("__weakref__", "_hold", "_id", "_keeper", "_label", "_manner", "_spec", "_where")
 
     def __init__(  # noqa: PLR0917 - two places make it
-        self, id: str, label: str, spec: ClassSpec, manner: Manner, keeper: Address, where: Address | None = None
+        self,
+        id: str,
+        label: str,
+        spec: ClassSpec,
+        manner: Manner,
+        keeper: Address,
+        where: Address | None,
+        hold: Hold,
     ) -> None:
         """Made by `ActorClass.remote` and by unpickling.
 
@@ -39,6 +47,7 @@ class ActorHandle:
             manner: how it wants to be called.
             keeper: process that knows where the actor is.
             where: where it is, once that is known.
+            hold: keeps the actor alive.
         """
         self._id = id
         self._label = label
@@ -46,6 +55,7 @@ class ActorHandle:
         self._manner = manner
         self._keeper = keeper
         self._where = where
+        self._hold = hold
 
     def __getattr__(self, name: str) -> RemoteMethod:
         method = self._spec.methods.get(name)
@@ -64,6 +74,8 @@ class ActorHandle:
         line = process.keeper.lines.get(self._id)
         if line is None:
             line = reach(process, self._id, self._label, self._manner, self._keeper, self._where)
+        if line.hold is not self._hold:
+            line.held_by(self._hold)
         return line
 
     def __repr__(self) -> str:
@@ -79,7 +91,7 @@ class ActorHandle:
         process = runtime.joined()
         line = process.keeper.lines.get(self._id) if process is not None else None
         where = line.address if line is not None else self._where
-        return (ActorHandle, (self._id, self._label, self._spec, self._manner, self._keeper, where))
+        return (ActorHandle, (self._id, self._label, self._spec, self._manner, self._keeper, where, self._hold))
 
 
 class RemoteMethod:
@@ -160,7 +172,12 @@ def line_of(handle: ActorHandle) -> Line:
 def placed_at(handle: ActorHandle, where: Address | None) -> ActorHandle:
     """Returns a handle that knows where its actor is."""
     h = handle
-    return ActorHandle(h._id, h._label, h._spec, h._manner, h._keeper, where)  # noqa: SLF001 - one of us
+    return ActorHandle(h._id, h._label, h._spec, h._manner, h._keeper, where, h._hold)  # noqa: SLF001 - one of us
+
+
+def hold_of(handle: ActorHandle) -> Hold:
+    """Returns what keeps an actor alive."""
+    return handle._hold  # noqa: SLF001 - handles show nothing but methods
 
 
 def id_of(handle: ActorHandle) -> str:

@@ -9,7 +9,7 @@ import queue
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from actors.deadlines import Deadlines
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ASYNC_CONCURRENCY = 1000
 FORCE_SECONDS = 2.0  # for what can be stopped otherwise to do so
+_NOTHING = Payload(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +208,7 @@ class Instance:
         job = self._construction.get()
         if job is not None:
             made = self._construct(job)
+            del job  # its arguments, and what they refer to, are not kept
             if made is not None:
                 self._serve(*made)
         assert self.ending is not None
@@ -249,7 +251,7 @@ class Instance:
         finally:
             current.reset(token)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
-        return construction, execution
+        return replace(construction, code=_NOTHING, arguments=_NOTHING), execution
 
     def _load(self, code: Payload) -> Any:
         return loads(code)
@@ -279,6 +281,7 @@ class Instance:
             for job in self._mailbox:
                 if execution.group_of(job) is not None:
                     execution.run(job)
+                del job  # while the next is waited for, this one's arguments are not kept
         else:
             self._on_threads(execution, widths)
 

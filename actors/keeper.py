@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 from concurrent.futures import Future
 from itertools import count
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 from actors.exceptions import ActorDiedError, ObjectLostError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
+    from actors.holdings import Hold, Holdings
     from actors.line import Line
     from actors.messages import Payload
     from actors.opencall import OpenCall
@@ -20,12 +24,17 @@ if TYPE_CHECKING:
 
 
 class Value:
-    """A value that is there, or will be: the future holds it sealed."""
+    """A value that is there, or will be: the future holds it sealed.
 
-    __slots__ = ("__weakref__", "call", "future", "id")
+    Attributes:
+        hold: keeps it where it is owned; None where that is here, and this object is what keeps it.
+    """
 
-    def __init__(self, id: str) -> None:
+    __slots__ = ("__weakref__", "call", "future", "hold", "id")
+
+    def __init__(self, id: str, hold: Hold | None = None) -> None:
         self.id = id
+        self.hold = hold
         self.call: OpenCall | None = None  # what will give it, while that is open
         self.future: Future[Sealed] = Future()
         # Nobody may cancel it: one who waits less long would take the value from the others.
@@ -50,38 +59,63 @@ class Charge(Protocol):
     def saved(self, state: Payload) -> None:
         """Takes the actor's state over, for the next time it is made."""
 
+    async def retire(self) -> None:
+        """Ends the actor once it has answered what it was asked."""
+
 
 class Keeper:
     """Answers for what this process owns, as the service ``"keeper"``.
 
-    A value lives as long as a reference of this process does. One that was sent away inside another value is kept
-    for as long as the process lives.
+    A value of this process lives as long as something refers to it, here or elsewhere; one of another process is
+    fetched once, for all that refers to it here.
+
+    Attributes:
+        lines: to the actors that something here refers to.
+        charges: the actors that this process owns.
     """
 
     def __init__(self, process_id: str) -> None:
         self._process = process_id
         self._values: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
-        self._lent: dict[str, Value] = {}
         self._numbers = count(1)
-        self.lines: dict[str, Line] = {}
+        self._lock = threading.RLock()  # the end of an object may run any code inside it
+        self._holdings: Holdings  # set once, before anything refers to anything
+        self.lines: weakref.WeakValueDictionary[str, Line] = weakref.WeakValueDictionary()
         self.charges: dict[str, Charge] = {}
+
+    def count_by(self, holdings: Holdings) -> None:
+        """Says where it is counted who refers to what this process owns."""
+        self._holdings = holdings
+
+    def __len__(self) -> int:
+        """How many values there are, own ones and those of others that something here refers to."""
+        return len(self._values)
 
     def new_value(self) -> Value:
         """Makes room for a value of this process."""
-        return self.borrow(f"{self._process}/{next(self._numbers)}")
-
-    def borrow(self, id: str) -> Value:
-        """Makes room for a value with this id, which another process may own."""
+        id = f"{self._process}/{next(self._numbers)}"
         value = self._values[id] = Value(id)
         return value
 
-    def lend(self, value: Value) -> None:
-        """Keeps a value whose reference leaves this process."""
-        self._lent[value.id] = value
+    def borrow(self, hold: Hold) -> tuple[Value, bool]:
+        """Returns the place of another process's value, and whether it is new and has to be fetched."""
+        with self._lock:
+            value = self._values.get(hold.id)
+            if value is not None:
+                return value, False
+            value = self._values[hold.id] = Value(hold.id, hold)
+            return value, True
 
     def find(self, id: str) -> Value | None:
-        """Returns a value of this process by its id."""
+        """Returns a value by its id."""
         return self._values.get(id)
+
+    def when_free(self, actor: str, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` on the I/O loop, once, when nothing anywhere refers any more to an actor of this process.
+
+        Something must refer to it now.
+        """
+        self._holdings.when_free(actor, callback)
 
     # -- the service --------------------------------------------------------------------------------------------
 
@@ -108,9 +142,12 @@ class Keeper:
     async def saved(self, _: Visitor, actor: str, state: Payload) -> None:
         """An actor of this process gives its state into safe keeping."""
         charge = self.charges.get(actor)
-        if charge is None:
-            raise ActorDiedError(f"{actor} does not belong to this process any more")
-        charge.saved(state)
+        if charge is not None:  # else nothing refers to it any more: it is not made anew
+            charge.saved(state)
+
+    async def holds(self, visitor: Visitor, id: str) -> bool:
+        """Whether something of this process is kept for the one that asks, or was free before it asked."""
+        return self._holdings.is_held(id, visitor.process)
 
     def close(self, error: Sealed) -> None:
         """Fails every value that is still awaited."""

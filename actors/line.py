@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from actors.address import Address
+    from actors.holdings import Hold
     from actors.opencall import OpenCall
     from actors.process import Process
     from actors.spec import Manner
@@ -67,6 +69,7 @@ class Line:
         self.address: Address | None = None
         self.error: ActorError | None = None
         self.process = process
+        self._hold: weakref.ref[Hold] | None = None
         self._locate = locate
         self._doomed = doomed
         self._lock = threading.RLock()
@@ -75,6 +78,16 @@ class Line:
         self._calls = 0
         self._room = Room(MAX_PENDING if manner.max_pending < 0 else manner.max_pending, MAX_PENDING_BYTES)
         self._search: asyncio.Task[None] | None = None
+
+    @property
+    def hold(self) -> Hold | None:
+        """What keeps the actor alive; None where nothing here does."""
+        return self._hold() if self._hold is not None else None
+
+    def held_by(self, hold: Hold) -> None:
+        """Ties this line to what keeps the actor alive: that keeps the line, and each open call keeps that."""
+        hold.subject = self
+        self._hold = weakref.ref(hold)
 
     # -- finding the actor --------------------------------------------------------------------------------------
 

@@ -134,6 +134,7 @@ class Mailbox:
         """Gives the calls in their order, as they come, until the mailbox is closed."""
         while (job := self._queue.get()) is not None:
             yield job
+            del job  # not to be kept while the next is waited for
 
     def divert(self, sink: Callable[[Job | None], None]) -> None:
         """Passes the calls on to ``sink`` as they come, those that wait first; None stands for the end."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from actors.address import Address
+    from actors.holdings import Hold
 
 CONSTRUCT = "__construct__"  # the method by which an owner makes its actor
 RETIRE = "__retire__"  # and that by which it ends it, after all that was called before
@@ -18,11 +21,33 @@ Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A thing that a message mentions, and the token by which it is kept until the receiver holds it itself.
+
+    Attributes:
+        id: of the value or the actor.
+        owner: the process that counts who refers to it.
+        passage: by which the message goes, see `actors.holdings.Passage`.
+        number: of the token, in that passage.
+    """
+
+    id: str
+    owner: Address
+    passage: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
-    """A pickled value: the pickle and, in the order it names them, its out-of-band buffers."""
+    """A pickled value: the pickle and, in the order it names them, its out-of-band buffers.
+
+    Attributes:
+        holds: what keeps the values and actors that the pickle mentions; claims to them while it travels.
+    """
 
     pickle: bytes
     buffers: Sequence[Buffer] = ()
+    holds: tuple[Hold | Claim, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -32,9 +57,10 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Stands for a payload that travels as chunks under this number."""
+    """Stands for a payload that travels as chunks under this number; what it mentions goes ahead of it."""
 
     number: int
+    holds: tuple[Hold | Claim, ...] = field(default=(), compare=False, repr=False)
 
 
 class Outcome(IntEnum):
@@ -133,6 +159,16 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """What has changed in the sender's hold of things that the receiver owns; see `actors.holdings`.
+
+    The payload is the sender's address and the list of changes.
+    """
+
+    payload: Payload | Transfer
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a transfer. The first one says how long the parts are: the pickle, then each buffer."""
 
@@ -142,5 +178,5 @@ class Chunk:
     data: Buffer
 
 
-Carrying = Call | Reply | Item | Tensor
+Carrying = Call | Reply | Item | Tensor | Tally
 Message = Carrying | Credit | Cancel | Chunk

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from actors.exceptions import RemoteError
+    from actors.holdings import Hold
     from actors.messages import Item, Reply
     from actors.options import Retry
     from actors.process import Process
@@ -27,6 +28,10 @@ class Way(Protocol):
     label: str
     manner: Manner
     process: Process
+
+    @property
+    def hold(self) -> Hold | None:
+        """What must live until a call has had its answer."""
 
     def answered(self, call: OpenCall) -> None:
         """A call has had its answer."""
@@ -46,6 +51,7 @@ class OpenCall:
 
     Attributes:
         line: what it goes by.
+        hold: keeps the actor alive until it has answered.
         method: name of the method.
         payload: its arguments; let go of once nothing can make it be sent again.
         needs: values of other calls that it waits for.
@@ -57,12 +63,13 @@ class OpenCall:
     """
 
     __slots__ = (
-        "__weakref__", "_nbytes", "deadline", "forced", "group", "in_room", "line", "method", "needs", "number", "over",
-        "payload", "peer", "place", "retries", "retry_exceptions", "returns", "target",
+        "__weakref__", "_nbytes", "deadline", "forced", "group", "hold", "in_room", "line", "method", "needs", "number",
+        "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "target",
     )  # fmt: skip
 
     def __init__(self, line: Way, method: str, payload: Payload, needs: list[Future[Sealed]]) -> None:
         self.line = line
+        self.hold = line.hold
         self.method = method
         self.payload: Payload | None = payload
         self.needs = needs
@@ -164,6 +171,7 @@ class OpenCall:
         """Gives back the room in its line, unless the actor still has the call."""
         if self.number is None and self.in_room:
             self.in_room = False
+            self.hold = None
             self.line.answered(self)
 
     def settle(self, sealed: Sealed) -> None:

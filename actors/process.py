@@ -12,8 +12,9 @@ from actors.address import Address, host_key
 from actors.exceptions import ActorDiedError, NodeDiedError, Verdict
 from actors.failure import unpack
 from actors.guest import Guests
+from actors.holdings import Holdings
 from actors.keeper import Keeper
-from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tensor
+from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.service import Service, Target
 from actors.switchboard import Switchboard
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from actors.holdings import Change
     from actors.transport.acceptor import Visitor
     from actors.transport.grpc_link import CredentialsFor
     from actors.transport.peer import Party
@@ -45,6 +47,7 @@ class Process:
         targets: what calls can be meant for, by id.
         waits: who in this process is blocked on what.
         switchboard: takes values that members of groups send each other.
+        holdings: what this process refers to, and who refers to what it owns.
     """
 
     def __init__(
@@ -73,13 +76,18 @@ class Process:
         self.home: Address | None = None
         self.dialer = GrpcDialer(credentials)
         self.keeper = Keeper(self.id)
+        self.holdings = Holdings(
+            self.address, self.portal.soon, self.loop.call_later, self._tell_owner, self.keeper.find
+        )
+        self.keeper.count_by(self.holdings)
         self.serve("keeper", self.keeper)
         self.waits = Waits(self)
         self.serve("waits", self.waits)
-        self.acceptor = Acceptor(self.id, self, self.loop)
+        self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage)
         self.server = StreamServer(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}
         self._guests = Guests()
+        self._holders: dict[str, Address] = {}  # processes that have told of their holds
         self._closed = False
 
     # -- what arrives -------------------------------------------------------------------------------------------
@@ -95,6 +103,10 @@ class Process:
                 target.called(message, visitor)
         elif isinstance(message, Tensor):
             self.switchboard.arrived(message)
+        elif isinstance(message, Tally):
+            assert isinstance(message.payload, Payload)
+            self._holders[visitor.process], changes = loads(message.payload)
+            self.holdings.take_in(visitor.process, changes)
         elif isinstance(message, Credit):
             for target in list(self.targets.values()):
                 target.credited(visitor.session, message.number, message.upto)
@@ -110,9 +122,14 @@ class Process:
         """See `actors.transport.acceptor.Receiver`."""
         if self.on_link_lost is not None:
             self.on_link_lost(visitor)
+        holder = self._holders.get(visitor.process)
+        if holder is not None and not self._closed:  # what it holds is kept until it is known whether it lives
+            self.peer(holder).when_dead(lambda _: self.acceptor.expire(holder.process))
 
     def gone(self, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""
+        self._holders.pop(visitor.process, None)
+        self.holdings.gone(visitor.process)
         if self.on_gone is not None:
             self.on_gone(visitor)
 
@@ -132,7 +149,7 @@ class Process:
         if peer is None:
             address = address.host_process
             autopsy = None if address.is_node else self._autopsy_of(address)
-            peer = Peer(address, self.id, self.dialer, self.loop, autopsy)
+            peer = Peer(address, self.id, self.dialer, self.loop, autopsy, passage=self.holdings.passage())
             self._peers[address.process] = peer
         return peer
 
@@ -140,6 +157,10 @@ class Process:
         """Returns the actor at ``address``, which may share its process with others. Only on the I/O loop."""
         peer = self.peer(address)
         return self._guests.at(address, peer) if address.guest else peer
+
+    def _tell_owner(self, owner: Address, changes: list[Change]) -> None:
+        if not self._closed:
+            self.peer(owner).post(Tally(dumps((self.address, changes))))
 
     def forget(self, process: str) -> None:
         """Drops a dead peer, so that a process with the same id would be dialled anew."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from actors.address import Address
+    from actors.holdings import Hold
     from actors.keeper import Value
     from actors.opencall import OpenCall
     from actors.process import Process
@@ -125,17 +126,25 @@ class ObjectRef(Generic[T]):
         return isinstance(other, ObjectRef) and other._value.id == self._value.id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        process = joined()
-        if self._owner.process == process.id:
-            process.keeper.lend(self._value)
-        return (_restore, (self._value.id, self._owner))
+        return (_restore, (self._hold(),))
+
+    def _hold(self) -> Hold:
+        if self._value.hold is not None:
+            return self._value.hold
+        holdings = joined().holdings
+        if self._owner.process == joined().id:
+            return holdings.own(self._value.id, self._value)
+        return holdings.hold(self._value.id, self._owner)  # of a cluster that this program has left
 
 
-def _restore(id: str, owner: Address) -> ObjectRef[Any]:
+def _restore(hold: Hold) -> ObjectRef[Any]:
     process = joined()
-    value = process.keeper.find(id)
-    if value is None:
-        value = process.keeper.borrow(id)
+    owner = hold.owner
+    assert owner is not None
+    value, new = process.keeper.borrow(hold)
+    if new and owner.process == process.id:
+        value.settle(of_error(ObjectLostError(f"value {value.id} is not kept any more by this process")))
+    elif new:
         process.portal.soon(lambda: process.loop.create_task(_fetch(process, value, owner)))
     return ObjectRef(value, owner)
 

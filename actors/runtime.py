@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from actors import holdings
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -111,6 +113,7 @@ def join(process: Process | None) -> None:
     """Sets, or with None ends, this process's part in a cluster."""
     global _process  # noqa: PLW0603 - the one place that knows
     _process = process
+    holdings.use(process.holdings if process is not None else None)
 
 
 def become(actor: Incarnation) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from actors.exceptions import SerializationError
+from actors.holdings import Hold
 from actors.messages import Payload
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
 
 def dumps(value: object) -> Payload:
     """Pickles a value as it is now; buffers of numpy and MLX arrays stay out of band, copied once if they can change.
+
+    The payload keeps the values and actors that it mentions.
 
     Raises:
         SerializationError: it cannot be pickled; the message names the part that cannot.
@@ -40,7 +43,7 @@ def dumps(value: object) -> Payload:
         # Sending comes later, on another thread; by then the owner may have written into a buffer.
         fixed = {id(buffer) for buffer in pickler.fixed}
         settled = (b.raw() if id(b) in fixed or _is_fixed(b.raw()) else bytes(b.raw()) for b in buffers)
-        return Payload(sink.getvalue(), tuple(settled))
+        return Payload(sink.getvalue(), tuple(settled), tuple(pickler.holds))
     except Exception as error:
         # cloudpickle turns a RecursionError into an error of its own.
         if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
@@ -86,13 +89,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fixed: list[pickle.PickleBuffer] = []  # buffers that nobody writes to any more
+        self.holds: list[Hold] = []  # what keeps the values and actors that were met
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is Payload:  # a payload in a payload: its buffers stay out of band
             buffers = [pickle.PickleBuffer(buffer) for buffer in obj.buffers]
             self.fixed += buffers
-            return Payload, (obj.pickle, tuple(buffers))
+            return Payload, (obj.pickle, tuple(buffers), obj.holds)
+        if kind is Hold:
+            self.holds.append(obj)
+            return obj.parts()
         if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and not (obj.flags.forc or obj.dtype.hasobject):
             return obj.copy().__reduce_ex__(PROTOCOL)  # numpy would pickle one with gaps in band
         if kind.__module__ == "nanobind" and kind.__name__ in {"nb_func", "nb_method"}:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from functools import lru_cache
 from types import ClassMethodDescriptorType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from actors.options import MethodOptions
 
@@ -101,11 +101,17 @@ DEFAULT = _Default()
 
 def describe(cls: type) -> ClassSpec:
     """Reads a class: every callable that is not private, and the constructor."""
-    return _describe(cls)
+    known = _described.get(cls)
+    if known is None:
+        known = _described[cls] = _describe(cls)
+    return known
 
 
-@lru_cache(maxsize=256)
-def _describe(cls: Any) -> ClassSpec:  # a class is hashable, which mypy does not believe of a type
+# Weakly: a class made in a function keeps what it uses there, which may be a handle.
+_described: WeakKeyDictionary[type, ClassSpec] = WeakKeyDictionary()
+
+
+def _describe(cls: type) -> ClassSpec:
     methods = {}
     is_async = False
     for name, value in inspect.getmembers(cls, callable):

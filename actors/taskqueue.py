@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.exceptions import RemoteError
+    from actors.holdings import Hold
     from actors.nodeinfo import NodeInfo
     from actors.opencall import OpenCall
     from actors.options import TaskOptions
@@ -51,6 +52,7 @@ class TaskQueue:
         self.label = "task"
         self.manner = Manner(restarts=True)
         self.process = process
+        self.hold: Hold | None = None  # its workers end when they are idle
         self._options = options
         self._room = Room(MAX_WAITING, MAX_PENDING_BYTES)
         self._lock = threading.Lock()

@@ -114,17 +114,18 @@ class ThreadLane:
     def add(self, job: Job) -> None:
         """A call came."""
         with self._lock:
+            self._waiting.append(job)
             if not self._free:
-                self._waiting.append(job)
                 return
             self._free -= 1
-        self._threads.start(self._work, job)
+        self._threads.start(self._work)
 
-    def _work(self, job: Job) -> None:
+    def _work(self) -> None:
         while True:
-            self._run(job)
             with self._lock:
                 if not self._waiting:
                     self._free += 1
                     return
                 job = self._waiting.popleft()
+            self._run(job)
+            del job  # its arguments, and what they refer to, are not kept

@@ -46,6 +46,7 @@ class Worker:
     async def assign(self, _: Visitor, actor: str, namespace: str) -> None:
         """Service call of the node: this process is to be the actor with this id."""
         self.process.namespace = namespace
+        self.process.holdings.myself.add(actor)
         self._instance = Instance(actor, self._node_name, self._born, self._abort)
         self.process.targets[actor] = self._instance
         self._assigned.set()

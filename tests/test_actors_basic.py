@@ -710,7 +710,8 @@ def test_options_in_the_decorator() -> None:
         def answer(self) -> int:
             return 42
 
-    Decorated.remote()
+    decorated = Decorated.remote()
+    assert actors.get_actor("decorated") == decorated
     assert get(actors.get_actor("decorated").answer.remote()) == 42
 
 

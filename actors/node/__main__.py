@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actors import holdings
 from actors.home import remove_if_dead
 from actors.node.members import Member, Members
 from actors.node.service import NodeService
@@ -39,6 +40,7 @@ class Node:
 
             credentials = credentials_from(self._identity)
         self.process = Process(orders["process"], Path(orders["folder"]), orders["id"], orders["name"], credentials)
+        holdings.use(self.process.holdings)
         found = device()
         info = NodeInfo(
             id=orders["id"], name=orders["name"], address="", alive=True, pid=os.getpid(), found_by="local",

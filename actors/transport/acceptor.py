@@ -13,6 +13,9 @@ from actors.transport.link import LinkLostError
 from actors.version import PROTOCOL, __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.holdings import Passage
     from actors.messages import Message
     from actors.transport.link import Link
 
@@ -43,11 +46,18 @@ class Visitor:
         node: id of the device as its certificate proves it; None on this host.
     """
 
-    def __init__(self, hello: pb.Hello, node: str | None, receiver: Receiver, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        hello: pb.Hello,
+        node: str | None,
+        receiver: Receiver,
+        loop: asyncio.AbstractEventLoop,
+        passage: Passage | None = None,
+    ) -> None:
         self.process: str = hello.source
         self.session: str = hello.session
         self.node = node
-        self.conversation = Conversation(loop, self._deliver, lambda: None)
+        self.conversation = Conversation(loop, self._deliver, lambda: None, passage)
         self.expiry: asyncio.TimerHandle | None = None
         self._receiver = receiver
 
@@ -60,12 +70,26 @@ class Visitor:
 
 
 class Acceptor:
-    """Keeps the visitors of this process and lets them resume after a lost connection."""
+    """Keeps the visitors of this process and lets them resume after a lost connection.
 
-    def __init__(self, me: str, receiver: Receiver, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        me: id of this process.
+        receiver: gets what arrives.
+        loop: the I/O loop.
+        new_passage: makes what counts the references inside answers; None where there are none.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        receiver: Receiver,
+        loop: asyncio.AbstractEventLoop,
+        new_passage: Callable[[], Passage] | None = None,
+    ) -> None:
         self._me = me
         self._receiver = receiver
         self._loop = loop
+        self._new_passage = new_passage
         self._visitors: dict[str, Visitor] = {}
 
     async def serve(self, link: Link, hello: pb.Hello) -> None:
@@ -76,7 +100,8 @@ class Acceptor:
             return
         visitor = self._visitors.get(hello.session)
         if visitor is None:
-            visitor = Visitor(hello, link.node, self._receiver, self._loop)
+            passage = self._new_passage() if self._new_passage is not None else None
+            visitor = Visitor(hello, link.node, self._receiver, self._loop, passage)
             self._visitors[hello.session] = visitor
         if hello.lane != "bulk" and visitor.expiry is not None:
             visitor.expiry.cancel()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actors.address import Address
 from actors.messages import (
     PLAIN,
     Call,
     Cancel,
     Chunk,
+    Claim,
     Credit,
     Item,
     Message,
     Outcome,
     Payload,
     Reply,
+    Tally,
     Tensor,
     Terms,
     Transfer,
@@ -24,8 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors._wire import distributed_comm_pb2 as pb
+    from actors.holdings import Hold
 
 
+_DIGITS = 20  # of a token's number
 SOONEST = 1e-6  # seconds; a deadline that has passed must not read as none
 
 
@@ -51,6 +56,8 @@ def encode(message: Message, data: pb.CommData) -> None:
         case Tensor(group, source, tag, payload):
             data.comm_type = "tensor"
             header.target, header.source_rank, header.tag = group, source, tag
+        case Tally(payload):
+            data.comm_type = "tally"
         case Credit(number, upto):
             data.comm_type = "credit"
             header.call, header.index = number, upto
@@ -65,6 +72,8 @@ def encode(message: Message, data: pb.CommData) -> None:
             header.sizes.extend(sizes)
             data.pickle_data = bytes(chunk)
             return
+    if payload.holds:
+        _encode_claims(payload.holds, header)
     if isinstance(payload, Transfer):
         header.transfer = payload.number
     else:
@@ -85,9 +94,38 @@ def decode(data: pb.CommData) -> Message:
 
 
 def _payload(data: pb.CommData, header: pb.Header) -> Payload | Transfer:
+    claims = _claims(header) if header.claims else ()
     if header.transfer:
-        return Transfer(header.transfer)
-    return Payload(data.pickle_data, tuple(data.buffers))
+        return Transfer(header.transfer, claims)
+    return Payload(data.pickle_data, tuple(data.buffers), claims)
+
+
+def _encode_claims(claims: tuple[Hold | Claim, ...], header: pb.Header) -> None:
+    owner: Address | None = None
+    for claim in claims:
+        assert isinstance(claim, Claim)  # a conversation has seen to it
+        wire = header.claims.add(id=claim.id, token=f"{claim.passage}#{claim.number}")
+        # A list of references mostly has one owner: it is written where it is another than before.
+        if claim.owner != owner:
+            owner = claim.owner
+            place = wire.owner
+            place.process, place.host, place.socket, place.node = owner.process, owner.host, owner.socket, owner.node
+            place.node_name = owner.node_name
+            place.doors.extend(owner.doors)
+
+
+def _claims(header: pb.Header) -> tuple[Claim, ...]:
+    claims = []
+    owner: Address | None = None
+    for wire in header.claims:
+        if wire.HasField("owner"):
+            p = wire.owner
+            owner = Address(p.process, p.host, p.socket, p.node, tuple(p.doors), p.node_name)
+        passage, _, number = wire.token.rpartition("#")
+        if owner is None or not number.isdecimal() or len(number) > _DIGITS:
+            raise MalformedMessageError("a claim to a value or an actor says not whose it is, or has no token")
+        claims.append(Claim(wire.id, owner, passage, int(number)))
+    return tuple(claims)
 
 
 def _encode_terms(terms: Terms, header: pb.Header) -> None:
@@ -115,6 +153,7 @@ _READERS: dict[str, Callable[[pb.CommData, pb.Header], Message]] = {
     "reply": lambda data, h: Reply(h.call, _outcome(h.outcome), _payload(data, h)),
     "item": lambda data, h: Item(h.call, h.index, _payload(data, h)),
     "tensor": lambda data, h: Tensor(h.target, h.source_rank, h.tag, _payload(data, h)),
+    "tally": lambda data, h: Tally(_payload(data, h)),
     "credit": lambda _, h: Credit(h.call, h.index),
     "cancel": lambda _, h: Cancel(h.call, h.force, not h.alone),
     "chunk": lambda data, h: Chunk(h.transfer, h.index, tuple(h.sizes), data.pickle_data),

@@ -16,6 +16,10 @@ from actors.transport.lane import Lane
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actors.holdings import Passage
+
+CLAIM_BYTES = 60  # what a reference inside a payload adds to its message
+
 Order = tuple[str, int]
 """What messages must not overtake each other in: the calls, the answers to one call, or a single message."""
 
@@ -27,7 +31,7 @@ class Conversation:
 
     Where a large payload makes a message wait, those that must not overtake it wait too: calls for earlier calls,
     what concerns a call for that call, the items and the end of a stream for earlier items of it. Anything else
-    passes by.
+    passes by. What keeps the values and actors that a payload mentions arrives with the message, ahead of the payload.
     """
 
     def __init__(
@@ -35,12 +39,14 @@ class Conversation:
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Message], None],
         need_bulk: Callable[[], None],
+        passage: Passage | None = None,
     ) -> None:
         self.control = Lane(loop, self._arrived)
         self.bulk = Lane(loop, self._chunk)
         self._loop = loop
         self._deliver = deliver
         self._need_bulk = need_bulk
+        self._passage = passage
         self._numbers = count(1)
         self._outgoing: deque[tuple[int, Payload]] = deque()
         self._feeder: asyncio.Task[None] | None = None
@@ -58,12 +64,19 @@ class Conversation:
         if not isinstance(message, Credit | Cancel | Chunk) and isinstance(message.payload, Payload):
             payload = message.payload
             size = payload.nbytes
+            if payload.holds and self._passage is not None:
+                payload = replace(payload, holds=self._passage.lend(payload.holds))
+                message = replace(message, payload=payload)
             if size > INLINE_BYTES:
                 transfer = next(self._numbers)
-                self.control.post(replace(message, payload=Transfer(transfer)))
+                self.control.post(replace(message, payload=Transfer(transfer, payload.holds)))
                 self._outgoing.append((transfer, payload))
                 self._loop.call_soon_threadsafe(self._feed)
-                return
+            else:
+                self.control.post(message, size + CLAIM_BYTES * len(payload.holds))
+            if payload.holds and self._closed and self._passage is not None:  # meanwhile, by the I/O loop
+                self._passage.close()
+            return
         self.control.post(message, size)
 
     def _feed(self) -> None:
@@ -83,6 +96,10 @@ class Conversation:
     def _arrived(self, message: Message) -> None:
         if isinstance(message, Chunk):
             raise MalformedMessageError("a chunk came on the control lane")
+        if not isinstance(message, Credit | Cancel) and message.payload.holds and self._passage is not None:
+            message = replace(
+                message, payload=replace(message.payload, holds=self._passage.take(message.payload.holds))
+            )
         order = self._order(message)
         if order in self._held:
             self._held[order].append(message)
@@ -160,6 +177,8 @@ class Conversation:
             self._feeder.cancel()
         self.control.close()
         self.bulk.close()
+        if self._passage is not None:
+            self._passage.close()
 
 
 def _transfer(message: Message) -> int | None:
@@ -171,4 +190,4 @@ def _transfer(message: Message) -> int | None:
 
 def _filled(message: Message, payload: Payload) -> Message:
     assert not isinstance(message, Credit | Cancel | Chunk)
-    return replace(message, payload=payload)
+    return replace(message, payload=replace(payload, holds=message.payload.holds))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from actors.address import Address
+    from actors.holdings import Passage
     from actors.messages import Message, Payload, Terms
     from actors.transport.lane import Lane
     from actors.transport.link import Dialer, Link
@@ -97,6 +98,8 @@ class Peer:
         dialer: Dialer,
         loop: asyncio.AbstractEventLoop,
         autopsy: Callable[[Death], Awaitable[Death]] | None = None,
+        *,
+        passage: Passage | None = None,
     ) -> None:
         """Starts dialling; must be made on the I/O loop.
 
@@ -106,6 +109,7 @@ class Peer:
             dialer: opens links.
             loop: the I/O loop.
             autopsy: finds out more about a death, from the node that hosted the process.
+            passage: counts the references inside what is sent; None where there are none.
         """
         self.address = address
         self.death: Death | None = None
@@ -118,7 +122,7 @@ class Peer:
         self._watchers: list[Callable[[Death], None]] = []
         self._numbers = count(1)
         self._calls: dict[int, Caller] = {}
-        self._conversation = Conversation(loop, self._deliver, self._open_bulk)
+        self._conversation = Conversation(loop, self._deliver, self._open_bulk, passage)
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
