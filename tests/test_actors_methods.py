@@ -506,7 +506,7 @@ class Async(Plain):
     async def stubborn(self) -> str:
         while not self.opened.is_set():
             try:
-                await asyncio.sleep(PATIENCE)
+                await asyncio.sleep(0.05)
             except asyncio.CancelledError:
                 self.closed.append("felt")
         return "done"
