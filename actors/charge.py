@@ -214,7 +214,9 @@ class Charge:
             seat = None  # another was quicker there: it comes alone now, as one who has waited
 
     async def _place_at(self, node: Address) -> Address | None:
-        asked = self._process.ask(node, "node", "place", self.spec, timeout=PLACE_SECONDS)
+        environment = self.spec.environment
+        patience = PLACE_SECONDS + (environment.seconds if environment is not None else 0.0)
+        asked = self._process.ask(node, "node", "place", self.spec, timeout=patience)
         placing: asyncio.Task[Address | None] = self._process.loop.create_task(asked)
         try:
             return await asyncio.shield(placing)

@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
-from actors.calls import future_of
+from actors.calls import is_reference
 from actors.charge import resolved
-from actors.cluster import current
+from actors.cluster import current, environment_for
 from actors.demand import demand_of
-from actors.exceptions import ActorDiedError, ActorError
+from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
+from actors.fingerprint import differ, fingerprint
 from actors.group import ActorGroup
 from actors.handle import ActorHandle, hold_of, placed_at
 from actors.ids import new_id
@@ -38,6 +39,7 @@ def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs
     if options.get_if_exists:
         found = process.portal.run(find_named(process, options.name or "", options.namespace or process.namespace))
         if found is not None:
+            process.portal.run(_refuse_older(process, found, cls, options.name or ""))
             return found
     if options.detached:
         return _hand_over(process, cls, options, args, kwargs)
@@ -104,13 +106,15 @@ class _Creation:
         self._options = options
         self._class = describe(cls)
         self._manner = _manner(options)
+        self._environment = environment_for(process, options.runtime_env)
+        self._fingerprint = fingerprint(cls) if options.name is not None else ""
         self._id = new_id("actor")
         # One in the charge of a node is counted by nobody.
         self._hold = process.holdings.hold(self._id, None if options.detached else process.address)
         label = options.name if group is None else f"{options.name or cls.__name__}[{group.rank}]"
         self._label = f"{label or cls.__name__}({self._id})"
-        args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
-        needs: list[Future[Sealed]] = [f for r in references if (f := future_of(r)) is not None]
+        args, kwargs, references = with_slots(args, kwargs, is_reference)
+        needs: list[Future[Sealed]] = [reference.pending for reference in references]
         self._needs = needs
         self._construction = construction = Construction(
             code=dumps(cls),  # a class that cannot travel is the caller's mistake, here and now
@@ -143,6 +147,8 @@ class _Creation:
             demand=demand_of(self._options, shares=light),
             restarts=self._manner.restarts,
             light=light,
+            environment=self._environment,
+            fingerprint=self._fingerprint,
         )
 
     @property
@@ -210,6 +216,29 @@ def _manner(options: ActorOptions) -> Manner:
         max_pending=options.max_pending_calls,
         out_of_order=bool(options.allow_out_of_order_execution),
     )
+
+
+async def _refuse_older(process: Process, found: ActorHandle, cls: type, name: str) -> None:
+    """Raises where a named actor is of another version of the class that it is now asked for with."""
+    where = found._where  # noqa: SLF001 - one of us
+    node = await process.node_address(where.node) if where is not None else None
+    if node is None:
+        return
+    origin = await process.ask(node, "node", "origin", found._id)  # noqa: SLF001 - one of us
+    if origin is None or not differ(origin[0], fingerprint(cls)):
+        return
+    raise ActorAlreadyExistsError(
+        f"the actor named {name!r} runs another version of class {cls.__name__}: {found!r} was made "
+        f"{_ago(origin[1])} ago on node {node.node_name}, and the class has changed since. End it by "
+        f"actors.kill(actors.get_actor({name!r})), take it as it is by actors.get_actor({name!r}), or use another name"
+    )
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 async def find_named(process: Process, name: str, namespace: str) -> ActorHandle | None:

@@ -73,7 +73,8 @@ class Lodging:
         return node
 
     def _house(self, node: Address, spec: ActorSpec) -> House:
-        key = (node.node, spec.namespace, spec.driver.process if spec.driver is not None else "")
+        driver = spec.driver.process if spec.driver is not None else ""
+        key = (node.node, spec.namespace, driver, repr(spec.environment))
         house = self._houses.get(key)
         if house is None or house.lost or house.guests >= MOST_GUESTS:
             house = House(self._process, node, spec, lambda house: self._left(key, house))
@@ -110,7 +111,7 @@ class House:
         host = ActorSpec(
             id=new_id("actor"), label="the host of light actors", class_name="light", name=None,
             namespace=spec.namespace, owner=process.id, driver=spec.driver, handle=None,
-            demand=Demand({}, {}, node.node),
+            demand=Demand({}, {}, node.node), environment=spec.environment,
         )  # fmt: skip
         construction = Construction(
             code=dumps(Host), spec=host, arguments=dumps_arguments((), {}), max_concurrency=None, is_async=False,

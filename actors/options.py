@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any, Self
 
 from actors.demand import check_amount, check_selector
+from actors.environment import check_environment
 from actors.exceptions import ArgumentError
 from actors.strategy import Strategy, check_strategy
 
@@ -23,11 +24,6 @@ NOT_HERE = {
     "tensor_transport": "arrays travel between actors as they are",
     "fallback_strategy": "use a soft NodeAffinitySchedulingStrategy",
 }
-
-# Options of ours that are not honoured yet.
-NOT_YET = {
-    "runtime_env",
-}  # fmt: skip
 
 Retry = bool | tuple[type[BaseException], ...]
 """Exceptions of the method's own that a call is repeated for: all, none, or those of some classes."""
@@ -49,8 +45,6 @@ class _Options:
         for name in options:
             if name in NOT_HERE:
                 raise NotImplementedError(f"the option {name!r} is not honoured: {NOT_HERE[name]}; leave it out")
-            if name in NOT_YET:
-                raise NotImplementedError(f"the option {name!r} is not honoured yet; leave it out")
             if name not in known:
                 raise ArgumentError(f"{name!r} is no option of {self.of}; there are: {', '.join(sorted(known))}")
         if isinstance(options.get("retry_exceptions"), list):
@@ -116,7 +110,7 @@ class _Placed(_Options):
         check_strategy(self.scheduling_strategy)
         if self.node is not None and self.scheduling_strategy != "DEFAULT":
             raise ValueError("node= names the node already: leave scheduling_strategy= out")
-        _check_dict("runtime_env", self.runtime_env)
+        check_environment(self.runtime_env)
 
 
 @dataclass(frozen=True, slots=True)

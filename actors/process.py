@@ -15,6 +15,7 @@ from actors.guest import Guests
 from actors.holdings import Holdings
 from actors.keeper import Keeper
 from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
+from actors.parcels import Parcels
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.service import Service, Target
 from actors.switchboard import Switchboard
@@ -81,6 +82,8 @@ class Process:
         )
         self.keeper.count_by(self.holdings)
         self.serve("keeper", self.keeper)
+        self.parcels = Parcels(self.address, folder)
+        self.serve("parcels", self.parcels)
         self.waits = Waits(self)
         self.serve("waits", self.waits)
         self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage)

@@ -147,6 +147,21 @@ class NodeService:
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"
         self._printing.add(spec.driver, (label, stream, line))
 
+    def say(self, driver: Address, line: str) -> None:
+        """This node itself has something to say to a driver's user."""
+        self._printing.add(driver, (f"node {self._members.me.info.name}", "stderr", line))
+
+    async def parcel(self, _: Visitor, digest: str, offset: int) -> Payload | None:
+        """Returns a piece of a parcel that this node has been given; None for one that it has not."""
+        return await self.workers.environments.parcel(digest, offset)
+
+    async def origin(self, _: Visitor, actor: str) -> tuple[str, float] | None:
+        """Returns the fingerprint of an actor's class, and how many seconds ago the actor was made."""
+        worker = self.workers.find_actor(actor)
+        if worker is None or worker.spec is None:
+            return None
+        return worker.spec.fingerprint, self._process.loop.time() - worker.taken
+
     async def flush(self, _: Visitor, driver: str) -> None:
         """Returns when a driver has been sent what its actors have printed so far."""
         await asyncio.sleep(PIPE_SECONDS)  # what an actor printed before its last answer may still be in its pipe
@@ -221,7 +236,7 @@ class NodeService:
         try:
             await self._claim_name(spec)
             try:
-                worker, address = await self.workers.take()
+                worker, address = await self.workers.take(spec.environment, spec.driver)
             except BaseException:  # the owner may have given up too
                 self._names.release(spec)
                 raise
