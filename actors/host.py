@@ -99,7 +99,7 @@ class Lobby:
         self._node = node
         self._stage = Stage()
         self._guests: dict[str, _Guest] = {}
-        self._ends: OrderedDict[str, tuple[str, Ending]] = OrderedDict()  # with how each was called
+        self._ends: OrderedDict[str, tuple[Ending, ActorDiedError | None]] = OrderedDict()
         self._routes: dict[Key, _Guest] = {}
         self._gates: dict[str, Gate] = {}
         self._last = 0
@@ -134,13 +134,12 @@ class Lobby:
         self._routes.pop(key, None)
 
     def _answer_for_the_dead(self, call: Call, visitor: Visitor) -> None:
-        label, ending = self._ends.get(call.target, ("the actor", _LONG_GONE))
+        ending, refusal = self._ends.get(call.target, (_LONG_GONE, None))
         if call.method == WATCH:
             visitor.post(Reply(call.number, Outcome.VALUE, self._death(ending)))
         else:
-            error = ActorDiedError(
-                f"{label} has ended: {ending.epitaph}", node=self._node, actor=label, verdict=Verdict.NEVER_STARTED
-            )
+            never = Verdict.NEVER_STARTED
+            error = refusal or ActorDiedError(f"{call.target}: {ending.epitaph}", node=self._node, verdict=never)
             visitor.post(Reply(call.number, Outcome.ENDED, dumps(error)))
 
     def credited(self, session: str, number: int, upto: int) -> None:
@@ -200,7 +199,7 @@ class Lobby:
     def _over(self, guest: _Guest, ending: Ending) -> None:
         if self._guests.pop(guest.id, None) is None:
             return
-        self._ends[guest.id] = (guest.spec.label if guest.spec is not None else guest.id, ending)
+        self._ends[guest.id] = (ending, guest.instance.refusal)
         if len(self._ends) > REMEMBERED_ENDS:
             self._ends.popitem(last=False)
         spec = guest.spec

@@ -64,12 +64,14 @@ class Instance:
 
     Attributes:
         ending: how it has ended, once it has.
+        refusal: what calls are told that come after that.
     """
 
     def __init__(
         self, id: str, node: str, born: Callable[[Construction], Incarnation], abort: Callable[[Ending], None]
     ) -> None:
         self.ending: Ending | None = None
+        self.refusal: ActorDiedError | None = None
         self._node = node
         self._born = born
         self._abort = abort
@@ -176,7 +178,7 @@ class Instance:
             if self.ending is not None:
                 return
             self.ending = Ending(code, epitaph, intended)
-        error = error or self._ended(epitaph)
+        self.refusal = error = error or self._ended(epitaph)
         for job in self._mailbox.close(error):
             self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
         self._answer_retiring()
