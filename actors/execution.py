@@ -238,9 +238,9 @@ class Execution:
             self._mailbox.answer(job, Outcome.RAISED, _packed(error, place))
 
     def left_by(self, error: SystemExit, who: str) -> None:
-        """The actor's code has asked for its end, whatever the status: it is not made anew."""
+        """The actor's code has asked for its process's end. Only status 0 says that this was meant to be, as in Ray."""
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        self._left(code, f"{who} raised SystemExit({error.code!r})", True)
+        self._left(code, f"{who} raised SystemExit({error.code!r})", error.code == 0)
 
     def _end_forked_child(self, code: object = 0) -> None:
         """Ends a child that a method has forked and not ended itself: it must not answer for its parent."""
