@@ -20,10 +20,9 @@ from actors.serialize import dumps, dumps_arguments, loads
 from actors.service import Service, Target
 from actors.switchboard import Switchboard
 from actors.transport.acceptor import Acceptor
-from actors.transport.grpc_link import GrpcDialer
-from actors.transport.grpc_server import StreamServer
 from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
+from actors.transport.ways import WaysIn, WaysOut
 from actors.waits import Waits
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Process:
         self.namespace = "default"
         self.directory: dict[str, Address] = {}  # nodes by id
         self.home: Address | None = None
-        self.dialer = GrpcDialer(credentials)
+        self.dialer = WaysOut(credentials)
         self.keeper = Keeper(self.id)
         self.holdings = Holdings(
             self.address, self.portal.soon, self.loop.call_later, self._tell_owner, self.keeper.find
@@ -87,7 +86,7 @@ class Process:
         self.waits = Waits(self)
         self.serve("waits", self.waits)
         self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage)
-        self.server = StreamServer(self.id, self.acceptor)
+        self.server = WaysIn(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}
         self._guests = Guests()
         self._holders: dict[str, Address] = {}  # processes that have told of their holds

@@ -16,7 +16,7 @@ from actors.node.placing import Placing
 from actors.node.printing import Printing
 from actors.node.stock import Stock
 from actors.progress import Progress
-from actors.transport.grpc_link import probe_socket
+from actors.transport.knock import probe_socket
 from actors.transport.link import GoneError, UnreachableError
 
 if TYPE_CHECKING:
