@@ -88,11 +88,11 @@ class Worker:
         await self.process.ask(self._home, "node", "ready", self.process.address)
 
     async def _leave(self, ending: Ending) -> None:
-        # Replies on their way are let out; whoever does not take them in time will find the process ended.
+        # Calls and replies on their way are let out; whoever does not take them in time will find the process ended.
         with contextlib.suppress(TimeoutError, ActorDiedError):
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self.process.ask(self._home, "node", "ending", self.process.id, ending.epitaph, ending.intended)
-                await self.process.acceptor.flushed()
+                await self.process.flushed()
 
     def parent_gone(self) -> None:
         """The node has ended, or wants this process to end."""
