@@ -101,7 +101,7 @@ class Process:
             else:
                 target.called(message, visitor)
         elif isinstance(message, Tensor):
-            self.switchboard.arrived(message)
+            self.switchboard.arrived(message, visitor.process)
         elif isinstance(message, Tally):
             assert isinstance(message.payload, Payload)
             self._holders[visitor.process], changes = loads(message.payload)
@@ -125,6 +125,7 @@ class Process:
         """See `actors.transport.acceptor.Receiver`."""
         self._holders.pop(visitor.process, None)
         self.holdings.gone(visitor.process)
+        self.switchboard.gone(visitor.process)
         if self.on_gone is not None:
             self.on_gone(visitor)
 
