@@ -238,6 +238,7 @@ class Process:
 
     async def flushed(self) -> None:
         """Waits until all others have what this process has to tell them: its calls, its answers, what it holds."""
+        await asyncio.gather(*(line.flushed() for line in list(self.keeper.lines.values())))
         self.holdings.flush()
         drained = [peer.drained() for peer in self._peers.values() if peer.death is None]
         await asyncio.gather(self.acceptor.flushed(), *drained)
