@@ -93,6 +93,11 @@ class Charge:
         """See `Life`."""
         return self.life.doomed
 
+    @property
+    def needless(self) -> bool:
+        """Whether it has no place, and nobody can call it any more."""
+        return self._retiring and self._address is None
+
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once, for good or to be made anew; returns when its process has ended."""
         if no_restart:
@@ -119,9 +124,9 @@ class Charge:
         self._retiring = True
         self.life.finish()
         # Of a group, none is given up while others of it are to live.
-        if all(sibling._retiring and sibling._address is None for sibling in self.siblings):
+        if all(sibling.needless for sibling in self.siblings):
             for sibling in self.siblings:
-                sibling.give_up(ActorDiedError(f"{sibling.spec.label} was given up before it was made: nothing needs it"))
+                sibling.give_up(ActorDiedError(f"{sibling.spec.label} was not made: nothing needs it any more"))
             return
         with contextlib.suppress(ActorError):
             address = await self.located(None)

@@ -118,7 +118,7 @@ class Scales:
 
 
 @pytest.fixture
-def scales(cluster: actors.Cluster) -> Scales:  # noqa: ARG001 - it has to be there
+def scales(cluster: actors.Cluster) -> Scales:
     return Scales()
 
 
@@ -203,9 +203,10 @@ def test_tasks_leave_nothing(scales: Scales) -> None:
     scales.settled(tables, processes)
 
 
-def test_names_leave_nothing(scales: Scales) -> None:
+@pytest.mark.parametrize("count", [20, pytest.param(50, marks=pytest.mark.slow)])
+def test_names_leave_nothing(scales: Scales, count: int) -> None:
     tables, processes = scales.tables(), scales.processes()
-    for start in range(0, 20, 5):
+    for start in range(0, count, 5):
         named = [Counter.options(name=f"soak-{number}").remote() for number in range(start, start + 5)]
         assert actors.get([counter.add.remote() for counter in named], timeout=PATIENCE) == [1] * 5
         for number, counter in enumerate(named, start):
@@ -309,7 +310,7 @@ class Notes:
 
 
 @pytest.mark.parametrize("size", [1, 2 << 20])
-def test_what_an_actor_called_before_it_ended_is_still_done(cluster: actors.Cluster, size: int) -> None:  # noqa: ARG001
+def test_what_an_actor_called_before_it_ended_is_still_done(cluster: actors.Cluster, size: int) -> None:
     notes = Notes.remote()
     count = 200 if size == 1 else 8
     assert isinstance(failure(Teller.remote().tell_and_go.remote(notes, count, size), PATIENCE), ActorDiedError)
