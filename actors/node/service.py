@@ -9,15 +9,15 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from actors.charge import Charge
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
+from actors.lodging import take_charge
 from actors.node.logs import Author, LogLine, Logs
 from actors.node.names import Names
 from actors.node.placing import Placing
 from actors.node.printing import Printing
 from actors.node.stock import Stock
 from actors.progress import Progress
-from actors.transport.grpc_link import probe_socket
+from actors.transport.knock import probe_socket
 from actors.transport.link import GoneError, UnreachableError
 
 if TYPE_CHECKING:
@@ -150,6 +150,21 @@ class NodeService:
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"
         self._printing.add(spec.driver, (label, stream, line))
 
+    def say(self, driver: Address, line: str) -> None:
+        """This node itself has something to say to a driver's user."""
+        self._printing.add(driver, (f"node {self._members.me.info.name}", "stderr", line))
+
+    async def parcel(self, _: Visitor, digest: str, offset: int) -> Payload | None:
+        """Returns a piece of a parcel that this node has been given; None for one that it has not."""
+        return await self.workers.environments.parcel(digest, offset)
+
+    async def origin(self, _: Visitor, actor: str) -> tuple[str, float] | None:
+        """Returns the fingerprint of an actor's class, and how many seconds ago the actor was made."""
+        worker = self.workers.find_actor(actor)
+        if worker is None or worker.spec is None:
+            return None
+        return worker.spec.fingerprint, self._process.loop.time() - worker.taken
+
     async def flush(self, _: Visitor, driver: str) -> None:
         """Returns when a driver has been sent what its actors have printed so far."""
         await asyncio.sleep(PIPE_SECONDS)  # what an actor printed before its last answer may still be in its pipe
@@ -224,7 +239,7 @@ class NodeService:
         try:
             await self._claim_name(spec)
             try:
-                worker, address = await self.workers.take()
+                worker, address = await self.workers.take(spec.environment, spec.driver)
             except BaseException:  # the owner may have given up too
                 self._names.release(spec)
                 raise
@@ -281,7 +296,7 @@ class NodeService:
         spec = replace(construction.spec, demand=demand)
         charges = self._process.keeper.charges
         construction = replace(construction, spec=spec)
-        charge = Charge(self._process, construction, max_restarts, (), lambda _: self._charge_ended(spec.id))
+        charge = take_charge(self._process, construction, max_restarts, (), lambda _: self._charge_ended(spec.id))
         charges[spec.id] = charge
         charge.begin()
         try:
@@ -294,6 +309,10 @@ class NodeService:
         self._over.append(actor)
         if len(self._over) > REMEMBERED_CHARGES:
             self._process.keeper.charges.pop(self._over.popleft(), None)
+
+    async def claim_name(self, _: Visitor, spec: ActorSpec) -> None:
+        """A light actor, which asks no node for a process of its own, is about to be made here under a name."""
+        await self._claim_name(spec)
 
     async def free_name(self, _: Visitor, spec: ActorSpec) -> None:
         """An actor will not come back to its name."""
@@ -309,7 +328,7 @@ class NodeService:
         """Returns the pickled handle of a named actor and where it is, if it is anywhere just now."""
         spec = self._names.find(name, namespace)
         worker = self.workers.find_actor(spec.id) if spec is not None else None
-        if spec is not None and spec.handle is not None and (worker is not None or spec.restarts):
+        if spec is not None and spec.handle is not None and (worker is not None or spec.restarts or spec.light):
             return spec.handle, worker.ready.result() if worker is not None else None
         if not everywhere:
             return None

@@ -29,10 +29,24 @@ class Link(Protocol):
         """Ends the link; the other side's read returns None."""
 
 
+class RawLink(Link, Protocol):
+    """A link whose frames can be passed on unread."""
+
+    async def read_bytes(self) -> bytes | None:
+        """Returns the next frame unparsed, or None at the end."""
+
+    async def write_bytes(self, data: bytes) -> None:
+        """Writes a frame that is already serialised.
+
+        Raises:
+            LinkLostError: the link has ended.
+        """
+
+
 class Dialer(Protocol):
     """Opens links."""
 
-    async def dial(self, address: Address, lane: str) -> Link:
+    async def dial(self, address: Address, lane: str) -> RawLink:
         """Opens a link to the process at ``address``.
 
         Raises:
