@@ -105,6 +105,8 @@ class Worker:
         overdue.start()
         # By hand, since the interpreter itself would first wait for threads that a method has left behind.
         atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way
+        with contextlib.suppress(TimeoutError):  # they may have called somebody
+            self.process.portal.run(self.process.flushed(), FAREWELL_SECONDS)
         sys.stdout.flush()
         sys.stderr.flush()
         self._exit(code)

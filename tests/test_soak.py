@@ -7,10 +7,12 @@ the driver and inside an actor. The numbers are small in the normal run; ``--run
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -290,6 +292,9 @@ class Teller:
         for number in range(count):
             notes.take.remote(number, b"x" * size)
 
+    def tell_at_exit(self, notes: Any, count: int, size: int) -> None:
+        atexit.register(self.tell, notes, count, size)
+
     def tell_and_go(self, notes: Any, count: int, size: int) -> None:
         self.tell(notes, count, size)
         actors.exit_actor()
@@ -314,6 +319,14 @@ def test_what_an_actor_called_before_it_ended_is_still_done(cluster: actors.Clus
     notes = Notes.remote()
     count = 200 if size == 1 else 8
     assert isinstance(failure(Teller.remote().tell_and_go.remote(notes, count, size), PATIENCE), ActorDiedError)
-    eventually(lambda: actors.get(notes.taken.remote(), timeout=PATIENCE) == list(range(count)), PATIENCE)
-    assert actors.get(Teller.remote().tell.remote(notes, count, size), timeout=PATIENCE) is None  # its last handle goes
-    eventually(lambda: actors.get(notes.taken.remote(), timeout=PATIENCE) == 2 * list(range(count)), PATIENCE)
+    eventually(lambda: _has_taken(notes, list(range(count))), PATIENCE)
+    for rounds, method in enumerate(["tell", "tell_at_exit"], 2):
+        tell = getattr(Teller.remote(), method)
+        assert actors.get(tell.remote(notes, count, size), timeout=PATIENCE) is None
+        del tell  # its last handle
+        wanted = rounds * list(range(count))
+        eventually(partial(_has_taken, notes, wanted), PATIENCE)
+
+
+def _has_taken(notes: Any, wanted: list[int]) -> bool:
+    return bool(actors.get(notes.taken.remote(), timeout=PATIENCE) == wanted)
