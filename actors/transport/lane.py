@@ -102,13 +102,13 @@ class Lane:
             self._wake.set()
 
     async def room(self, limit_bytes: int) -> None:
-        """Waits until fewer than ``limit_bytes`` are pushed and not acknowledged."""
+        """Waits until fewer than ``limit_bytes`` are pushed and not acknowledged; no longer than until it is closed."""
         while self.session.pending_bytes >= limit_bytes:
             self._room.clear()
             await self._room.wait()
 
     async def drained(self) -> None:
-        """Waits until the other side has acknowledged everything that was posted."""
+        """Waits until the other side has acknowledged everything that was posted, or this lane is closed."""
         while not self.session.idle:
             self._room.clear()
             await self._room.wait()
@@ -257,7 +257,9 @@ class Lane:
             self._flush()
 
     def close(self) -> None:
-        """Stops the timer; the link is closed by whoever runs it."""
+        """Drops what is unsent and stops the timer; the link is closed by whoever runs it."""
+        self.session.drop()
+        self._room.set()
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
