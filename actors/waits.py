@@ -120,7 +120,7 @@ class Waits:
             self._process.portal.soon(self._process.tell, self._process.home, "node", what, self._process.id)
 
     async def _ask(self, wait: Wait) -> None:
-        """Asks until the wait is over or known to be endless: who is in the circle may have begun to wait only since."""
+        """Asks until the wait is over or known to be endless: others of a circle may begin to wait later."""
         pause = AGAIN_SECONDS
         while wait.error is None:
             await self._ask_once(wait)
