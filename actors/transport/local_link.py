@@ -21,7 +21,7 @@ CLOSE_SECONDS = 1.0  # for what was written last, where the other side does not 
 
 
 class LocalLink(asyncio.Protocol):
-    """One end of a connection. See `actors.transport.link.RawLink`.
+    """One end of a connection. See `actors.transport.link.QuickLink`.
 
     Args:
         met: called when the connection is up; at the serving side, which has not asked for it.
@@ -38,6 +38,8 @@ class LocalLink(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._ended = False
         self._full: asyncio.Future[None] | None = None
+        self._take: Callable[[bytes], None] | None = None
+        self._taken: asyncio.Future[None] | None = None  # the end of it
 
     # -- what asyncio tells -------------------------------------------------------------------------------------
 
@@ -74,9 +76,26 @@ class LocalLink(asyncio.Protocol):
                 self._abort()
                 return
         if self._frames:
-            self._wake()
+            if self._take is not None:
+                self._give()
+            else:
+                self._wake()
         if self._waiting_bytes > READ_AHEAD_BYTES and self._transport is not None:
             self._transport.pause_reading()
+
+    def _give(self) -> None:
+        while self._frames and self._take is not None:
+            try:
+                self._take(self._pop())
+            except Exception as error:
+                self._take = None
+                if self._taken is not None and not self._taken.done():
+                    self._taken.set_exception(error)
+
+    def _pop(self) -> bytes:
+        data = self._frames.popleft()
+        self._waiting_bytes -= HEAD_BYTES + len(data)
+        return data
 
     def _is_whole(self) -> bool:
         """Whether the frame that has begun has come whole; else nothing needs to be copied yet."""
@@ -104,6 +123,8 @@ class LocalLink(asyncio.Protocol):
             full.set_result(None)
 
     def _wake(self) -> None:
+        if self._ended and self._taken is not None and not self._taken.done():
+            self._taken.set_result(None)
         reader, self._reader = self._reader, None
         if reader is not None and not reader.done():
             reader.set_result(None)
@@ -129,8 +150,7 @@ class LocalLink(asyncio.Protocol):
                 return None
             self._reader = self._loop.create_future()
             await self._reader
-        data = self._frames.popleft()
-        self._waiting_bytes -= HEAD_BYTES + len(data)
+        data = self._pop()
         if self._waiting_bytes <= READ_AHEAD_BYTES and self._transport is not None and not self._ended:
             self._transport.resume_reading()
         return data
@@ -139,8 +159,31 @@ class LocalLink(asyncio.Protocol):
         """See `actors.transport.link.Link`."""
         await self.write_bytes(frame.SerializeToString())
 
+    def receive(self, take: Callable[[bytes], None]) -> asyncio.Future[None]:
+        """See `actors.transport.link.QuickLink`."""
+        self._take = take
+        self._taken = self._loop.create_future()
+        self._give()
+        if self._ended:
+            self._wake()
+        elif self._transport is not None:
+            self._transport.resume_reading()
+        return self._taken
+
     async def write_bytes(self, data: bytes) -> None:
         """See `actors.transport.link.RawLink`."""
+        self.send(data)
+        await self.drained()
+
+    async def drained(self) -> None:
+        """See `actors.transport.link.QuickLink`."""
+        while self._full is not None:
+            await asyncio.shield(self._full)  # several may wait for it
+            if self._ended:
+                raise LinkLostError("the connection has ended")
+
+    def send(self, data: bytes) -> bool:
+        """See `actors.transport.link.QuickLink`."""
         transport = self._transport
         if self._ended or transport is None or transport.is_closing():
             raise LinkLostError("the connection has ended")
@@ -150,10 +193,7 @@ class LocalLink(asyncio.Protocol):
         else:
             transport.write(head)
             transport.write(data)
-        while self._full is not None:
-            await asyncio.shield(self._full)  # several may wait for it
-            if self._ended:
-                raise LinkLostError("the connection has ended")
+        return self._full is None
 
     async def close(self) -> None:
         """See `actors.transport.link.Link`."""
