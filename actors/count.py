@@ -45,15 +45,23 @@ class Counts:
             early.remove(reason)
             if not early:
                 del self._early[id]
+            if id not in self._reasons:
+                self._unwanted(id)
             return
         source, number = reason
         self._reasons.setdefault(id, set()).add(reason)
         self._sources.setdefault(source, set()).add((id, number))
 
-    def remove(self, id: str, reason: Reason) -> None:
-        """A reason has gone. One that has not come yet will not count when it comes."""
-        reasons = self._reasons.get(id)
-        if reasons is None:
+    def remove(self, id: str, reason: Reason, *, held: bool = False) -> None:
+        """A reason has gone. One that has not come yet will not count when it comes.
+
+        Args:
+            id: of the thing.
+            reason: which.
+            held: the owner itself refers to the thing: it has not gone, though there be no reason.
+        """
+        reasons = self._reasons.get(id, set())
+        if not reasons and not held:
             return  # the thing itself has gone, and this came late
         if reason not in reasons:
             self._early.setdefault(id, set()).add(reason)
@@ -64,6 +72,11 @@ class Counts:
         rest.remove((id, number))
         if not rest:
             del self._sources[source]
+
+    def released(self, id: str) -> None:
+        """The owner itself does not refer to a thing any more."""
+        if id not in self._reasons:
+            self._early.pop(id, None)
 
     def ended(self, source: str) -> None:
         """A source is no more: all its reasons have gone."""

@@ -210,6 +210,8 @@ class Holdings:
                 del self._ties[tie.id]
         if last and (watcher := self._watchers.pop(tie.id, None)) is not None:
             watcher()
+        if last:
+            self._counts.released(tie.id)
         return tie.owner if tie.counted else None, (RELEASE, tie.id, "", tie.number)
 
     def is_held(self, id: str, process: str) -> bool:
@@ -236,9 +238,15 @@ class Holdings:
                     self._passages.setdefault(process, set()).add(passage)
                     counts.add(id, (passage, number))
             elif kind == USE:
-                counts.remove(id, (passage, number))
+                # An actor that passes on a handle of its own has no other reason here.
+                counts.remove(id, (passage, number), held=self.holds(id))
             elif kind == CLOSE:
                 self._later(GRACE_SECONDS, self._closed, process, passage)
+
+    def holds(self, id: str) -> bool:
+        """Whether this process refers to a thing."""
+        with self._lock:
+            return self._find(id) is not None
 
     def _keep(self, id: str) -> bool:
         if id in self._wanted:

@@ -440,3 +440,16 @@ def test_what_the_program_pickles_by_hand_is_kept() -> None:
         assert pickle.loads(data) is holdings._find("b/1")
     finally:
         module.use(before)
+
+
+def test_a_token_that_is_used_up_first_where_only_the_owner_refers_to_the_thing() -> None:
+    unwanted: list[str] = []
+    counts = Counts(unwanted.append)
+    counts.remove("actor", ("passage", 1), held=True)  # the answer was quicker than the word of its token
+    counts.add("actor", ("passage", 1))
+    assert not counts
+    assert unwanted == ["actor"]
+    counts.remove("actor", ("passage", 2), held=True)
+    counts.released("actor")  # and its sender has ended: the word will never come
+    counts.add("actor", ("passage", 2))
+    assert len(counts) == 1

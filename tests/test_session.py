@@ -202,3 +202,16 @@ def test_never_written_leaves_out_what_waits_to_be_written_again() -> None:
     assert session.never_written() == ["m3"]
     session.take(1, 0)
     assert session.never_written() == []
+
+
+def test_what_is_dropped_is_neither_sent_nor_waited_for() -> None:
+    session: Session[str] = Session()
+    for word in ("sent", "sent too", "unsent"):
+        session.push(word, 5)
+    assert [word for _, word in session.take(2, 100)] == ["sent", "sent too"]
+    session.drop()
+    assert session.idle
+    assert session.pending_bytes == 0
+    assert session.never_written() == []
+    session.acknowledged(2)  # on its way when it was dropped
+    assert not session.has_unsent

@@ -21,6 +21,8 @@ import pytest
 import actors
 from actors import runtime
 from actors.exceptions import ActorDiedError, ActorsError
+from actors.messages import Payload, Tensor
+from actors.switchboard import Switchboard
 from tests.clusters import Counter, eventually, failure
 
 if TYPE_CHECKING:
@@ -282,6 +284,33 @@ def test_an_actor_that_nothing_needs_any_more_is_not_made(scales: Scales, tmp_pa
     eventually(lambda: waiting() == 0)
     scales.settled(tables, processes)
     assert not (tmp_path / "made").exists()
+
+
+class Members:
+    """A group that takes what comes for it."""
+
+    group = "group-1"
+
+    def __init__(self) -> None:
+        self.taken: list[Tensor] = []
+
+    async def open(self) -> None: ...
+
+    def take(self, message: Tensor) -> None:
+        self.taken.append(message)
+
+
+def test_a_value_waits_for_its_group_no_longer_than_its_sender_lives() -> None:
+    switchboard, members = Switchboard(), Members()
+    early = [Tensor(group, rank, "tag", Payload(b"")) for group in ("group-1", "group-2") for rank in range(2)]
+    for message in early:
+        switchboard.arrived(message, f"worker-{message.source}")
+    switchboard.gone("worker-0")
+    assert len(switchboard) == 2
+    asyncio.run(switchboard.add(members))
+    assert members.taken == [early[1]]
+    switchboard.gone("worker-1")
+    assert len(switchboard) == 0
 
 
 @actors.remote
