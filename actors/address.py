@@ -21,6 +21,7 @@ class Address:
         node: id of the node it belongs to, whose door relays to it.
         doors: the node's TCP doors as ``"HOST:PORT"``, for callers elsewhere; empty if it has none.
         node_name: the node's name, for people.
+        arena: key of the memory that it shares with processes of its host, see `actors.arena`; empty for none.
     """
 
     process: str
@@ -29,6 +30,7 @@ class Address:
     node: str
     doors: tuple[str, ...] = ()
     node_name: str = ""
+    arena: str = ""
 
     @property
     def is_node(self) -> bool:

@@ -121,7 +121,8 @@ class StreamServer:
             return
         if first is None:
             return
-        hello = pb.Frame.FromString(first).hello
+        frame = pb.Frame.FromString(first)
+        hello = frame.hello
         if hello.target == self._me:
             await self._acceptor.serve(link, hello)
             return
@@ -129,6 +130,9 @@ class StreamServer:
         if address is None or self._dialer is None:
             await say_goodbye(link, pb.Goodbye(code=1, reason="its process has ended"))
             return
+        if link.node is not None:
+            hello.arena = ""  # who comes through the door shares no memory, whatever it says
+            first = frame.SerializeToString()
         await self._relay(link, first, address, hello.lane)
 
     async def _relay(self, link: GrpcLink, first: bytes, address: Address, lane: str) -> None:
