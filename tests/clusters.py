@@ -196,7 +196,7 @@ class Program:
     def segments(self) -> list[Path]:
         """Returns the folders of shared memory of its clusters; none on macOS."""
         any_of_its = arena_path(self.home / "run" / "*")
-        return list(any_of_its.parent.glob(f"{any_of_its.name}*"))
+        return list(any_of_its.parent.glob(any_of_its.name))
 
     def leaves_nothing(self, within: float = 10.0) -> None:
         """Waits until nothing is left of it."""

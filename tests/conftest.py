@@ -146,7 +146,7 @@ def _is_socket(path: Path) -> bool:
 def _segments() -> set[Path]:
     """Folders of shared memory; not those of other test runs beside this one. None on macOS."""
     any_of_ours = arena_path(Path(os.environ["ACTORS_HOME"], "run", "*"))
-    return set(any_of_ours.parent.glob(f"{any_of_ours.name}*"))
+    return set(any_of_ours.parent.glob(any_of_ours.name))
 
 
 def _remove(path: Path) -> None:
