@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from actors import models as models
     from actors import util as util
     from actors.actorclass import ActorClass as ActorClass
-    from actors.actorclass import method as method
     from actors.actorclass import remote as remote
     from actors.api import available_resources as available_resources
     from actors.api import cancel as cancel
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from actors.group import ActorGroup as ActorGroup
     from actors.handle import ActorHandle as ActorHandle
     from actors.handle import kill as kill
+    from actors.marked import Marked as Marked
+    from actors.marked import method as method
     from actors.nodeinfo import NodeInfo as NodeInfo
     from actors.refs import ObjectRef as ObjectRef
     from actors.refs import get as get
@@ -59,7 +60,8 @@ _HOMES = {
     "ActorGroup": "group",
     "ActorClass": "actorclass",
     "ActorHandle": "handle",
-    "method": "actorclass",
+    "Marked": "marked",
+    "method": "marked",
     "remote": "actorclass",
     "NodeInfo": "nodeinfo",
     "ObjectRef": "refs",
@@ -75,6 +77,7 @@ __all__ = [
     "ActorGroup",
     "ActorHandle",
     "Cluster",
+    "Marked",
     "NodeInfo",
     "ObjectRef",
     "ObjectRefGenerator",

@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic
 
 from actors.creation import create_actor, create_group
-from actors.options import ActorOptions, MethodOptions, TaskOptions
-from actors.spec import METHOD_OPTIONS, describe
+from actors.options import ActorOptions, TaskOptions
+from actors.signed import Signed, signed
+from actors.spec import describe
 from actors.task import RemoteFunction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import Protocol, overload
+
+    from typing_extensions import ParamSpec, TypeVar
 
     from actors.group import ActorGroup
     from actors.handle import ActorHandle
+    from actors.marked import Marked
+    from actors.refs import ObjectRef
+    from actors.stream import ObjectRefGenerator
 
-C = TypeVar("C")
-P = ParamSpec("P")
-T = TypeVar("T")
-F = TypeVar("F", bound="Callable[..., Any]")
+    C = TypeVar("C", default=Any)
+    P = ParamSpec("P", default=...)
+    M = TypeVar("M", bound=Marked)
+    C_co = TypeVar("C_co", covariant=True, default=Any)
+    T = TypeVar("T")
+    Y = TypeVar("Y")
+
+    class _Class(Protocol[P, C_co]):
+        """A class, which a function is not, and its constructor's parameters."""
+
+        def mro(self) -> list[type]: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C_co: ...
+
+    class Remote(Protocol):
+        """`remote` with options, which goes before a class or a function."""
+
+        @overload
+        def __call__(self, cls: _Class[P, C], /) -> ActorClass[P, C]: ...  # type: ignore[overload-overlap]
+        @overload
+        def __call__(  # type: ignore[overload-overlap]
+            self, function: Callable[P, Iterator[Y]], /
+        ) -> RemoteFunction[P, ObjectRefGenerator[Y]]: ...
+        @overload
+        def __call__(self, function: Callable[P, T], /) -> RemoteFunction[P, ObjectRef[T]]: ...
+
+    class OpenRemote:
+        """`remote` with ``num_returns``: what a call gives cannot be told from the types."""
+
+        def __call__(self, function: Callable[P, Any], /) -> RemoteFunction[P, Any]:
+            """Decorates a function."""
+            ...
+
+else:
+    from typing import ParamSpec, TypeVar
+
+    C, P = TypeVar("C"), ParamSpec("P")
 
 
-class ActorClass(Generic[C]):
+class ActorClass(Generic[P, C]):
     """A class whose instances live in processes of their own.
 
     Attributes:
@@ -34,23 +73,49 @@ class ActorClass(Generic[C]):
         self.__doc__ = cls.__doc__
         self.__name__ = cls.__name__
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
-        """Makes an actor and returns a handle at once.
+    if TYPE_CHECKING:
 
-        An error of its constructor is raised by the first call, as `ActorDiedError`.
+        @overload
+        def remote(  # type: ignore[overload-overlap]  # the first that fits is meant
+            self: ActorClass[P, M], *args: P.args, **kwargs: P.kwargs
+        ) -> M: ...
+        @overload
+        def remote(self, *args: P.args, **kwargs: P.kwargs) -> ActorHandle[C]: ...
+        @overload
+        def remote(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ActorHandle[C]: ...
+        @overload
+        def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ActorHandle[C]: ...
 
-        Raises:
-            TypeError: the arguments do not fit the constructor, or cannot be pickled.
-            ActorAlreadyExistsError: another actor has the name.
-        """
-        describe(self.cls).constructor.check(args, kwargs)
-        return create_actor(self.cls, self._options, args, kwargs)
+        def remote(self, *args: Any, **kwargs: Any) -> Any:
+            """Makes an actor and returns a handle at once."""
+            ...
 
-    def options(self, **options: Any) -> ActorClass[C]:
+    else:
+
+        @signed
+        def remote(self) -> Signed:
+            """Makes an actor and returns a handle at once.
+
+            An error of its constructor is raised by the first call, as `ActorDiedError`.
+
+            Raises:
+                TypeError: the arguments do not fit the constructor, or cannot be pickled.
+                ActorAlreadyExistsError: another actor has the name.
+            """
+            return Signed(_make, self.cls, self._options)
+
+    def options(self, **options: Any) -> ActorClass[P, C]:
         """Returns the same class with other options; see `actors.options.ActorOptions`."""
         return ActorClass(self.cls, self._options.merged(**options))
 
-    def group(self, size: int, *args: Any, **kwargs: Any) -> ActorGroup:
+    if TYPE_CHECKING:
+
+        @overload
+        def group(self, size: int, *args: P.args, **kwargs: P.kwargs) -> ActorGroup[C]: ...
+        @overload
+        def group(self, size: int, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ActorGroup[C]: ...
+
+    def group(self, size: int, *args: Any, **kwargs: Any) -> Any:
         """Makes ``size`` actors that know each other's rank, spread over the nodes.
 
         Raises:
@@ -62,24 +127,26 @@ class ActorClass(Generic[C]):
         describe(self.cls).constructor.check(args, kwargs)
         return create_group(self.cls, self._options, size, args, kwargs)
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        """Refuses: an actor is not made like a plain object."""
-        name = self.cls.__name__
-        raise TypeError(f"use {name}.remote(...) to make an actor, or {name}.cls(...) to make a plain object here")
+    if not TYPE_CHECKING:  # what only refuses is an error for a type checker without them
 
-    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
-        """Refuses: what is inherited from is the plain class."""
-        name = self.cls.__name__
-        raise TypeError(f"{name} is an actor class: inherit from {name}.cls, and decorate the subclass")
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            """Refuses: an actor is not made like a plain object."""
+            name = self.cls.__name__
+            raise TypeError(f"use {name}.remote(...) to make an actor, or {name}.cls(...) to make a plain object here")
 
-    def __getattr__(self, name: str) -> Any:
-        cls = self.__dict__.get("cls")
-        if cls is None or not hasattr(cls, name):
-            raise AttributeError(f"{self!r} has no attribute {name!r}")
-        if callable(getattr(cls, name)):
-            what = f"{name!r} is called on an actor: make one first, by {cls.__name__}.remote(...)"
-            raise AttributeError(what)  # noqa: TRY004 - hasattr must go on working
-        raise AttributeError(f"{name!r} belongs to the plain class: use {cls.__name__}.cls.{name}")
+        def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
+            """Refuses: what is inherited from is the plain class."""
+            name = self.cls.__name__
+            raise TypeError(f"{name} is an actor class: inherit from {name}.cls, and decorate the subclass")
+
+        def __getattr__(self, name: str) -> Any:
+            cls = self.__dict__.get("cls")
+            if cls is None or not hasattr(cls, name):
+                raise AttributeError(f"{self!r} has no attribute {name!r}")
+            if callable(getattr(cls, name)):
+                what = f"{name!r} is called on an actor: make one first, by {cls.__name__}.remote(...)"
+                raise AttributeError(what)  # noqa: TRY004 - hasattr must go on working
+            raise AttributeError(f"{name!r} belongs to the plain class: use {cls.__name__}.cls.{name}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (ActorClass, (self.cls, self._options))
@@ -88,12 +155,27 @@ class ActorClass(Generic[C]):
         return f"ActorClass({self.cls.__qualname__})"
 
 
-@overload
-def remote(cls: type[C], /) -> ActorClass[C]: ...  # type: ignore[overload-overlap]  # a class is callable too
-@overload
-def remote(function: Callable[P, T], /) -> RemoteFunction[P, T]: ...
-@overload
-def remote(**options: Any) -> Any: ...
+def _make(cls: type, options: ActorOptions, /, *args: Any, **kwargs: Any) -> ActorHandle:
+    describe(cls).constructor.check(args, kwargs)
+    return create_actor(cls, options, args, kwargs)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def remote(cls: _Class[P, C], /) -> ActorClass[P, C]: ...  # type: ignore[overload-overlap]
+    @overload
+    def remote(  # type: ignore[overload-overlap]
+        function: Callable[P, Iterator[Y]], /
+    ) -> RemoteFunction[P, ObjectRefGenerator[Y]]: ...
+    @overload
+    def remote(function: Callable[P, T], /) -> RemoteFunction[P, ObjectRef[T]]: ...
+    @overload
+    def remote(*, num_returns: int | str, **options: Any) -> OpenRemote: ...
+    @overload
+    def remote(**options: Any) -> Remote: ...
+
+
 def remote(thing: Any = None, /, **options: Any) -> Any:
     """Turns a class into an actor class, or a function into one that runs on workers; takes their options.
 
@@ -118,19 +200,3 @@ def _remote(thing: Any, options: dict[str, Any]) -> Any:
     if callable(thing):
         return RemoteFunction(thing, TaskOptions().merged(**options))
     raise TypeError(f"@actors.remote goes before a class or a function, not {thing!r}; options are given by name")
-
-
-def method(**options: Any) -> Callable[[F], F]:
-    """Sets options of a method where it is written; see `actors.options.MethodOptions`.
-
-    Raises:
-        TypeError: an option nobody knows.
-        ValueError: a value out of range.
-    """
-    chosen = MethodOptions().merged(**options)
-
-    def mark(function: F) -> F:
-        setattr(function, METHOD_OPTIONS, chosen)
-        return function
-
-    return mark

@@ -170,8 +170,3 @@ def _returns_of(method: MethodSpec, chosen: MethodOptions | None) -> int:
 def is_reference(value: Any) -> bool:
     """Whether a value is a reference."""
     return isinstance(value, ObjectRef)
-
-
-def future_of(value: Any) -> Future[Sealed] | None:
-    """Returns the future behind a reference; None for anything else."""
-    return value.pending if isinstance(value, ObjectRef) else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from actors import runtime
 from actors.console import Console
 from actors.demand import check_amount, check_labels
+from actors.environment import check_environment
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError
 from actors.ids import new_id
 from actors.local import LocalNodes
@@ -21,6 +22,7 @@ from actors.sealed import of_error
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from actors.environment import Environment
     from actors.nodeinfo import NodeInfo
 
 START_SECONDS = 30.0
@@ -42,6 +44,7 @@ class InitArguments:
     log_to_driver: bool
     resources: dict[str, float]
     labels: dict[str, str]
+    runtime_env: dict[str, Any] | None = None
 
 
 class Cluster:
@@ -68,6 +71,7 @@ class Cluster:
         process = Process(new_id("driver"), self._local.folder, first.address.node, first.name, credentials)
         self._process = process
         process.namespace = self.request.namespace
+        process.parcels.base = process.parcels.prepare(self.request.runtime_env, None)
         process.home = first.address
         for node in self._local.nodes:
             process.directory[node.address.node] = node.address
@@ -170,6 +174,8 @@ def init(
         local_nodes: how many nodes to start here, as separate processes: a LAN in miniature.
         timeout: seconds the nodes may take to start and to find each other.
         log_to_driver: whether what actors print is shown here.
+        runtime_env: environment of all actors of this program; what an actor's own says goes before it, and
+            ``env_vars`` are merged. See `actors.environment`.
         ignore_reinit_error: another `init` with other arguments returns the cluster there is instead of raising.
         num_cpus: CPUs of each node that is started here; None: those of this machine.
         num_gpus: GPUs of each; None: 1 where MLX can use one.
@@ -177,25 +183,27 @@ def init(
             what the machine has.
         labels: of each, to be asked for by ``label_selector=``.
         expect_nodes: not honoured yet, as are those below; given, they are refused by name.
-        runtime_env: see `expect_nodes`.
         engine: see `expect_nodes`.
 
     Raises:
         NotImplementedError: an argument that is not honoured yet.
         ValueError: an argument is out of range.
+        RuntimeEnvError: a folder or file that ``runtime_env`` names cannot be sent.
         ActorsError: this program is in another cluster already.
         ClusterTimeoutError: the nodes did not find each other in time.
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
     _refuse(
-        expect_nodes=expect_nodes, runtime_env=runtime_env, engine=engine,
+        expect_nodes=expect_nodes, engine=engine,
     )  # fmt: skip
+    check_environment(runtime_env)
     _check(address, namespace, local_nodes, timeout)
     if labels is not None:
         check_labels(labels)
     request = InitArguments(
-        "local", namespace, local_nodes, log_to_driver, _offered(num_cpus, num_gpus, resources), dict(labels or {})
-    )
+        "local", namespace, local_nodes, log_to_driver, _offered(num_cpus, num_gpus, resources), dict(labels or {}),
+        runtime_env,
+    )  # fmt: skip
     with _lock:
         if _ending:
             raise NoClusterError("the program is ending: no cluster can be started any more")
@@ -276,6 +284,17 @@ def current() -> Process:
     """Returns this process's part in the cluster, joining this machine's own cluster if there is none yet."""
     process = runtime.joined()
     return process if process is not None else init().process
+
+
+def environment_for(process: Process, runtime_env: dict[str, Any] | None) -> Environment | None:
+    """Returns what an actor that is made here is to run in; what it does not say is taken from what runs here.
+
+    Raises:
+        RuntimeEnvError: a folder or file cannot be sent.
+    """
+    actor = runtime.myself()
+    base = actor.spec.environment if actor is not None else process.parcels.base
+    return process.parcels.prepare(runtime_env, base)
 
 
 def joined() -> Process:

@@ -7,15 +7,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
-from actors.calls import future_of
-from actors.charge import Charge, resolved
-from actors.cluster import current
+from actors.calls import is_reference
+from actors.charge import resolved
+from actors.cluster import current, environment_for
 from actors.demand import demand_of
-from actors.exceptions import ActorDiedError, ActorError
+from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
+from actors.fingerprint import differ, fingerprint
 from actors.group import ActorGroup
 from actors.handle import ActorHandle, hold_of, placed_at
 from actors.ids import new_id
 from actors.line import Line
+from actors.lodging import take_charge
+from actors.saving import checkpoint_of
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
@@ -36,6 +39,7 @@ def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs
     if options.get_if_exists:
         found = process.portal.run(find_named(process, options.name or "", options.namespace or process.namespace))
         if found is not None:
+            process.portal.run(_refuse_older(process, found, cls, options.name or ""))
             return found
     if options.detached:
         return _hand_over(process, cls, options, args, kwargs)
@@ -65,6 +69,8 @@ def create_group(
     """
     if options.max_restarts or options.detached:
         raise ValueError("max_restarts= and lifetime= are not for groups: one of a group cannot come back alone")
+    if options.isolation == "thread":
+        raise ValueError("isolation='thread' is not for groups: each rank of a collective has a process of its own")
     process = current()
     group = new_id("group")
     creations = [_Creation(process, cls, options, args, kwargs, GroupSpec(group, rank, (), ())) for rank in range(size)]
@@ -100,13 +106,15 @@ class _Creation:
         self._options = options
         self._class = describe(cls)
         self._manner = _manner(options)
+        self._environment = environment_for(process, options.runtime_env)
+        self._fingerprint = fingerprint(cls) if options.name is not None else ""
         self._id = new_id("actor")
         # One in the charge of a node is counted by nobody.
         self._hold = process.holdings.hold(self._id, None if options.detached else process.address)
         label = options.name if group is None else f"{options.name or cls.__name__}[{group.rank}]"
         self._label = f"{label or cls.__name__}({self._id})"
-        args, kwargs, references = with_slots(args, kwargs, lambda value: future_of(value) is not None)
-        needs: list[Future[Sealed]] = [f for r in references if (f := future_of(r)) is not None]
+        args, kwargs, references = with_slots(args, kwargs, is_reference)
+        needs: list[Future[Sealed]] = [reference.pending for reference in references]
         self._needs = needs
         self._construction = construction = Construction(
             code=dumps(cls),  # a class that cannot travel is the caller's mistake, here and now
@@ -116,14 +124,16 @@ class _Creation:
             is_async=self._class.is_async,
             group=group,
             concurrency_groups=options.concurrency_groups,
+            checkpoint=checkpoint_of(cls, options),
         )
         ended = partial(_ended, process, self._id)
-        self.charge = Charge(process, construction, options.max_restarts, needs, ended)
+        self.charge = take_charge(process, construction, options.max_restarts, needs, ended)
 
     def _describe(self, group: GroupSpec | None) -> ActorSpec:
         name = self._options.name
         if name is not None and group is not None:
             name = f"{name}-{group.rank}"
+        light = self._options.isolation == "thread"
         return ActorSpec(
             id=self._id,
             label=self._label,
@@ -132,9 +142,13 @@ class _Creation:
             namespace=self._options.namespace or self._process.namespace,
             owner=self._keeper.process,
             driver=runtime.driver(),
-            handle=replace(dumps(self.handle), holds=()),  # a name alone keeps no actor alive
-            demand=demand_of(self._options),
+            # A name alone keeps no actor alive.
+            handle=replace(dumps(self.handle), holds=()) if name is not None else None,
+            demand=demand_of(self._options, shares=light),
             restarts=self._manner.restarts,
+            light=light,
+            environment=self._environment,
+            fingerprint=self._fingerprint,
         )
 
     @property
@@ -148,6 +162,9 @@ class _Creation:
         line = Line(self._process, self._id, self._label, self._manner, self.charge.located, self.charge.doomed)
         keeper.charges[self._id] = self.charge
         keeper.lines[self._id] = line
+        maker = runtime.myself()
+        if maker is not None and maker.made is not None:
+            maker.made.append(self._id)
         line.held_by(self._hold)
         keeper.when_free(self._id, partial(_retire, self._process, self._id))
         self._process.portal.soon(self.charge.begin)
@@ -199,6 +216,29 @@ def _manner(options: ActorOptions) -> Manner:
         max_pending=options.max_pending_calls,
         out_of_order=bool(options.allow_out_of_order_execution),
     )
+
+
+async def _refuse_older(process: Process, found: ActorHandle, cls: type, name: str) -> None:
+    """Raises where a named actor is of another version of the class that it is now asked for with."""
+    where = found._where  # noqa: SLF001 - one of us
+    node = await process.node_address(where.node) if where is not None else None
+    if node is None:
+        return
+    origin = await process.ask(node, "node", "origin", found._id)  # noqa: SLF001 - one of us
+    if origin is None or not differ(origin[0], fingerprint(cls)):
+        return
+    raise ActorAlreadyExistsError(
+        f"the actor named {name!r} runs another version of class {cls.__name__}: {found!r} was made "
+        f"{_ago(origin[1])} ago on node {node.node_name}, and the class has changed since. End it by "
+        f"actors.kill(actors.get_actor({name!r})), take it as it is by actors.get_actor({name!r}), or use another name"
+    )
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 async def find_named(process: Process, name: str, namespace: str) -> ActorHandle | None:

@@ -16,6 +16,7 @@ from actors.messages import STREAMING, Outcome, Payload
 from actors.runtime import ActorExit, current
 from actors.sealed import Several, open_arguments
 from actors.serialize import dumps
+from actors.transport.portal import wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from actors.job import Job
     from actors.mailbox import Mailbox
     from actors.runtime import Incarnation
+    from actors.saving import Saver
     from actors.spec import MethodSpec
 
 
@@ -36,6 +38,7 @@ class Execution:
         actor: what it is.
         mailbox: where its calls are.
         left: called with an exit code, a reason and whether it was wanted, where a method ends its actor.
+        saver: keeps the object's state; None for one whose state is not kept.
     """
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -46,6 +49,7 @@ class Execution:
         actor: Incarnation,
         mailbox: Mailbox,
         left: Callable[[int, str, bool], None],
+        saver: Saver | None,
     ) -> None:
         self._object = thing
         self._methods = methods
@@ -53,6 +57,7 @@ class Execution:
         self._actor = actor
         self._mailbox = mailbox
         self._left = left
+        self._saver = saver
         self._pid = os.getpid()
 
     def group_of(self, job: Job) -> str | None:
@@ -89,9 +94,13 @@ class Execution:
             elif returns != 1:
                 result = _several(result, returns, self._place(job))
         except BaseException as error:
-            self._failed(job, error)
+            self._failed(job, self._save(error) or error)
         else:
-            self._returned(job, result)
+            problem = self._save(None)
+            if problem is not None:
+                self._failed(job, problem)
+            else:
+                self._returned(job, result)
         finally:
             current.reset(token)
 
@@ -116,6 +125,18 @@ class Execution:
         # A generator itself cannot be sent: asked for as one value, it can only be meant as its values.
         returns = job.call.terms.returns
         return STREAMING if returns == 1 and self._methods[job.call.method].generates else returns
+
+    def _save(self, error: BaseException | None) -> BaseException | None:
+        """Has the state saved, where that is due, after a method that raised ``error``; returns what went wrong."""
+        if self._saver is None or isinstance(error, _LEAVING):
+            return None
+        try:
+            if (saved := self._saver.call_over()) is not None:
+                wait(saved)
+        except BaseException as problem:
+            problem.__context__ = error
+            return problem
+        return None
 
     def _stream(self, job: Job, result: Any) -> None:
         values = _iterator(result, self._place(job))
@@ -152,11 +173,27 @@ class Execution:
                     result = await _first(result, returns + 1)
                 result = _several(result, returns, self._place(job))
         except BaseException as error:
-            self._failed(job, error)
+            self._failed(job, await self._save_async(error) or error)
         else:
-            self._returned(job, result)
+            problem = await self._save_async(None)
+            if problem is not None:
+                self._failed(job, problem)
+            else:
+                self._returned(job, result)
         finally:
             current.set(None)  # the job knows its task, and the task its context: neither is to be kept
+
+    async def _save_async(self, error: BaseException | None) -> BaseException | None:
+        """See `_save`."""
+        if self._saver is None or isinstance(error, _LEAVING):
+            return None
+        try:
+            if (saved := self._saver.call_over()) is not None:
+                await asyncio.shield(asyncio.wrap_future(saved))
+        except BaseException as problem:
+            problem.__context__ = error
+            return problem
+        return None
 
     async def _stream_async(self, job: Job, result: Any) -> None:
         values = (
@@ -201,7 +238,7 @@ class Execution:
             self._mailbox.answer(job, Outcome.RAISED, _packed(error, place))
 
     def left_by(self, error: SystemExit, who: str) -> None:
-        """The actor's code has asked for its process's end. Only status 0 says that this was meant to be."""
+        """The actor's code has asked for its process's end. Only status 0 says that this was meant to be, as in Ray."""
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         self._left(code, f"{who} raised SystemExit({error.code!r})", error.code == 0)
 
@@ -219,6 +256,7 @@ def _interrupted(job: Job, error: BaseException) -> bool:
 
 
 LEFT = "it called exit_actor()"
+_LEAVING = (ActorExit, SystemExit)
 
 
 def too_late(job: Job, place: Place, *, started: bool) -> GetTimeoutError:

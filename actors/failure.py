@@ -10,6 +10,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.exceptions import ActorDiedError, SerializationError, TaskError, Verdict
+from actors.packages import Lack, advice, lack_of
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Failure:
         trace: the formatted remote traceback, causes and notes included.
         place: where it was raised.
         exception: its pickled `Parts`; None where its class does not pickle.
+        lack: the code that could not be imported there, if that is what was wrong.
     """
 
     kind: str
@@ -74,6 +76,7 @@ class Failure:
     trace: str
     place: Place
     exception: Payload | None
+    lack: Lack | None = None
 
 
 # -- where it was raised ----------------------------------------------------------------------------------------
@@ -91,6 +94,7 @@ def pack(error: BaseException, place: Place) -> Payload:
             trace=trace,
             place=place,
             exception=_pickled(error),
+            lack=lack_of(error),
         )
     )
 
@@ -313,6 +317,19 @@ def _message_of(error: TaskError) -> str:
 
 
 def _message(failure: Failure) -> str:
+    told = advice(failure.lack, failure.place.node) if failure.lack is not None else ""
+    return _plain_message(failure).replace("\n\n", f"\n{told}\n\n", 1) if told else _plain_message(failure)
+
+
+def advised(error: E) -> E:
+    """Returns a death that was put into words where something is missing, with what this process has of it."""
+    failure = getattr(error.__cause__, "_failure", None)
+    if isinstance(failure, Failure):
+        error.args = (str(error).replace(_plain_message(failure), _message(failure), 1), *error.args[1:])
+    return error
+
+
+def _plain_message(failure: Failure) -> str:
     return f"{failure.kind}: {failure.text}\n\nIt was raised in {failure.place}:\n{failure.trace.rstrip()}"
 
 

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from actors.handle import kill
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from typing_extensions import ParamSpec, TypeVar
+
     from actors.handle import ActorHandle
-    from actors.refs import ObjectRef
+
+    C = TypeVar("C", default=Any)  # a checker knows defaults, which the oldest Python here does not
+    P = ParamSpec("P", default=...)
+    R = TypeVar("R", default=Any)
+else:
+    from typing import ParamSpec, TypeVar
+
+    C, P, R = TypeVar("C"), ParamSpec("P"), TypeVar("R")
 
 
-class ActorGroup:
+class ActorGroup(Generic[C]):
     """Actors in rank order. ``group.method.remote(x)`` calls all of them with the same arguments."""
 
     __slots__ = ("_handles", "_id")
 
-    def __init__(self, id: str, handles: Sequence[ActorHandle]) -> None:
+    def __init__(self, id: str, handles: Sequence[ActorHandle[C]]) -> None:
         self._id = id
         self._handles = tuple(handles)
 
     def __len__(self) -> int:
         return len(self._handles)
 
-    def __iter__(self) -> Iterator[ActorHandle]:
+    def __iter__(self) -> Iterator[ActorHandle[C]]:
         return iter(self._handles)
 
     @overload
-    def __getitem__(self, index: int) -> ActorHandle: ...
+    def __getitem__(self, index: int) -> ActorHandle[C]: ...
     @overload
-    def __getitem__(self, index: slice) -> ActorGroup: ...
-    def __getitem__(self, index: int | slice) -> ActorHandle | ActorGroup:
+    def __getitem__(self, index: slice) -> ActorGroup[C]: ...
+    def __getitem__(self, index: int | slice) -> ActorHandle[C] | ActorGroup[C]:
         if isinstance(index, slice):
             return ActorGroup(self._id, self._handles[index])
         return self._handles[index]
@@ -57,7 +66,7 @@ class ActorGroup:
             kill(handle)
 
 
-class GroupMethod:
+class GroupMethod(Generic[P, R]):
     """A method of all actors of a group."""
 
     __slots__ = ("_methods", "_name")
@@ -66,11 +75,11 @@ class GroupMethod:
         self._methods = methods
         self._name = name
 
-    def remote(self, *args: Any, **kwargs: Any) -> list[ObjectRef[Any]]:
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> list[R]:
         """Calls every actor with the same arguments; returns the references in rank order."""
         return [method.remote(*args, **kwargs) for method in self._methods]
 
-    def map(self, values: Iterable[Any]) -> list[ObjectRef[Any]]:
+    def map(self, values: Iterable[Any]) -> list[R]:
         """Calls each actor with an argument of its own, in rank order.
 
         Raises:

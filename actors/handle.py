@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from actors import runtime
 from actors.calls import call
 from actors.cluster import joined
 from actors.exceptions import ActorError, ArgumentError
 from actors.line import reach
+from actors.signed import Signed, signed
 from actors.spec import DEFAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from inspect import Signature
+    from typing import overload
+
+    from typing_extensions import ParamSpec, TypeVar
 
     from actors.address import Address
     from actors.holdings import Hold
     from actors.line import Line
+    from actors.marked import Call
     from actors.options import MethodOptions
     from actors.process import Process
-    from actors.refs import ObjectRef
     from actors.spec import ClassSpec, Manner, MethodSpec
 
+    C = TypeVar("C", default=Any)  # a checker knows defaults, which the oldest Python here does not
+    P = ParamSpec("P", default=...)
+    R = TypeVar("R", default=Any)
+else:
+    from typing import ParamSpec, TypeVar
 
-class ActorHandle:
+    C, P, R = TypeVar("C"), ParamSpec("P"), TypeVar("R")
+
+
+class ActorHandle(Generic[C]):
     """An actor, seen from anywhere: data that can be passed on. Its methods are called by ``.remote(...)``."""
 
     __slots__ = ("__weakref__", "_hold", "_id", "_keeper", "_label", "_manner", "_spec", "_where")
@@ -94,17 +107,27 @@ class ActorHandle:
         return (ActorHandle, (self._id, self._label, self._spec, self._manner, self._keeper, where, self._hold))
 
 
-class RemoteMethod:
+class RemoteMethod(Generic[P, R]):
     """A method of an actor."""
 
     __slots__ = ("_handle", "_method", "_options")
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        """First line of the method's own docstring."""
+        return self._method.doc
+
+    @property
+    def __signature__(self) -> Signature:
+        return self._method.signature
 
     def __init__(self, handle: ActorHandle, method: MethodSpec, options: MethodOptions | None = None) -> None:
         self._handle = handle
         self._method = method
         self._options = options
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    @signed
+    def remote(self) -> Call[P, R]:
         """Calls the method; returns at once.
 
         Returns:
@@ -114,14 +137,21 @@ class RemoteMethod:
         Raises:
             TypeError: the arguments do not fit, or cannot be pickled.
         """
-        self._method.check(args, kwargs)
-        return call(line_of(self._handle), self._method, args, kwargs, self._options)
+        return Signed(_call, self._method, self._handle, self._options)
 
-    def map(self, values: Iterable[Any]) -> list[ObjectRef[Any]]:
+    def map(self, values: Iterable[Any]) -> list[R]:
         """Calls the method once for each value, in order; returns the references in that order."""
-        return [self.remote(value) for value in values]
+        remote = Signed(_call, self._method, self._handle, self._options)
+        return [remote(value) for value in values]
 
-    def options(self, **options: Any) -> RemoteMethod:
+    if TYPE_CHECKING:
+
+        @overload
+        def options(self, *, num_returns: int | str, **options: Any) -> RemoteMethod[P, Any]: ...
+        @overload
+        def options(self, **options: Any) -> RemoteMethod[P, R]: ...
+
+    def options(self, **options: Any) -> Any:
         """Returns the same method with other options; see `actors.options.MethodOptions`.
 
         Raises:
@@ -131,13 +161,20 @@ class RemoteMethod:
         chosen = self._options if self._options is not None else DEFAULTS
         return RemoteMethod(self._handle, self._method, chosen.merged(**options))
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        """Refuses: a remote method is not called like a local one."""
-        name = self._method.name
-        raise TypeError(f"call it as {name}.remote(...): it runs in another process")
+    if not TYPE_CHECKING:  # what only refuses is an error for a type checker without it
+
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            """Refuses: a remote method is not called like a local one."""
+            name = self._method.name
+            raise TypeError(f"call it as {name}.remote(...): it runs in another process")
 
     def __repr__(self) -> str:
         return f"<remote method {self._handle!r}.{self._method.name}{self._method.signature}>"
+
+
+def _call(method: MethodSpec, handle: ActorHandle, options: MethodOptions | None, /, *args: Any, **kwargs: Any) -> Any:
+    method.check(args, kwargs)
+    return call(line_of(handle), method, args, kwargs, options)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -178,11 +215,6 @@ def placed_at(handle: ActorHandle, where: Address | None) -> ActorHandle:
 def hold_of(handle: ActorHandle) -> Hold:
     """Returns what keeps an actor alive."""
     return handle._hold  # noqa: SLF001 - handles show nothing but methods
-
-
-def id_of(handle: ActorHandle) -> str:
-    """Returns an actor's id."""
-    return handle._id  # noqa: SLF001 - handles show nothing but methods
 
 
 def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:

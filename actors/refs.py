@@ -7,7 +7,7 @@ import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from actors import runtime
 from actors.cluster import current, joined
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from actors.waits import Wait
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 AWAIT_SLICE_SECONDS = 0.25
 LONGEST_SECONDS = 1e9  # some thirty years; None waits longer
 
 
-class ObjectRef(Generic[T]):
+class ObjectRef(Generic[T_co]):
     """A value that a call will give, or that `put` keeps.
 
     It can be awaited, given to `actors.get`, and passed to other calls: as an argument of its own it is replaced by
@@ -52,7 +53,7 @@ class ObjectRef(Generic[T]):
         """The value as it will arrive, still pickled; for use inside this package."""
         return self._value.future
 
-    def result(self, timeout: float | None = None) -> T:
+    def result(self, timeout: float | None = None) -> T_co:
         """Waits and returns the value.
 
         Raises:
@@ -60,12 +61,12 @@ class ObjectRef(Generic[T]):
             TaskError: the method raised; it is of the user's own class too.
             ActorDiedError: the actor, or its node, is gone.
         """
-        value: T = get(self, timeout=timeout)
+        value: T_co = get(self, timeout=timeout)
         return value
 
-    def future(self) -> Future[T]:
+    def future(self) -> Future[T_co]:
         """Returns a `concurrent.futures.Future` of the value."""
-        future: Future[T] = Future()
+        future: Future[T_co] = Future()
         future.set_running_or_notify_cancel()
 
         def settle(sealed: Future[Sealed]) -> None:
@@ -92,10 +93,10 @@ class ObjectRef(Generic[T]):
         elif self._owner.process != process.id:
             process.portal.soon(process.tell, self._owner, "keeper", "cancel", self._value.id, force, recursive)
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self._wait().__await__()
 
-    async def _wait(self) -> T:
+    async def _wait(self) -> T_co:
         process = joined()
         if process.portal.is_current:
             raise RuntimeError("a reference cannot be awaited on the I/O loop")
@@ -108,7 +109,7 @@ class ObjectRef(Generic[T]):
                 while not future.done():
                     await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
                     _raise_if_stuck(wait)
-        value: T = future.result().open()
+        value: T_co = future.result().open()
         return value
 
     def __repr__(self) -> str:
@@ -159,6 +160,10 @@ async def _fetch(process: Process, value: Value, owner: Address) -> None:
     value.settle(sealed)
 
 
+@overload
+def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
 def get(refs: Any, *, timeout: float | None = None) -> Any:
     """Waits for one reference, or for a list of them, and returns the value or the list of values.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actors.failure import unpack
+from actors.failure import advised, unpack
 from actors.messages import Outcome, Payload
+from actors.packages import explained
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
@@ -25,8 +26,11 @@ class Sealed:
     def open(self) -> Any:
         """Returns the value, made anew, or raises the error."""
         if self.outcome is Outcome.VALUE:
-            return loads(self.payload)
-        raise unpack(self.payload) if self.outcome is Outcome.RAISED else loads(self.payload)
+            try:
+                return loads(self.payload)
+            except (ImportError, AttributeError) as error:
+                raise explained(error) from error
+        raise unpack(self.payload) if self.outcome is Outcome.RAISED else advised(loads(self.payload))
 
 
 def of_reply(reply: Reply) -> Sealed:

@@ -132,7 +132,7 @@ def _travel_by_value(name: str | None) -> None:
     module = sys.modules.get(name) if name is not None else None
     if name is None or module is None or name == "__main__" or _looked_at.get(name) is module:
         return
-    if _is_local(module):
+    if is_local(module):
         cloudpickle.register_pickle_by_value(module)
     _looked_at[name] = module
 
@@ -143,7 +143,8 @@ def _installed_roots() -> tuple[Path, ...]:
     return tuple({Path(paths[key]).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def _is_local(module: ModuleType) -> bool:
+def is_local(module: ModuleType) -> bool:
+    """Whether a module is part of the program, and so travels by value; installed packages travel by reference."""
     file = getattr(module, "__file__", None)
     if file is None or module.__name__.partition(".")[0] in {"actors", "discovery"}:
         return False

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.demand import Demand
+    from actors.environment import Environment
     from actors.messages import Payload
     from actors.options import Retry
 
@@ -22,6 +23,7 @@ METHOD_OPTIONS = "__actors_method__"
 """Attribute in which `actors.method` leaves a method's options."""
 
 DEFAULTS = MethodOptions()
+LONGEST_DOC = 120  # characters of a docstring that travel with a handle
 
 _EMPTY = inspect.Parameter.empty
 _ANYTHING = inspect.Signature(
@@ -42,12 +44,14 @@ class MethodSpec:
         signature: without ``self``; defaults and annotations are replaced by marks, since they need not pickle.
         generates: whether it is a generator, so that its values are given one by one.
         options: as `actors.method` has set them.
+        doc: first line of its docstring, which is short, since handles travel.
     """
 
     name: str
     signature: inspect.Signature
     generates: bool
     options: MethodOptions = DEFAULTS
+    doc: str | None = None
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises TypeError where the arguments do not fit, as the call itself would."""
@@ -121,8 +125,15 @@ def _describe(cls: type) -> ClassSpec:
         is_async = is_async or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         options = getattr(function, METHOD_OPTIONS, DEFAULTS)
-        methods[name] = MethodSpec(name, _signature(cls, name), streams, options)
+        methods[name] = MethodSpec(name, _signature(cls, name), streams, options, _doc(function))
     return ClassSpec(cls.__name__, methods, MethodSpec(cls.__name__, _signature(cls, "__init__"), False), is_async)
+
+
+def _doc(function: Any) -> str | None:
+    doc = getattr(function, "__doc__", None)
+    if not isinstance(doc, str) or not (doc := doc.strip()):
+        return None
+    return doc.splitlines()[0][:LONGEST_DOC]
 
 
 def _signature(cls: type, name: str) -> inspect.Signature:
@@ -190,9 +201,12 @@ class ActorSpec:
         driver: process that shows what the actor prints; None for nobody.
         handle: pickled handle, for whoever asks by name.
         demand: what it needs to be placed, and holds from then on.
+        environment: what its process is started in; None for the node's own.
+        fingerprint: of its class, where it has a name; see `actors.fingerprint`.
         restarts: whether it may be made anew, so that its name is kept for it.
         life: how often it was made before.
         task: whether it runs tasks, and so is no actor of the user's.
+        light: whether it shares a process with others.
     """
 
     id: str
@@ -207,6 +221,9 @@ class ActorSpec:
     restarts: bool = False
     life: int = 0
     task: bool = False
+    light: bool = False
+    environment: Environment | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +239,8 @@ class Construction:
         group: its place in a group, if it is in one.
         state: what its ``__actor_save__`` gave last, in an earlier life.
         concurrency_groups: how many calls of each further group of methods may run at once.
+        checkpoint: after how many calls, or seconds, its state is taken; None for never.
+        keeper: process in whose charge it is, which keeps its state.
     """
 
     code: Payload
@@ -232,3 +251,5 @@ class Construction:
     group: GroupSpec | None
     state: Payload | None = None
     concurrency_groups: dict[str, int] | None = None
+    checkpoint: tuple[int | None, float | None] | None = None
+    keeper: Address | None = None

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from actors.keeper import Keeper, Value
     from actors.messages import Item
     from actors.opencall import Way
-    from actors.transport.peer import Peer
+    from actors.transport.peer import Party
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Stream(OpenCall):
@@ -46,7 +46,7 @@ class Stream(OpenCall):
         self._read = 0  # items that were asked for
         self._ended = False
 
-    def sent(self, peer: Peer, target: str, number: int) -> None:
+    def sent(self, peer: Party, target: str, number: int) -> None:
         """See `OpenCall`: what was asked for before is credited now."""
         super().sent(peer, target, number)
         if self._read:
@@ -103,7 +103,7 @@ class Stream(OpenCall):
         return self._ended
 
 
-class ObjectRefGenerator(Generic[T]):
+class ObjectRefGenerator(Generic[T_co]):
     """What a generator method gives: references to its values, one by one, as they are made.
 
     The producer stays at most a few items ahead of its reader. Dropping this object, or `close`, stops it. An error
@@ -112,22 +112,22 @@ class ObjectRefGenerator(Generic[T]):
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._asked: Future[ObjectRef[T] | None] | None = None  # what an interrupted read was waiting for
+        self._asked: Future[ObjectRef[T_co] | None] | None = None  # what an interrupted read was waiting for
 
-    def __iter__(self) -> Iterator[ObjectRef[T]]:
+    def __iter__(self) -> Iterator[ObjectRef[T_co]]:
         return self
 
-    def __next__(self) -> ObjectRef[T]:
+    def __next__(self) -> ObjectRef[T_co]:
         ref = wait(self._ask())
         self._asked = None
         if ref is None:
             raise StopIteration
         return ref
 
-    def __aiter__(self) -> AsyncIterator[ObjectRef[T]]:
+    def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:
         return self
 
-    async def __anext__(self) -> ObjectRef[T]:
+    async def __anext__(self) -> ObjectRef[T_co]:
         future = asyncio.wrap_future(self._ask())
         while not future.done():
             await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
@@ -137,7 +137,7 @@ class ObjectRefGenerator(Generic[T]):
             raise StopAsyncIteration
         return ref
 
-    def _ask(self) -> Future[ObjectRef[T] | None]:
+    def _ask(self) -> Future[ObjectRef[T_co] | None]:
         if self._asked is None:
             self._asked = self._stream.next()
         return self._asked

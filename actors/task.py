@@ -4,41 +4,54 @@ from __future__ import annotations
 
 import inspect
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from actors.calls import inherit, is_reference, open_call, returns_as_number
-from actors.cluster import current
+from actors.cluster import current, environment_for
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments
+from actors.signed import Signed, signed
 from actors.spec import MethodSpec, signature_of
 from actors.taskqueue import queue_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import overload
 
+    from typing_extensions import ParamSpec, TypeVar
+
+    from actors.environment import Environment
+    from actors.marked import Call
     from actors.messages import Payload
     from actors.options import TaskOptions
+    from actors.process import Process
 
-P = ParamSpec("P")
-T = TypeVar("T")
+    P = ParamSpec("P", default=...)  # a checker knows defaults, which the oldest Python here does not
+    R = TypeVar("R", default=Any)
+else:
+    from typing import ParamSpec, TypeVar
+
+    P, R = ParamSpec("P"), TypeVar("R")
 
 
-class RemoteFunction(Generic[P, T]):
-    """A function that runs on a worker anywhere in the cluster.
+class RemoteFunction(Generic[P, R]):
+    """A function that runs on a worker anywhere in the cluster; a call of it gives an ``R``.
 
     Attributes:
         function: the plain function, for use here.
     """
 
-    def __init__(self, function: Callable[P, T], options: TaskOptions) -> None:
+    def __init__(self, function: Callable[P, Any], options: TaskOptions) -> None:
         self.function = function
         self._options = options
         self._function = function  # Ray's name
         self._spec = _describe(function)
         self._code: Payload | None = None
-        update_wrapper(self, function)
+        self._environment: tuple[Process, Environment | None] | None = None
+        update_wrapper(cast("Any", self), function)
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    @signed
+    def remote(self) -> Call[P, R]:
         """Runs the function once; returns at once.
 
         Returns:
@@ -48,8 +61,12 @@ class RemoteFunction(Generic[P, T]):
         Raises:
             TypeError: the arguments do not fit, or cannot be pickled.
         """
+        return Signed(_run, self.function, self)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._spec.check(args, kwargs)
-        queue = queue_for(current(), self._options)
+        process = current()
+        queue = queue_for(process, self._options, self._environment_in(process))
         args, kwargs, references = with_slots(args, kwargs, is_reference)
         if self._code is None:
             self._code = dumps(self.function)
@@ -63,24 +80,43 @@ class RemoteFunction(Generic[P, T]):
         queue.submit(opened)
         return given
 
-    def map(self, values: Any) -> list[Any]:
-        """Runs the function once for each value; returns the references in that order."""
-        return [self.remote(value) for value in values]
+    def _environment_in(self, process: Process) -> Environment | None:
+        """Returns what it runs in; like the code, that is how it was when the function was first run."""
+        if self._environment is None or self._environment[0] is not process:
+            self._environment = process, environment_for(process, self._options.runtime_env)
+        return self._environment[1]
 
-    def options(self, **options: Any) -> RemoteFunction[P, T]:
+    def map(self, values: Iterable[Any]) -> list[R]:
+        """Runs the function once for each value; returns the references in that order."""
+        return [self._run((value,), {}) for value in values]
+
+    if TYPE_CHECKING:
+
+        @overload
+        def options(self, *, num_returns: int | str, **options: Any) -> RemoteFunction[P, Any]: ...
+        @overload
+        def options(self, **options: Any) -> RemoteFunction[P, R]: ...
+
+    def options(self, **options: Any) -> Any:
         """Returns the same function with other options; see `actors.options.TaskOptions`."""
         return RemoteFunction(self.function, self._options.merged(**options))
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        """Refuses: a remote function is not called like a local one."""
-        name = self._spec.name
-        raise TypeError(f"use {name}.remote(...) to run it on a worker, or {name}.function(...) to run it here")
+    if not TYPE_CHECKING:  # what only refuses is an error for a type checker without it
+
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            """Refuses: a remote function is not called like a local one."""
+            name = self._spec.name
+            raise TypeError(f"use {name}.remote(...) to run it on a worker, or {name}.function(...) to run it here")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (RemoteFunction, (self.function, self._options))
 
     def __repr__(self) -> str:
         return f"RemoteFunction({self._spec.name}{self._spec.signature})"
+
+
+def _run(_: Callable[..., Any], function: RemoteFunction[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return function._run(args, kwargs)  # noqa: SLF001 - it is its own
 
 
 def _describe(function: Callable[..., Any]) -> MethodSpec:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from actors.address import Address
+    from actors.environment import Environment
     from actors.exceptions import RemoteError
     from actors.holdings import Hold
     from actors.nodeinfo import NodeInfo
@@ -46,14 +47,16 @@ class TaskQueue:
     Args:
         process: this process.
         options: what the tasks need to be placed.
+        environment: what their workers run in.
     """
 
-    def __init__(self, process: Process, options: TaskOptions) -> None:
+    def __init__(self, process: Process, options: TaskOptions, environment: Environment | None) -> None:
         self.label = "task"
         self.manner = Manner(restarts=True)
         self.process = process
         self.hold: Hold | None = None  # its workers end when they are idle
         self._options = options
+        self._environment = environment
         self._room = Room(MAX_WAITING, MAX_PENDING_BYTES)
         self._lock = threading.Lock()
         self._waiting: deque[OpenCall] = deque()
@@ -194,7 +197,7 @@ class TaskQueue:
             wanted = sum(call.ready for call in self._waiting)
         coming = sum(worker.peer is None for worker in self._runners.values())
         for _ in range(min(wanted - coming, self._most - len(self._runners))):
-            worker = _Worker(self.process, self._options, self)
+            worker = _Worker(self.process, self._options, self._environment, self)
             self._runners[worker.id] = worker
             worker.begin()
 
@@ -218,7 +221,9 @@ class TaskQueue:
 class _Worker:
     """One warm worker of a queue."""
 
-    def __init__(self, process: Process, options: TaskOptions, queue: TaskQueue) -> None:
+    def __init__(
+        self, process: Process, options: TaskOptions, environment: Environment | None, queue: TaskQueue
+    ) -> None:
         self.id = new_id("actor")
         self.peer: Peer | None = None
         self.call: OpenCall | None = None
@@ -229,6 +234,7 @@ class _Worker:
         spec = ActorSpec(
             id=self.id, label="task", class_name="task", name=None, namespace=process.namespace, owner=process.id,
             driver=runtime.driver(), handle=None, demand=demand_of(options, runs_at_once=True), task=True,
+            environment=environment,
         )  # fmt: skip
         construction = Construction(
             code=dumps(Runner), spec=spec, arguments=dumps_arguments((), {}), max_concurrency=None, is_async=False,
@@ -259,15 +265,15 @@ _queues: WeakKeyDictionary[Process, dict[_Kind, TaskQueue]] = WeakKeyDictionary(
 _lock = threading.Lock()
 
 
-def queue_for(process: Process, options: TaskOptions) -> TaskQueue:
+def queue_for(process: Process, options: TaskOptions, environment: Environment | None) -> TaskQueue:
     """Returns the queue of this process for tasks with these needs."""
     placed = (
         options.num_cpus, options.num_gpus, options.memory, options.resources, options.node, options.label_selector,
-        options.scheduling_strategy, options.placement_timeout, options.runtime_env,
+        options.scheduling_strategy, options.placement_timeout, environment,
     )  # fmt: skip
     kind = tuple(repr(value) for value in placed)
     with _lock:
         queues = _queues.setdefault(process, {})
         if kind not in queues:
-            queues[kind] = TaskQueue(process, options)
+            queues[kind] = TaskQueue(process, options, environment)
         return queues[kind]

@@ -125,6 +125,17 @@ def _credentials(orders: dict[str, Any]) -> Any:
     return credentials_from(Path(orders["identity"]))
 
 
+def _extend_path(folders: list[str]) -> None:
+    """Puts the folders of a `runtime_env` before all others, for this process and those it starts.
+
+    Not earlier: a queue.py in one of them is not meant for what this process needs to start.
+    """
+    if folders:
+        sys.path[:0] = folders
+        inherited = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *([inherited] if inherited else [])])
+
+
 def _print_whole_lines() -> None:
     """Sends each line at once and in one piece, also where threads print side by side; as UTF-8, as the node reads it.
 
@@ -141,6 +152,7 @@ def main() -> None:
     _print_whole_lines()
     orders, parent = read_orders()
     worker = Worker(orders)
+    _extend_path(orders["path"])
     watch(parent, worker.parent_gone)
     worker.close(worker.serve())
 

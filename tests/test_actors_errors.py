@@ -306,12 +306,14 @@ def test_an_unknown_method_is_an_attribute_error_with_a_guess(wrong: actors.Acto
     assert not hasattr(wrong, "__len__")
 
 
-def test_remote_wants_a_class() -> None:
-    for nonsense in (3, "Counter", Counter):
+def test_remote_wants_a_class_or_a_function() -> None:
+    for nonsense in (3, "Counter", None, actors.put(1)):
         with pytest.raises(TypeError):
             actors.remote(nonsense)
-    with pytest.raises((NotImplementedError, TypeError), match="class"):
-        actors.remote(len)
+    for decorated in (Counter, actors.remote(len)):
+        with pytest.raises(TypeError, match="remote already"):
+            actors.remote(decorated)
+    assert actors.get(actors.remote(len).remote("abc")) == 3
 
 
 def test_kill_and_cancel_want_what_they_name() -> None:

@@ -18,7 +18,7 @@ from clusters import Latch, eventually, failure
 import actors
 from actors import runtime
 from actors.demand import Demand
-from actors.exceptions import ActorDiedError, GetTimeoutError, TaskCancelledError, TaskError
+from actors.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, TaskCancelledError, TaskError
 from actors.instance import Ending, Instance
 from actors.job import Job, State
 from actors.messages import CONSTRUCT, RETIRE, STREAMING, Call, Cancel, Credit, Item, Outcome, Payload, Reply, Terms
@@ -329,14 +329,26 @@ def test_exit_actor_is_for_actors() -> None:
 
 
 @clustered
-def test_a_status_other_than_0_is_a_failure_and_0_is_a_wish() -> None:
+def test_sys_exit_with_status_0_is_a_wish() -> None:
+    worker = Worker.options(max_restarts=1, max_task_retries=1).remote()
+    assert isinstance(failure(worker.exit.remote(0)), ActorDiedError)
+    eventually(lambda: isinstance(failure(worker.pid.remote()), ActorDiedError))
+
+
+@clustered
+@pytest.mark.parametrize("status", [3, None, "words"])
+def test_sys_exit_with_any_other_status_is_a_crash(status: object) -> None:
     worker = Worker.options(max_restarts=1).remote()
-    before = actors.get(worker.pid.remote(), timeout=PATIENCE)
-    assert isinstance(failure(worker.exit.remote(3)), ActorDiedError)
-    assert eventually(lambda: _answer(worker.pid.remote()), within=PATIENCE) != before
-    willing = Worker.options(max_restarts=1).remote()
-    assert isinstance(failure(willing.exit.remote(0)), ActorDiedError)
-    eventually(lambda: isinstance(failure(willing.pid.remote()), ActorDiedError))
+    pid = actors.get(worker.pid.remote())
+    assert isinstance(failure(worker.exit.remote(status)), ActorDiedError)
+
+    def is_back() -> bool:
+        try:
+            return bool(actors.get(worker.pid.remote(), timeout=PATIENCE) != pid)
+        except ActorUnavailableError:
+            return False
+
+    eventually(is_back)
 
 
 @clustered
@@ -509,7 +521,7 @@ class Async(Plain):
     async def stubborn(self) -> str:
         while not self.opened.is_set():
             try:
-                await asyncio.sleep(PATIENCE)
+                await asyncio.sleep(0.05)
             except asyncio.CancelledError:
                 self.closed.append("felt")
         return "done"

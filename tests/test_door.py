@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 import actors
+from actors import calls
 from actors._wire import distributed_comm_pb2 as pb
 from actors._wire import distributed_comm_pb2_grpc as pb_grpc
-from actors.calls import OneCall, future_of
 from actors.cluster import current
 from actors.exceptions import NodeDiedError
-from actors.handle import id_of, line_of
+from actors.handle import line_of
 from actors.identity import Identity
 from actors.line import Line
+from actors.spec import Manner, describe
 from actors.transport.credentials import channel_credentials
 
 
@@ -36,26 +37,23 @@ def cluster():
 def through_the_door(handle):
     """A second line to the actor, which takes its host for another one."""
     process = current()
-    near = process.portal.run(line_of(handle).placed())
+    near = process.portal.run(line_of(handle).located())
     node = process.directory[near.node]
     doors = tuple(info.address for info in actors.nodes() if info.id == near.node)
     far = replace(near, host="elsewhere", socket="", doors=doors)
     process.forget(near.process)  # else the peer that is there already would be used
     assert node.node == near.node
 
-    async def find():
+    async def locate(_):
         return far
 
-    line = Line(process, id_of(handle), "Echo through the door")
-    line.find(find)
+    line = Line(process, line_of(handle).actor, "Echo through the door", Manner(), locate)
+    line.find()
     return line
 
 
 def call(line, *args):
-    process = current()
-    value = process.keeper.new_value()
-    line.submit("echo", args, {}, OneCall(line, "echo", value), future_of)
-    return actors.ObjectRef(value, process.address)
+    return calls.call(line, describe(Echo.cls).methods["echo"], args, {})
 
 
 def test_calls_and_large_arrays_pass_through_the_door(cluster):

@@ -13,6 +13,7 @@ _HEAVY = {
     "mlx",
     "mlx.core",
     "mlx_lm",
+    "mypy",
     "numpy",
     "platformdirs",
     "psutil",

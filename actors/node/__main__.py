@@ -14,6 +14,7 @@ from typing import Any
 
 from actors import holdings
 from actors.home import remove_if_dead
+from actors.node.environments import Environments
 from actors.node.members import Member, Members
 from actors.node.service import NodeService
 from actors.node.workers import Workers
@@ -51,7 +52,7 @@ class Node:
         self._service = NodeService(self.process, self._members)
         self._service.workers = Workers(
             self.process.address, orders["name"], orders["identity"], orders["folder"],
-            self._service.ended, self._service.printed,
+            self._service.ended, self._service.printed, Environments(self.process, orders["name"], self._service.say),
         )  # fmt: skip
         self.process.on_gone = self._service.gone
         self.process.on_link_lost = self._service.link_lost

@@ -8,8 +8,8 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from actors.charge import Charge
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
+from actors.lodging import take_charge
 from actors.node.logs import Author, LogLine, Logs
 from actors.node.names import Names
 from actors.node.placing import Placing
@@ -147,6 +147,21 @@ class NodeService:
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"
         self._printing.add(spec.driver, (label, stream, line))
 
+    def say(self, driver: Address, line: str) -> None:
+        """This node itself has something to say to a driver's user."""
+        self._printing.add(driver, (f"node {self._members.me.info.name}", "stderr", line))
+
+    async def parcel(self, _: Visitor, digest: str, offset: int) -> Payload | None:
+        """Returns a piece of a parcel that this node has been given; None for one that it has not."""
+        return await self.workers.environments.parcel(digest, offset)
+
+    async def origin(self, _: Visitor, actor: str) -> tuple[str, float] | None:
+        """Returns the fingerprint of an actor's class, and how many seconds ago the actor was made."""
+        worker = self.workers.find_actor(actor)
+        if worker is None or worker.spec is None:
+            return None
+        return worker.spec.fingerprint, self._process.loop.time() - worker.taken
+
     async def flush(self, _: Visitor, driver: str) -> None:
         """Returns when a driver has been sent what its actors have printed so far."""
         await asyncio.sleep(PIPE_SECONDS)  # what an actor printed before its last answer may still be in its pipe
@@ -221,7 +236,7 @@ class NodeService:
         try:
             await self._claim_name(spec)
             try:
-                worker, address = await self.workers.take()
+                worker, address = await self.workers.take(spec.environment, spec.driver)
             except BaseException:  # the owner may have given up too
                 self._names.release(spec)
                 raise
@@ -278,7 +293,7 @@ class NodeService:
         spec = replace(construction.spec, demand=demand)
         charges = self._process.keeper.charges
         construction = replace(construction, spec=spec)
-        charge = Charge(self._process, construction, max_restarts, (), lambda _: None)
+        charge = take_charge(self._process, construction, max_restarts, (), lambda _: None)
         charges[spec.id] = charge
         charge.begin()
         try:
@@ -286,6 +301,10 @@ class NodeService:
         except ActorError as error:
             del charges[spec.id]
             raise error.__cause__ or error from None
+
+    async def claim_name(self, _: Visitor, spec: ActorSpec) -> None:
+        """A light actor, which asks no node for a process of its own, is about to be made here under a name."""
+        await self._claim_name(spec)
 
     async def free_name(self, _: Visitor, spec: ActorSpec) -> None:
         """An actor will not come back to its name."""
@@ -301,7 +320,7 @@ class NodeService:
         """Returns the pickled handle of a named actor and where it is, if it is anywhere just now."""
         spec = self._names.find(name, namespace)
         worker = self.workers.find_actor(spec.id) if spec is not None else None
-        if spec is not None and spec.handle is not None and (worker is not None or spec.restarts):
+        if spec is not None and spec.handle is not None and (worker is not None or spec.restarts or spec.light):
             return spec.handle, worker.ready.result() if worker is not None else None
         if not everywhere:
             return None

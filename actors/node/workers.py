@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
-import sys
 from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from asyncio.subprocess import Process as Subprocess
 from collections import OrderedDict, deque
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from actors import arena
 from actors.home import arena_dir
 from actors.ids import new_id
+from actors.node.environments import PLAIN
 from actors.parent import orders_line
 from actors.progress import Progress
 from actors.transport.peer import Death
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.address import Address
+    from actors.environment import Environment
+    from actors.node.environments import Environments, Launch, Lease
     from actors.spec import ActorSpec
 
 READY_SECONDS = 60.0
@@ -58,6 +61,8 @@ class WorkerProcess:
         spec: the actor it is, once it was chosen for one.
         verdict: why it was ended, where this node ended it or it has said so itself.
         intended: its end was wanted; see `Death`.
+        taken: when it was chosen for an actor, by the loop's clock.
+        lease: of the environment it runs in, if it is not the node's own.
     """
 
     id: str
@@ -70,6 +75,8 @@ class WorkerProcess:
     intended: bool = False
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     watch: asyncio.Task[None] | None = None
+    taken: float = 0.0
+    lease: Lease | None = None
 
 
 class Workers:
@@ -82,6 +89,7 @@ class Workers:
         identity: folder of the device's key, None where there is no door.
         ended: told when a worker has ended.
         printed: told what a worker prints, line by line.
+        environments: makes those that actors ask for.
     """
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -92,11 +100,13 @@ class Workers:
         folder: str,
         ended: Callable[[WorkerProcess, Death], None],
         printed: Callable[[WorkerProcess, str, str], None],
+        environments: Environments,
     ) -> None:
         self._orders = {"home": asdict(home), "node_name": node_name, "folder": folder, "identity": identity}
         self._folder = folder
         self._ended = ended
         self._printed = printed
+        self.environments = environments
         self._all: dict[str, WorkerProcess] = {}
         self._spare: asyncio.Task[WorkerProcess] | None = None
         self._deaths: OrderedDict[str, Death] = OrderedDict()
@@ -105,24 +115,56 @@ class Workers:
     def prepare(self) -> None:
         """Starts a spare worker if there is none."""
         if self._spare is None and not self._closing:
-            self._spare = asyncio.create_task(self._start())
+            self._spare = asyncio.create_task(self._start(PLAIN))
 
-    async def take(self) -> tuple[WorkerProcess, Address]:
-        """Returns a worker that is ready, and sees to the next spare one.
+    async def take(
+        self, environment: Environment | None = None, driver: Address | None = None
+    ) -> tuple[WorkerProcess, Address]:
+        """Returns a worker that is ready: in the node's own environment the spare one, else one started for it.
+
+        Args:
+            environment: what it must run in; None for the node's own.
+            driver: whom to tell how the making of an environment goes.
 
         Raises:
+            RuntimeEnvError: the environment cannot be made, or no worker can start in it.
             RuntimeError: a worker cannot be started; the message holds what it printed.
         """
-        worker = await self._spare_worker() or await self._start()
+        if environment is not None:
+            return await self._take_in(environment, driver)
+        worker = await self._spare_worker() or await self._start(PLAIN)
+        try:
+            return worker, await self._readied(worker)
+        finally:
+            self.prepare()
+
+    async def _take_in(self, environment: Environment, driver: Address | None) -> tuple[WorkerProcess, Address]:
+        lease = await self.environments.lease(environment, driver)
+        try:
+            worker = await self._start(lease.launch)
+        except BaseException as error:
+            lease.end()
+            if isinstance(error, OSError):
+                raise lease.refused(str(error)) from error
+            raise
+        worker.lease = lease
+        try:
+            return worker, await self._readied(worker)
+        except RuntimeError as error:
+            raise lease.refused(str(error)) from error
+
+    async def _readied(self, worker: WorkerProcess) -> Address:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 address = await asyncio.shield(worker.ready)
         except TimeoutError:
             self.kill(worker, "it did not start in time")
             raise RuntimeError(f"a worker did not start within {READY_SECONDS:g} s") from None
-        finally:
-            self.prepare()
-        return worker, address
+        except asyncio.CancelledError:
+            self.kill(worker, "nobody needs it any more")
+            raise
+        worker.taken = asyncio.get_running_loop().time()
+        return address
 
     async def _spare_worker(self) -> WorkerProcess | None:
         spare, self._spare = self._spare, None
@@ -134,22 +176,22 @@ class Workers:
             return None
         return worker if worker.id in self._all else None  # it may have ended while nobody needed it
 
-    async def _start(self) -> WorkerProcess:
+    async def _start(self, launch: Launch) -> WorkerProcess:
         id = new_id("worker")
         loop = asyncio.get_running_loop()
         transport, protocol = await loop.subprocess_exec(
             lambda: _Protocol(loop),
             # -P: a queue.py in the current folder is not meant for this program
-            sys.executable, "-P", "-m", "actors.worker",
+            launch.python, "-P", "-m", "actors.worker",
             stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **launch.variables}, cwd=launch.folder,
         )  # fmt: skip
         subprocess = Subprocess(transport, protocol, loop)
         worker = WorkerProcess(id, subprocess, transport, protocol.exited, loop.create_future())
         self._all[id] = worker
         worker.watch = asyncio.create_task(self._watch(worker))
         assert subprocess.stdin is not None
-        subprocess.stdin.write(orders_line({**self._orders, "id": id}))
+        subprocess.stdin.write(orders_line({**self._orders, "id": id, "path": launch.path}))
         return worker
 
     def became_ready(self, address: Address) -> None:
@@ -202,6 +244,8 @@ class Workers:
 
     def _bury(self, worker: WorkerProcess, code: int) -> None:
         del self._all[worker.id]
+        if worker.lease is not None:
+            worker.lease.end()
         lines = tuple(worker.tail) if code != 0 and worker.verdict is None else ()
         death = Death(
             _how(code, worker), node=str(self._orders["node_name"]), last_lines=lines, intended=worker.intended
@@ -214,6 +258,7 @@ class Workers:
         shared = arena_dir(Path(self._folder))
         if shared is not None:
             arena.remove(shared, worker.id)
+        shutil.rmtree(os.path.join(self._folder, f"parcels-{worker.id}"), ignore_errors=True)  # see actors.parcels
         if not worker.ready.done():
             printed = "".join(f"\n  {line}" for line in lines)
             worker.ready.set_exception(RuntimeError(f"a worker could not start: {death.reason}{printed}"))
@@ -243,6 +288,7 @@ class Workers:
     async def close(self) -> None:
         """Ends all workers: asks first, then does not."""
         self._closing = True
+        await self.environments.close()
         if self._spare is not None:
             await asyncio.wait({self._spare})
         workers = list(self._all.values())

@@ -124,7 +124,7 @@ def _claims(header: pb.Header) -> tuple[Claim, ...]:
     for wire in header.claims:
         if wire.HasField("owner"):
             p = wire.owner
-            owner = Address(p.process, p.host, p.socket, p.node, tuple(p.doors), p.node_name, p.arena)
+            owner = Address(p.process, p.host, p.socket, p.node, tuple(p.doors), p.node_name, arena=p.arena)
         passage, _, number = wire.token.rpartition("#")
         if owner is None or not number.isdecimal() or len(number) > _DIGITS:
             raise MalformedMessageError("a claim to a value or an actor says not whose it is, or has no token")
