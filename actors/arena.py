@@ -8,6 +8,7 @@ goes with its last use; so the order in which processes let go of a value does n
 from __future__ import annotations
 
 import contextlib
+import io
 import mmap
 import os
 import re
@@ -31,7 +32,7 @@ LEAST_BYTES = 1 << 20  # buffers of less in all travel faster with their message
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _ALIGNMENT = 64  # of each buffer, for vector instructions
-_WRITE_BYTES = 1 << 30  # at once; macOS takes less than 2 GiB, and Linux not more
+_PIECE_BYTES = 1 << 30  # written or read at once: macOS refuses 2 GiB
 _KEEPS_DESCRIPTOR = sys.version_info < (3, 13)
 _UNTRACKED: dict[str, Any] = {} if _KEEPS_DESCRIPTOR else {"trackfd": False}
 _MOST_MAPPINGS = 16_000  # a quarter of what Linux lets a process have
@@ -43,12 +44,10 @@ class Segment(mmap.mmap):
     Attributes:
         name: of the file.
         folder: it is in.
-        start: address of the first byte.
     """
 
     name: str
     folder: Path
-    start: int
 
 
 class Arena:
@@ -106,7 +105,7 @@ class Arena:
             for buffer, start in zip(buffers, starts, strict=True):
                 done = 0
                 while done < len(buffer):
-                    done += os.pwrite(descriptor, buffer[done : done + _WRITE_BYTES], start + done)
+                    done += os.pwrite(descriptor, buffer[done : done + _PIECE_BYTES], start + done)
             view = memoryview(self._map(path, descriptor, size))
         finally:
             os.close(descriptor)
@@ -120,7 +119,7 @@ class Arena:
                 continue
             segment = owner_of(buffer)
             if isinstance(segment, Segment) and segment.folder == self._folder:
-                offset = _address(buffer) - segment.start
+                offset = _address(buffer) - _address(memoryview(segment))
                 if 0 <= offset <= len(segment) - buffer.nbytes:
                     lent.append(Shared(index, segment.name, offset, buffer.nbytes, buffer))
         return tuple(lent)
@@ -170,7 +169,6 @@ class Arena:
         segment = Segment(descriptor, size, access=mmap.ACCESS_READ, **_UNTRACKED)
         segment.name = path.name
         segment.folder = self._folder
-        segment.start = _address(memoryview(segment))
         self._names.add(path.name)
         weakref.finalize(segment, _ended, path, self._names, self._pid)
         return segment
@@ -223,11 +221,11 @@ def _address(buffer: memoryview) -> int:
 def _read(descriptor: int, size: int) -> bytearray:
     content = bytearray(size)
     view, done = memoryview(content), 0
-    while done < size:
-        count = os.preadv(descriptor, [view[done : done + _WRITE_BYTES]], done)
-        if not count:
-            raise ValueError("shared memory has become shorter")
-        done += count
+    with io.FileIO(descriptor, closefd=False) as file:
+        while done < size and (count := file.readinto(view[done : done + _PIECE_BYTES])):
+            done += count
+    if done < size:
+        raise ValueError("shared memory has become shorter")
     return content
 
 

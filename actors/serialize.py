@@ -59,25 +59,25 @@ def _settled(buffers: list[pickle.PickleBuffer], fixed: list[pickle.PickleBuffer
 
     Sending comes later, on another thread; by then the owner may have written into a buffer.
     """
-    settled: list[Buffer] = [buffer.raw() for buffer in buffers]
     known = {id(buffer) for buffer in fixed}
-    owners = [arena.owner_of(buffer.raw()) for buffer in buffers]
+    raw = [buffer.raw() for buffer in buffers]
+    owners = [arena.owner_of(view) for view in raw]
     loose = [
         index
-        for index, buffer in enumerate(buffers)
-        if id(buffer) not in known and not isinstance(owners[index], arena.Segment)
+        for index, (buffer, owner) in enumerate(zip(buffers, owners, strict=True))
+        if id(buffer) not in known and not isinstance(owner, arena.Segment)
     ]
     place = arena.current()
-    if place is not None and sum(len(settled[index]) for index in loose) >= arena.LEAST_BYTES:
-        stored = place.store([buffers[index].raw() for index in loose])
+    stored = None
+    if place is not None and sum(len(raw[index]) for index in loose) >= arena.LEAST_BYTES:
+        stored = place.store([raw[index] for index in loose])
+    settled: list[Buffer] = [*raw]
+    for number, index in enumerate(loose):
         if stored is not None:
-            for index, buffer in zip(loose, stored, strict=True):
-                settled[index] = buffer
-            return tuple(settled)
-    # Only the memory of bytes stays as it is; a read-only view says only that it is not written through that view.
-    for index in loose:
-        if not isinstance(owners[index], bytes):
-            settled[index] = bytes(settled[index])
+            settled[index] = stored[number]
+        # Memory of bytes stays as it is; a read-only view says only that it is not written through that view.
+        elif not isinstance(owners[index], bytes):
+            settled[index] = bytes(raw[index])
     return tuple(settled)
 
 

@@ -453,6 +453,9 @@ HOLDER = """
     actors.get([holder.keep.remote(kept) for holder in holders])
     print("ready", flush=True)
     time.sleep(60 if HOLD else 0)
+    array = actors.get(kept)
+    actors.shutdown()
+    print("after the end of the cluster", array.sum())
 """
 
 
@@ -467,6 +470,7 @@ def test_however_a_driver_ends_no_memory_is_left(how: signal.Signals | None) -> 
             program.process.send_signal(how)
         program.ends()
         program.leaves_nothing()
+        assert how is not None or "after the end of the cluster 1048576.0" in program.printed
 
 
 # -- the folder -------------------------------------------------------------------------------------------------
