@@ -21,7 +21,7 @@ MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs into one environment would trip over each other
-.PHONY: help demo test test-all lint format types imports stubs stubs-check dist clean
+.PHONY: help demo test test-all soak lint format types imports stubs stubs-check dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, then the sui
 	  minor=$$($$python $(MINOR)) || exit 1; \
 	  test "$$minor" = "$$own" || $(MAKE) test VENV=.venv-$$minor PYTHON=$$python PYTEST='$(ELSEWHERE)' || exit 1; \
 	done
+
+soak: $(VENV)/.test ## makes, calls and ends a thousand actors and weighs what is left, about 10 minutes
+	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
 
 lint: $(VENV)/.lint ## ruff, rules and format
 	$(BIN)/ruff check .

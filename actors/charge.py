@@ -53,7 +53,7 @@ class Charge:
         ended: Callable[[ActorError], None],
     ) -> None:
         self.spec = construction.spec
-        self.siblings: Sequence[asyncio.Future[Address]] = ()
+        self.siblings: Sequence[Charge] = (self,)  # the members of its group
         self.labels: tuple[str, ...] = ()
         self.place: asyncio.Future[Address] = process.loop.create_future()  # its first one; siblings wait for it
         self._process = process
@@ -67,6 +67,7 @@ class Charge:
         self._task: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._times = 0
+        self._retiring = False
 
     # -- for its owner ------------------------------------------------------------------------------------------
 
@@ -92,6 +93,11 @@ class Charge:
         """See `Life`."""
         return self.life.doomed
 
+    @property
+    def needless(self) -> bool:
+        """Whether it has no place, and nobody can call it any more."""
+        return self._retiring and self._address is None
+
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once, for good or to be made anew; returns when its process has ended."""
         if no_restart:
@@ -111,8 +117,17 @@ class Charge:
         self._end(error)
 
     async def retire(self) -> None:
-        """Ends the actor once it has answered what it was asked: nobody can call it any more."""
+        """Ends the actor once it has answered what it was asked: nobody can call it any more.
+
+        One that has no place yet was asked nothing, since an open call refers to its actor: it is not made at all.
+        """
+        self._retiring = True
         self.life.finish()
+        # Of a group, none is given up while others of it are to live.
+        if all(sibling.needless for sibling in self.siblings):
+            for sibling in self.siblings:
+                sibling.give_up(ActorDiedError(f"{sibling.spec.label} was not made: nothing needs it any more"))
+            return
         with contextlib.suppress(ActorError):
             address = await self.located(None)
             peer = self._process.party(address)
@@ -277,7 +292,7 @@ class Charge:
         group = self._construction.group
         if group is None:
             return None
-        members = tuple(await asyncio.gather(*self.siblings))
+        members = tuple(await asyncio.gather(*(sibling.place for sibling in self.siblings)))
         labels = tuple(f"{label} on node {m.node_name}" for label, m in zip(self.labels, members, strict=True))
         return replace(group, members=members, labels=labels)
 

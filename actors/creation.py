@@ -78,7 +78,7 @@ def create_group(
     handles = []
     try:
         for creation in creations:
-            creation.charge.siblings = [charge.place for charge in charges]
+            creation.charge.siblings = charges
             creation.charge.labels = tuple(f"{options.name or cls.__name__}[{rank}]" for rank in range(size))
             handles.append(creation.begin())
     except BaseException:  # Ctrl-C: those begun would wait for their siblings

@@ -280,6 +280,15 @@ class Line:
                 return None
         return None
 
+    async def flushed(self) -> None:
+        """Waits until the calls in line are sent: the actor found, and the values there that they need."""
+        if self._search is not None:
+            await asyncio.wait({self._search})
+        needs = {asyncio.wrap_future(need) for call in list(self._queue) for need in call.needs}
+        if needs:
+            await asyncio.wait(needs)
+            self._pump()
+
     def drop(self, call: OpenCall) -> bool:
         """See `actors.opencall.Way`."""
         with self._lock:

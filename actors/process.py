@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from actors.address import Address, host_key
 from actors.arena import Arena
@@ -22,10 +24,9 @@ from actors.serialize import dumps, dumps_arguments, loads
 from actors.service import Service, Target
 from actors.switchboard import Switchboard
 from actors.transport.acceptor import Acceptor
-from actors.transport.grpc_link import GrpcDialer
-from actors.transport.grpc_server import StreamServer
 from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
+from actors.transport.ways import WaysIn, WaysOut
 from actors.waits import Waits
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Process:
         self.namespace = "default"
         self.directory: dict[str, Address] = {}  # nodes by id
         self.home: Address | None = None
-        self.dialer = GrpcDialer(credentials)
+        self.dialer = WaysOut(credentials)
         self.keeper = Keeper(self.id)
         self.holdings = Holdings(
             self.address, self.portal.soon, self.loop.call_later, self._tell_owner, self.keeper.find
@@ -93,8 +94,9 @@ class Process:
         self.waits = Waits(self)
         self.serve("waits", self.waits)
         self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage, self.arena)
-        self.server = StreamServer(self.id, self.acceptor)
-        self._peers: dict[str, Peer] = {}
+        self.server = WaysIn(self.id, self.acceptor)
+        self._peers: dict[str, Peer] = {}  # those that live; of nodes also the dead, so that each is missed once
+        self._dead: WeakValueDictionary[str, Peer] = WeakValueDictionary()  # as long as somebody refers to them
         self._guests = Guests()
         self._holders: dict[str, Address] = {}  # processes that have told of their holds
         self._closed = False
@@ -111,7 +113,7 @@ class Process:
             else:
                 target.called(message, visitor)
         elif isinstance(message, Tensor):
-            self.switchboard.arrived(message)
+            self.switchboard.arrived(message, visitor.process)
         elif isinstance(message, Tally):
             assert isinstance(message.payload, Payload)
             self._holders[visitor.process], changes = loads(message.payload)
@@ -139,6 +141,7 @@ class Process:
         """See `actors.transport.acceptor.Receiver`."""
         self._holders.pop(visitor.process, None)
         self.holdings.gone(visitor.process)
+        self.switchboard.gone(visitor.process)
         if self.on_gone is not None:
             self.on_gone(visitor)
 
@@ -154,14 +157,21 @@ class Process:
 
     def peer(self, address: Address) -> Peer:
         """Returns the process at ``address`` as a peer, dialling it if it is new. Only on the I/O loop."""
-        peer = self._peers.get(address.process)
+        peer = self._peers.get(address.process) or self._dead.get(address.process)
         if peer is None:
             address = address.host_process
             autopsy = None if address.is_node else self._autopsy_of(address)
             passage = self.holdings.passage()
             peer = Peer(address, self.id, self.dialer, self.loop, autopsy, passage=passage, arena=self.arena)
             self._peers[address.process] = peer
+            if not address.is_node:
+                peer.when_dead(partial(self._lost, peer))
         return peer
+
+    def _lost(self, peer: Peer, _: Death) -> None:
+        process = peer.address.process
+        if self._peers.get(process) is peer:
+            self._dead[process] = self._peers.pop(process)
 
     def party(self, address: Address) -> Party:
         """Returns the actor at ``address``, which may share its process with others. Only on the I/O loop."""
@@ -252,6 +262,13 @@ class Process:
             except NodeDiedError as error:
                 last = error
         raise last if last is not None else NodeDiedError("this process has no node")
+
+    async def flushed(self) -> None:
+        """Waits until all others have what this process has to tell them: its calls, its answers, what it holds."""
+        await asyncio.gather(*(line.flushed() for line in list(self.keeper.lines.values())))
+        self.holdings.flush()
+        drained = [peer.drained() for peer in self._peers.values() if peer.death is None]
+        await asyncio.gather(self.acceptor.flushed(), *drained)
 
     async def close(self, reason: str) -> None:
         """Says goodbye to everyone and stops listening. Only on the I/O loop."""

@@ -89,7 +89,7 @@ def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
 
 
 def loads(payload: Payload) -> Any:
-    """Unpickles a value that `dumps` made. Numpy arrays in it are read-only, but for those of objects and dates.
+    """Unpickles a value that `dumps` made. Numpy arrays in it are read-only, but for those of objects.
 
     Raises:
         Exception: whatever the value's own unpickling raises.
@@ -114,8 +114,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         if kind is Hold:
             self.holds.append(obj)
             return obj.parts()
-        if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and not (obj.flags.forc or obj.dtype.hasobject):
-            return obj.copy().__reduce_ex__(PROTOCOL)  # numpy would pickle one with gaps in band
+        if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and not obj.dtype.hasobject:
+            # In these two cases numpy would pickle it in band.
+            if obj.dtype.itemsize and not _lends_memory(obj):
+                return _of_bytes, (obj.reshape(-1).view("u1"), obj.dtype, obj.shape)
+            if not obj.flags.forc:
+                return obj.copy().__reduce_ex__(PROTOCOL)
         if kind.__module__ == "nanobind" and kind.__name__ in {"nb_func", "nb_method"}:
             return obj.__qualname__  # MLX's functions, which say where they are and refuse to pickle
         if isinstance(obj, type | FunctionType):
@@ -123,6 +127,19 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         elif isinstance(obj, ModuleType):
             _travel_by_value(obj.__name__)
         return super().reducer_override(obj)
+
+
+def _lends_memory(array: Any) -> bool:
+    """Whether numpy can say in the buffer protocol's words what is in an array; not so with dates and some names."""
+    try:
+        memoryview(array)
+    except ValueError:
+        return False
+    return True
+
+
+def _of_bytes(flat: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
+    return flat.view(dtype).reshape(shape)
 
 
 _looked_at: dict[str, ModuleType] = {}

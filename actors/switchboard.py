@@ -23,23 +23,35 @@ class Lane(Protocol):
 
 
 class Switchboard:
-    """Gives arriving values to the group they are meant for; those that come before the group is known wait."""
+    """Gives arriving values to the group they are meant for; those that come before the group is known wait.
+
+    Where the sender ends before, they wait no longer: the group would not come to be without it.
+    """
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
-        self._early: dict[str, list[Tensor]] = {}
+        self._early: dict[str, list[tuple[str, Tensor]]] = {}  # with their senders
 
-    def arrived(self, message: Tensor) -> None:
-        """A value has come. On the I/O loop."""
+    def __len__(self) -> int:
+        """How many values wait for their group."""
+        return sum(map(len, self._early.values()))
+
+    def arrived(self, message: Tensor, sender: str) -> None:
+        """A value has come from this process. On the I/O loop."""
         lane = self._lanes.get(message.group)
         if lane is not None:
             lane.take(message)
         else:
-            self._early.setdefault(message.group, []).append(message)
+            self._early.setdefault(message.group, []).append((sender, message))
+
+    def gone(self, sender: str) -> None:
+        """A process has ended. On the I/O loop."""
+        left = {group: [e for e in early if e[0] != sender] for group, early in self._early.items()}
+        self._early = {group: early for group, early in left.items() if early}
 
     async def add(self, lane: Lane) -> None:
         """Opens a group. On the I/O loop."""
         await lane.open()
         self._lanes[lane.group] = lane
-        for message in self._early.pop(lane.group, []):
+        for _, message in self._early.pop(lane.group, []):
             lane.take(message)

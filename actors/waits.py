@@ -7,6 +7,7 @@ comes back, nobody in the circle can ever go on, and the call that was the last 
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 0.1  # most waits are over by then, and cost nothing
 LONGEST_CHAIN = 100
 ASK_SECONDS = 5.0
+AGAIN_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 10.0
 
 Path = tuple["Link", ...]
 """The waits a question has come by, the first being the one that asked."""
@@ -117,6 +120,14 @@ class Waits:
             self._process.portal.soon(self._process.tell, self._process.home, "node", what, self._process.id)
 
     async def _ask(self, wait: Wait) -> None:
+        """Asks until the wait is over or known to be endless: who is in the circle may have begun to wait only since."""
+        pause = AGAIN_SECONDS
+        while wait.error is None:
+            await self._ask_once(wait)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _ask_once(self, wait: Wait) -> None:
         me = self._link(wait)
         begun = time.monotonic()
         path = await self._follow(wait, (me,))

@@ -88,11 +88,11 @@ class Worker:
         await self.process.ask(self._home, "node", "ready", self.process.address)
 
     async def _leave(self, ending: Ending) -> None:
-        # Replies on their way are let out; whoever does not take them in time will find the process ended.
+        # Calls and replies on their way are let out; whoever does not take them in time will find the process ended.
         with contextlib.suppress(TimeoutError, ActorDiedError):
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self.process.ask(self._home, "node", "ending", self.process.id, ending.epitaph, ending.intended)
-                await self.process.acceptor.flushed()
+                await self.process.flushed()
 
     def parent_gone(self) -> None:
         """The node has ended, or wants this process to end."""
@@ -105,6 +105,8 @@ class Worker:
         overdue.start()
         # By hand, since the interpreter itself would first wait for threads that a method has left behind.
         atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way
+        with contextlib.suppress(TimeoutError):  # they may have called somebody
+            self.process.portal.run(self.process.flushed(), FAREWELL_SECONDS)
         sys.stdout.flush()
         sys.stderr.flush()
         self._exit(code)

@@ -521,7 +521,7 @@ class Async(Plain):
     async def stubborn(self) -> str:
         while not self.opened.is_set():
             try:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.02)  # short: its loop may end, and cancel it once more, just before it is let go
             except asyncio.CancelledError:
                 self.closed.append("felt")
         return "done"

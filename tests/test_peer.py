@@ -25,7 +25,10 @@ from actors.transport.acceptor import Acceptor, Visitor
 from actors.transport.grpc_link import GrpcDialer
 from actors.transport.grpc_server import StreamServer
 from actors.transport.link import UnreachableError
+from actors.transport.local_server import LocalServer
 from actors.transport.peer import Death, Peer
+from actors.transport.reception import Reception
+from actors.transport.ways import WaysOut
 from actors.version import PROTOCOL, __version__
 
 if TYPE_CHECKING:
@@ -126,12 +129,20 @@ class CuttableServer(StreamServer):
             await link.close()
 
 
-class CuttingDialer:
-    """Dials by gRPC, and can have what it has dialled broken, or fall silent."""
+class CuttableSocket(LocalServer):
+    """The same, of those without gRPC."""
 
-    def __init__(self, server: CuttableServer) -> None:
+    async def cut(self) -> None:
+        for link in list(self._tasks.values()):
+            await link.close()
+
+
+class CuttingDialer:
+    """Can have what it has dialled broken, or fall silent."""
+
+    def __init__(self, dialer: Any, server: Any) -> None:
         self.silent: set[str] = set()
-        self._dialer = GrpcDialer()
+        self._dialer = dialer
         self._server = server
 
     async def dial(self, address: Address, lane: str) -> Link:
@@ -197,16 +208,24 @@ async def in_memory() -> AsyncIterator[World]:
         await dialer.close()
 
 
+def over_grpc() -> Any:
+    return over_a_socket(CuttableServer, CuttableServer.listen_socket, GrpcDialer())
+
+
+def over_frames() -> Any:
+    return over_a_socket(CuttableSocket, CuttableSocket.listen, WaysOut())
+
+
 @contextlib.asynccontextmanager
-async def over_grpc() -> AsyncIterator[World]:
+async def over_a_socket(make: Any, listen: Any, ways_out: Any) -> AsyncIterator[World]:
     folder = Path(tempfile.mkdtemp(prefix="peer-", dir="/tmp"))
     echo = Echo()
     acceptor = Acceptor("worker-1", echo, asyncio.get_running_loop())
-    server = CuttableServer("worker-1", acceptor)
-    dialer = CuttingDialer(server)
+    server = make(Reception("worker-1", acceptor))
+    dialer = CuttingDialer(ways_out, server)
     world = World(echo, acceptor, dialer, Address("worker-1", host_key(), str(folder / "w.sock"), "node-1"))
     try:
-        await server.listen_socket(world.address.socket)
+        await listen(server, world.address.socket)
         yield world
     finally:
         await asyncio.gather(*(peer.close("the test is over") for peer in world.peers))
@@ -216,7 +235,7 @@ async def over_grpc() -> AsyncIterator[World]:
         shutil.rmtree(folder)
 
 
-WORLDS = {"memory": in_memory, "grpc": over_grpc}
+WORLDS = {"memory": in_memory, "frames": over_frames, "grpc": over_grpc}
 
 
 @pytest.fixture(params=list(WORLDS))
@@ -543,7 +562,7 @@ VICTIM = """
 import asyncio, sys
 from actors.messages import Call
 from actors.transport.acceptor import Acceptor
-from actors.transport.grpc_server import StreamServer
+from actors.transport.ways import WaysIn
 
 class Receiver:
     def received(self, message, visitor):
@@ -553,7 +572,7 @@ class Receiver:
 
 async def main():
     acceptor = Acceptor("worker-5", Receiver(), asyncio.get_running_loop())
-    server = StreamServer("worker-5", acceptor)
+    server = WaysIn("worker-5", acceptor)
     await server.listen_socket(sys.argv[1])
     print("up", flush=True)
     await asyncio.sleep(60)
@@ -572,7 +591,7 @@ def test_a_process_that_is_killed_is_dead_within_a_second(tmp_path: Path) -> Non
     async def work() -> None:
         assert await asyncio.to_thread(lines.readline) == b"up\n"
         loop = asyncio.get_running_loop()
-        dialer = GrpcDialer()
+        dialer = WaysOut()
         peer = Peer(Address("worker-5", host_key(), path, "node-1"), "driver-1", dialer, loop)
         try:
             running = call(peer, b"x", "first")

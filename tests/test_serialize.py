@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -55,12 +55,14 @@ numbers = st.one_of(
     hnp.complex_number_dtypes(),
     hnp.unicode_string_dtypes(),
     hnp.byte_string_dtypes(),
+    hnp.datetime64_dtypes(),
+    hnp.timedelta64_dtypes(),
 )
 
 
+@example(np.array((False,), dtype=[(":", "?")]), "as it is")
 @given(
     hnp.arrays(
-        # Not dates, whose memory numpy lends to nobody.
         st.one_of(numbers, hnp.array_dtypes(numbers, max_size=3)),
         hnp.array_shapes(min_dims=0, max_dims=3, min_side=0),
     ),

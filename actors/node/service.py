@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from actors.node.placing import Placing
 from actors.node.printing import Printing
 from actors.node.stock import Stock
 from actors.progress import Progress
-from actors.transport.grpc_link import probe_socket
+from actors.transport.knock import probe_socket
 from actors.transport.link import GoneError, UnreachableError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
 PIPE_SECONDS = 0.02
+REMEMBERED_CHARGES = 1000  # detached actors that have ended, for those who ask how
 
 
 class NodeService:
@@ -51,6 +53,7 @@ class NodeService:
         self.kept = Logs(members.me.info.name)
         self._background: set[asyncio.Task[None]] = set()
         self._placing = Placing(process, members, Stock(members.me.info.resources), self._printing)
+        self._over: deque[str] = deque()  # detached actors that have ended
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
         self.workers: Workers  # set once, before anything is answered
 
@@ -293,14 +296,19 @@ class NodeService:
         spec = replace(construction.spec, demand=demand)
         charges = self._process.keeper.charges
         construction = replace(construction, spec=spec)
-        charge = take_charge(self._process, construction, max_restarts, (), lambda _: None)
+        charge = take_charge(self._process, construction, max_restarts, (), lambda _: self._charge_ended(spec.id))
         charges[spec.id] = charge
         charge.begin()
         try:
             await charge.located(None)
         except ActorError as error:
-            del charges[spec.id]
+            charges.pop(spec.id, None)
             raise error.__cause__ or error from None
+
+    def _charge_ended(self, actor: str) -> None:
+        self._over.append(actor)
+        if len(self._over) > REMEMBERED_CHARGES:
+            self._process.keeper.charges.pop(self._over.popleft(), None)
 
     async def claim_name(self, _: Visitor, spec: ActorSpec) -> None:
         """A light actor, which asks no node for a process of its own, is about to be made here under a name."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -12,15 +10,15 @@ import grpc
 import actors.transport.aio  # noqa: F401 - before the first channel
 from actors._wire.distributed_comm_pb2 import Frame
 from actors.address import host_key
+from actors.transport.knock import DIAL_SECONDS, probe_door, probe_socket
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 from actors.transport.options import channel_options, unix_channel_options
 
 if TYPE_CHECKING:
     from actors.address import Address
-    from actors.transport.link import Link
+    from actors.transport.link import RawLink
 
 STREAM = "/distributed_comm.DistributedComm/Stream"
-DIAL_SECONDS = 5.0
 
 
 class _Stream(Protocol):
@@ -99,7 +97,7 @@ class GrpcDialer:
     def __init__(self, credentials: CredentialsFor | None = None) -> None:
         self.credentials_for = credentials
 
-    async def dial(self, address: Address, lane: str) -> Link:  # noqa: ARG002 - each lane is a connection of its own
+    async def dial(self, address: Address, lane: str) -> RawLink:  # noqa: ARG002 - each lane is a connection of its own
         """See `Dialer`."""
         if address.host == host_key():
             await probe_socket(address.socket)
@@ -107,7 +105,7 @@ class GrpcDialer:
             return await _open(channel, None, address.socket)
         return await self._dial_door(address)
 
-    async def _dial_door(self, address: Address) -> Link:
+    async def _dial_door(self, address: Address) -> RawLink:
         if not address.doors:
             raise UnreachableError("its node has no door that is open to other hosts")
         if self.credentials_for is None:
@@ -115,7 +113,7 @@ class GrpcDialer:
         refused: GoneError | None = None
         for door in address.doors:
             try:
-                await _probe_door(door)
+                await probe_door(door)
             except GoneError as error:
                 refused = error
                 continue
@@ -154,39 +152,3 @@ async def _open(channel: grpc.aio.Channel, node: str | None, where: str) -> Dial
         raise
     call = channel.stream_stream(STREAM, None, None)(None)
     return DialledLink(channel, call, node)
-
-
-async def probe_socket(path: str) -> None:
-    """Tells a process that has ended from one that is silent, which gRPC does not.
-
-    Raises:
-        GoneError: it has ended.
-        UnreachableError: it cannot be told.
-    """
-    try:
-        await _knock(socket.AF_UNIX, path)
-    except (ConnectionRefusedError, FileNotFoundError) as error:
-        raise GoneError("its process has ended") from error
-    except OSError as error:
-        raise UnreachableError(f"{path}: {error.strerror or error}") from error
-
-
-async def _probe_door(door: str) -> None:
-    host, _, port = door.rpartition(":")
-    host = host.strip("[]")
-    try:
-        await _knock(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, int(port)))
-    except ConnectionRefusedError as error:
-        raise GoneError(f"nothing listens at {door}: its node has ended", node_too=True) from error
-    except OSError as error:
-        # A host that has been switched off answers nothing, or its router does: that is silence.
-        name = errno.errorcode.get(error.errno or 0, "")
-        raise UnreachableError(f"{door}: {name} {error}") from error
-
-
-async def _knock(family: socket.AddressFamily, where: Any) -> None:
-    """Connects and hangs up. Not on a thread: there may be none to be had while the program ends."""
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        async with asyncio.timeout(DIAL_SECONDS):  # TimeoutError is an OSError
-            await asyncio.get_running_loop().sock_connect(probe, where)

@@ -1,4 +1,4 @@
-"""The gRPC servers of a process: its Unix socket, and a node's door with the relay behind it."""
+"""The gRPC servers of a process: its Unix socket, and a node's door."""
 
 from __future__ import annotations
 
@@ -8,51 +8,31 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from actors._wire import distributed_comm_pb2 as pb
-from actors.transport.acceptor import say_goodbye
 from actors.transport.grpc_link import STREAM, GrpcLink
 from actors.transport.job import FiveCalls
-from actors.transport.link import GoneError, LinkLostError, UnreachableError
 from actors.transport.options import server_options, unix_server_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.address import Address
-    from actors.transport.acceptor import Acceptor
-    from actors.transport.link import Dialer
-
-HELLO_SECONDS = 5.0
+    from actors.transport.reception import Reception
 
 _SERVICE, _METHOD = STREAM[1:].split("/")
 _SHORT_NAME = _SERVICE.rpartition(".")[2]
 
 
 class StreamServer:
-    """Serves the `Stream` call for one process and, at a node, relays to the processes it hosts.
+    """Serves the `Stream` call.
 
     Args:
-        me: id of this process.
-        acceptor: takes the streams that are meant for this process.
+        reception: takes the streams that come in.
     """
 
-    def __init__(self, me: str, acceptor: Acceptor) -> None:
-        self._me = me
-        self._acceptor = acceptor
-        self._route: Callable[[str], Address | None] | None = None
-        self._dialer: Dialer | None = None
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
         self._member: Callable[[Any], str | None] | None = None
         self._servers: list[grpc.aio.Server] = []
         self._links: set[GrpcLink] = set()
-
-    def relay_to(self, route: Callable[[str], Address | None], dialer: Dialer) -> None:
-        """Passes streams that are meant for another process of this host on to it.
-
-        Args:
-            route: gives the address of a process, None for one that is not here.
-            dialer: opens the way there.
-        """
-        self._route = route
-        self._dialer = dialer
 
     async def listen_socket(self, path: str) -> None:
         """Listens on a Unix socket, in a folder that only this user may enter."""
@@ -102,7 +82,7 @@ class StreamServer:
         # Each caller of this has sent the initial metadata: grpc.aio sends it with the first write, and were that
         # write cancelled, the stream would never end.
         self._links.add(link)
-        work = asyncio.create_task(self._greet(link))
+        work = asyncio.create_task(self._reception.greet(link))
         closed = asyncio.create_task(link.closed())
         try:
             # The handler's return ends the stream: a reader that waits for the client would hold it open.
@@ -112,52 +92,6 @@ class StreamServer:
             closed.cancel()
             await asyncio.gather(work, closed, return_exceptions=True)
             self._links.discard(link)
-
-    async def _greet(self, link: GrpcLink) -> None:
-        try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                first = await link.read_bytes()
-        except TimeoutError:
-            return
-        if first is None:
-            return
-        frame = pb.Frame.FromString(first)
-        hello = frame.hello
-        if hello.target == self._me:
-            await self._acceptor.serve(link, hello)
-            return
-        address = self._route(hello.target) if self._route is not None else None
-        if address is None or self._dialer is None:
-            await say_goodbye(link, pb.Goodbye(code=1, reason="its process has ended"))
-            return
-        if link.node is not None:
-            hello.arena = ""  # who comes through the door shares no memory, whatever it says
-            first = frame.SerializeToString()
-        await self._relay(link, first, address, hello.lane)
-
-    async def _relay(self, link: GrpcLink, first: bytes, address: Address, lane: str) -> None:
-        assert self._dialer is not None
-        try:
-            onward = await self._dialer.dial(address, lane)
-        except GoneError as error:
-            await say_goodbye(link, pb.Goodbye(code=1, reason=str(error)))
-            return
-        except UnreachableError:
-            return
-        assert isinstance(onward, GrpcLink)
-        try:
-            await onward.write_bytes(first)
-            ways = {asyncio.create_task(_pump(link, onward)), asyncio.create_task(_pump(onward, link))}
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
-        except LinkLostError:
-            pass
-        finally:
-            await onward.close()
 
     async def close(self) -> None:
         """Ends all streams and stops listening."""
@@ -184,8 +118,3 @@ def _five_calls() -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         answer = getattr(pb, method.output_type.name)
         handlers[method.name] = kind(getattr(servicer, method.name), request.FromString, answer.SerializeToString)
     return handlers
-
-
-async def _pump(source: GrpcLink, sink: GrpcLink) -> None:
-    while (data := await source.read_bytes()) is not None:
-        await sink.write_bytes(data)

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.transport.codec import MalformedMessageError, decode, encode
-from actors.transport.link import LinkLostError
+from actors.transport.link import LinkLostError, QuickLink
 from actors.transport.session import ProtocolError, Session
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ BATCH_BYTES = 4 << 20
 ACK_DELAY = 0.02  # seconds a lone acknowledgement waits for a message to ride on
 FAREWELL_SECONDS = 0.5  # for a goodbye over a link that may be full
 REASON_LENGTH = 1000  # characters; an error may quote what it does not like at length
+
+
+class _EnoughError(Exception):
+    """Nothing more is to be taken in from this link."""
 
 
 class Lane:
@@ -48,6 +52,8 @@ class Lane:
         self._ack_sent = 0
         self._ack_timer: asyncio.TimerHandle | None = None
         self._ack_due = False
+        self._idle: QuickLink | None = None  # the link, while its writer waits for something to write
+        self._broken: Exception | None = None  # what the writer would have met
         self.goodbye: pb.Goodbye | None = None  # why the session is over: the other side's last word, or our own
 
     @property
@@ -76,16 +82,33 @@ class Lane:
 
     def _posts_came(self) -> None:
         self._scheduled = False
-        self._wake.set()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Has written what waits: at once, where the link can and its writer has nothing to do."""
+        link = self._idle
+        if link is None or link is not self._link:
+            self._wake.set()
+            return
+        try:
+            while self.session.has_unsent or self._ack_due:
+                if not link.send(self._next_frame().SerializeToString()):
+                    self._idle = None
+                    self._wake.set()  # the writer waits for room, then goes on
+                    return
+        except Exception as error:
+            self._idle = None
+            self._broken = error
+            self._wake.set()
 
     async def room(self, limit_bytes: int) -> None:
-        """Waits until fewer than ``limit_bytes`` are pushed and not acknowledged."""
+        """Waits until fewer than ``limit_bytes`` are pushed and not acknowledged; no longer than until it is closed."""
         while self.session.pending_bytes >= limit_bytes:
             self._room.clear()
             await self._room.wait()
 
     async def drained(self) -> None:
-        """Waits until the other side has acknowledged everything that was posted."""
+        """Waits until the other side has acknowledged everything that was posted, or this lane is closed."""
         while not self.session.idle:
             self._room.clear()
             await self._room.wait()
@@ -136,18 +159,26 @@ class Lane:
 
     async def _read(self, link: Link) -> None:
         try:
+            if isinstance(link, QuickLink):
+                await link.receive(lambda data: self._take(link, pb.Frame.FromString(data)))
+                return
             while (frame := await link.read()) is not None:
-                if self._link is not link:
-                    return  # a newer link has taken over; it will bring these again
-                self._take_in(frame)
-                if self.goodbye is not None:
-                    return
+                self._take(link, frame)
                 del frame  # or its payloads would be kept until the next one comes
+        except _EnoughError:
+            pass
         except (ProtocolError, MalformedMessageError, DecodeError) as error:
             await self._break_off(link, str(error))
         except Exception as error:  # of the receiver's; a session that stood still now would leave callers waiting
             log.exception("a message could not be taken in")
             await self._break_off(link, f"it failed at a message: {type(error).__name__}: {error}")
+
+    def _take(self, link: Link, frame: pb.Frame) -> None:
+        if self._link is not link:
+            raise _EnoughError  # a newer link has taken over; it will bring these again
+        self._take_in(frame)
+        if self.goodbye is not None:
+            raise _EnoughError
 
     def _take_in(self, frame: pb.Frame) -> None:
         session, deliver = self.session, self._deliver
@@ -163,21 +194,33 @@ class Lane:
             self._schedule_ack()
 
     async def _write(self, link: Link) -> None:
-        while True:
-            # First look, then wait: the wake-up may have gone to the writer of the link that this one replaces.
-            while self.session.has_unsent or self._ack_due:
-                if self._link is not link:
-                    return  # what were taken now would be lost to the link that has taken over
-                try:
+        quick = link if isinstance(link, QuickLink) else None
+        try:
+            while True:
+                # First look, then wait: the wake-up may have gone to the writer of the link that this one replaces.
+                while self.session.has_unsent or self._ack_due:
+                    if self._link is not link:
+                        return  # what were taken now would be lost to the link that has taken over
                     await link.write(self._next_frame())
-                except LinkLostError:
-                    return
-                except Exception as error:
-                    log.exception("a message could not be written")
-                    await self._break_off(link, f"a message cannot be written: {type(error).__name__}: {error}")
-                    return
+                await self._woken(quick)
+        except LinkLostError:
+            pass
+        except Exception as error:
+            log.exception("a message could not be written")
+            await self._break_off(link, f"a message cannot be written: {type(error).__name__}: {error}")
+
+    async def _woken(self, quick: QuickLink | None) -> None:
+        self._idle = quick
+        try:
             await self._wake.wait()
-            self._wake.clear()
+        finally:
+            self._idle = None
+        self._wake.clear()
+        broken, self._broken = self._broken, None
+        if broken is not None:
+            raise broken
+        if quick is not None:
+            await quick.drained()
 
     def _next_frame(self) -> pb.Frame:
         session = self.session
@@ -211,10 +254,12 @@ class Lane:
             self._ack_timer = None
         if self.session.received > self._ack_sent:
             self._ack_due = True
-            self._wake.set()
+            self._flush()
 
     def close(self) -> None:
-        """Stops the timer; the link is closed by whoever runs it."""
+        """Drops what is unsent and stops the timer; the link is closed by whoever runs it."""
+        self.session.drop()
+        self._room.set()
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from actors._wire.distributed_comm_pb2 import Frame
     from actors.address import Address
 
@@ -29,10 +31,50 @@ class Link(Protocol):
         """Ends the link; the other side's read returns None."""
 
 
+class RawLink(Link, Protocol):
+    """A link whose frames can be passed on unread."""
+
+    async def read_bytes(self) -> bytes | None:
+        """Returns the next frame unparsed, or None at the end."""
+
+    async def write_bytes(self, data: bytes) -> None:
+        """Writes a frame that is already serialised.
+
+        Raises:
+            LinkLostError: the link has ended.
+        """
+
+
+@runtime_checkable
+class QuickLink(RawLink, Protocol):
+    """A link that takes and gives frames without a task between."""
+
+    def send(self, data: bytes) -> bool:
+        """Hands a serialised frame over at once; returns whether there is room for more.
+
+        Raises:
+            LinkLostError: the link has ended.
+        """
+
+    async def drained(self) -> None:
+        """Waits until there is room.
+
+        Raises:
+            LinkLostError: the link has ended.
+        """
+
+    def receive(self, take: Callable[[bytes], None]) -> Awaitable[None]:
+        """Gives each frame, unparsed, to ``take`` as it comes, those that wait first.
+
+        Returns:
+            Done when the link has ended; raises what ``take`` has raised, after which nothing more is given.
+        """
+
+
 class Dialer(Protocol):
     """Opens links."""
 
-    async def dial(self, address: Address, lane: str) -> Link:
+    async def dial(self, address: Address, lane: str) -> RawLink:
         """Opens a link to the process at ``address``.
 
         Raises:

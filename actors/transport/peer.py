@@ -254,7 +254,8 @@ class Peer:
             return
         self.death = death
         self.dead.set()
-        for watcher in self._watchers:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
             watcher(death)
         unsent = {m.number for m in self._conversation.control.session.never_written() if isinstance(m, Call)}
         for number in list(self._calls):
@@ -268,6 +269,10 @@ class Peer:
         caller = self._calls.pop(number, None)
         if caller is not None:
             caller.lost(death, verdict)
+
+    async def drained(self) -> None:
+        """Waits until the other side has all that was posted, or is gone."""
+        await self._conversation.drained()
 
     async def close(self, reason: str) -> None:
         """Ends the conversation; open calls are lost."""

@@ -106,6 +106,14 @@ class Session(Generic[T]):
         self.received = number
         return True
 
+    def drop(self) -> None:
+        """Forgets what was pushed and not acknowledged: nobody will take it any more."""
+        self._sent.clear()
+        self._unsent.clear()
+        self.pending_bytes = 0
+        self._acked = self._written
+        self._unsent_first = self._written + 1
+
     def never_written(self) -> list[T]:
         """Returns the messages that no connection has carried, so that the other side cannot have seen them."""
         skip = max(0, self._written + 1 - self._unsent_first)

@@ -1,0 +1,239 @@
+"""Links within one host: frames arrive whole and in order however the bytes come, and nonsense does no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from clusters import succeed
+from hypothesis import given
+from hypothesis import strategies as st
+
+import actors
+from actors.handle import line_of
+from actors.transport.link import GoneError, LinkLostError
+from actors.transport.local_link import HEAD_BYTES, MAX_FRAME_BYTES, READ_AHEAD_BYTES, LocalLink, dial_local
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+
+class Pipe(asyncio.Transport):
+    """What a link writes to; remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+        self.paused = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+def _framed(frame: bytes) -> bytes:
+    return len(frame).to_bytes(HEAD_BYTES, "little") + frame
+
+
+@given(st.lists(st.binary(max_size=40), max_size=12), st.lists(st.integers(1, 30), max_size=40))
+def test_frames_arrive_whole_and_in_order_wherever_the_bytes_are_cut(frames: list[bytes], cuts: list[int]) -> None:
+    async def work() -> list[bytes | None]:
+        link, data = LocalLink(), b"".join(map(_framed, frames))
+        link.connection_made(Pipe())
+        for cut in cuts:
+            link.data_received(data[:cut])
+            data = data[cut:]
+            if not data:
+                break
+        if data:
+            link.data_received(data)
+        link.connection_lost(None)
+        return [await link.read_bytes() for _ in range(len(frames) + 1)]
+
+    assert asyncio.run(work()) == [*frames, None]
+
+
+@given(st.binary(max_size=3), st.integers(MAX_FRAME_BYTES + 1, 2**32 - 1), st.binary(max_size=20), st.integers(1, 8))
+def test_a_frame_that_is_too_long_ends_the_link(before: bytes, length: int, rest: bytes, cut: int) -> None:
+    async def work() -> None:
+        link, pipe = LocalLink(), Pipe()
+        link.connection_made(pipe)
+        data = _framed(before) + length.to_bytes(HEAD_BYTES, "little") + rest
+        for start in range(0, len(data), cut):
+            link.data_received(data[start : start + cut])
+        assert pipe.aborted
+        assert await link.read_bytes() == before
+        assert await link.read_bytes() is None
+        with pytest.raises(LinkLostError):
+            await link.write_bytes(b"more")
+
+    asyncio.run(work())
+
+
+def test_who_sends_faster_than_is_read_is_held_up() -> None:
+    async def work() -> None:
+        link, pipe = LocalLink(), Pipe()
+        link.connection_made(pipe)
+        frame = bytes(1 << 20)
+        for _ in range(READ_AHEAD_BYTES // len(frame) + 1):
+            link.data_received(_framed(frame))
+        assert pipe.paused
+        assert await link.read_bytes() == frame
+        assert await link.read_bytes() == frame
+        assert not pipe.paused
+
+    asyncio.run(work())
+
+
+# -- over real sockets ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="link-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+def _with_a_pair(folder: Path, work: Callable[[LocalLink, LocalLink], Awaitable[None]]) -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        came: asyncio.Future[LocalLink] = loop.create_future()
+        server = await loop.create_unix_server(lambda: LocalLink(came.set_result), str(folder / "s"))
+        near = await dial_local(str(folder / "s"))
+        far = await came
+        try:
+            await asyncio.wait_for(work(near, far), 20)
+        finally:
+            await near.close()
+            await far.close()
+            server.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+def test_both_ways_at_once(folder: Path) -> None:
+    frames = [os.urandom(size) for size in (0, 1, 70_000, 3 << 20, 5)] * 5
+
+    async def send(link: LocalLink) -> None:
+        for frame in frames:
+            await link.write_bytes(frame)
+
+    async def receive(link: LocalLink) -> None:
+        for frame in frames:
+            assert await link.read_bytes() == frame
+
+    async def work(near: LocalLink, far: LocalLink) -> None:
+        await asyncio.gather(send(near), send(far), receive(near), receive(far))
+
+    _with_a_pair(folder, work)
+
+
+def test_a_writer_waits_for_a_reader_that_does_not_read(folder: Path) -> None:
+    async def work(near: LocalLink, far: LocalLink) -> None:
+        async def flood() -> None:
+            for _ in range(200):
+                await near.write_bytes(bytes(1 << 20))
+
+        flooding = asyncio.create_task(flood())
+        done, _ = await asyncio.wait({flooding}, timeout=0.5)
+        assert not done
+        await far.close()
+        with pytest.raises(LinkLostError):
+            await flooding
+
+    _with_a_pair(folder, work)
+
+
+def test_what_was_written_before_the_end_arrives(folder: Path) -> None:
+    async def work(near: LocalLink, far: LocalLink) -> None:
+        for number in range(100):
+            await near.write_bytes(b"%d" % number)
+        await near.close()
+        assert [await far.read_bytes() for _ in range(101)] == [*(b"%d" % number for number in range(100)), None]
+
+    _with_a_pair(folder, work)
+
+
+def test_nobody_there(folder: Path) -> None:
+    with pytest.raises(GoneError):
+        asyncio.run(dial_local(str(folder / "nothing")))
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(folder / "dead"))
+    with pytest.raises(GoneError):
+        asyncio.run(dial_local(str(folder / "dead")))
+
+
+@actors.remote
+class Target:
+    """Somebody to send nonsense to."""
+
+    def answer(self) -> int:
+        return 42
+
+    def fds(self) -> int:
+        return psutil.Process().num_fds()
+
+
+NONSENSE: dict[str, bytes] = {
+    "nothing": b"",
+    "half a length": b"\x01\x00",
+    "half a frame": b"\xff\x00\x00\x00abc",
+    "a huge length": b"\xff\xff\xff\xff",
+    "an empty frame": b"\x00\x00\x00\x00",
+    "no protobuf": _framed(b"\xff" * 100),
+    "http": b"GET / HTTP/1.1\r\n\r\n" * 10,
+    "gRPC": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "noise": os.urandom(100_000),
+}
+
+
+def test_nonsense_does_a_process_no_harm(cluster: actors.Cluster) -> None:
+    target = Target.remote()
+    before = actors.get(target.fds.remote())
+    address = line_of(target).address
+    assert address is not None
+    for data in NONSENSE.values():
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(address.socket)
+            stranger.sendall(data)
+            stranger.shutdown(socket.SHUT_WR)
+            stranger.settimeout(10)
+            try:
+                while stranger.recv(1 << 16):
+                    pass
+            except ConnectionError:
+                pass
+        assert actors.get(target.answer.remote(), timeout=5) == 42
+    assert actors.get(target.fds.remote()) <= before + 2
+
+
+def test_everything_goes_by_grpc_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """
+        import sys
+        import actors
+
+        @actors.remote
+        class Looker:
+            def modules(self):
+                return "grpc" in sys.modules
+
+        with actors.init():
+            print(actors.get(Looker.remote().modules.remote()), "grpc" in sys.modules)
+    """
+    assert succeed(program) == ["False False"]
+    monkeypatch.setenv("ACTORS_TRANSPORT", "grpc")
+    assert succeed(program) == ["True True"]
