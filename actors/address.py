@@ -22,6 +22,7 @@ class Address:
         doors: the node's TCP doors as ``"HOST:PORT"``, for callers elsewhere; empty if it has none.
         node_name: the node's name, for people.
         guest: which of the light actors that this process hosts; empty for the process itself.
+        arena: key of the memory that it shares with processes of its host, see `actors.arena`; empty for none.
     """
 
     process: str
@@ -31,6 +32,7 @@ class Address:
     doors: tuple[str, ...] = ()
     node_name: str = ""
     guest: str = ""
+    arena: str = ""
 
     @property
     def is_node(self) -> bool:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 SOCKET_PATH_LIMIT = 103
 _RUN_NAME = re.compile(r"[a-z0-9]{1,8}")
 _LONGEST_SOCKET = "/12345678-123456/w-0123456789ab.sock"
+_ARENA = "arena"  # in the run folder, where shared memory has no place of its own
 _OPEN_TO_WRITE = 0o022
 _OPEN_AT_ALL = 0o077
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - what is used of it is checked to be ours; macOS has none
 _WAY_OUT = "set ACTORS_HOME to a folder of your own"
 
 
@@ -174,7 +176,7 @@ class RunDir:
     def close(self) -> None:
         """Remove the folder and let go of it; may be called again."""
         if self._locks:
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
         self.abandon()
 
 
@@ -200,6 +202,7 @@ def run_dir(name: str) -> RunDir:
         # A sweep may come between the two lines and take the folder, which has no owner yet: then another.
         lock = _hold(path)
         if lock is not None:
+            _make_arena(path)
             return RunDir(path, lock)
     raise ActorsError(f"no fresh folder could be made in {parent} in 100 tries; remove what is in it")
 
@@ -227,10 +230,51 @@ def remove_if_dead(folder: Path) -> bool:
     if lock is None:
         return False
     try:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     finally:
         os.close(lock)
     return not folder.exists()
+
+
+def arena_dir(run: Path) -> Path | None:
+    """The folder of the memory that the processes of a cluster share; None where it has none.
+
+    It is made and removed with the run folder. It lies in memory where the system has a place for that.
+
+    Args:
+        run: the cluster's run folder.
+    """
+    for folder in (arena_path(run), run / _ARENA):
+        with suppress(OSError):
+            found = folder.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & _OPEN_AT_ALL:
+                return folder
+    return None
+
+
+def arena_path(run: Path) -> Path:
+    """Where the shared memory of a cluster with this run folder lies on Linux."""
+    digest = hashlib.sha256(f"{os.geteuid()} {run.parent}".encode(errors="surrogateescape")).hexdigest()
+    return _SHARED_MEMORY / f"mlxactors-{digest[:10]}-{run.name}"
+
+
+def _make_arena(run: Path) -> None:
+    try:
+        arena_path(run).mkdir(mode=0o700)
+    except OSError:
+        with suppress(OSError):
+            (run / _ARENA).mkdir(mode=0o700)
+
+
+def _remove(run: Path) -> None:
+    """Removes a run folder and what belongs to it elsewhere, in an order that lets a later sweep go on with it."""
+    arena = arena_path(run)
+    gone = arena.with_name(f"{arena.name}.gone")  # under this name, no process puts anything more into it
+    shutil.rmtree(gone, ignore_errors=True)
+    with suppress(OSError):
+        arena.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+    shutil.rmtree(run, ignore_errors=True)
 
 
 def _hold(folder: Path) -> int | None:

@@ -38,16 +38,37 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """Where in the memory that two processes share a buffer of a payload lies, see `actors.arena`.
+
+    Attributes:
+        index: which of the payload's buffers.
+        name: of the file.
+        offset: of the first byte in it.
+        size: in bytes.
+        buffer: itself, in the process that sends it: keeps the file.
+    """
+
+    index: int
+    name: str
+    offset: int
+    size: int
+    buffer: Buffer = field(default=b"", compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
     """A pickled value: the pickle and, in the order it names them, its out-of-band buffers.
 
     Attributes:
         holds: what keeps the values and actors that the pickle mentions; claims to them while it travels.
+        shared: while it travels, where those buffers are that do not travel themselves; they are empty then.
     """
 
     pickle: bytes
     buffers: Sequence[Buffer] = ()
     holds: tuple[Hold | Claim, ...] = field(default=(), compare=False, repr=False)
+    shared: tuple[Shared, ...] = ()
 
     @property
     def nbytes(self) -> int:

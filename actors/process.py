@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from actors.address import Address, host_key
+from actors.arena import Arena
 from actors.exceptions import ActorDiedError, NodeDiedError, Verdict
 from actors.failure import unpack
 from actors.guest import Guests
 from actors.holdings import Holdings
+from actors.home import arena_dir
 from actors.keeper import Keeper
 from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
 from actors.parcels import Parcels
@@ -50,6 +52,7 @@ class Process:
         waits: who in this process is blocked on what.
         switchboard: takes values that members of groups send each other.
         holdings: what this process refers to, and who refers to what it owns.
+        arena: memory that it shares with others of its host; None where it shares none.
     """
 
     def __init__(
@@ -68,7 +71,10 @@ class Process:
         self.folder = folder
         self.portal = Portal()
         self.loop = self.portal.loop
-        self.address = Address(self.id, host_key(), str(folder / f"{self.id}.sock"), node, node_name=node_name)
+        shared = arena_dir(folder)
+        self.arena = Arena(shared, id) if shared is not None else None
+        key = self.arena.key if self.arena is not None else ""
+        self.address = Address(id, host_key(), str(folder / f"{id}.sock"), node, node_name=node_name, arena=key)
         self.targets: dict[str, Target] = {}
         self.switchboard = Switchboard()
         self.on_link_lost: Callable[[Visitor], None] | None = None
@@ -87,7 +93,7 @@ class Process:
         self.serve("parcels", self.parcels)
         self.waits = Waits(self)
         self.serve("waits", self.waits)
-        self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage)
+        self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage, self.arena)
         self.server = WaysIn(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}  # those that live; of nodes also the dead, so that each is missed once
         self._dead: WeakValueDictionary[str, Peer] = WeakValueDictionary()  # as long as somebody refers to them
@@ -155,7 +161,8 @@ class Process:
         if peer is None:
             address = address.host_process
             autopsy = None if address.is_node else self._autopsy_of(address)
-            peer = Peer(address, self.id, self.dialer, self.loop, autopsy, passage=self.holdings.passage())
+            passage = self.holdings.passage()
+            peer = Peer(address, self.id, self.dialer, self.loop, autopsy, passage=passage, arena=self.arena)
             self._peers[address.process] = peer
             if not address.is_node:
                 peer.when_dead(partial(self._lost, peer))

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from actors import holdings
+from actors import arena, holdings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +114,7 @@ def join(process: Process | None) -> None:
     global _process  # noqa: PLW0603 - the one place that knows
     _process = process
     holdings.use(process.holdings if process is not None else None)
+    arena.use(process.arena if process is not None else None)
 
 
 def become(actor: Incarnation) -> None:

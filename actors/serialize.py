@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from actors import arena
 from actors.exceptions import SerializationError
 from actors.holdings import Hold
 from actors.messages import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from actors.messages import Buffer
 
 PROTOCOL = 5
 _PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
@@ -40,10 +43,7 @@ def dumps(value: object) -> Payload:
     try:
         pickler = _Pickler(sink, protocol=PROTOCOL, buffer_callback=buffers.append)
         pickler.dump(value)
-        # Sending comes later, on another thread; by then the owner may have written into a buffer.
-        fixed = {id(buffer) for buffer in pickler.fixed}
-        settled = (b.raw() if id(b) in fixed or _is_fixed(b.raw()) else bytes(b.raw()) for b in buffers)
-        return Payload(sink.getvalue(), tuple(settled), tuple(pickler.holds))
+        return Payload(sink.getvalue(), _settled(buffers, pickler.fixed), tuple(pickler.holds))
     except Exception as error:
         # cloudpickle turns a RecursionError into an error of its own.
         if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
@@ -54,17 +54,31 @@ def dumps(value: object) -> Payload:
         raise SerializationError(_explain(value, error)) from error
 
 
-def _is_fixed(buffer: memoryview) -> bool:
-    """Whether this is memory of a bytes object. A read-only view says only that it is not written through that view."""
-    owner: object = buffer.obj
-    while not isinstance(owner, bytes):
-        if isinstance(owner, memoryview):
-            owner = owner.obj
-        elif type(owner).__module__ == "numpy":
-            owner = getattr(owner, "base", None)
-        else:
-            return False
-    return True
+def _settled(buffers: list[pickle.PickleBuffer], fixed: list[pickle.PickleBuffer]) -> tuple[Buffer, ...]:
+    """Returns the buffers as they are now, large ones in memory that other processes of this host can map.
+
+    Sending comes later, on another thread; by then the owner may have written into a buffer.
+    """
+    known = {id(buffer) for buffer in fixed}
+    raw = [buffer.raw() for buffer in buffers]
+    owners = [arena.owner_of(view) for view in raw]
+    loose = [
+        index
+        for index, (buffer, owner) in enumerate(zip(buffers, owners, strict=True))
+        if id(buffer) not in known and not isinstance(owner, arena.Segment)
+    ]
+    place = arena.current()
+    stored = None
+    if place is not None and sum(len(raw[index]) for index in loose) >= arena.LEAST_BYTES:
+        stored = place.store([raw[index] for index in loose])
+    settled: list[Buffer] = [*raw]
+    for number, index in enumerate(loose):
+        if stored is not None:
+            settled[index] = stored[number]
+        # Memory of bytes stays as it is; a read-only view says only that it is not written through that view.
+        elif not isinstance(owners[index], bytes):
+            settled[index] = bytes(raw[index])
+    return tuple(settled)
 
 
 def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:

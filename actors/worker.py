@@ -114,6 +114,8 @@ class Worker:
     def _exit(self, code: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self.process.address.socket)
+        if self.process.arena is not None:
+            self.process.arena.clear()
         os._exit(code)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psutil
 
 import actors
+from actors.home import arena_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 SOON = 5.0  # seconds in which a death must be known
 _PROGRAM_MARK = "ACTORS_TEST_PROGRAM"
-_SHARED_MEMORY = Path("/dev/shm")  # macOS has no such folder and no way to list segments
 
 
 def eventually(condition: Callable[[], Any], within: float = 10.0, what: str = "") -> Any:
@@ -109,7 +109,6 @@ class Program:
         self.home = self.folder / "home"
         self.temporary = self.folder / "tmp"
         self.temporary.mkdir()
-        self._segments = _segments()
         self._lines: list[str] = []
         self._errors: list[str] = []
         code = textwrap.dedent(code)
@@ -192,7 +191,12 @@ class Program:
         files = [path for path in self.folder.rglob("*") if self.temporary in path.parents or path.is_socket()]
         run = self.home / "run"
         files += list(run.iterdir()) if run.is_dir() else []
-        return [*map(_described, self.processes()), *map(str, files), *map(str, _segments() - self._segments)]
+        return [*map(_described, self.processes()), *map(str, files), *map(str, self.segments())]
+
+    def segments(self) -> list[Path]:
+        """Returns the folders of shared memory of its clusters; none on macOS."""
+        any_of_its = arena_path(self.home / "run" / "*")
+        return list(any_of_its.parent.glob(any_of_its.name))
 
     def leaves_nothing(self, within: float = 10.0) -> None:
         """Waits until nothing is left of it."""
@@ -240,7 +244,3 @@ def _described(process: psutil.Process) -> str:
         return f"process {process.pid}, of {process.ppid()}, {process.status()}: {' '.join(process.cmdline())}"
     except psutil.Error:
         return f"process {process.pid}: ended just now"
-
-
-def _segments() -> set[Path]:
-    return set(_SHARED_MEMORY.glob("mlxactors*"))

@@ -20,13 +20,12 @@ import psutil
 import pytest
 
 import actors
+from actors.home import arena_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MARK = "ACTORS_TEST_SESSION"
-_SHARED_MEMORY = Path("/dev/shm")  # macOS has no such folder and no way to list segments
-_SEGMENT_PREFIX = "mlxactors"
 _PATIENCE = 10.0  # seconds for what is ending while its test returns
 
 
@@ -145,7 +144,9 @@ def _is_socket(path: Path) -> bool:
 
 
 def _segments() -> set[Path]:
-    return set(_SHARED_MEMORY.glob(f"{_SEGMENT_PREFIX}*"))
+    """Folders of shared memory; not those of other test runs beside this one. None on macOS."""
+    any_of_ours = arena_path(Path(os.environ["ACTORS_HOME"], "run", "*"))
+    return set(any_of_ours.parent.glob(any_of_ours.name))
 
 
 def _remove(path: Path) -> None:

@@ -18,6 +18,7 @@ from actors.messages import (
     Outcome,
     Payload,
     Reply,
+    Shared,
     Tensor,
     Terms,
     Transfer,
@@ -27,8 +28,14 @@ from actors.transport.codec import MalformedMessageError, decode, encode
 u64 = st.integers(0, 2**64 - 1)
 i32 = st.integers(-(2**31), 2**31 - 1)
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+shared = st.builds(Shared, st.integers(0, 2**32 - 1), words, u64, u64)
 payloads = st.one_of(
-    st.builds(Payload, st.binary(max_size=50), st.lists(st.binary(max_size=50), max_size=4).map(tuple)),
+    st.builds(
+        Payload,
+        st.binary(max_size=50),
+        st.lists(st.binary(max_size=50), max_size=4).map(tuple),
+        shared=st.lists(shared, max_size=3).map(tuple),
+    ),
     st.builds(Transfer, st.integers(1, 2**64 - 1)),
 )
 terms = st.builds(Terms, st.none() | st.floats(1e-6, 1e9), words, st.integers(-1, 1000))

@@ -136,7 +136,7 @@ class BarrierResponse(_message.Message):
     def __init__(self, success: bool = ..., participants: _Optional[int] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("target", "method", "call", "index", "outcome", "transfer", "sizes", "source_rank", "tag", "remaining", "group", "returns", "force", "alone", "claims")
+    __slots__ = ("target", "method", "call", "index", "outcome", "transfer", "sizes", "source_rank", "tag", "remaining", "group", "returns", "force", "alone", "claims", "shared")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +152,7 @@ class Header(_message.Message):
     FORCE_FIELD_NUMBER: _ClassVar[int]
     ALONE_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     target: str
     method: str
     call: int
@@ -167,7 +168,20 @@ class Header(_message.Message):
     force: bool
     alone: bool
     claims: _containers.RepeatedCompositeFieldContainer[Claim]
-    def __init__(self, target: _Optional[str] = ..., method: _Optional[str] = ..., call: _Optional[int] = ..., index: _Optional[int] = ..., outcome: _Optional[int] = ..., transfer: _Optional[int] = ..., sizes: _Optional[_Iterable[int]] = ..., source_rank: _Optional[int] = ..., tag: _Optional[str] = ..., remaining: _Optional[float] = ..., group: _Optional[str] = ..., returns: _Optional[int] = ..., force: bool = ..., alone: bool = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ...) -> None: ...
+    shared: _containers.RepeatedCompositeFieldContainer[Shared]
+    def __init__(self, target: _Optional[str] = ..., method: _Optional[str] = ..., call: _Optional[int] = ..., index: _Optional[int] = ..., outcome: _Optional[int] = ..., transfer: _Optional[int] = ..., sizes: _Optional[_Iterable[int]] = ..., source_rank: _Optional[int] = ..., tag: _Optional[str] = ..., remaining: _Optional[float] = ..., group: _Optional[str] = ..., returns: _Optional[int] = ..., force: bool = ..., alone: bool = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., shared: _Optional[_Iterable[_Union[Shared, _Mapping]]] = ...) -> None: ...
+
+class Shared(_message.Message):
+    __slots__ = ("index", "name", "offset", "size")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    name: str
+    offset: int
+    size: int
+    def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., offset: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Claim(_message.Message):
     __slots__ = ("id", "owner", "token")
@@ -180,20 +194,22 @@ class Claim(_message.Message):
     def __init__(self, id: _Optional[str] = ..., owner: _Optional[_Union[Place, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Place(_message.Message):
-    __slots__ = ("process", "host", "socket", "node", "doors", "node_name")
+    __slots__ = ("process", "host", "socket", "node", "doors", "node_name", "arena")
     PROCESS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     SOCKET_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     DOORS_FIELD_NUMBER: _ClassVar[int]
     NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    ARENA_FIELD_NUMBER: _ClassVar[int]
     process: str
     host: str
     socket: str
     node: str
     doors: _containers.RepeatedScalarFieldContainer[str]
     node_name: str
-    def __init__(self, process: _Optional[str] = ..., host: _Optional[str] = ..., socket: _Optional[str] = ..., node: _Optional[str] = ..., doors: _Optional[_Iterable[str]] = ..., node_name: _Optional[str] = ...) -> None: ...
+    arena: str
+    def __init__(self, process: _Optional[str] = ..., host: _Optional[str] = ..., socket: _Optional[str] = ..., node: _Optional[str] = ..., doors: _Optional[_Iterable[str]] = ..., node_name: _Optional[str] = ..., arena: _Optional[str] = ...) -> None: ...
 
 class Envelope(_message.Message):
     __slots__ = ("seq", "data")
@@ -204,7 +220,7 @@ class Envelope(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., data: _Optional[_Union[CommData, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "session", "lane", "source", "target", "received", "resumed", "package_version", "python_version")
+    __slots__ = ("protocol", "session", "lane", "source", "target", "received", "resumed", "package_version", "python_version", "arena")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
@@ -214,6 +230,7 @@ class Hello(_message.Message):
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_VERSION_FIELD_NUMBER: _ClassVar[int]
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ARENA_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     session: str
     lane: str
@@ -223,7 +240,8 @@ class Hello(_message.Message):
     resumed: bool
     package_version: str
     python_version: str
-    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., lane: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., received: _Optional[int] = ..., resumed: bool = ..., package_version: _Optional[str] = ..., python_version: _Optional[str] = ...) -> None: ...
+    arena: str
+    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., lane: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., received: _Optional[int] = ..., resumed: bool = ..., package_version: _Optional[str] = ..., python_version: _Optional[str] = ..., arena: _Optional[str] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason", "code")

@@ -11,8 +11,11 @@ from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from asyncio.subprocess import Process as Subprocess
 from collections import OrderedDict, deque
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors import arena
+from actors.home import arena_dir
 from actors.ids import new_id
 from actors.node.environments import PLAIN
 from actors.parent import orders_line
@@ -252,6 +255,9 @@ class Workers:
             self._deaths.popitem(last=False)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self._folder, f"{worker.id}.sock"))
+        shared = arena_dir(Path(self._folder))
+        if shared is not None:
+            arena.remove(shared, worker.id)
         shutil.rmtree(os.path.join(self._folder, f"parcels-{worker.id}"), ignore_errors=True)  # see actors.parcels
         if not worker.ready.done():
             printed = "".join(f"\n  {line}" for line in lines)

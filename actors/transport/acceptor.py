@@ -15,6 +15,7 @@ from actors.version import PROTOCOL, __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actors.arena import Arena
     from actors.holdings import Passage
     from actors.messages import Message
     from actors.transport.link import Link
@@ -44,20 +45,23 @@ class Visitor:
         process: its id.
         session: id of the conversation.
         node: id of the device as its certificate proves it; None on this host.
+        arena: memory that it shares with this process; None where they share none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one place makes it
         self,
         hello: pb.Hello,
         node: str | None,
         receiver: Receiver,
         loop: asyncio.AbstractEventLoop,
         passage: Passage | None = None,
+        arena: Arena | None = None,
     ) -> None:
         self.process: str = hello.source
         self.session: str = hello.session
         self.node = node
-        self.conversation = Conversation(loop, self._deliver, lambda: None, passage)
+        self.arena = arena
+        self.conversation = Conversation(loop, self._deliver, lambda: None, passage, arena)
         self.expiry: asyncio.TimerHandle | None = None
         self._receiver = receiver
 
@@ -77,6 +81,7 @@ class Acceptor:
         receiver: gets what arrives.
         loop: the I/O loop.
         new_passage: makes what counts the references inside answers; None where there are none.
+        arena: memory that this process shares with others of its host; None where it shares none.
     """
 
     def __init__(
@@ -85,23 +90,27 @@ class Acceptor:
         receiver: Receiver,
         loop: asyncio.AbstractEventLoop,
         new_passage: Callable[[], Passage] | None = None,
+        arena: Arena | None = None,
     ) -> None:
         self._me = me
         self._receiver = receiver
         self._loop = loop
         self._new_passage = new_passage
+        self._arena = arena
         self._visitors: dict[str, Visitor] = {}
 
     async def serve(self, link: Link, hello: pb.Hello) -> None:
         """Carries a visitor's session over ``link``, whose hello has been read, until the link ends."""
-        refusal = self._refuse(hello, link.node)
+        near = self._arena is not None and link.node is None and hello.arena == self._arena.key
+        arena = self._arena if near else None
+        refusal = self._refuse(hello, link.node, arena)
         if refusal is not None:
             await say_goodbye(link, refusal)
             return
         visitor = self._visitors.get(hello.session)
         if visitor is None:
             passage = self._new_passage() if self._new_passage is not None else None
-            visitor = Visitor(hello, link.node, self._receiver, self._loop, passage)
+            visitor = Visitor(hello, link.node, self._receiver, self._loop, passage, arena)
             self._visitors[hello.session] = visitor
         if hello.lane != "bulk" and visitor.expiry is not None:
             visitor.expiry.cancel()
@@ -134,7 +143,7 @@ class Acceptor:
             self._receiver.link_lost(visitor)
             visitor.expiry = self._loop.call_later(RESUME_SECONDS, self._forget, visitor)
 
-    def _refuse(self, hello: pb.Hello, node: str | None) -> pb.Goodbye | None:
+    def _refuse(self, hello: pb.Hello, node: str | None, arena: Arena | None) -> pb.Goodbye | None:
         if hello.protocol != PROTOCOL:
             return pb.Goodbye(
                 code=3,
@@ -144,7 +153,7 @@ class Acceptor:
         known = self._visitors.get(hello.session)
         if known is None and hello.resumed:
             return pb.Goodbye(code=2, reason="it has given the session up after a long silence")
-        if known is not None and (known.process, known.node) != (hello.source, node):
+        if known is not None and (known.process, known.node, known.arena) != (hello.source, node, arena):
             return pb.Goodbye(code=2, reason="the session belongs to another process")
         return None
 

@@ -17,6 +17,7 @@ from actors.messages import (
     Outcome,
     Payload,
     Reply,
+    Shared,
     Tally,
     Tensor,
     Terms,
@@ -79,6 +80,8 @@ def encode(message: Message, data: pb.CommData) -> None:
     else:
         data.pickle_data = payload.pickle
         data.buffers.extend(bytes(buffer) for buffer in payload.buffers)
+        for part in payload.shared:
+            header.shared.add(index=part.index, name=part.name, offset=part.offset, size=part.size)
 
 
 def decode(data: pb.CommData) -> Message:
@@ -97,7 +100,8 @@ def _payload(data: pb.CommData, header: pb.Header) -> Payload | Transfer:
     claims = _claims(header) if header.claims else ()
     if header.transfer:
         return Transfer(header.transfer, claims)
-    return Payload(data.pickle_data, tuple(data.buffers), claims)
+    shared = tuple(Shared(s.index, s.name, s.offset, s.size) for s in header.shared) if header.shared else ()
+    return Payload(data.pickle_data, tuple(data.buffers), claims, shared)
 
 
 def _encode_claims(claims: tuple[Hold | Claim, ...], header: pb.Header) -> None:
@@ -110,7 +114,7 @@ def _encode_claims(claims: tuple[Hold | Claim, ...], header: pb.Header) -> None:
             owner = claim.owner
             place = wire.owner
             place.process, place.host, place.socket, place.node = owner.process, owner.host, owner.socket, owner.node
-            place.node_name = owner.node_name
+            place.node_name, place.arena = owner.node_name, owner.arena
             place.doors.extend(owner.doors)
 
 
@@ -120,7 +124,7 @@ def _claims(header: pb.Header) -> tuple[Claim, ...]:
     for wire in header.claims:
         if wire.HasField("owner"):
             p = wire.owner
-            owner = Address(p.process, p.host, p.socket, p.node, tuple(p.doors), p.node_name)
+            owner = Address(p.process, p.host, p.socket, p.node, tuple(p.doors), p.node_name, arena=p.arena)
         passage, _, number = wire.token.rpartition("#")
         if owner is None or not number.isdecimal() or len(number) > _DIGITS:
             raise MalformedMessageError("a claim to a value or an actor says not whose it is, or has no token")

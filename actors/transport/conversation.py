@@ -16,9 +16,11 @@ from actors.transport.lane import Lane
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actors.arena import Arena
     from actors.holdings import Passage
 
 CLAIM_BYTES = 60  # what a reference inside a payload adds to its message
+SHARED_BYTES = 60  # and what a buffer that is shared does
 
 Order = tuple[str, int]
 """What messages must not overtake each other in: the calls, the answers to one call, or a single message."""
@@ -32,6 +34,8 @@ class Conversation:
     Where a large payload makes a message wait, those that must not overtake it wait too: calls for earlier calls,
     what concerns a call for that call, the items and the end of a stream for earlier items of it. Anything else
     passes by. What keeps the values and actors that a payload mentions arrives with the message, ahead of the payload.
+
+    Buffers in the arena, which both sides must have in common, do not travel at all: the message says where they are.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Conversation:
         deliver: Callable[[Message], None],
         need_bulk: Callable[[], None],
         passage: Passage | None = None,
+        arena: Arena | None = None,
     ) -> None:
         self.control = Lane(loop, self._arrived)
         self.bulk = Lane(loop, self._chunk)
@@ -47,6 +52,7 @@ class Conversation:
         self._deliver = deliver
         self._need_bulk = need_bulk
         self._passage = passage
+        self._arena = arena
         self._numbers = count(1)
         self._outgoing: deque[tuple[int, Payload]] = deque()
         self._feeder: asyncio.Task[None] | None = None
@@ -66,6 +72,9 @@ class Conversation:
             size = payload.nbytes
             if payload.holds and self._passage is not None:
                 payload = replace(payload, holds=self._passage.lend(payload.holds))
+                message = replace(message, payload=payload)
+            if size > INLINE_BYTES and self._arena is not None:
+                payload, size = _shared(payload, self._arena)
                 message = replace(message, payload=payload)
             if size > INLINE_BYTES:
                 transfer = next(self._numbers)
@@ -100,6 +109,8 @@ class Conversation:
             message = replace(
                 message, payload=replace(message.payload, holds=self._passage.take(message.payload.holds))
             )
+        if not isinstance(message, Credit | Cancel) and isinstance(message.payload, Payload) and message.payload.shared:
+            message = replace(message, payload=self._mapped(message.payload))
         order = self._order(message)
         if order in self._held:
             self._held[order].append(message)
@@ -108,6 +119,17 @@ class Conversation:
         else:
             self._held[order] = deque([message])
             self._release(order)
+
+    def _mapped(self, payload: Payload) -> Payload:
+        if self._arena is None:
+            raise MalformedMessageError("it shares memory with a process that has none in common with it")
+        buffers = list(payload.buffers)
+        try:
+            for part, buffer in zip(payload.shared, self._arena.take(payload.shared), strict=True):
+                buffers[part.index] = buffer
+        except (ValueError, IndexError, OSError) as error:
+            raise MalformedMessageError(f"memory that was shared cannot be had: {error}") from error
+        return replace(payload, buffers=tuple(buffers), shared=())
 
     def _order(self, message: Message) -> Order:
         match message:
@@ -179,6 +201,18 @@ class Conversation:
         self.bulk.close()
         if self._passage is not None:
             self._passage.close()
+
+
+def _shared(payload: Payload, arena: Arena) -> tuple[Payload, int]:
+    """Leaves out the buffers that the other side can map, where few bytes are left then; returns how many are left."""
+    shared = arena.lend(payload.buffers)
+    size = payload.nbytes - sum(part.size for part in shared) + SHARED_BYTES * len(shared)
+    if size > INLINE_BYTES:
+        return payload, payload.nbytes
+    buffers = list(payload.buffers)
+    for part in shared:
+        buffers[part.index] = b""
+    return replace(payload, buffers=tuple(buffers), shared=shared), size
 
 
 def _transfer(message: Message) -> int | None:

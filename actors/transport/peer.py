@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.address import host_key
 from actors.exceptions import Verdict
 from actors.ids import new_id
 from actors.messages import PLAIN, Call, Cancel, Credit, Item, Reply
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from actors.address import Address
+    from actors.arena import Arena
     from actors.holdings import Passage
     from actors.messages import Message, Payload, Terms
     from actors.transport.lane import Lane
@@ -100,6 +102,7 @@ class Peer:
         autopsy: Callable[[Death], Awaitable[Death]] | None = None,
         *,
         passage: Passage | None = None,
+        arena: Arena | None = None,
     ) -> None:
         """Starts dialling; must be made on the I/O loop.
 
@@ -110,6 +113,7 @@ class Peer:
             loop: the I/O loop.
             autopsy: finds out more about a death, from the node that hosted the process.
             passage: counts the references inside what is sent; None where there are none.
+            arena: memory that this process shares with others of its host; None where it shares none.
         """
         self.address = address
         self.death: Death | None = None
@@ -122,7 +126,9 @@ class Peer:
         self._watchers: list[Callable[[Death], None]] = []
         self._numbers = count(1)
         self._calls: dict[int, Caller] = {}
-        self._conversation = Conversation(loop, self._deliver, self._open_bulk, passage)
+        near = arena is not None and address.host == host_key() and address.arena == arena.key
+        self._arena = arena if near else None
+        self._conversation = Conversation(loop, self._deliver, self._open_bulk, passage, self._arena)
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
@@ -219,6 +225,7 @@ class Peer:
                 resumed=self._met,
                 package_version=__version__,
                 python_version="{}.{}.{}".format(*sys.version_info[:3]),
+                arena=self._arena.key if self._arena is not None else "",
             )
             await link.write(pb.Frame(hello=hello))
             async with asyncio.timeout(HELLO_SECONDS):

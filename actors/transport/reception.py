@@ -55,9 +55,10 @@ class Reception:
         if first is None:
             return
         try:
-            hello = pb.Frame.FromString(first).hello
+            frame = pb.Frame.FromString(first)
         except DecodeError:
             return
+        hello = frame.hello
         if hello.target == self._me:
             await self._acceptor.serve(link, hello)
             return
@@ -65,6 +66,9 @@ class Reception:
         if address is None or self._dialer is None:
             await say_goodbye(link, pb.Goodbye(code=1, reason="its process has ended"))
             return
+        if link.node is not None:
+            hello.arena = ""  # who comes through the door shares no memory, whatever it says
+            first = frame.SerializeToString()
         await self._relay(link, first, address, hello.lane)
 
     async def _relay(self, link: RawLink, first: bytes, address: Address, lane: str) -> None:

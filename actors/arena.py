@@ -1,0 +1,263 @@
+"""The arena: memory that the processes of one host share, where large values lie once.
+
+A value's buffers are written into a file of their own in the cluster's folder, which on Linux is memory. Who receives
+the value maps the file instead of getting the bytes. Each process has a name of its own for what it uses, a link that
+goes with its last use; so the order in which processes let go of a value does not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import mmap
+import os
+import re
+import resource
+import stat
+import sys
+import weakref
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from actors.address import host_key
+from actors.messages import Shared
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from actors.messages import Buffer
+
+LEAST_BYTES = 1 << 20  # buffers of less in all travel faster with their message
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_ALIGNMENT = 64  # of each buffer, for vector instructions
+_PIECE_BYTES = 1 << 30  # written or read at once: macOS refuses 2 GiB
+_KEEPS_DESCRIPTOR = sys.version_info < (3, 13)
+_UNTRACKED: dict[str, Any] = {} if _KEEPS_DESCRIPTOR else {"trackfd": False}
+_MOST_MAPPINGS = 16_000  # a quarter of what Linux lets a process have
+
+
+class Segment(mmap.mmap):
+    """A file of the arena, mapped to be read only; when this object goes, so does this process's name for it.
+
+    Attributes:
+        name: of the file.
+        folder: it is in.
+    """
+
+    name: str
+    folder: Path
+
+
+class Arena:
+    """This process's part in the memory that a cluster shares on this host.
+
+    `store` and `lend` may be called from any thread.
+
+    Args:
+        folder: of the cluster's shared memory, see `actors.home.arena_dir`.
+        process: id of this process.
+
+    Attributes:
+        key: the same for two processes that see the same folder, and for no others.
+    """
+
+    def __init__(self, folder: Path, process: str) -> None:
+        found = folder.stat()
+        self.key = f"{host_key()}/{found.st_dev:x}.{found.st_ino:x}"
+        self._folder = folder
+        self._process = process
+        self._numbers = count(1)
+        self._names: set[str] = set()  # of what is mapped
+        self._most = _most_mappings()
+        self._pid = os.getpid()
+
+    def store(self, buffers: Sequence[memoryview]) -> list[memoryview] | None:
+        """Copies buffers of bytes into one new segment; returns them there, read-only.
+
+        Returns None where there is no room: in memory, where half is left to others, or for one more mapping.
+        """
+        if os.getpid() != self._pid or len(self._names) >= self._most:
+            return None
+        starts, size = _laid_out(buffers)
+        path = self._folder / self._new_name()
+        try:
+            return self._written(path, buffers, starts, size)
+        except OSError:  # the folder is gone, the memory full, or a limit reached
+            _unlink(path)
+            return None
+        except BaseException:
+            _unlink(path)
+            raise
+
+    def _written(
+        self, path: Path, buffers: Sequence[memoryview], starts: Sequence[int], size: int
+    ) -> list[memoryview] | None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            room = os.fstatvfs(descriptor)
+            if size > room.f_bavail * room.f_frsize // 2:
+                _unlink(path)
+                return None
+            os.ftruncate(descriptor, size)
+            # Written, not copied into a mapping: where the memory is full that is an error, and not a SIGBUS.
+            for buffer, start in zip(buffers, starts, strict=True):
+                done = 0
+                while done < len(buffer):
+                    done += os.pwrite(descriptor, buffer[done : done + _PIECE_BYTES], start + done)
+            view = memoryview(self._map(path, descriptor, size))
+        finally:
+            os.close(descriptor)
+        return [view[start : start + len(buffer)] for buffer, start in zip(buffers, starts, strict=True)]
+
+    def lend(self, buffers: Sequence[Buffer]) -> tuple[Shared, ...]:
+        """Says of those of these buffers that lie in the arena where they do; what it returns keeps them there."""
+        lent = []
+        for index, buffer in enumerate(buffers):
+            if not isinstance(buffer, memoryview) or not buffer.nbytes:
+                continue
+            segment = owner_of(buffer)
+            if isinstance(segment, Segment) and segment.folder == self._folder:
+                offset = _address(buffer) - _address(memoryview(segment))
+                if 0 <= offset <= len(segment) - buffer.nbytes:
+                    lent.append(Shared(index, segment.name, offset, buffer.nbytes, buffer))
+        return tuple(lent)
+
+    def take(self, shared: Sequence[Shared]) -> list[memoryview]:
+        """Returns buffers that another process has lent, which must keep them until this returns.
+
+        Raises:
+            ValueError: no such buffers can be in the arena.
+            OSError: they are not there any more, or cannot be mapped.
+        """
+        files: dict[str, memoryview] = {}
+        buffers = []
+        for part in shared:
+            file = files.get(part.name)
+            if file is None:
+                file = files[part.name] = self._adopted(part.name)
+            end = part.offset + part.size
+            if end > len(file):
+                raise ValueError(f"{part.name} has {len(file)} bytes of shared memory, not {end}")
+            buffers.append(file[part.offset : end])
+        return buffers
+
+    def _adopted(self, name: str) -> memoryview:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name[:100]!r} is no name of shared memory")
+        path = self._folder / self._new_name()
+        os.link(self._folder / name, path)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode) or not found.st_size:
+                    raise ValueError(f"{name} is no shared memory")
+                if len(self._names) < self._most:
+                    return memoryview(self._map(path, descriptor, found.st_size))
+                content = _read(descriptor, found.st_size)
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            _unlink(path)
+            raise
+        _unlink(path)
+        return memoryview(content).toreadonly()
+
+    def _map(self, path: Path, descriptor: int, size: int) -> Segment:
+        segment = Segment(descriptor, size, access=mmap.ACCESS_READ, **_UNTRACKED)
+        segment.name = path.name
+        segment.folder = self._folder
+        self._names.add(path.name)
+        weakref.finalize(segment, _ended, path, self._names, self._pid)
+        return segment
+
+    def _new_name(self) -> str:
+        return f"{self._process}-{next(self._numbers)}"
+
+    def clear(self) -> None:
+        """Gives this process's names up: it ends, or has."""
+        remove(self._folder, self._process)
+
+
+def remove(folder: Path, process: str) -> None:
+    """Removes what a process that ends has in the arena. What others have mapped stays there for them."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(f"{process}-"):
+                _unlink(entry.path)
+
+
+def owner_of(buffer: memoryview) -> object:
+    """Returns the object whose memory this is, as far as views and numpy arrays tell."""
+    owner: object = buffer.obj
+    while True:
+        if isinstance(owner, memoryview):
+            owner = owner.obj
+        elif type(owner).__module__ == "numpy" and getattr(owner, "base", None) is not None:
+            owner = owner.base  # type: ignore[attr-defined]
+        else:
+            return owner
+
+
+def _laid_out(buffers: Sequence[memoryview]) -> tuple[list[int], int]:
+    """Returns where each buffer starts, and how long all are together."""
+    starts, end = [], 0
+    for buffer in buffers:
+        start = -(-end // _ALIGNMENT) * _ALIGNMENT
+        starts.append(start)
+        end = start + len(buffer)
+    return starts, end
+
+
+def _address(buffer: memoryview) -> int:
+    import numpy as np
+
+    address: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
+    return address
+
+
+def _read(descriptor: int, size: int) -> bytearray:
+    content = bytearray(size)
+    view, done = memoryview(content), 0
+    with io.FileIO(descriptor, closefd=False) as file:
+        while done < size and (count := file.readinto(view[done : done + _PIECE_BYTES])):
+            done += count
+    if done < size:
+        raise ValueError("shared memory has become shorter")
+    return content
+
+
+def _most_mappings() -> int:
+    if not _KEEPS_DESCRIPTOR:
+        return _MOST_MAPPINGS
+    # Before Python 3.13 each mapping keeps a file open: most of what this process may open is for connections.
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_MAPPINGS if soft == resource.RLIM_INFINITY else min(_MOST_MAPPINGS, soft // 4)
+
+
+def _ended(path: Path, names: set[str], pid: int) -> None:
+    # On any thread, between any two instructions. In a forked child the name is its parent's.
+    if os.getpid() == pid:
+        names.discard(path.name)
+        _unlink(path)
+
+
+def _unlink(path: Path | str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+_current: Arena | None = None
+
+
+def use(arena: Arena | None) -> None:
+    """Sets, or with None ends, where large values of this process are put."""
+    global _current  # noqa: PLW0603 - one cluster a process
+    _current = arena
+
+
+def current() -> Arena | None:
+    """Returns where large values of this process are put; None where it shares no memory."""
+    return _current
