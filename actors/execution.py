@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from actors.common import COMMON
 from actors.exceptions import ActorDiedError, GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
 from actors.messages import STREAMING, Outcome, Payload
@@ -109,13 +110,16 @@ class Execution:
         args, kwargs = open_arguments(job.call.payload)
         name = job.call.method
         if name not in self._methods:
+            if name in COMMON:
+                return COMMON[name][1](self._object, *args, **kwargs)
             raise AttributeError(f"{job.label} has no method {name!r}")
         return getattr(self._object, name)(*args, **kwargs)
 
     def _returns(self, job: Job) -> int:
         # A generator itself cannot be sent: asked for as one value, it can only be meant as its values.
         returns = job.call.terms.returns
-        return STREAMING if returns == 1 and self._methods[job.call.method].generates else returns
+        method = self._methods.get(job.call.method)
+        return STREAMING if returns == 1 and method is not None and method.generates else returns
 
     def _stream(self, job: Job, result: Any) -> None:
         values = _iterator(result, self._place(job))
@@ -175,6 +179,9 @@ class Execution:
     # -- answering ----------------------------------------------------------------------------------------------
 
     def _returned(self, job: Job, result: Any) -> None:
+        if job.cancelled:  # whatever came of it is not wanted
+            self._failed(job, asyncio.CancelledError())
+            return
         self._end_forked_child()
         try:
             payload = dumps(Several(tuple(map(dumps, result))) if job.call.terms.returns > 1 else result)
@@ -274,7 +281,7 @@ def _iterable(result: Any, count: int, place: Place) -> Iterator[Any]:
         return iter(result)
     except TypeError:
         what = type(result).__name__
-        raise ValueError(f"{place}: expected {count} returned values, got one {what}, which is no iterable") from None
+        raise TypeError(f"{place}: expected {count} returned values, got one {what}, which is no iterable") from None
 
 
 async def _first(values: AsyncIterable[Any], count: int) -> list[Any]:
