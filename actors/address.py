@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ class Address:
         node: id of the node it belongs to, whose door relays to it.
         doors: the node's TCP doors as ``"HOST:PORT"``, for callers elsewhere; empty if it has none.
         node_name: the node's name, for people.
+        guest: which of the light actors that this process hosts; empty for the process itself.
     """
 
     process: str
@@ -29,11 +30,22 @@ class Address:
     node: str
     doors: tuple[str, ...] = ()
     node_name: str = ""
+    guest: str = ""
 
     @property
     def is_node(self) -> bool:
         """Whether the process is a node itself."""
         return self.process.startswith("node-")
+
+    @property
+    def life(self) -> str:
+        """What tells one life of an actor from the next: the process, or what stands for it in a shared one."""
+        return f"{self.process}/{self.guest}" if self.guest else self.process
+
+    @property
+    def host_process(self) -> Address:
+        """The address of the process itself."""
+        return replace(self, guest="") if self.guest else self
 
 
 @cache

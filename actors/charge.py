@@ -76,7 +76,7 @@ class Charge:
             self._task = self._process.loop.create_task(self._run())
 
     async def located(self, left: str | None) -> Address:
-        """Waits until the actor is in another process than ``left``; returns where.
+        """Waits until the actor lives another life than ``left``; returns where.
 
         Raises:
             ActorError: it is not, and will not be.
@@ -84,7 +84,7 @@ class Charge:
         while True:
             if self._error is not None:
                 raise self._error
-            if self._address is not None and self._address.process != left:
+            if self._address is not None and self._address.life != left:
                 return self._address
             await self._changed.wait()
 
@@ -115,12 +115,13 @@ class Charge:
         self.life.finish()
         with contextlib.suppress(ActorError):
             address = await self.located(None)
-            peer = self._process.peer(address)
+            peer = self._process.party(address)
             peer.call(self.spec.id, RETIRE, dumps_arguments((), {}), _Nobody())
 
     def saved(self, state: Payload) -> None:
         """Takes the actor's state over, for the next time it is made."""
-        self._construction = replace(self._construction, state=state)
+        if not self.life.doomed:  # else it is not needed again
+            self._construction = replace(self._construction, state=state)
 
     # -- its life -----------------------------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ class Charge:
         self._needs = ()
         self._construction = replace(self._construction, code=_NOTHING, arguments=_NOTHING, state=None)
         self._turn()
-        if self.spec.restarts and self.spec.name is not None:
+        if self.spec.name is not None and (self.spec.restarts or self.spec.light):
             self._process.loop.create_task(self._free_name())
         self._ended(error)
 
@@ -226,7 +227,7 @@ class Charge:
 
     def _taken_too_late(self, placing: asyncio.Task[Address | None]) -> None:
         if not placing.cancelled() and placing.exception() is None and (address := placing.result()) is not None:
-            self._returning = self._process.loop.create_task(self._process.kill(address))
+            self._returning = self._process.loop.create_task(self._give_back(address))
 
     async def _construct(self, address: Address) -> Death:
         """Has the class made at ``address``; returns how it died in the end.
@@ -238,11 +239,14 @@ class Charge:
             group = await self._meet_siblings()
             await self._resolve()
         except BaseException:
-            await self._process.kill(address)
+            await self._give_back(address)
             raise
-        peer = self._process.peer(address)
+        order = self._order(group)
+        address = self._seat(address)
+        peer = self._process.party(address)
         constructor = _Constructor(self._process.loop)
-        peer.call(self.spec.id, CONSTRUCT, self._order(group), constructor)
+        peer.call(self.spec.id, CONSTRUCT, order, constructor)
+        del order
         self._address = address
         self.life.placed()
         self._turn()
@@ -255,10 +259,19 @@ class Charge:
         return died.result()
 
     def _order(self, group: GroupSpec | None) -> Payload:
-        construction = replace(self._construction, spec=self.spec, group=group)
-        if self.life.doomed:
-            self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING)  # it is not needed again
+        construction = replace(self._construction, spec=self.spec, group=group, keeper=self._process.address)
+        if self.life.doomed:  # nothing of it is needed again
+            construction = replace(construction, checkpoint=None)
+            self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING, state=None)
         return dumps_arguments((construction,), {})
+
+    def _seat(self, address: Address, /) -> Address:
+        """Returns where exactly the actor is made, once it is about to be."""
+        return address
+
+    async def _give_back(self, address: Address, /) -> None:
+        """Gives a place back in which nothing was made."""
+        await self._process.kill(address)
 
     async def _meet_siblings(self) -> GroupSpec | None:
         group = self._construction.group
@@ -305,8 +318,8 @@ class _Constructor:
 
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""
-        if reply.outcome is Outcome.VALUE or self.failed.done():
-            return
+        if reply.outcome in {Outcome.VALUE, Outcome.ENDED, Outcome.CUT_OFF} or self.failed.done():
+            return  # the two others: its end is known soon, and how
         assert isinstance(reply.payload, Payload)
         error = loads(reply.payload)
         assert isinstance(error, ActorDiedError)

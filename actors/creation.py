@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.calls import is_reference
-from actors.charge import Charge, resolved
+from actors.charge import resolved
 from actors.cluster import current, environment_for
 from actors.demand import demand_of
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
@@ -17,6 +17,8 @@ from actors.group import ActorGroup
 from actors.handle import ActorHandle, hold_of, placed_at
 from actors.ids import new_id
 from actors.line import Line
+from actors.lodging import take_charge
+from actors.saving import checkpoint_of
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
@@ -67,6 +69,8 @@ def create_group(
     """
     if options.max_restarts or options.detached:
         raise ValueError("max_restarts= and lifetime= are not for groups: one of a group cannot come back alone")
+    if options.isolation == "thread":
+        raise ValueError("isolation='thread' is not for groups: each rank of a collective has a process of its own")
     process = current()
     group = new_id("group")
     creations = [_Creation(process, cls, options, args, kwargs, GroupSpec(group, rank, (), ())) for rank in range(size)]
@@ -120,14 +124,16 @@ class _Creation:
             is_async=self._class.is_async,
             group=group,
             concurrency_groups=options.concurrency_groups,
+            checkpoint=checkpoint_of(cls, options),
         )
         ended = partial(_ended, process, self._id)
-        self.charge = Charge(process, construction, options.max_restarts, needs, ended)
+        self.charge = take_charge(process, construction, options.max_restarts, needs, ended)
 
     def _describe(self, group: GroupSpec | None) -> ActorSpec:
         name = self._options.name
         if name is not None and group is not None:
             name = f"{name}-{group.rank}"
+        light = self._options.isolation == "thread"
         return ActorSpec(
             id=self._id,
             label=self._label,
@@ -136,9 +142,11 @@ class _Creation:
             namespace=self._options.namespace or self._process.namespace,
             owner=self._keeper.process,
             driver=runtime.driver(),
-            handle=replace(dumps(self.handle), holds=()),  # a name alone keeps no actor alive
-            demand=demand_of(self._options),
+            # A name alone keeps no actor alive.
+            handle=replace(dumps(self.handle), holds=()) if name is not None else None,
+            demand=demand_of(self._options, shares=light),
             restarts=self._manner.restarts,
+            light=light,
             environment=self._environment,
             fingerprint=self._fingerprint,
         )
@@ -154,6 +162,9 @@ class _Creation:
         line = Line(self._process, self._id, self._label, self._manner, self.charge.located, self.charge.doomed)
         keeper.charges[self._id] = self.charge
         keeper.lines[self._id] = line
+        maker = runtime.myself()
+        if maker is not None and maker.made is not None:
+            maker.made.append(self._id)
         line.held_by(self._hold)
         keeper.when_free(self._id, partial(_retire, self._process, self._id))
         self._process.portal.soon(self.charge.begin)

@@ -63,17 +63,18 @@ class Demand:
         return text
 
 
-def demand_of(options: ActorOptions | TaskOptions, *, runs_at_once: bool = False) -> Demand:
+def demand_of(options: ActorOptions | TaskOptions, *, runs_at_once: bool = False, shares: bool = False) -> Demand:
     """Returns what options ask for, as in Ray: without ``num_cpus`` an actor needs 1 CPU and holds none.
 
     Args:
         options: of the actor or task.
         runs_at_once: it is a task, which holds the 1 CPU too.
+        shares: it is a light actor, which needs no CPU either.
     """
     given = {"CPU": options.num_cpus, "GPU": options.num_gpus, BYTES: options.memory, **(options.resources or {})}
     holds = {name: float(value) for name, value in given.items() if value}
     needs = dict(holds)
-    if options.num_cpus is None:
+    if options.num_cpus is None and not shares:
         needs = {"CPU": 1.0, **needs}
         holds = needs if runs_at_once else holds
     selector = dict(options.label_selector) if options.label_selector else None

@@ -17,6 +17,7 @@ from actors.messages import STREAMING, Outcome, Payload
 from actors.runtime import ActorExit, current
 from actors.sealed import Several, open_arguments
 from actors.serialize import dumps
+from actors.transport.portal import wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from actors.job import Job
     from actors.mailbox import Mailbox
     from actors.runtime import Incarnation
+    from actors.saving import Saver
     from actors.spec import MethodSpec
 
 
@@ -37,6 +39,7 @@ class Execution:
         actor: what it is.
         mailbox: where its calls are.
         left: called with an exit code, a reason and whether it was wanted, where a method ends its actor.
+        saver: keeps the object's state; None for one whose state is not kept.
     """
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -47,6 +50,7 @@ class Execution:
         actor: Incarnation,
         mailbox: Mailbox,
         left: Callable[[int, str, bool], None],
+        saver: Saver | None,
     ) -> None:
         self._object = thing
         self._methods = methods
@@ -54,6 +58,7 @@ class Execution:
         self._actor = actor
         self._mailbox = mailbox
         self._left = left
+        self._saver = saver
         self._pid = os.getpid()
 
     def group_of(self, job: Job) -> str | None:
@@ -90,9 +95,13 @@ class Execution:
             elif returns != 1:
                 result = _several(result, returns, self._place(job))
         except BaseException as error:
-            self._failed(job, error)
+            self._failed(job, self._save(error) or error)
         else:
-            self._returned(job, result)
+            problem = self._save(None)
+            if problem is not None:
+                self._failed(job, problem)
+            else:
+                self._returned(job, result)
         finally:
             current.reset(token)
 
@@ -120,6 +129,18 @@ class Execution:
         returns = job.call.terms.returns
         method = self._methods.get(job.call.method)
         return STREAMING if returns == 1 and method is not None and method.generates else returns
+
+    def _save(self, error: BaseException | None) -> BaseException | None:
+        """Has the state saved, where that is due, after a method that raised ``error``; returns what went wrong."""
+        if self._saver is None or isinstance(error, _LEAVING):
+            return None
+        try:
+            if (saved := self._saver.call_over()) is not None:
+                wait(saved)
+        except BaseException as problem:
+            problem.__context__ = error
+            return problem
+        return None
 
     def _stream(self, job: Job, result: Any) -> None:
         values = _iterator(result, self._place(job))
@@ -156,11 +177,27 @@ class Execution:
                     result = await _first(result, returns + 1)
                 result = _several(result, returns, self._place(job))
         except BaseException as error:
-            self._failed(job, error)
+            self._failed(job, await self._save_async(error) or error)
         else:
-            self._returned(job, result)
+            problem = await self._save_async(None)
+            if problem is not None:
+                self._failed(job, problem)
+            else:
+                self._returned(job, result)
         finally:
             current.set(None)  # the job knows its task, and the task its context: neither is to be kept
+
+    async def _save_async(self, error: BaseException | None) -> BaseException | None:
+        """See `_save`."""
+        if self._saver is None or isinstance(error, _LEAVING):
+            return None
+        try:
+            if (saved := self._saver.call_over()) is not None:
+                await asyncio.shield(asyncio.wrap_future(saved))
+        except BaseException as problem:
+            problem.__context__ = error
+            return problem
+        return None
 
     async def _stream_async(self, job: Job, result: Any) -> None:
         values = (
@@ -208,9 +245,9 @@ class Execution:
             self._mailbox.answer(job, Outcome.RAISED, _packed(error, place))
 
     def left_by(self, error: SystemExit, who: str) -> None:
-        """The actor's code has asked for its process's end. Only status 0 says that this was meant to be."""
+        """The actor's code has asked for its end, whatever the status: it is not made anew."""
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        self._left(code, f"{who} raised SystemExit({error.code!r})", error.code == 0)
+        self._left(code, f"{who} raised SystemExit({error.code!r})", True)
 
     def _end_forked_child(self, code: object = 0) -> None:
         """Ends a child that a method has forked and not ended itself: it must not answer for its parent."""
@@ -226,6 +263,7 @@ def _interrupted(job: Job, error: BaseException) -> bool:
 
 
 LEFT = "it called exit_actor()"
+_LEAVING = (ActorExit, SystemExit)
 
 
 def too_late(job: Job, place: Place, *, started: bool) -> GetTimeoutError:

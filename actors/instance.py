@@ -10,7 +10,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.deadlines import Deadlines
 from actors.exceptions import ActorDiedError, Verdict
@@ -19,7 +19,8 @@ from actors.failure import Place, pack, unpack
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
 from actors.messages import CONSTRUCT, RETIRE, Call, Cancel, Outcome, Payload
-from actors.runtime import ActorExit, current
+from actors.runtime import ActorExit, current, joined
+from actors.saving import Saver
 from actors.sealed import open_arguments
 from actors.serialize import dumps, loads
 from actors.spec import Construction, describe
@@ -63,12 +64,14 @@ class Instance:
 
     Attributes:
         ending: how it has ended, once it has.
+        refusal: what calls are told that come after that.
     """
 
     def __init__(
         self, id: str, node: str, born: Callable[[Construction], Incarnation], abort: Callable[[Ending], None]
     ) -> None:
         self.ending: Ending | None = None
+        self.refusal: ActorDiedError | None = None
         self._node = node
         self._born = born
         self._abort = abort
@@ -91,11 +94,15 @@ class Instance:
         elif call.method == CONSTRUCT and not self._begun:
             self._begun = True
             self._mailbox.arrive(job, queued=False)
-            self._construction.put(job)
+            self._begin(job)
         else:
             self._mailbox.arrive(job)
             if job.deadline is not None and not job.over:
                 self._deadlines.add(job, asyncio.get_running_loop())
+
+    def _begin(self, job: Job) -> None:
+        """Has the object made by a call of `CONSTRUCT`."""
+        self._construction.put(job)
 
     def credited(self, session: str, number: int, upto: int) -> None:
         """See `actors.service.Target`."""
@@ -171,18 +178,26 @@ class Instance:
             if self.ending is not None:
                 return
             self.ending = Ending(code, epitaph, intended)
-        error = error or self._ended(epitaph)
+        self.refusal = error = error or self._ended(epitaph)
         for job in self._mailbox.close(error):
-            job.stop(error)  # a stream that waits for its reader would hold up the end
+            self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
         self._answer_retiring()
+        self._closed()
+
+    def _stop(self, job: Job, error: ActorDiedError) -> None:
+        """A call runs while the actor ends."""
+        job.stop(error)  # a stream that waits for its reader would hold up the end
+
+    def _closed(self) -> None:
+        """No call is taken any more, and no waiting one is left."""
         self._construction.put(None)
 
-    def _ended(self, epitaph: str) -> ActorDiedError:
+    def _ended(self, epitaph: str, verdict: Verdict = Verdict.NEVER_STARTED) -> ActorDiedError:
         return ActorDiedError(
             f"{self._label} has ended: {epitaph}",
             actor=self._label,
             node=self._node,
-            verdict=Verdict.NEVER_STARTED,
+            verdict=verdict,
         )
 
     def _place(self, method: str) -> Place:
@@ -206,26 +221,33 @@ class Instance:
             self._finish(1, "its maker gave it up before it was made", intended=True)
             return None
         token = current.set(job)
+        step = "__init__"
         try:
             assert isinstance(job.call.payload, Payload)
             (construction,), _ = loads(job.call.payload)
             assert isinstance(construction, Construction)
             self._label = job.label = construction.spec.label
-            cls = loads(construction.code)
+            cls = self._load(construction.code)
             actor = job.actor = self._born(construction)
             args, kwargs = open_arguments(construction.arguments)
+            thing = cls(*args, **kwargs)
+            if construction.state is not None:
+                step = "__actor_load__"
+                thing.__actor_load__(loads(construction.state))
             execution = Execution(
-                cls(*args, **kwargs),
+                thing,
                 describe(cls).methods,
                 construction.concurrency_groups or (),
                 actor,
                 self._mailbox,
                 self._finish,
+                Saver.of(construction, thing, joined()),
             )
         except BaseException as error:
-            died = self._never_constructed(error)
+            died = self._never_constructed(error, step)
             # Made anew it would raise again.
-            self._finish(1, f"its constructor raised {type(error).__name__}: {error}", intended=True, error=died)
+            what = "its constructor" if step == "__init__" else f"its {step}"
+            self._finish(1, f"{what} raised {type(error).__name__}: {error}", intended=True, error=died)
             self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(died))
             return None
         finally:
@@ -233,24 +255,25 @@ class Instance:
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
         return replace(construction, code=_NOTHING, arguments=_NOTHING), execution
 
-    def _never_constructed(self, error: BaseException) -> ActorDiedError:
+    def _load(self, code: Payload) -> Any:
+        return loads(code)
+
+    def _never_constructed(self, error: BaseException, step: str) -> ActorDiedError:
         # As the caller shall see it: of the user's own class, with the traceback of here.
-        cause = unpack(pack(error, self._place("__init__"))) if not isinstance(error, ActorExit) else None
+        cause = unpack(pack(error, self._place(step))) if not isinstance(error, ActorExit) else None
         died = ActorDiedError(
-            f"{self._label} never came to life: its constructor "
+            f"{self._label} never came to life: its {'constructor' if step == '__init__' else step} "
             + (f"raised {cause}" if cause is not None else "called exit_actor()"),
             actor=self._label,
             node=self._node,
-            method="__init__",
+            method=step,
             verdict=Verdict.NEVER_STARTED,
         )
         died.__cause__ = cause
         return died
 
     def _serve(self, construction: Construction, execution: Execution) -> None:
-        width = construction.max_concurrency or (ASYNC_CONCURRENCY if construction.is_async else 1)
-        widths = {"": width, **(construction.concurrency_groups or {})}
-        self._serial = not construction.is_async and sum(widths.values()) == 1
+        widths = self._widths(construction)
         if construction.is_async:
             try:
                 asyncio.run(self._on_a_loop(execution, widths))
@@ -263,6 +286,13 @@ class Instance:
                 del job  # while the next is waited for, this one's arguments are not kept
         else:
             self._on_threads(execution, widths)
+
+    def _widths(self, construction: Construction) -> dict[str, int]:
+        """Returns how many calls may run at once, by concurrency group; the default one has no name."""
+        width = construction.max_concurrency or (ASYNC_CONCURRENCY if construction.is_async else 1)
+        widths = {"": width, **(construction.concurrency_groups or {})}
+        self._serial = not construction.is_async and sum(widths.values()) == 1
+        return widths
 
     def _on_threads(self, execution: Execution, widths: dict[str, int]) -> None:
         over = threading.Event()
@@ -285,7 +315,17 @@ class Instance:
 
     async def _on_a_loop(self, execution: Execution, widths: dict[str, int]) -> None:
         over = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        self._divert_to(asyncio.get_running_loop(), execution, widths, over.set)
+        await over.wait()
+
+    def _divert_to(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        execution: Execution,
+        widths: dict[str, int],
+        over: Callable[[], object],
+    ) -> None:
+        """Has calls run as tasks of ``loop`` from now on; ``over`` is called there after the last one has come."""
         running: set[asyncio.Task[None]] = set()
 
         def begin(job: Job, finished: Callable[[], None]) -> None:
@@ -298,7 +338,7 @@ class Instance:
 
         def take(job: Job | None) -> None:
             if job is None:
-                over.set()
+                over()
             elif (group := execution.group_of(job)) is not None:
                 lanes[group].add(job)
 
@@ -307,4 +347,3 @@ class Instance:
                 loop.call_soon_threadsafe(take, job)
 
         self._mailbox.divert(pass_on)
-        await over.wait()

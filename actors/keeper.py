@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.holdings import Hold, Holdings
     from actors.line import Line
+    from actors.messages import Payload
     from actors.opencall import OpenCall
     from actors.sealed import Sealed
     from actors.transport.acceptor import Visitor
@@ -50,10 +51,13 @@ class Charge(Protocol):
     """An actor that this process owns."""
 
     async def located(self, left: str | None) -> Address:
-        """Waits until the actor is in another process than ``left``; raises ActorError where it never will be."""
+        """Waits until the actor lives another life than ``left``; raises ActorError where it never will be."""
 
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once."""
+
+    def saved(self, state: Payload) -> None:
+        """Takes the actor's state over, for the next time it is made."""
 
     async def retire(self) -> None:
         """Ends the actor once it has answered what it was asked."""
@@ -129,11 +133,17 @@ class Keeper:
             value.call.cancel(force=force, recursive=recursive)
 
     async def locate(self, _: Visitor, actor: str, left: str | None) -> Address:
-        """Waits until an actor of this process is in another process than ``left``, and returns where."""
+        """Waits until an actor of this process lives another life than ``left``, and returns where."""
         charge = self.charges.get(actor)
         if charge is None:
             raise ActorDiedError(f"{actor} does not belong to this process any more")
         return await charge.located(left)
+
+    async def saved(self, _: Visitor, actor: str, state: Payload) -> None:
+        """An actor of this process gives its state into safe keeping."""
+        charge = self.charges.get(actor)
+        if charge is not None:  # else nothing refers to it any more: it is not made anew
+            charge.saved(state)
 
     async def holds(self, visitor: Visitor, id: str) -> bool:
         """Whether something of this process is kept for the one that asks, or was free before it asked."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from actors.opencall import OpenCall
     from actors.process import Process
     from actors.spec import Manner
-    from actors.transport.peer import Death, Peer
+    from actors.transport.peer import Death, Party
 
 E = TypeVar("E", bound=RemoteError)
 
@@ -48,8 +48,8 @@ class Line:
         actor: the actor's id.
         label: how it is called in messages.
         manner: how the actor wants to be called.
-        locate: finds the actor, see `actors.keeper.Keeper.locate`: where it is once that is another process than
-            the one given.
+        locate: finds the actor, see `actors.keeper.Keeper.locate`: where it is once that is another life than the
+            one given.
         doomed: whether it is known here that the actor will not be made anew.
     """
 
@@ -65,7 +65,7 @@ class Line:
         self.actor = actor
         self.label = label
         self.manner = manner
-        self.peer: Peer | None = None
+        self.peer: Party | None = None
         self.address: Address | None = None
         self.error: ActorError | None = None
         self.process = process
@@ -126,7 +126,7 @@ class Line:
 
     def _opened(self, address: Address) -> None:
         """The actor is at ``address``: what waits in line goes there. On the I/O loop."""
-        peer = self.process.peer(address)
+        peer = self.process.party(address)
         if self.manner.restarts:
             peer.when_dead(lambda death: self._left(peer, death))
             if peer.death is not None:
@@ -139,7 +139,7 @@ class Line:
             self.peer = peer
         self._pump()
 
-    def _left(self, peer: Peer, death: Death) -> None:
+    def _left(self, peer: Party, death: Death) -> None:
         """The actor's process has died; where the actor is made anew is found out. On the I/O loop."""
         with self._lock:
             if self.peer not in {peer, None}:
@@ -148,7 +148,7 @@ class Line:
         if death.intended:
             self.fail(self.died_of(death, "", Verdict.NEVER_STARTED))
         else:
-            self._begin(peer.address.process)
+            self._begin(peer.address.life)
 
     def fail(self, error: ActorError) -> None:
         """The actor will never answer: everything in line is told, and every later call."""
@@ -200,7 +200,7 @@ class Line:
                 need.add_done_callback(lambda _: self.process.portal.soon(self._pump))
             self.process.portal.soon(self._pump)
 
-    def _send(self, peer: Peer, call: OpenCall) -> None:
+    def _send(self, peer: Party, call: OpenCall) -> None:
         assert call.payload is not None
         try:
             call.sent(peer, self.actor, peer.call(self.actor, call.method, call.payload, call, call.terms()))

@@ -97,6 +97,11 @@ class Mailbox:
         with self._lock:
             return next((job for job in self._open.values() if job.state is State.RUNNING), None)
 
+    def all_running(self) -> list[Job]:
+        """Returns the calls that run."""
+        with self._lock:
+            return [job for job in self._open.values() if job.state is State.RUNNING]
+
     def of_session(self, session: str) -> list[Job]:
         """Returns the calls that came by this session and are not over."""
         with self._lock:

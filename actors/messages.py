@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CONSTRUCT = "__construct__"  # the method by which an owner makes its actor
 RETIRE = "__retire__"  # and that by which it ends it, after all that was called before
+WATCH = "__watch__"  # what a light actor answers when it has ended, with how
 STREAM_WINDOW = 16  # items a generator method may be ahead of its reader
 
 Buffer = bytes | bytearray | memoryview
@@ -70,6 +71,7 @@ class Outcome(IntEnum):
     NEVER_STARTED = 2
     MAY_HAVE_RUN = 3
     ENDED = 4  # it never started, since its actor ends: one that is made anew may be asked again
+    CUT_OFF = 5  # it ran when its actor ended, which shared its process with others
 
 
 STREAMING = -1  # in place of the number of values of a call: they come one by one

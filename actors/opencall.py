@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actors.options import Retry
     from actors.process import Process
     from actors.spec import Manner
-    from actors.transport.peer import Death, Peer
+    from actors.transport.peer import Death, Party
 
 
 class Way(Protocol):
@@ -79,7 +79,7 @@ class OpenCall:
         self.retries = 0
         self.retry_exceptions: Retry = False
         self.number: int | None = None  # while it is with the peer
-        self.peer: Peer | None = None
+        self.peer: Party | None = None
         self.target = ""  # whom it was sent to
         self.forced = False  # it was cancelled by force, which may end the process it was sent to
         self.place = 0  # in its line
@@ -104,7 +104,7 @@ class OpenCall:
         remaining = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         return Terms(remaining, self.group, self.returns)
 
-    def sent(self, peer: Peer, target: str, number: int) -> None:
+    def sent(self, peer: Party, target: str, number: int) -> None:
         """The call has been given its number."""
         self.peer = peer
         self.target = target
@@ -118,6 +118,8 @@ class OpenCall:
             self.line.process.portal.aside(self.raised, reply)
         elif reply.outcome is Outcome.ENDED and self.line.manner.restarts and self.peer is not None:
             self.peer.when_dead(lambda death: self._refused(death, reply))
+        elif reply.outcome is Outcome.CUT_OFF and self.peer is not None:
+            self.peer.when_dead(lambda death: self.lost(death, Verdict.MAY_HAVE_RUN))
         else:
             self.end(of_reply(reply))
 

@@ -25,11 +25,6 @@ NOT_HERE = {
     "fallback_strategy": "use a soft NodeAffinitySchedulingStrategy",
 }
 
-# Options of ours that are not honoured yet.
-NOT_YET = {
-    "isolation", "checkpoint", "replicas",
-}  # fmt: skip
-
 Retry = bool | tuple[type[BaseException], ...]
 """Exceptions of the method's own that a call is repeated for: all, none, or those of some classes."""
 
@@ -50,8 +45,6 @@ class _Options:
         for name in options:
             if name in NOT_HERE:
                 raise NotImplementedError(f"the option {name!r} is not honoured: {NOT_HERE[name]}; leave it out")
-            if name in NOT_YET:
-                raise NotImplementedError(f"the option {name!r} is not honoured yet; leave it out")
             if name not in known:
                 raise ArgumentError(f"{name!r} is no option of {self.of}; there are: {', '.join(sorted(known))}")
         if isinstance(options.get("retry_exceptions"), list):
@@ -136,9 +129,13 @@ class ActorOptions(_Placed):
         max_pending_calls: calls that one process may have waiting; more raise `PendingCallsLimitExceeded`. With -1,
             ``.remote()`` blocks instead when very many wait.
         allow_out_of_order_execution: a call may overtake one that waits for its arguments.
-        isolation: ``"process"``, or ``"thread"`` for a light actor that shares a process with others.
-        checkpoint: when the state of ``__actor_save__`` is taken: ``"call"``, ``"100 calls"``, ``"10s"``. None: after
-            each call, if the actor can be restarted and has the hook.
+        isolation: ``"process"``, or ``"thread"`` for a light actor, which shares a process with the others that its
+            maker has on that node. A crash there ends them all, a plain method that runs cannot be stopped (the actor
+            is dead, its thread goes on unheard), and an async method that blocks holds up those of the others.
+        checkpoint: when the state of ``__actor_save__`` is taken: after each ``"call"``, each ``"100 calls"``, or at
+            the end of the first call after ``"10s"``. None: after each call, if the actor can be restarted and has the
+            hooks. The call is answered once its maker has the state. Where several calls run at once, the state may
+            have others of them half-way.
         replicas: copies kept of that state.
     """
 
@@ -188,6 +185,8 @@ class ActorOptions(_Placed):
             raise ValueError(f"isolation must be 'process' or 'thread', not {self.isolation!r}")
         if self.checkpoint is not None:
             parse_checkpoint(self.checkpoint)
+        if self.isolation == "thread":
+            _check_light(self)
         if self.replicas != 1:
             raise NotImplementedError("replicas= other than 1 is not there yet: one copy of the state is kept")
 
@@ -284,6 +283,20 @@ def parse_checkpoint(text: object) -> tuple[int | None, float | None]:
             if isfinite(seconds) and seconds > 0:
                 return None, seconds
     raise ValueError(f"checkpoint must be 'call', '100 calls' or '10s', not {text!r}")
+
+
+def _check_light(options: ActorOptions) -> None:
+    for name in ("num_cpus", "num_gpus", "memory", "resources"):
+        if getattr(options, name):
+            raise ValueError(
+                f"a light actor (isolation='thread') shares its process with others and holds nothing for itself: "
+                f"leave {name}= out, or isolation="
+            )
+    if options.runtime_env:
+        raise ValueError(
+            "a light actor (isolation='thread') shares its process with others, which has one environment: leave "
+            "runtime_env= out, or isolation="
+        )
 
 
 def _is_count(value: object) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from actors.address import Address, host_key
 from actors.exceptions import ActorDiedError, NodeDiedError, Verdict
 from actors.failure import unpack
+from actors.guest import Guests
 from actors.holdings import Holdings
 from actors.keeper import Keeper
 from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from actors.holdings import Change
     from actors.transport.acceptor import Visitor
     from actors.transport.grpc_link import CredentialsFor
+    from actors.transport.peer import Party
 
 ASK_SECONDS = 30.0
+LOBBY = "lobby"  # the target that stands for all light actors of a process
 
 
 class Process:
@@ -86,6 +89,7 @@ class Process:
         self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage)
         self.server = StreamServer(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}
+        self._guests = Guests()
         self._holders: dict[str, Address] = {}  # processes that have told of their holds
         self._closed = False
 
@@ -94,7 +98,7 @@ class Process:
     def received(self, message: Any, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""
         if isinstance(message, Call):
-            target = self.targets.get(message.target)
+            target = self.targets.get(message.target) or self.targets.get(LOBBY)
             if target is None:
                 error = ActorDiedError(f"{message.target} is not here any more")
                 visitor.post(Reply(message.number, Outcome.NEVER_STARTED, dumps(error)))
@@ -112,6 +116,10 @@ class Process:
         elif isinstance(message, Cancel):
             for target in list(self.targets.values()):
                 target.cancelled(visitor.session, message)
+
+    def target(self, name: str) -> Target | None:
+        """Returns what calls to ``name`` are meant for; light actors share one target."""
+        return self.targets.get(name) or self.targets.get(LOBBY)
 
     def link_lost(self, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""
@@ -139,13 +147,19 @@ class Process:
     # -- what goes out ------------------------------------------------------------------------------------------
 
     def peer(self, address: Address) -> Peer:
-        """Returns the peer at ``address``, dialling it if it is new. Only on the I/O loop."""
+        """Returns the process at ``address`` as a peer, dialling it if it is new. Only on the I/O loop."""
         peer = self._peers.get(address.process)
         if peer is None:
+            address = address.host_process
             autopsy = None if address.is_node else self._autopsy_of(address)
             peer = Peer(address, self.id, self.dialer, self.loop, autopsy, passage=self.holdings.passage())
             self._peers[address.process] = peer
         return peer
+
+    def party(self, address: Address) -> Party:
+        """Returns the actor at ``address``, which may share its process with others. Only on the I/O loop."""
+        peer = self.peer(address)
+        return self._guests.at(address, peer) if address.guest else peer
 
     def _tell_owner(self, owner: Address, changes: list[Change]) -> None:
         if not self._closed:
@@ -199,7 +213,7 @@ class Process:
                 return Death(str(error), node_too=True, node=address.node_name)
             except Exception:
                 return death
-            return found if isinstance(found, Death) else death
+            return self._guests.explained(address.process, found if isinstance(found, Death) else death)
 
         return autopsy
 
@@ -211,7 +225,11 @@ class Process:
         return self.directory.get(node)
 
     async def kill(self, address: Address, no_restart: bool = True) -> None:
-        """Has the process of an actor ended by its node; returns when it has."""
+        """Has an actor ended: by its node, with its process, or by the process that it shares; returns when it has."""
+        if address.guest:
+            with contextlib.suppress(ActorDiedError):  # the process is gone, and the actor with it
+                await self.ask(address, "lights", "kill", address.guest, no_restart)
+            return
         node = await self.node_address(address.node)
         if node is not None:
             with contextlib.suppress(ActorDiedError):  # the node is gone, and the actor with it

@@ -32,12 +32,14 @@ class Incarnation:
         group: its place in its group, if it has one.
         node: name of its node.
         leave: ends the actor by its own wish.
+        made: ids of the actors it has made, which end with it; None where they end with its process.
     """
 
     spec: ActorSpec
     group: GroupSpec | None
     node: str
     leave: Callable[[], None]
+    made: list[str] | None = None
 
 
 class Child(Protocol):

@@ -211,6 +211,7 @@ class ActorSpec:
         restarts: whether it may be made anew, so that its name is kept for it.
         life: how often it was made before.
         task: whether it runs tasks, and so is no actor of the user's.
+        light: whether it shares a process with others.
     """
 
     id: str
@@ -225,6 +226,7 @@ class ActorSpec:
     restarts: bool = False
     life: int = 0
     task: bool = False
+    light: bool = False
     environment: Environment | None = None
     fingerprint: str = ""
 
@@ -242,6 +244,8 @@ class Construction:
         group: its place in a group, if it is in one.
         state: what its ``__actor_save__`` gave last, in an earlier life.
         concurrency_groups: how many calls of each further group of methods may run at once.
+        checkpoint: after how many calls, or seconds, its state is taken; None for never.
+        keeper: process in whose charge it is, which keeps its state.
     """
 
     code: Payload
@@ -252,3 +256,5 @@ class Construction:
     group: GroupSpec | None
     state: Payload | None = None
     concurrency_groups: dict[str, int] | None = None
+    checkpoint: tuple[int | None, float | None] | None = None
+    keeper: Address | None = None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.keeper import Keeper, Value
     from actors.messages import Item
     from actors.opencall import Way
-    from actors.transport.peer import Peer
+    from actors.transport.peer import Party
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -46,7 +46,7 @@ class Stream(OpenCall):
         self._read = 0  # items that were asked for
         self._ended = False
 
-    def sent(self, peer: Peer, target: str, number: int) -> None:
+    def sent(self, peer: Party, target: str, number: int) -> None:
         """See `OpenCall`: what was asked for before is credited now."""
         super().sent(peer, target, number)
         if self._read:

@@ -174,7 +174,7 @@ class Waits:
 
     async def about_call(self, visitor: Visitor, actor: str, number: int, path: Path) -> Path | None:
         """Follows what a call of the asking process waits for; returns the circle if there is one."""
-        target = self._process.targets.get(actor)
+        target = self._process.target(actor)
         blocking = target.in_the_way((visitor.session, number)) if target is not None else None
         return await self._through(blocking, path) if blocking is not None else None
 

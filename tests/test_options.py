@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.options import NOT_HERE, NOT_YET, ActorOptions
+from actors.options import NOT_HERE, ActorOptions
 from actors.strategy import NAMED
 
 
@@ -52,7 +52,7 @@ def test_wrong_options_are_named(wrong: dict[str, Any], kind: type[Exception], w
         ActorOptions().merged(**wrong)
 
 
-@pytest.mark.parametrize("name", sorted({*NOT_YET, *NOT_HERE}))
+@pytest.mark.parametrize("name", sorted(NOT_HERE))
 def test_an_option_of_rays_that_is_not_honoured_says_so(name: str) -> None:
     with pytest.raises(NotImplementedError, match=name):
         ActorOptions().merged(**{name: 1})

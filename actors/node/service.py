@@ -8,8 +8,8 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from actors.charge import Charge
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
+from actors.lodging import take_charge
 from actors.node.logs import Author, LogLine, Logs
 from actors.node.names import Names
 from actors.node.placing import Placing
@@ -293,7 +293,7 @@ class NodeService:
         spec = replace(construction.spec, demand=demand)
         charges = self._process.keeper.charges
         construction = replace(construction, spec=spec)
-        charge = Charge(self._process, construction, max_restarts, (), lambda _: None)
+        charge = take_charge(self._process, construction, max_restarts, (), lambda _: None)
         charges[spec.id] = charge
         charge.begin()
         try:
@@ -301,6 +301,10 @@ class NodeService:
         except ActorError as error:
             del charges[spec.id]
             raise error.__cause__ or error from None
+
+    async def claim_name(self, _: Visitor, spec: ActorSpec) -> None:
+        """A light actor, which asks no node for a process of its own, is about to be made here under a name."""
+        await self._claim_name(spec)
 
     async def free_name(self, _: Visitor, spec: ActorSpec) -> None:
         """An actor will not come back to its name."""
@@ -316,7 +320,7 @@ class NodeService:
         """Returns the pickled handle of a named actor and where it is, if it is anywhere just now."""
         spec = self._names.find(name, namespace)
         worker = self.workers.find_actor(spec.id) if spec is not None else None
-        if spec is not None and spec.handle is not None and (worker is not None or spec.restarts):
+        if spec is not None and spec.handle is not None and (worker is not None or spec.restarts or spec.light):
             return spec.handle, worker.ready.result() if worker is not None else None
         if not everywhere:
             return None

@@ -65,6 +65,25 @@ class Caller(Protocol):
         """No answer will come."""
 
 
+class Party(Protocol):
+    """Who can be called: a process, or a light actor in one. See `Peer`."""
+
+    address: Address
+    death: Death | None
+
+    def call(self, target: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
+        """Sends a call."""
+
+    def credit(self, number: int, upto: int) -> None:
+        """Lets a stream yield up to ``upto`` items in all."""
+
+    def cancel(self, number: int, *, force: bool = False, recursive: bool = True) -> None:
+        """Says that the answer is no longer wanted."""
+
+    def when_dead(self, watcher: Callable[[Death], None]) -> None:
+        """Calls ``watcher`` when it is known to be gone, now if it is. Only on the I/O loop."""
+
+
 class Peer:
     """Calls to one process, answers from it.
 

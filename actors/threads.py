@@ -1,0 +1,131 @@
+"""Threads: as many as are needed at once, borrowed for a piece of work and kept for the next."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.job import Job
+
+FEW = 8
+STUCK_SECONDS = 0.01
+KEEP_SECONDS = 5.0
+
+
+class Threads:
+    """Runs pieces of work on threads, without limit: what blocks one holds up no other.
+
+    A few threads are enough for much that is quick. Where work waits and no thread comes free for
+    `STUCK_SECONDS`, their number is doubled; one that has nothing to do for `KEEP_SECONDS` ends.
+
+    Args:
+        name: of the threads.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._count = 0
+        self._idle = 0
+        self._taken = 0  # pieces of work so far
+        self._watched = False
+
+    def start(self, work: Callable[..., object], *args: Any) -> None:
+        """Has ``work`` run soon; it must not raise. Never blocks."""
+        with self._changed:
+            self._waiting.append((work, args))
+            if self._idle >= len(self._waiting):
+                self._changed.notify()
+            elif self._count < FEW:
+                self._spawn(self._serve)
+            elif not self._watched:
+                self._watched = self._begin(self._watch)
+
+    def _spawn(self, serve: Callable[[], None]) -> None:
+        self._count += 1
+        if not self._begin(serve):
+            self._count -= 1
+            self._watched = self._watched or self._begin(self._watch)
+
+    def _begin(self, run: Callable[[], None]) -> bool:
+        try:
+            threading.Thread(target=run, name=self._name, daemon=True).start()
+        except RuntimeError:  # the system has no more just now; those there are go on
+            return False
+        return True
+
+    def _serve(self) -> None:
+        while (work := self._next()) is not None:
+            run, args = work
+            run(*args)
+            del run, args, work  # it may be long until the next
+
+    def _next(self) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
+        with self._changed:
+            while not self._waiting:
+                self._idle += 1
+                woken = self._changed.wait(KEEP_SECONDS)
+                self._idle -= 1
+                if not woken and not self._waiting:
+                    self._count -= 1
+                    return None
+            self._taken += 1
+            return self._waiting.popleft()
+
+    def _watch(self) -> None:
+        """Adds threads as long as work waits."""
+        seen = -1
+        while True:
+            time.sleep(STUCK_SECONDS)
+            with self._changed:
+                if not self._waiting:
+                    self._watched = False
+                    return
+                stuck, seen = self._taken == seen, self._taken
+                for _ in range(min(len(self._waiting), self._count) if stuck else 1):
+                    self._count += 1
+                    if not self._begin(self._serve):
+                        self._count -= 1
+                        break
+
+
+class ThreadLane:
+    """Runs calls in order on borrowed threads, so many at a time. Any thread may add to it.
+
+    Args:
+        width: how many may run at once.
+        threads: where from.
+        run: runs one to its end; must not raise.
+    """
+
+    def __init__(self, width: int, threads: Threads, run: Callable[[Job], None]) -> None:
+        self._free = width
+        self._threads = threads
+        self._run = run
+        self._lock = threading.Lock()
+        self._waiting: deque[Job] = deque()
+
+    def add(self, job: Job) -> None:
+        """A call came."""
+        with self._lock:
+            self._waiting.append(job)
+            if not self._free:
+                return
+            self._free -= 1
+        self._threads.start(self._work)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._free += 1
+                    return
+                job = self._waiting.popleft()
+            self._run(job)
+            del job  # its arguments, and what they refer to, are not kept

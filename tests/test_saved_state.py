@@ -1,0 +1,289 @@
+"""Saved state: what an actor has acknowledged survives its restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import eventually, failure
+
+import actors
+from actors.exceptions import ActorDiedError, ActorUnavailableError, SerializationError
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+PATIENCE = 30.0
+TRIED_AGAIN: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
+
+
+class _Hooks:
+    """State, and hooks that keep it."""
+
+    def __init__(self, log: str = "") -> None:
+        self.count = 0
+        self.log = log
+        self.extra: object = None
+        self.note("made")
+
+    def note(self, what: str) -> None:
+        if self.log:
+            with Path(self.log).open("a", encoding="utf-8") as file:
+                file.write(f"{what}\n")
+
+    def __actor_save__(self) -> object:
+        self.note("saved")
+        return {"count": self.count, "extra": self.extra}
+
+    def __actor_load__(self, state: dict[str, Any]) -> None:
+        self.note("loaded")
+        self.count = state["count"]
+
+
+@actors.remote
+class Account(_Hooks):
+    """One call at a time."""
+
+    def add(self, amount: int = 1) -> int:
+        self.count += amount
+        return self.count
+
+    def fail(self) -> None:
+        self.count += 100
+        raise KeyError("after all")
+
+    def total(self) -> int:
+        return self.count
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def keep(self, what: str) -> None:
+        self.extra = threading.Lock() if what == "a lock" else what
+
+    def crash(self) -> None:
+        self.count += 1000
+        os._exit(3)
+
+    def exit(self) -> None:
+        raise SystemExit(0)
+
+
+@actors.remote
+class AsyncAccount(_Hooks):
+    """Many at a time."""
+
+    async def add(self, amount: int = 1) -> int:
+        self.count += amount
+        return self.count
+
+    async def total(self) -> int:
+        return self.count
+
+    async def crash(self) -> None:
+        os._exit(3)
+
+
+def _crash(account: actors.ActorHandle) -> None:
+    """Ends its process; waits until it is back."""
+    call = account.crash.options(max_task_retries=0).remote()
+    assert isinstance(failure(call, PATIENCE), ActorUnavailableError)
+
+    def back() -> bool:
+        try:
+            actors.get(account.total.remote(), timeout=PATIENCE)
+        except ActorUnavailableError:
+            return False
+        return True
+
+    eventually(back, PATIENCE)
+
+
+@pytest.mark.parametrize("isolation", ["process", "thread"])
+@pytest.mark.parametrize("cls", [Account, AsyncAccount])
+def test_what_was_acknowledged_is_there_after_a_restart(cls: Any, isolation: str) -> None:
+    account = cls.options(max_restarts=2, isolation=isolation).remote()
+    assert actors.get([account.add.remote() for _ in range(20)], timeout=PATIENCE) == list(range(1, 21))
+    _crash(account)
+    assert actors.get(account.total.remote(), timeout=PATIENCE) == 20
+    assert actors.get(account.add.remote(5), timeout=PATIENCE) == 25
+    _crash(account)
+    assert actors.get(account.add.remote(), timeout=PATIENCE) == 26
+
+
+def test_the_constructor_runs_first_and_then_the_state_is_set(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    account = Account.options(max_restarts=1).remote(str(log))
+    assert actors.get(account.add.remote()) == 1
+    actors.kill(account, no_restart=False)
+    assert eventually(lambda: _total(account), PATIENCE) == 1
+    # In its last life nothing is saved any more.
+    assert log.read_text().split() == ["made", "saved", "made", "loaded"]
+
+
+def _total(account: actors.ActorHandle) -> int:
+    try:
+        return int(actors.get(account.total.remote(), timeout=PATIENCE))
+    except ActorUnavailableError:
+        return 0
+
+
+def test_a_method_that_raised_may_have_done_something() -> None:
+    account = Account.options(**TRIED_AGAIN).remote()
+    assert isinstance(failure(account.fail.remote()), KeyError)
+    os.kill(actors.get(account.pid.remote()), signal.SIGKILL)
+    assert actors.get(account.total.remote(), timeout=PATIENCE) == 100
+
+
+def test_every_so_many_calls(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    account = Account.options(checkpoint="10 calls", **TRIED_AGAIN).remote(str(log))
+    pid = actors.get(account.pid.remote())
+    assert actors.get([account.add.remote() for _ in range(25)], timeout=PATIENCE)[-1] == 25
+    assert log.read_text().count("saved") == 2
+    os.kill(pid, signal.SIGKILL)
+    assert actors.get(account.total.remote(), timeout=PATIENCE) == 19  # of 20 calls the first was another
+
+
+def test_by_time_at_the_end_of_the_next_call(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    account = Account.options(checkpoint="0.3s", max_restarts=1).remote(str(log))
+    begun = actors.get(account.add.remote())
+    eventually(lambda: actors.get(account.add.remote()) and "saved" in log.read_text(), PATIENCE)
+    total = actors.get(account.total.remote())
+    assert total > begun
+    assert log.read_text().count("saved") < total
+    never = Account.options(checkpoint="1000s", max_restarts=1).remote(str(tmp_path / "other"))
+    assert actors.get([never.add.remote() for _ in range(3)]) == [1, 2, 3]
+    assert "saved" not in (tmp_path / "other").read_text()
+
+
+@pytest.mark.parametrize("cls", [Account])
+def test_a_state_that_cannot_be_pickled_is_the_calls_error(cls: Any) -> None:
+    account = cls.options(**TRIED_AGAIN).remote()
+    assert actors.get(account.add.remote()) == 1
+    error = failure(account.keep.remote("a lock"))
+    assert isinstance(error, SerializationError)
+    assert "__actor_save__" in str(error)
+    assert "lock" in str(error)
+    assert actors.get(account.keep.remote("words")) is None  # it lives, and can be saved again
+    assert actors.get(account.add.remote()) == 2
+
+
+def test_a_hook_that_raises() -> None:
+    @actors.remote(max_restarts=1)
+    class Unwilling:
+        def __actor_save__(self) -> object:
+            if getattr(self, "fails", False):
+                raise OSError("no state today")
+            return 5
+
+        def __actor_load__(self, state: object) -> None:
+            raise ValueError(f"cannot go on from {state}")
+
+        def set(self, fails: bool) -> bool:
+            self.fails = fails
+            return fails
+
+        def crash(self) -> None:
+            os._exit(1)
+
+    actor = Unwilling.remote()
+    error = failure(actor.set.remote(True))
+    assert isinstance(error, OSError)
+    assert "__actor_save__" in str(error)
+    assert actors.get(actor.set.remote(False)) is False
+    assert isinstance(failure(actor.crash.remote()), ActorUnavailableError)
+
+    def died() -> BaseException | None:
+        found = failure(actor.set.remote(False), PATIENCE)
+        return found if isinstance(found, ActorDiedError) else None
+
+    error = eventually(died, PATIENCE)
+    assert isinstance(error.__cause__, ValueError)
+    assert "__actor_load__" in str(error)
+
+
+def test_calls_at_once_never_lose_what_was_acknowledged() -> None:
+    @actors.remote(max_concurrency=8, **TRIED_AGAIN)
+    class Shared:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.seen: set[int] = set()
+
+        def __actor_save__(self) -> object:
+            with self.lock:
+                return set(self.seen)
+
+        def __actor_load__(self, state: set[int]) -> None:
+            self.seen = state
+
+        def see(self, number: int) -> int:
+            with self.lock:
+                self.seen.add(number)
+            return number
+
+        def all(self) -> set[int]:
+            return self.seen
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    shared = Shared.remote()
+    pid = actors.get(shared.pid.remote())
+    calls = [shared.see.remote(number) for number in range(400)]
+    done, _ = actors.wait(calls, num_returns=100, timeout=PATIENCE)
+    known = set(actors.get(done))
+    os.kill(pid, signal.SIGKILL)
+    assert known <= actors.get(shared.all.remote(), timeout=PATIENCE)
+    assert actors.get(calls, timeout=PATIENCE) == list(range(400))
+
+
+def test_a_detached_actors_state_is_kept_by_its_node() -> None:
+    account = Account.options(lifetime="detached", name="account", **TRIED_AGAIN).remote()
+    assert actors.get([account.add.remote() for _ in range(3)]) == [1, 2, 3]
+    os.kill(actors.get(account.pid.remote()), signal.SIGKILL)
+    assert actors.get(account.total.remote(), timeout=PATIENCE) == 3
+    actors.kill(account)
+
+
+def test_the_one_that_leaves_is_not_made_anew() -> None:
+    account = Account.options(**TRIED_AGAIN).remote()
+    assert actors.get(account.add.remote()) == 1
+    assert isinstance(failure(account.exit.remote()), ActorDiedError)
+    eventually(lambda: isinstance(failure(account.total.remote()), ActorDiedError))
+
+
+def test_what_is_missing_is_said() -> None:
+    @actors.remote
+    class OnlySave:
+        def __actor_save__(self) -> object:
+            return None
+
+    @actors.remote
+    class Coroutine:
+        async def __actor_save__(self) -> object:
+            return None
+
+        def __actor_load__(self, state: object) -> None: ...
+
+    @actors.remote
+    class Plain:
+        pass
+
+    with pytest.raises(TypeError, match="__actor_save__ and no __actor_load__"):
+        OnlySave.remote()
+    with pytest.raises(TypeError, match="plain method"):
+        Coroutine.remote()
+    with pytest.raises(ValueError, match="needs max_restarts="):
+        Account.options(checkpoint="call").remote()
+    with pytest.raises(ValueError, match="__actor_load__"):
+        Plain.options(checkpoint="call", max_restarts=1).remote()
+    with pytest.raises(ValueError, match="'100 calls'"):
+        Account.options(checkpoint="often")
+    with pytest.raises(NotImplementedError, match="one copy"):
+        Account.options(replicas=2)
+    assert actors.get(Account.remote().add.remote()) == 1  # hooks alone ask for nothing
