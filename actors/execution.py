@@ -232,11 +232,13 @@ class Execution:
         self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)
         place = self._place(job)
         if isinstance(error, ActorExit):
-            died = ActorDiedError(f"{place} called exit_actor(), which ends the actor")
-            self._mailbox.answer(job, Outcome.RAISED, pack(died, place))
+            self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("called exit_actor()", place)))
             self._left(0, LEFT, True)
         elif isinstance(error, SystemExit):
-            self._mailbox.answer(job, Outcome.RAISED, exited(error.code, place))
+            if error.code == 0:
+                self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("raised SystemExit(0)", place)))
+            else:  # its caller hears of the death, after which it may be sent again
+                self._mailbox.answer(job, Outcome.CUT_OFF, dumps(None))
             self.left_by(error, f"its method {job.method}")
         elif error is job.reason or isinstance(error, asyncio.CancelledError) or _interrupted(job, error):
             reason = job.reason or cancelled(job, place, started=True)
@@ -245,9 +247,9 @@ class Execution:
             self._mailbox.answer(job, Outcome.RAISED, _packed(error, place))
 
     def left_by(self, error: SystemExit, who: str) -> None:
-        """The actor's code has asked for its end, whatever the status: it is not made anew."""
+        """The actor's code has ended it. Only status 0 says that this was meant to be; after any other it is a crash."""
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        self._left(code, f"{who} raised SystemExit({error.code!r})", True)
+        self._left(code, f"{who} raised SystemExit({error.code!r})", error.code == 0)
 
     def _end_forked_child(self, code: object = 0) -> None:
         """Ends a child that a method has forked and not ended itself: it must not answer for its parent."""

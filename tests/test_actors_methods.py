@@ -18,7 +18,7 @@ from clusters import Latch, eventually, failure
 import actors
 from actors import runtime
 from actors.demand import Demand
-from actors.exceptions import ActorDiedError, GetTimeoutError, TaskCancelledError, TaskError
+from actors.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, TaskCancelledError, TaskError
 from actors.instance import Ending, Instance
 from actors.job import Job, State
 from actors.messages import CONSTRUCT, RETIRE, STREAMING, Call, Cancel, Credit, Item, Outcome, Payload, Reply, Terms
@@ -329,11 +329,22 @@ def test_exit_actor_is_for_actors() -> None:
 
 
 @clustered
-@pytest.mark.parametrize("status", [0, 3, None, "words"])
-def test_sys_exit_is_a_wish_whatever_the_status(status: object) -> None:
+def test_status_0_is_a_wish() -> None:
     worker = Worker.options(max_restarts=1, max_task_retries=1).remote()
-    assert isinstance(failure(worker.exit.remote(status)), ActorDiedError)
+    assert type(failure(worker.exit.remote(0))) is ActorDiedError
     eventually(lambda: isinstance(failure(worker.pid.remote()), ActorDiedError))
+
+
+@clustered
+@pytest.mark.parametrize("status", [3, None, "words"])
+def test_any_other_status_is_a_crash(status: object) -> None:
+    worker = Worker.options(max_restarts=1).remote()
+    before = actors.get(worker.pid.remote(), timeout=PATIENCE)
+    assert type(failure(worker.exit.remote(status))) is ActorUnavailableError
+    assert actors.get(worker.pid.remote(), timeout=PATIENCE) != before
+    last = failure(worker.exit.remote(status))
+    assert type(last) is ActorDiedError
+    assert f"SystemExit({status!r})" in str(last)
 
 
 @clustered
