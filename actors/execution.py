@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from actors.common import COMMON
-from actors.exceptions import ActorDiedError, GetTimeoutError, SerializationError, TaskCancelledError, Verdict
+from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
 from actors.messages import STREAMING, Outcome, Payload
 from actors.runtime import ActorExit, current
@@ -247,7 +247,7 @@ class Execution:
             self._mailbox.answer(job, Outcome.RAISED, _packed(error, place))
 
     def left_by(self, error: SystemExit, who: str) -> None:
-        """The actor's code has ended it. Only status 0 says that this was meant to be; after any other it is a crash."""
+        """The actor's code has ended it. Only status 0 says that this was meant; any other is a crash."""
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         self._left(code, f"{who} raised SystemExit({error.code!r})", error.code == 0)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from actors.keeper import Value
     from actors.opencall import OpenCall
     from actors.process import Process
+    from actors.stream import ObjectRefGenerator
     from actors.waits import Wait
 
 T = TypeVar("T")
@@ -177,7 +178,7 @@ def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
 def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
 @overload
-def get(refs: W, *, timeout: float | None = None) -> W: ...
+def get(refs: ObjectRefGenerator[T], *, timeout: float | None = None) -> ObjectRefGenerator[T]: ...
 def get(refs: Any, *, timeout: float | None = None) -> Any:
     """Waits for one reference, or for a list of them, and returns the value or the list of values.
 
@@ -312,9 +313,7 @@ def wait(
     return ready, [ref for ref in refs if ref not in chosen]
 
 
-def _wait_a_while(
-    refs: Sequence[W], num_returns: int, deadline: float | None, seconds: float
-) -> list[W] | None:
+def _wait_a_while(refs: Sequence[W], num_returns: int, deadline: float | None, seconds: float) -> list[W] | None:
     """Returns what is there once that is enough or the time is over; None where there is more time."""
     end = time.monotonic() + seconds
     while True:

@@ -21,6 +21,7 @@ from actors.spec import ActorSpec
 from actors.strategy import NodeAffinitySchedulingStrategy
 
 ONE = Demand({"CPU": 1.0}, {"CPU": 1.0})
+TWO = Demand({"CPU": 2.0}, {"CPU": 2.0})
 TWO_IN_EU = Demand({"CPU": 2.0}, {"CPU": 2.0}, selector={"zone": "eu"})
 
 
@@ -398,7 +399,7 @@ def test_a_group_gets_no_more_than_there_is(offers: list[Offer], size: int, each
     [
         (Demand({"CPU": 8.0}, {}), 1, "no node has 8 CPUs: the most is 2 on node a; ask for less, or add a node"),
         (Demand({"cam": 1.0}, {}), 1, "no node has 1 cam; ask for less"),
-        (Demand({"CPU": 2.0}, {"CPU": 2.0}), 1, "1 of 2 CPUs on node a are taken, 2 of 2 CPUs on node b are taken; it fits when"),
+        (TWO, 1, "1 of 2 CPUs on node a are taken, 2 of 2 CPUs on node b are taken; it fits when"),
         (ONE, 5, "its group of 5 finds room for 4 on all nodes together; make the group smaller"),
         (ONE, 4, "2 of 2 CPUs on node b are taken; it fits when"),
         (

@@ -90,9 +90,7 @@ def choose(
     hosts: Counter[str] = Counter()
     chosen = []
     for turn in turns:
-        free = (
-            o for o in rest if o.able(needs) and not o.short(holds) and not guarded.get(o.id, set()) & holds.keys()
-        )
+        free = (o for o in rest if o.able(needs) and not o.short(holds) and not guarded.get(o.id, set()) & holds.keys())
         found = min(free, key=_preference(demand, rest, hosts, turn, grouped), default=None)
         if found is None:
             _guard(needs, holds, rest, guarded)
