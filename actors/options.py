@@ -68,7 +68,7 @@ class _Placed(_Options):
     """What anything asks for that is placed on a node.
 
     Attributes:
-        num_cpus: CPUs it holds while it runs. None: an actor needs 1 to be placed and holds none, a task holds 1.
+        num_cpus: CPUs it holds while it runs. None: an actor needs a node that has 1, a task holds 1.
         num_gpus: GPUs it holds.
         memory: bytes it holds.
         resources: further resources it holds, by name.

@@ -131,7 +131,7 @@ def _describe(cls: type) -> ClassSpec:
 
 def _is_own(name: str, value: Any) -> bool:
     """Whether a special method is one that a class has written and that means nothing to a handle itself."""
-    return inspect.isfunction(value) and not hasattr(object, name) and not name.startswith("__actor_")
+    return inspect.isfunction(value) and name not in vars(object) and not name.startswith("__actor_")
 
 
 def _doc(function: Any) -> str | None:
