@@ -34,11 +34,11 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
-    """Returns the names of living actors: as strings, or as ``{"name", "namespace"}`` of all namespaces."""
+    """Returns the names of living actors: as strings, or as ``{"name": …, "namespace": …}`` of all namespaces."""
     process = joined()
     found = process.portal.run(process.ask_home("named", None if all_namespaces else process.namespace))
     if all_namespaces:
-        return [{"namespace": space, "name": name} for space, name in found]
+        return [{"name": name, "namespace": space} for space, name in found]
     return [name for _, name in found]
 
 

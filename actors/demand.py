@@ -34,8 +34,8 @@ class Demand:
     """What is asked of a node.
 
     Attributes:
-        needs: what must be free for it to be placed, such as ``{"CPU": 1.0}``.
-        holds: what it holds from then on.
+        needs: what a node must have for it to be placed there, such as ``{"CPU": 1.0}``.
+        holds: what of that must be free there, and is held from then on.
         node: name or id of the one node that will do.
         selector: labels that the node must have, see `matches`.
         strategy: which of the nodes that will do.
@@ -64,7 +64,7 @@ class Demand:
 
 
 def demand_of(options: ActorOptions | TaskOptions, *, runs_at_once: bool = False, shares: bool = False) -> Demand:
-    """Returns what options ask for, as in Ray: without ``num_cpus`` an actor needs 1 CPU and holds none.
+    """Returns what options ask for, as in Ray: without ``num_cpus`` an actor needs a node with 1 CPU and holds none.
 
     Args:
         options: of the actor or task.

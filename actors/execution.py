@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from actors.exceptions import ActorDiedError, GetTimeoutError, SerializationError, TaskCancelledError, Verdict
+from actors.common import COMMON
+from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
 from actors.messages import STREAMING, Outcome, Payload
 from actors.runtime import ActorExit, current
@@ -118,13 +119,16 @@ class Execution:
         args, kwargs = open_arguments(job.call.payload)
         name = job.call.method
         if name not in self._methods:
+            if name in COMMON:
+                return COMMON[name][1](self._object, *args, **kwargs)
             raise AttributeError(f"{job.label} has no method {name!r}")
         return getattr(self._object, name)(*args, **kwargs)
 
     def _returns(self, job: Job) -> int:
         # A generator itself cannot be sent: asked for as one value, it can only be meant as its values.
         returns = job.call.terms.returns
-        return STREAMING if returns == 1 and self._methods[job.call.method].generates else returns
+        method = self._methods.get(job.call.method)
+        return STREAMING if returns == 1 and method is not None and method.generates else returns
 
     def _save(self, error: BaseException | None) -> BaseException | None:
         """Has the state saved, where that is due, after a method that raised ``error``; returns what went wrong."""
@@ -212,6 +216,9 @@ class Execution:
     # -- answering ----------------------------------------------------------------------------------------------
 
     def _returned(self, job: Job, result: Any) -> None:
+        if job.cancelled:  # whatever came of it is not wanted
+            self._failed(job, asyncio.CancelledError())
+            return
         self._end_forked_child()
         try:
             payload = dumps(Several(tuple(map(dumps, result))) if job.call.terms.returns > 1 else result)
@@ -225,11 +232,13 @@ class Execution:
         self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)
         place = self._place(job)
         if isinstance(error, ActorExit):
-            died = ActorDiedError(f"{place} called exit_actor(), which ends the actor")
-            self._mailbox.answer(job, Outcome.RAISED, pack(died, place))
+            self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("called exit_actor()", place)))
             self._left(0, LEFT, True)
         elif isinstance(error, SystemExit):
-            self._mailbox.answer(job, Outcome.RAISED, exited(error.code, place))
+            if error.code == 0:
+                self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("raised SystemExit(0)", place)))
+            else:  # its caller hears of the death, after which it may be sent again
+                self._mailbox.answer(job, Outcome.CUT_OFF, dumps(None))
             self.left_by(error, f"its method {job.method}")
         elif error is job.reason or isinstance(error, asyncio.CancelledError) or _interrupted(job, error):
             reason = job.reason or cancelled(job, place, started=True)
@@ -238,7 +247,11 @@ class Execution:
             self._mailbox.answer(job, Outcome.RAISED, _packed(error, place))
 
     def left_by(self, error: SystemExit, who: str) -> None:
+<<<<<<< HEAD
         """The actor's code has asked for its process's end. Only status 0 says that this was meant to be, as in Ray."""
+=======
+        """The actor's code has ended it. Only status 0 says that this was meant; any other is a crash."""
+>>>>>>> parity
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         self._left(code, f"{who} raised SystemExit({error.code!r})", error.code == 0)
 
@@ -312,7 +325,7 @@ def _iterable(result: Any, count: int, place: Place) -> Iterator[Any]:
         return iter(result)
     except TypeError:
         what = type(result).__name__
-        raise ValueError(f"{place}: expected {count} returned values, got one {what}, which is no iterable") from None
+        raise TypeError(f"{place}: expected {count} returned values, got one {what}, which is no iterable") from None
 
 
 async def _first(values: AsyncIterable[Any], count: int) -> list[Any]:

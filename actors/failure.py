@@ -346,6 +346,12 @@ def unpicklable(error: SerializationError, place: Place) -> Payload:
     return pack(named, place)
 
 
-def exited(code: object, place: Place) -> Payload:
-    """Returns the failure for a method that ended its actor by ``SystemExit``."""
-    return pack(ActorDiedError(f"{place} raised SystemExit({code!r}), which ends the actor"), place)
+def exited(how: str, place: Place) -> ActorDiedError:
+    """Returns the error of a method that has ended its actor because it wished to."""
+    return ActorDiedError(
+        f"{place} {how}, which ends the actor",
+        node=place.node,
+        actor=place.actor,
+        method=place.method,
+        verdict=Verdict.RAISED,
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from actors import runtime
 from actors.calls import call
 from actors.cluster import joined
+from actors.common import COMMON
 from actors.exceptions import ActorError, ArgumentError
 from actors.line import reach
 from actors.signed import Signed, signed
@@ -73,6 +74,8 @@ class ActorHandle(Generic[C]):
     def __getattr__(self, name: str) -> RemoteMethod:
         method = self._spec.methods.get(name)
         if method is None:
+            if name in COMMON:
+                return RemoteMethod(self, COMMON[name][0])
             if name.startswith("_"):
                 raise AttributeError(name)
             near = _nearest(name, self._spec.methods)

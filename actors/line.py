@@ -202,6 +202,7 @@ class Line:
 
     def _send(self, peer: Party, call: OpenCall) -> None:
         assert call.payload is not None
+        call.peer = peer  # the answer may be quicker than this thread
         try:
             call.sent(peer, self.actor, peer.call(self.actor, call.method, call.payload, call, call.terms()))
         except RuntimeError as error:  # the I/O loop is closed

@@ -20,6 +20,7 @@ NOT_HERE = {
     "placement_group": "place a group by .group(size), or by scheduling_strategy='SPREAD' or 'PACK'",
     "placement_group_bundle_index": "there are no placement groups",
     "placement_group_capture_child_tasks": "there are no placement groups",
+    "enable_task_events": "calls are not recorded yet",
     "enable_tensor_transport": "arrays travel between actors as they are",
     "tensor_transport": "arrays travel between actors as they are",
     "fallback_strategy": "use a soft NodeAffinitySchedulingStrategy",
@@ -34,14 +35,14 @@ class _Options:
     """Options of some thing, merged whole and checked where they are written."""
 
     def merged(self, **options: Any) -> Self:
-        """Returns these options with others in their place.
+        """Returns these options with others in their place; None takes one back to what it is where it is not given.
 
         Raises:
             TypeError: an option has a name nobody knows, or a value of the wrong kind.
             NotImplementedError: an option of Ray's that is not honoured here.
             ValueError: a value out of range.
         """
-        known = {field.name for field in fields(self)}
+        known = {field.name: field.default for field in fields(self)}
         for name in options:
             if name in NOT_HERE:
                 raise NotImplementedError(f"the option {name!r} is not honoured: {NOT_HERE[name]}; leave it out")
@@ -49,9 +50,7 @@ class _Options:
                 raise ArgumentError(f"{name!r} is no option of {self.of}; there are: {', '.join(sorted(known))}")
         if isinstance(options.get("retry_exceptions"), list):
             options["retry_exceptions"] = tuple(options["retry_exceptions"])
-        if "scheduling_strategy" in options and options["scheduling_strategy"] is None:
-            options["scheduling_strategy"] = "DEFAULT"
-        merged = replace(self, **options)
+        merged = replace(self, **{name: known[name] if value is None else value for name, value in options.items()})
         merged.check()
         return merged
 
@@ -69,7 +68,7 @@ class _Placed(_Options):
     """What anything asks for that is placed on a node.
 
     Attributes:
-        num_cpus: CPUs it holds while it runs. None: an actor needs 1 to be placed and holds none, a task holds 1.
+        num_cpus: CPUs it holds while it runs. None: an actor needs a node that has 1, a task holds 1.
         num_gpus: GPUs it holds.
         memory: bytes it holds.
         resources: further resources it holds, by name.
@@ -328,7 +327,7 @@ def _check_dict(name: str, value: object) -> None:
     if value is None:
         return
     if not isinstance(value, dict) or not all(isinstance(key, str) and key for key in value):
-        raise TypeError(f"{name} must be a dict with names as keys, not {value!r}")
+        raise ArgumentError(f"{name} must be a dict with names as keys, not {value!r}")
 
 
 def _check_repeats(name: str, value: object) -> None:

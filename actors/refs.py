@@ -26,15 +26,28 @@ if TYPE_CHECKING:
     from actors.keeper import Value
     from actors.opencall import OpenCall
     from actors.process import Process
+    from actors.stream import ObjectRefGenerator
     from actors.waits import Wait
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+W = TypeVar("W", bound="Pending")
 AWAIT_SLICE_SECONDS = 0.25
 LONGEST_SECONDS = 1e9  # some thirty years; None waits longer
 
 
-class ObjectRef(Generic[T_co]):
+class Pending:
+    """What `wait` waits for: a reference, or a generator of them."""
+
+    __slots__ = ()
+
+    @property
+    def pending(self) -> Future[Any]:
+        """Done when it is ready; for use inside this package."""
+        raise NotImplementedError
+
+
+class ObjectRef(Pending, Generic[T_co]):
     """A value that a call will give, or that `put` keeps.
 
     It can be awaited, given to `actors.get`, and passed to other calls: as an argument of its own it is replaced by
@@ -164,10 +177,12 @@ async def _fetch(process: Process, value: Value, owner: Address) -> None:
 def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
 def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+@overload
+def get(refs: ObjectRefGenerator[T], *, timeout: float | None = None) -> ObjectRefGenerator[T]: ...
 def get(refs: Any, *, timeout: float | None = None) -> Any:
     """Waits for one reference, or for a list of them, and returns the value or the list of values.
 
-    Ctrl-C ends the wait; the calls go on.
+    What a generator method gives is returned as it is, at once. Ctrl-C ends the wait; the calls go on.
 
     Raises:
         GetTimeoutError: not all were there within ``timeout`` seconds.
@@ -183,6 +198,8 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         return _get_all([refs], timeout)[0]
     if isinstance(refs, list | tuple) and all(isinstance(ref, ObjectRef) for ref in refs):
         return _get_all(refs, timeout)
+    if isinstance(refs, Pending):
+        return refs
     raise ArgumentError(
         f"actors.get takes an ObjectRef or a list of them, not {_kind(refs)}: "
         "it is what handle.method.remote(...) and actors.put(...) return"
@@ -198,9 +215,9 @@ def _check_timeout(timeout: object) -> None:
         raise ValueError(f"timeout must be from 0 to {LONGEST_SECONDS:g} seconds, not {timeout!r}")
 
 
-def _kind(value: object) -> str:
+def _kind(value: object, kind: type = ObjectRef) -> str:
     if isinstance(value, list | tuple):
-        wrong = next(item for item in value if not isinstance(item, ObjectRef))
+        wrong = next(item for item in value if not isinstance(item, kind))
         return f"a {type(value).__name__} with a {type(wrong).__name__}"
     return f"a {type(value).__name__}"
 
@@ -254,12 +271,13 @@ def _raise_if_stuck(wait: Wait | None) -> None:
 
 
 def wait(
-    refs: Sequence[ObjectRef[T]], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
-) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    refs: Sequence[W], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[W], list[W]]:
     """Waits until ``num_returns`` of the references are there, or ``timeout`` seconds are over.
 
     Args:
-        refs: a list of references, each once.
+        refs: a list of references, each once. One may be what a generator method gave: that is there when its next
+            reference is, or its end.
         num_returns: how many are wanted.
         timeout: seconds; None waits for as long as it takes.
         fetch_local: Ray's; a value that is ready is here already, so that it changes nothing.
@@ -272,8 +290,8 @@ def wait(
             reference is given twice.
     """
     del fetch_local
-    if not isinstance(refs, list | tuple) or not all(isinstance(ref, ObjectRef) for ref in refs):
-        raise TypeError(f"actors.wait takes a list of ObjectRefs, not {_kind(refs)}")
+    if not isinstance(refs, list | tuple) or not all(isinstance(ref, Pending) for ref in refs):
+        raise TypeError(f"actors.wait takes a list of ObjectRefs, not {_kind(refs, Pending)}")
     if len(set(refs)) != len(refs):
         raise ValueError("actors.wait was given the same reference twice")
     _check_timeout(timeout)
@@ -286,17 +304,16 @@ def wait(
     deadline = None if timeout is None else time.monotonic() + timeout
     ready = _wait_a_while(refs, num_returns, deadline, PATIENCE_SECONDS)
     if ready is None:
+        values = [ref for ref in refs if isinstance(ref, ObjectRef)]
         endless = deadline is None and num_returns == len(refs)
-        with _waiting(joined(), refs, endless=endless) as wait:
+        with _waiting(joined(), values, endless=endless) as wait:
             while (ready := _wait_a_while(refs, num_returns, deadline, SLICE_SECONDS)) is None:
                 _raise_if_stuck(wait)
     chosen = set(ready)
     return ready, [ref for ref in refs if ref not in chosen]
 
 
-def _wait_a_while(
-    refs: Sequence[ObjectRef[T]], num_returns: int, deadline: float | None, seconds: float
-) -> list[ObjectRef[T]] | None:
+def _wait_a_while(refs: Sequence[W], num_returns: int, deadline: float | None, seconds: float) -> list[W] | None:
     """Returns what is there once that is enough or the time is over; None where there is more time."""
     end = time.monotonic() + seconds
     while True:

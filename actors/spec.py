@@ -104,7 +104,7 @@ DEFAULT = _Default()
 
 
 def describe(cls: type) -> ClassSpec:
-    """Reads a class: every callable that is not private, and the constructor."""
+    """Reads a class: its methods, those with two underscores that it defines itself among them, and its constructor."""
     known = _described.get(cls)
     if known is None:
         known = _described[cls] = _describe(cls)
@@ -119,7 +119,7 @@ def _describe(cls: type) -> ClassSpec:
     methods = {}
     is_async = False
     for name, value in inspect.getmembers(cls, callable):
-        if name.startswith("__") and name != "__call__":
+        if name.startswith("__") and not _is_own(name, value):
             continue
         function = inspect.unwrap(value) if not isinstance(value, type) else value
         is_async = is_async or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
@@ -127,6 +127,11 @@ def _describe(cls: type) -> ClassSpec:
         options = getattr(function, METHOD_OPTIONS, DEFAULTS)
         methods[name] = MethodSpec(name, _signature(cls, name), streams, options, _doc(function))
     return ClassSpec(cls.__name__, methods, MethodSpec(cls.__name__, _signature(cls, "__init__"), False), is_async)
+
+
+def _is_own(name: str, value: Any) -> bool:
+    """Whether a special method is one that a class has written and that means nothing to a handle itself."""
+    return inspect.isfunction(value) and name not in vars(object) and not name.startswith("__actor_")
 
 
 def _doc(function: Any) -> str | None:

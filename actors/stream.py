@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from actors.messages import STREAM_WINDOW, Outcome, Payload
 from actors.opencall import OpenCall
-from actors.refs import AWAIT_SLICE_SECONDS, ObjectRef
+from actors.refs import AWAIT_SLICE_SECONDS, ObjectRef, Pending
 from actors.sealed import Sealed
 from actors.transport.portal import wait
 
@@ -103,7 +103,7 @@ class Stream(OpenCall):
         return self._ended
 
 
-class ObjectRefGenerator(Generic[T_co]):
+class ObjectRefGenerator(Pending, Generic[T_co]):
     """What a generator method gives: references to its values, one by one, as they are made.
 
     The producer stays at most a few items ahead of its reader. Dropping this object, or `close`, stops it. An error
@@ -116,6 +116,11 @@ class ObjectRefGenerator(Generic[T_co]):
 
     def __iter__(self) -> Iterator[ObjectRef[T_co]]:
         return self
+
+    @property
+    def pending(self) -> Future[ObjectRef[T_co] | None]:
+        """The next reference, or None for the end; for use inside this package."""
+        return self._ask()
 
     def __next__(self) -> ObjectRef[T_co]:
         ref = wait(self._ask())

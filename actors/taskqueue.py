@@ -180,6 +180,7 @@ class TaskQueue:
         if call.needs:
             call.payload = dumps(Filled(call.payload, tuple(need.result().payload for need in call.needs)))
             call.needs = []
+        call.peer = worker.peer
         call.sent(worker.peer, worker.id, worker.peer.call(worker.id, "run", call.payload, call, call.terms()))
 
     async def _ask_most(self) -> None:

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -162,9 +163,14 @@ def version_of(engine: str, python: str) -> str:
     return asked.stdout.strip()
 
 
+def alike(ray: str, ours: str) -> bool:
+    """Whether two outcomes are one: an `ArgumentError` is caught as a TypeError and as a ValueError."""
+    return re.fullmatch(re.escape(ours).replace("ArgumentError", "(Type|Value|Argument)Error"), ray) is not None
+
+
 def verdict(row: dict[str, Any], ray: str, ours: str) -> str:
     """Returns what the table says of a row: works, differs, or refused, with the reason."""
-    if ray == ours:
+    if alike(ray, ours):
         return "works"
     why = row["why"]
     if not why:

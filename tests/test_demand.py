@@ -21,6 +21,8 @@ from actors.spec import ActorSpec
 from actors.strategy import NodeAffinitySchedulingStrategy
 
 ONE = Demand({"CPU": 1.0}, {"CPU": 1.0})
+TWO = Demand({"CPU": 2.0}, {"CPU": 2.0})
+TWO_IN_EU = Demand({"CPU": 2.0}, {"CPU": 2.0}, selector={"zone": "eu"})
 
 
 # -- what options ask for ---------------------------------------------------------------------------------------
@@ -154,8 +156,9 @@ class Accounts(RuleBasedStateMachine):
     @rule(target=holders, holds=_lots, more=_lots)
     def take(self, holds: dict[str, float], more: dict[str, float]) -> Any:
         holder, needs = next(self.names), {**more, **holds}
-        free = self.expected()
-        fits = all(free[name] >= count for name, count in parts(needs).items())
+        free, totals = self.expected(), parts(TOTALS)
+        fits = all(totals[name] >= count for name, count in parts(needs).items())
+        fits = fits and all(free[name] >= count for name, count in parts(holds).items())
         assert self.stock.take(holder, needs, holds) is fits
         if not fits:
             return multiple()
@@ -396,14 +399,14 @@ def test_a_group_gets_no_more_than_there_is(offers: list[Offer], size: int, each
     [
         (Demand({"CPU": 8.0}, {}), 1, "no node has 8 CPUs: the most is 2 on node a; ask for less, or add a node"),
         (Demand({"cam": 1.0}, {}), 1, "no node has 1 cam; ask for less"),
-        (Demand({"CPU": 2.0}, {}), 1, "1 of 2 CPUs on node a are taken, 2 of 2 CPUs on node b are taken; it fits when"),
+        (TWO, 1, "1 of 2 CPUs on node a are taken, 2 of 2 CPUs on node b are taken; it fits when"),
         (ONE, 5, "its group of 5 finds room for 4 on all nodes together; make the group smaller"),
         (ONE, 4, "2 of 2 CPUs on node b are taken; it fits when"),
         (
             Demand({}, {}, selector={"zone": "us"}), 1,
             "no node has the labels {'zone': 'us'}: node a has {'zone': 'eu'}, node b has {}; correct label_selector=",
         ),
-        (Demand({"CPU": 2.0}, {}, selector={"zone": "eu"}), 1, "1 of 2 CPUs on node a are taken; it fits"),
+        (TWO_IN_EU, 1, "1 of 2 CPUs on node a are taken; it fits"),
         (Demand({"CPU": 3.0}, {}, selector={"zone": "eu"}), 1, "no node it may go to has 3 CPUs: the most is 2"),
         (
             Demand({}, {}, strategy=NodeAffinitySchedulingStrategy("x")), 1,

@@ -65,7 +65,7 @@ def test_the_first_program_runs_in_a_notebook(tmp_path: Path) -> None:
 
 
 def test_the_group_has_the_mean_on_every_rank(tmp_path: Path) -> None:
-    assert run("-c", PROGRAMS[1], cwd=tmp_path).count("array([5.5])") == 3
+    assert run("-c", PROGRAMS[2], cwd=tmp_path).count("array([5.5])") == 3
 
 
 def test_the_model_tells_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,11 +82,15 @@ def test_the_model_tells_something(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     source = make_directory(tmp_path / "source", num_hidden_layers=6, vocab_size=len(words))
     told = {f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()}
     monkeypatch.setenv("ACTORS_DEMO_MODEL", str(make_gguf(tmp_path / "tiny.gguf", source, **told)))
-    assert run("-X", "utf8", "-c", PROGRAMS[2], cwd=tmp_path)
+    assert run("-X", "utf8", "-c", PROGRAMS[3], cwd=tmp_path)
+
+
+def test_the_ledger_keeps_its_total(tmp_path: Path) -> None:
+    assert run("-c", PROGRAMS[1], cwd=tmp_path).split() == ["16", "17", "18"]
 
 
 def test_every_python_block_is_run_above() -> None:
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -320,9 +320,10 @@ def test_what_cannot_be_read_is_an_error_of_its_own() -> None:
 
 
 def test_an_exit_says_so() -> None:
-    error = unpack(exited(3, PLACE))
-    assert isinstance(error, ActorDiedError)
-    assert "SystemExit(3)" in str(error)
+    error = exited("raised SystemExit(0)", PLACE)
+    assert type(error) is ActorDiedError
+    assert (error.node, error.actor, error.method) == (PLACE.node, PLACE.actor, PLACE.method)
+    assert "SystemExit(0)" in str(error)
 
 
 BUILTIN = [

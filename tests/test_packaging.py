@@ -25,6 +25,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMES_WITH = {"huggingface_hub": "mlx-lm", "tokenizers": "mlx-lm", "transformers": "mlx-lm", "IPython": "ipykernel"}
 
 
+CHECKERS = {"mypy", "typing_extensions"}  # who loads these has them: mypy its plugin, and checkers what they know
+
+
 def _names(requirements: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
 
@@ -40,6 +43,8 @@ def _third_party_imports() -> Iterator[tuple[Path, str]]:
                 continue
             for module in modules:
                 top = module.partition(".")[0]
+                if top in CHECKERS:
+                    continue
                 if top not in sys.stdlib_module_names | {"actors", "discovery"}:
                     yield file, module
 

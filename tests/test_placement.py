@@ -135,12 +135,10 @@ def test_one_that_is_killed_waits_no_longer() -> None:
     assert isinstance(failure(call), ActorDiedError)
 
 
-def test_without_num_cpus_one_must_be_free_to_begin_with() -> None:
-    with hosted(*(Here.options(num_cpus=2).remote() for _ in range(2))):
-        refused = failure(Here.options(placement_timeout=0).remote().node.remote())
+def test_without_num_cpus_a_node_must_have_one_which_need_not_be_free() -> None:
+    with hosted(*(Here.options(num_cpus=2).remote() for _ in range(2)), Here.options(placement_timeout=0).remote()):
+        refused = failure(Here.options(num_cpus=1, placement_timeout=0).remote().node.remote())
         assert isinstance(refused.__cause__, PlacementError)
-        with hosted(Here.options(num_cpus=0).remote()):
-            pass
 
 
 def test_first_come_first_served() -> None:

@@ -54,6 +54,9 @@ class Shelf:
     def put(self, value: Any) -> Any:
         return [actors.put(value)]
 
+    def ask(self, latch: Any) -> Any:
+        return [latch.wait.remote("mortal")]
+
     def make(self) -> Any:
         """A child, which it does not keep."""
         return Counter.remote()
@@ -293,8 +296,8 @@ def test_a_reference_in_several_values_and_in_a_stream() -> None:
 
 
 def test_a_value_whose_owner_is_gone_is_lost() -> None:
-    shelf = Shelf.remote()
-    (ref,) = get(shelf.put.remote("mortal"))
+    latch, shelf = Latch.remote(), Shelf.remote()
+    (ref,) = get(shelf.ask.remote(latch))  # not there yet, so that it cannot have been fetched
     actors.kill(shelf)
     assert isinstance(failure(ref, within=10), actors.exceptions.ObjectLostError)
 

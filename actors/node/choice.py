@@ -45,9 +45,9 @@ class Offer:
         """Whether it could give so much if nobody else had any."""
         return all(self.totals.get(name, 0) >= count for name, count in needs.items())
 
-    def short(self, needs: Parts) -> set[str]:
+    def short(self, holds: Parts) -> set[str]:
         """Returns the resources of which it has too little free."""
-        return {name for name, count in needs.items() if self.free.get(name, 0) < count}
+        return {name for name, count in holds.items() if self.free.get(name, 0) < count}
 
     def used(self) -> float:
         """How much is taken of what is most in demand, from 0 to 1."""
@@ -90,10 +90,10 @@ def choose(
     hosts: Counter[str] = Counter()
     chosen = []
     for turn in turns:
-        free = (o for o in rest if not o.short(needs) and not guarded.get(o.id, set()) & holds.keys())
+        free = (o for o in rest if o.able(needs) and not o.short(holds) and not guarded.get(o.id, set()) & holds.keys())
         found = min(free, key=_preference(demand, rest, hosts, turn, grouped), default=None)
         if found is None:
-            _guard(needs, rest, guarded)
+            _guard(needs, holds, rest, guarded)
             return None
         for name, count in holds.items():
             found.free[name] -= count
@@ -103,10 +103,10 @@ def choose(
     return chosen
 
 
-def _guard(needs: Parts, offers: Iterable[Offer], guarded: Guarded) -> None:
+def _guard(needs: Parts, holds: Parts, offers: Iterable[Offer], guarded: Guarded) -> None:
     for offer in offers:
         if offer.able(needs):
-            guarded.setdefault(offer.id, set()).update(offer.short(needs))
+            guarded.setdefault(offer.id, set()).update(offer.short(holds))
 
 
 def _preference(
@@ -154,7 +154,7 @@ def obstacle(demand: Demand, offers: Sequence[Offer], count: int, guarded: Guard
             f"its group of {count} finds room for {together} on all nodes{among} together",
             "make the group smaller, let each ask for less, or add a node",
         )
-    full = [offer for offer in able if offer.short(needs)]
+    full = [offer for offer in able if offer.short(parts(demand.holds))]
     if not full and count > 1:
         return Obstacle(f"there is no room for all {count} of its group at once", "it fits when others have ended")
     if not full:
@@ -198,8 +198,8 @@ def _never(demand: Demand, offers: Sequence[Offer], among: str) -> Obstacle:
 
 def _taken(demand: Demand, offer: Offer) -> str:
     taken = []
-    for name in demand.needs:
-        if name in offer.short(parts(demand.needs)):
+    for name in demand.holds:
+        if name in offer.short(parts(demand.holds)):
             total = offer.totals.get(name, 0)
             used = (total - max(offer.free.get(name, 0), 0)) / GRAIN
             taken.append(f"{_number(name, used)} of {amount(name, total / GRAIN)}")

@@ -8,7 +8,6 @@ import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from actors.demand import parts
 from actors.exceptions import ActorDiedError, PlacementError
 from actors.node.choice import Guarded, Obstacle, Offer, choose, inventory, obstacle
 from actors.node.places import Places
@@ -80,8 +79,7 @@ class Placing:
         demand = spec.demand
         self._check_node(demand)
         if not demand.holds:
-            needs = parts(demand.needs)
-            if demand.strategy == "DEFAULT" or waited or any(offer.short(needs) for offer in self._offers()):
+            if demand.strategy == "DEFAULT" or waited:
                 await self._refresh(self._now() - (0 if waited else REPORT_SECONDS))
             chosen = choose(demand, self._offers(), [self._turn(seat)], {}, grouped=seat is not None)
             if chosen is not None:

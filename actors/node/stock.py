@@ -41,21 +41,18 @@ class Stock:
         self._holdings: dict[str, _Holding] = {}
 
     def take(self, holder: str, needs: Mapping[str, float], holds: Mapping[str, float]) -> bool:
-        """Gives a holder what it is to hold, if what it needs is free; returns whether it has it now.
+        """Gives a holder what it is to hold, if that is free and there is what it needs; returns whether it has it now.
 
         One that has something already has got this: nothing is taken twice.
         """
         if holder in self._holdings:
             return True
         held = parts(holds)
-        if not (self._has_free(parts(needs)) and self._has_free(held)):
+        if not (_covers(self.totals, parts(needs)) and _covers(self._free, held)):
             return False
         self._free.subtract(held)
         self._holdings[holder] = _Holding(held)
         return True
-
-    def _has_free(self, wanted: Parts) -> bool:
-        return all(self._free[name] >= count for name, count in wanted.items())
 
     def pass_on(self, holder: str, heir: str) -> None:
         """Makes what one holder has another's."""
@@ -99,6 +96,10 @@ class Stock:
     def free(self) -> Parts:
         """Returns what may be taken, by name, in parts; below zero where more CPUs are used than there are."""
         return {name: self._free[name] for name in self.totals}
+
+
+def _covers(there: Mapping[str, int], wanted: Parts) -> bool:
+    return all(there.get(name, 0) >= count for name, count in wanted.items())
 
 
 def whole(amounts: Parts) -> dict[str, float]:

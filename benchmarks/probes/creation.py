@@ -316,7 +316,10 @@ def namespace_of_init():
     return found
 
 
-@row("a handle from `get_actor` does not keep the actor alive")
+@row(
+    "a handle from `get_actor` does not keep the actor alive",
+    why="a handle keeps its actor alive, however it was come by",
+)
 def get_actor_is_weak():
     import gc
     import time

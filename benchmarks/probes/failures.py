@@ -259,7 +259,7 @@ def base_exception():
     return raised(lambda: ray.get(bad.base.remote(), timeout=8)), raised(lambda: ray.get(bad.ok.remote(), timeout=8))
 
 
-@row("`KeyboardInterrupt` from a method")
+@row("`KeyboardInterrupt` from a method", why="with its traceback; nobody has cancelled the call")
 def interrupt():
     bad = Bad.remote()
     return (
@@ -313,7 +313,10 @@ def constructor_raises_restarts():
         return outcome, len(file.read())
 
 
-@row("a constructor that calls `os._exit`, with `max_restarts=1`")
+@row(
+    "a constructor that calls `os._exit`, with `max_restarts=1`",
+    why="the call had been sent, so it may have run; later ones raise `ActorDiedError`",
+)
 def constructor_exits():
     @ray.remote
     class Exits:
@@ -363,7 +366,10 @@ def tree():
     )
 
 
-@row("`ray.exceptions` names of Ray: `WorkerCrashedError`, `OutOfMemoryError`, `OwnerDiedError`, …")
+@row(
+    "`ray.exceptions` names of Ray: `WorkerCrashedError`, `OutOfMemoryError`, `OwnerDiedError`, …",
+    why="those are not there that nothing here could raise",
+)
 def names_of_errors():
     names = [
         "WorkerCrashedError", "OutOfMemoryError", "OwnerDiedError", "ObjectStoreFullError", "NodeDiedError",

@@ -165,7 +165,10 @@ def generator_yield_from():
     return raised(lambda: [ray.get(ref) for ref in Gives.remote().count.remote(3)])
 
 
-@row("`num_returns='streaming'` given, to a generator and to a plain method")
+@row(
+    "`num_returns='streaming'` given, to a generator and to a plain method",
+    why="any method that returns an iterable can be streamed",
+)
 def streaming_given():
     gives = Gives.remote()
     return (
@@ -270,7 +273,10 @@ def order():
     return ray.get(log.all.remote()) == list(range(100))
 
 
-@row("a call whose argument is late holds back those after it")
+@row(
+    "a call whose argument is late holds back those after it",
+    why="order holds for async actors too; `allow_out_of_order_execution=True` gives it up",
+)
 def order_with_late_argument():
     slow = Async.remote()
     log = Async.remote()
@@ -357,7 +363,10 @@ def async_bounded():
     return ray.get(most.seen.remote())
 
 
-@row("a plain method of an async actor: on the main thread?", why="it is; not in Ray")
+@row(
+    "a plain method of an async actor: on the main thread?",
+    why="it is, between two steps of the coroutines; not in Ray",
+)
 def plain_of_async():
     actor = Async.remote()
     return ray.get(actor.plain.remote())

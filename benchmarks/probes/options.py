@@ -97,7 +97,7 @@ def option_no_concurrency():
     return given(max_concurrency=0, num_cpus=0)
 
 
-@row("`max_pending_calls=0`")
+@row("`max_pending_calls=0`", why="refused where it is written, as `max_concurrency=0` is; -1 is no limit")
 def option_no_pending():
     return given(max_pending_calls=0, num_cpus=0)
 

@@ -39,14 +39,14 @@ def more_than_cpus():
 def explicit_cpus():
     things = [Thing.options(num_cpus=1).remote() for _ in range(2)]
     ray.get([thing.ok.remote() for thing in things])
-    left = ray.available_resources().get("CPU", 0)
+    left = ray.available_resources().get("CPU", 0) or 0  # Ray leaves out what is all taken
     third = Thing.options(num_cpus=1).remote()
     waits = raised(lambda: ray.get(third.ok.remote(), timeout=1))
     ray.kill(things[0])
     return left, waits, raised(lambda: ray.get(third.ok.remote(), timeout=8))
 
 
-@row("an actor without `num_cpus` while all CPUs are held")
+@row("an actor without `num_cpus` while all CPUs are held: it needs a node that has one, not a free one")
 def default_waits_for_cpu():
     things = [Thing.options(num_cpus=1).remote() for _ in range(2)]
     ray.get([thing.ok.remote() for thing in things])
@@ -128,7 +128,10 @@ def labels_bad():
     )
 
 
-@row("hard affinity to a node that is not there")
+@row(
+    "hard affinity to a node that is not there",
+    why="waits, as that device may come back; `placement_timeout=` bounds it",
+)
 def affinity_unknown():
     strategy = part("util.scheduling_strategies").NodeAffinitySchedulingStrategy
     nobody = "e" * len(ray.get_runtime_context().get_node_id())
@@ -244,7 +247,10 @@ def py_modules_of_actor():
     return raised(make)
 
 
-@row("`runtime_env`: a `working_dir` that is not there")
+@row(
+    "`runtime_env`: a `working_dir` that is not there",
+    why="`RuntimeEnvError`, as for every environment that cannot be made",
+)
 def working_dir_missing():
     def make():
         thing = Thing.options(runtime_env={"working_dir": "/nowhere/at/all"}).remote()

@@ -132,7 +132,7 @@ def queue_basic():
     return answer
 
 
-@row("`Queue` full or empty: `Full`, `Empty`; with `block=False`, with a timeout, nowait")
+@row("`Queue` full or empty: `Full`, `Empty`; with `block=False`, with a timeout, nowait", why="the plain classes")
 def queue_bounds():
     q = part("util.queue").Queue(maxsize=1)
     q.put(1)
@@ -157,7 +157,7 @@ def queue_errors():
     return issubclass(module.Empty, queue.Empty), issubclass(module.Full, queue.Full)
 
 
-@row("batches: `put_nowait_batch`, `get_nowait_batch`, too many")
+@row("batches: `put_nowait_batch`, `get_nowait_batch`, too many", why="the plain classes")
 def queue_batches():
     q = part("util.queue").Queue(maxsize=3)
     q.put_nowait_batch([1, 2])
@@ -215,7 +215,7 @@ def queue_wakes():
     return answer
 
 
-@row("a `Queue` after `shutdown`")
+@row("a `Queue` after `shutdown`", why="an error that says so")
 def queue_shutdown():
     q = part("util.queue").Queue()
     q.put(1)
@@ -245,7 +245,9 @@ def inspects():
     return ok, type(failing.obj).__name__, failing.path, type(failing.parent).__name__, fine, nothing
 
 
-@row("runtime context in the driver")
+@row(
+    "runtime context in the driver", why="values, where Ray asserts; placement groups and accelerators have no ids here"
+)
 def context_driver():
     context = ray.get_runtime_context()
     return (
@@ -258,14 +260,14 @@ def context_driver():
         raised(context.get_assigned_resources),
         raised(lambda: context.current_actor),
         raised(lambda: context.was_current_actor_reconstructed),
-        raised(context.get_runtime_env_string),
+        raised(lambda: context.get_runtime_env_string()),
         raised(lambda: context.get_node_labels()["zone"]),
-        raised(context.get_placement_group_id),
+        raised(lambda: context.get_placement_group_id()),
         raised(lambda: context.get_accelerator_ids()["GPU"]),
     )
 
 
-@row("runtime context in an actor")
+@row("runtime context in an actor", why="no `get_task_function_name`")
 def context_actor():
     @ray.remote
     class Where:
@@ -276,7 +278,7 @@ def context_actor():
                 c.get_actor_name(),
                 c.get_task_id() is not None,
                 c.get_task_name(),
-                c.get_task_function_name(),
+                raised(lambda: c.get_task_function_name()),
                 sorted(c.get_assigned_resources().items()),
                 c.get_node_id() is not None,
                 c.was_current_actor_reconstructed,
@@ -294,7 +296,10 @@ def context_deprecated():
     return raised(lambda: sorted(context.get()) != []), raised(lambda: bool(context.job_id))
 
 
-@row("`get_gpu_ids()`, `is_initialized()`, `__version__`, `timeline`")
+@row(
+    "`get_gpu_ids()`, `is_initialized()`, `__version__`, `timeline`",
+    why="a GPU has no number here; there is no `timeline`",
+)
 def other_names():
     return (
         raised(lambda: ray.get_gpu_ids()),
