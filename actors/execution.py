@@ -247,11 +247,7 @@ class Execution:
             self._mailbox.answer(job, Outcome.RAISED, _packed(error, place))
 
     def left_by(self, error: SystemExit, who: str) -> None:
-<<<<<<< HEAD
         """The actor's code has asked for its process's end. Only status 0 says that this was meant to be, as in Ray."""
-=======
-        """The actor's code has ended it. Only status 0 says that this was meant; any other is a crash."""
->>>>>>> parity
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         self._left(code, f"{who} raised SystemExit({error.code!r})", error.code == 0)
 

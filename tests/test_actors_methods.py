@@ -329,34 +329,14 @@ def test_exit_actor_is_for_actors() -> None:
 
 
 @clustered
-<<<<<<< HEAD
-def test_sys_exit_with_status_0_is_a_wish() -> None:
-    worker = Worker.options(max_restarts=1, max_task_retries=1).remote()
-    assert isinstance(failure(worker.exit.remote(0)), ActorDiedError)
-=======
 def test_status_0_is_a_wish() -> None:
     worker = Worker.options(max_restarts=1, max_task_retries=1).remote()
     assert type(failure(worker.exit.remote(0))) is ActorDiedError
->>>>>>> parity
     eventually(lambda: isinstance(failure(worker.pid.remote()), ActorDiedError))
 
 
 @clustered
 @pytest.mark.parametrize("status", [3, None, "words"])
-<<<<<<< HEAD
-def test_sys_exit_with_any_other_status_is_a_crash(status: object) -> None:
-    worker = Worker.options(max_restarts=1).remote()
-    pid = actors.get(worker.pid.remote())
-    assert isinstance(failure(worker.exit.remote(status)), ActorDiedError)
-
-    def is_back() -> bool:
-        try:
-            return bool(actors.get(worker.pid.remote(), timeout=PATIENCE) != pid)
-        except ActorUnavailableError:
-            return False
-
-    eventually(is_back)
-=======
 def test_any_other_status_is_a_crash(status: object) -> None:
     worker = Worker.options(max_restarts=1).remote()
     before = actors.get(worker.pid.remote(), timeout=PATIENCE)
@@ -365,7 +345,6 @@ def test_any_other_status_is_a_crash(status: object) -> None:
     last = failure(worker.exit.remote(status))
     assert type(last) is ActorDiedError
     assert f"SystemExit({status!r})" in str(last)
->>>>>>> parity
 
 
 @clustered
