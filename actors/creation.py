@@ -143,7 +143,7 @@ class _Creation:
             owner=self._keeper.process,
             driver=runtime.driver(),
             # A name alone keeps no actor alive.
-            handle=replace(dumps(self.handle), holds=()) if name is not None else None,
+            handle=replace(dumps(self.handle), holds=()),  # for whoever asks by name, and for the actor itself
             demand=demand_of(self._options, shares=light),
             restarts=self._manner.restarts,
             light=light,

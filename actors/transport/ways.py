@@ -37,7 +37,7 @@ class WaysOut:
     """
 
     def __init__(self, credentials: CredentialsFor | None = None) -> None:
-        self._credentials = credentials
+        self.credentials_for = credentials
         self._grpc: GrpcDialer | None = None
 
     async def dial(self, address: Address, lane: str) -> RawLink:
@@ -47,7 +47,7 @@ class WaysOut:
         if self._grpc is None:
             from actors.transport.grpc_link import GrpcDialer
 
-            self._grpc = GrpcDialer(self._credentials)
+            self._grpc = GrpcDialer(self.credentials_for)
         return await self._grpc.dial(address, lane)
 
     async def close(self) -> None:
