@@ -117,7 +117,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and not obj.dtype.hasobject:
             # In these two cases numpy would pickle it in band.
             if obj.dtype.itemsize and not _lends_memory(obj):
-                return _of_bytes, (obj.reshape(-1).view("u1"), obj.dtype, obj.shape)
+                return _of_bytes, (obj.ravel().view("u1"), obj.dtype, obj.shape)
             if not obj.flags.forc:
                 return obj.copy().__reduce_ex__(PROTOCOL)
         if kind.__module__ == "nanobind" and kind.__name__ in {"nb_func", "nb_method"}:

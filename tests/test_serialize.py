@@ -61,6 +61,7 @@ numbers = st.one_of(
 
 
 @example(np.array((False,), dtype=[(":", "?")]), "as it is")
+@example(np.array(["NaT"] * 3, dtype="datetime64[Y]"), "every other")
 @given(
     hnp.arrays(
         st.one_of(numbers, hnp.array_dtypes(numbers, max_size=3)),
