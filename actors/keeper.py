@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,7 +45,8 @@ class Value:
         """The value is there; whatever comes later is dropped."""
         self.call = None
         if not self.future.done():
-            self.future.set_result(sealed)
+            with contextlib.suppress(InvalidStateError):  # another thread was quicker
+                self.future.set_result(sealed)
 
 
 class Charge(Protocol):

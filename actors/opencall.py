@@ -11,6 +11,7 @@ from actors.messages import PLAIN, Outcome, Payload, Terms
 from actors.sealed import Sealed, of_error, of_reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from actors.exceptions import RemoteError
@@ -86,6 +87,17 @@ class OpenCall:
         self.over = False  # it has had its answer
         self._nbytes = payload.nbytes
         self.in_room = False  # it takes room in its line
+
+    @property
+    def anywhere(self) -> bool:
+        """See `actors.transport.peer.Caller`."""
+        return True
+
+    def lead(self, done: Callable[[], bool], seconds: float) -> None:
+        """Reads the answer on this thread, if it comes soon; see `actors.transport.link.QuickLink`."""
+        peer = self.peer
+        if peer is not None and not self.over:
+            peer.lead(done, seconds)
 
     @property
     def ready(self) -> bool:
@@ -164,8 +176,8 @@ class OpenCall:
         """Takes the one answer; a later one changes nothing."""
         self.release()
         if not self.over:
+            self.settle(sealed)  # before: after an interrupt the answer comes again
             self.over = True
-            self.settle(sealed)
 
     def release(self) -> None:
         """Gives back the room in its line, unless the actor still has the call."""

@@ -125,6 +125,11 @@ class Process:
             for target in list(self.targets.values()):
                 target.cancelled(visitor.session, message)
 
+    def anywhere(self, message: Any) -> bool:
+        """See `actors.transport.acceptor.Receiver`."""
+        target = self.targets.get(message.target) if isinstance(message, Call) else None
+        return target is not None and target.anywhere(message)
+
     def target(self, name: str) -> Target | None:
         """Returns what calls to ``name`` are meant for; light actors share one target."""
         return self.targets.get(name) or self.targets.get(LOBBY)
@@ -287,6 +292,8 @@ class Answer:
     """Waits for the answer of a service."""
 
     __slots__ = ("_address", "future")
+
+    anywhere = False
 
     def __init__(self, address: Address) -> None:
         self.future: Future[Any] = Future()

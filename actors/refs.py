@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 W = TypeVar("W", bound="Pending")
+LEAD_SECONDS = 0.05  # what takes longer does not mind another thread's time
 AWAIT_SLICE_SECONDS = 0.25
 LONGEST_SECONDS = 1e9  # some thirty years; None waits longer
 
@@ -119,10 +120,11 @@ class ObjectRef(Pending, Generic[T_co]):
         if not future.done():
             with _waiting(process, [self], endless=True) as wait:
                 # In slices: an interrupt is only seen when something wakes the loop.
-                while not future.done():
+                # And an interrupt may have cut short what tells of the value.
+                while not future.done() and not self.pending.done():
                     await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
                     _raise_if_stuck(wait)
-        value: T_co = future.result().open()
+        value: T_co = self.pending.result().open()
         return value
 
     def __repr__(self) -> str:
@@ -236,6 +238,9 @@ def _get_all(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]
 
 def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | None) -> Sealed:
     pending = refs[index].pending
+    call = refs[index]._value.call  # noqa: SLF001 - one of us
+    if call is not None and not pending.done():
+        call.lead(pending.done, LEAD_SECONDS if deadline is None else min(LEAD_SECONDS, deadline - time.monotonic()))
     left = PATIENCE_SECONDS if deadline is None else min(PATIENCE_SECONDS, max(0.0, deadline - time.monotonic()))
     try:
         return wait_one(pending, left)
