@@ -65,7 +65,7 @@ class Visitor:
         self.session: str = hello.session
         self.node = node
         self.arena = arena
-        self.conversation = Conversation(loop, self._deliver, lambda: None, passage, arena, receiver.anywhere)
+        self.conversation = Conversation(loop, self._deliver, lambda: None, passage, arena, anywhere=receiver.anywhere)
         self.expiry: asyncio.TimerHandle | None = None
         self._receiver = receiver
 

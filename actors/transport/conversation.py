@@ -35,6 +35,8 @@ class Conversation:
     what concerns a call for that call, the items and the end of a stream for earlier items of it. Anything else
     passes by. What keeps the values and actors that a payload mentions arrives with the message, ahead of the payload.
 
+    What ``anywhere`` allows is delivered on whichever thread reads it; without it, all is on the I/O loop.
+
     Buffers in the arena, which both sides must have in common, do not travel at all: the message says where they are.
     """
 
@@ -45,6 +47,7 @@ class Conversation:
         need_bulk: Callable[[], None],
         passage: Passage | None = None,
         arena: Arena | None = None,
+        *,
         anywhere: Callable[[Message], bool] | None = None,
     ) -> None:
         self.control = Lane(loop, self._arrived, self._is_plain if anywhere is not None else None)

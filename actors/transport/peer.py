@@ -140,7 +140,7 @@ class Peer:
         near = arena is not None and address.host == host_key() and address.arena == arena.key
         self._arena = arena if near else None
         self._conversation = Conversation(
-            loop, self._deliver, self._open_bulk, passage, self._arena, self._anywhere
+            loop, self._deliver, self._open_bulk, passage, self._arena, anywhere=self._anywhere
         )
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
