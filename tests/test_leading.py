@@ -7,14 +7,14 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-
+from typing import Any
 
 import pytest
 from clusters import eventually
 
 import actors
+from actors.exceptions import ActorDiedError, GetTimeoutError
 from actors.handle import line_of
-
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -45,13 +45,13 @@ class Counter:
 class Caller:
     """Calls another."""
 
-    def through(self, other: object, count: int) -> list[int]:
+    def through(self, other: Any, count: int) -> list[int]:
         return [actors.get(other.add.remote()) for _ in range(count)]
 
 
-def _link(handle: object):
-    peer = line_of(handle).peer
-    return peer._conversation.control._link
+def _link(handle: Any) -> Any:
+    peer: Any = line_of(handle).peer
+    return peer._conversation.control._link  # to be cut
 
 
 def test_many_threads_wait_for_one_process() -> None:
@@ -107,7 +107,7 @@ def test_the_death_of_the_process_that_is_read_from() -> None:
     counter = Counter.remote()
     actors.get(counter.add.remote())
     begun = time.monotonic()
-    with pytest.raises(actors.ActorDiedError):
+    with pytest.raises(ActorDiedError):
         actors.get(counter.end.remote(), timeout=20)
     assert time.monotonic() - begun < 5
 
@@ -116,7 +116,7 @@ def test_a_timeout_is_kept() -> None:
     counter = Counter.remote()
     actors.get(counter.add.remote())
     late, begun = counter.later.remote(1.0), time.monotonic()
-    with pytest.raises(actors.GetTimeoutError):
+    with pytest.raises(GetTimeoutError):
         actors.get(late, timeout=0.02)
     assert time.monotonic() - begun < 0.5
     assert actors.get(late, timeout=10) == "late"

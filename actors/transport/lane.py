@@ -154,7 +154,7 @@ class Lane:
         newest = self._session.newest
         if self._posted and newest is not None and newest is self._posted[0][0]:
             self._posted.popleft()
-        self._session.mend()
+        self._session.mend_taking()
 
     def _to_writer(self) -> None:
         self._idle = None
@@ -275,10 +275,16 @@ class Lane:
             if number != next_number + index or not anywhere(message):
                 return False
         if frame.ack or not messages:
-            if frame.HasField("goodbye") or frame.HasField("hello") or frame.ack > session.written:
+            if frame.HasField("goodbye") or frame.HasField("hello"):
                 return False
             with self._lock:
-                session.acknowledged(frame.ack)
+                if frame.ack > session.sent:
+                    return False
+                try:
+                    session.acknowledged(frame.ack)
+                except BaseException:
+                    session.mend_acknowledged()
+                    raise
             if self._room_wanted:
                 self._loop.call_soon_threadsafe(self._room.set)
         for number, message in messages:

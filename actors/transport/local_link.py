@@ -57,6 +57,7 @@ class LocalLink(asyncio.Protocol):
         self._waiting_bytes = 0
         self._hung_up = False  # the other side has
         self._hostile = False
+        self._torn = False
         self._reader: asyncio.Future[None] | None = None
         self._ended = False
         self._writing = threading.Lock()
@@ -93,7 +94,7 @@ class LocalLink(asyncio.Protocol):
         if not self._reading.acquire(blocking=False):
             return  # who holds it has the loop come back
         try:
-            if self._socket is not None and not self._frames:
+            if self._socket is not None and not self._frames and not self._torn:
                 self._fill()
             self._came()
         finally:
@@ -148,7 +149,7 @@ class LocalLink(asyncio.Protocol):
                 self._give()
             else:
                 self._wake()
-        if self._hostile:
+        if self._hostile or self._torn:
             self._abort()
         elif self._hung_up and not self._ended and self._transport is not None:
             self._transport.close()  # what was written before goes out, if anybody takes it
@@ -190,7 +191,7 @@ class LocalLink(asyncio.Protocol):
         finally:
             if got and got[0]:
                 self._reading.release()
-                if self._frames or self._hung_up or self._hostile or self._ended:
+                if self._frames or self._hung_up or self._hostile or self._torn or self._ended:
                     self._loop.call_soon_threadsafe(self._readable)
 
     def _lead(self, done: Callable[[], bool], until: float, bell: Bell | None) -> None:
@@ -206,7 +207,9 @@ class LocalLink(asyncio.Protocol):
             left = until - time.monotonic()
             if left <= 0 or not self._poll.poll(left * 1000):
                 return
+            self._torn = True  # an interrupt now may lose what has been read: then another link brings it again
             self._fill()
+            self._torn = False
 
     def _poll_with(self, bell: Bell | None) -> None:
         if self._bell is not None:
