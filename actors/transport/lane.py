@@ -196,6 +196,7 @@ class Lane:
             await self._link.close()
         with self._lock:
             self._link = link
+            self._broken = None
             self._quick = link if isinstance(link, QuickLink) else None
             self._ack_sent = 0
         reader = asyncio.create_task(self._read(link))
@@ -332,14 +333,15 @@ class Lane:
         finally:
             self._idle = None
         self._wake.clear()
-        broken, self._broken = self._broken, None
-        if broken is not None:
-            raise broken
+        if self._broken is not None:
+            raise self._broken
         if quick is not None:
             await quick.drained()
 
     def _next_frame(self) -> pb.Frame:
         with self._lock:
+            if self._broken is not None:
+                raise self._broken
             session = self.session
             frame = pb.Frame(ack=session.received)
             self._ack_due = False

@@ -202,7 +202,7 @@ class LocalLink(asyncio.Protocol):
                 if self._take_here is None or not self._take_here(self._frames[0]):
                     return
                 self._pop()
-            if done() or self._hung_up or self._hostile or self._ended:
+            if done() or self._hung_up or self._hostile or self._torn or self._ended:
                 return
             left = until - time.monotonic()
             if left <= 0 or not self._poll.poll(left * 1000):
