@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actors.holdings import Hold, Holdings
     from actors.line import Line
     from actors.messages import Payload
-    from actors.opencall import OpenCall
+    from actors.opencall import Asked
     from actors.sealed import Sealed
     from actors.transport.acceptor import Visitor
 
@@ -35,7 +35,7 @@ class Value:
     def __init__(self, id: str, hold: Hold | None = None) -> None:
         self.id = id
         self.hold = hold
-        self.call: OpenCall | None = None  # what will give it, while that is open
+        self.call: Asked | None = None  # what will give it, while that is open
         self.future: Future[Sealed] = Future()
         # Nobody may cancel it: one who waits less long would take the value from the others.
         self.future.set_running_or_notify_cancel()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.holdings import Hold
     from actors.keeper import Value
-    from actors.opencall import OpenCall
+    from actors.opencall import Asked
     from actors.process import Process
     from actors.stream import ObjectRefGenerator
     from actors.waits import Wait
@@ -56,7 +56,7 @@ class ObjectRef(Pending, Generic[T_co]):
 
     __slots__ = ("__weakref__", "_call", "_owner", "_value")
 
-    def __init__(self, value: Value, owner: Address, call: OpenCall | None = None) -> None:
+    def __init__(self, value: Value, owner: Address, call: Asked | None = None) -> None:
         self._value = value
         self._owner = owner
         self._call = call

@@ -23,29 +23,31 @@ class Room:
         self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
 
-    def enter(self, nbytes: int, timeout: float = 0.0) -> bool:
-        """Takes room for one call; False where there was none within ``timeout`` seconds."""
+    def enter(self, nbytes: int, timeout: float = 0.0, calls: int = 1) -> bool:
+        """Takes room for one call, or for several together; False where there was none within ``timeout`` seconds."""
         with self._changed:
-            if not self._fits(nbytes):
+            if not self._fits(nbytes, calls):
                 if timeout <= 0:
                     return False
                 self._waiting += 1
                 try:
-                    if not self._changed.wait_for(lambda: self._fits(nbytes), timeout):
+                    if not self._changed.wait_for(lambda: self._fits(nbytes, calls), timeout):
                         return False
                 finally:
                     self._waiting -= 1
-            self._count += 1
+            self._count += calls
             self._bytes += nbytes
             return True
 
-    def _fits(self, nbytes: int) -> bool:
-        return not self._count or (self._count < self._most and self._bytes + nbytes <= self._most_bytes)
+    def _fits(self, nbytes: int, calls: int) -> bool:
+        if not self._count:
+            return calls <= max(self._most, 1) and (calls == 1 or nbytes <= self._most_bytes)
+        return self._count + calls <= self._most and self._bytes + nbytes <= self._most_bytes
 
-    def leave(self, nbytes: int) -> None:
-        """Gives the room of one call back."""
+    def leave(self, nbytes: int, calls: int = 1) -> None:
+        """Gives the room of one call back, or of several."""
         with self._changed:
-            self._count -= 1
+            self._count -= calls
             self._bytes -= nbytes
             if self._waiting:
                 self._changed.notify_all()
