@@ -24,27 +24,49 @@ if TYPE_CHECKING:
 
 
 class Value:
-    """A value that is there, or will be: the future holds it sealed.
+    """A value that is there, or will be.
 
     Attributes:
+        sealed: itself, once it is there.
         hold: keeps it where it is owned; None where that is here, and this object is what keeps it.
     """
 
-    __slots__ = ("__weakref__", "call", "future", "hold", "id")
+    __slots__ = ("__weakref__", "_future", "call", "hold", "id", "sealed")
 
     def __init__(self, id: str, hold: Hold | None = None) -> None:
         self.id = id
         self.hold = hold
         self.call: Asked | None = None  # what will give it, while that is open
-        self.future: Future[Sealed] = Future()
-        # Nobody may cancel it: one who waits less long would take the value from the others.
-        self.future.set_running_or_notify_cancel()
+        self.sealed: Sealed | None = None
+        self._future: Future[Sealed] | None = None
+
+    @property
+    def future(self) -> Future[Sealed]:
+        """Done when it is there. Made when it is asked for: most values are there before somebody waits for them."""
+        if self._future is None:
+            with _settling:
+                if self._future is None:
+                    future: Future[Sealed] = Future()
+                    # Nobody may cancel it: one who waits less long would take the value from the others.
+                    future.set_running_or_notify_cancel()
+                    if self.sealed is not None:
+                        future.set_result(self.sealed)
+                    self._future = future
+        return self._future
 
     def settle(self, sealed: Sealed) -> None:
         """The value is there; whatever comes later is dropped."""
         self.call = None
-        if not self.future.done():
-            self.future.set_result(sealed)
+        with _settling:
+            if self.sealed is not None:
+                return
+            self.sealed = sealed
+            future = self._future
+        if future is not None:
+            future.set_result(sealed)
+
+
+_settling = threading.RLock()  # the end of an object may settle another's value
 
 
 class Charge(Protocol):

@@ -157,7 +157,7 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """Values of calls that came together; the payload's buffers are their pickles. They are small: no transfer brings them."""
+    """Small values of calls that came together: the payload's buffers, a pickle each."""
 
     numbers: tuple[int, ...]
     payload: Payload | Transfer

@@ -66,6 +66,11 @@ class ObjectRef(Pending, Generic[T_co]):
         """The value as it will arrive, still pickled; for use inside this package."""
         return self._value.future
 
+    @property
+    def sealed(self) -> Sealed | None:
+        """The value, if it is there; for use inside this package."""
+        return self._value.sealed
+
     def result(self, timeout: float | None = None) -> T_co:
         """Waits and returns the value.
 
@@ -235,6 +240,9 @@ def _get_all(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]
 
 
 def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | None) -> Sealed:
+    there = refs[index].sealed
+    if there is not None:
+        return there
     pending = refs[index].pending
     left = PATIENCE_SECONDS if deadline is None else min(PATIENCE_SECONDS, max(0.0, deadline - time.monotonic()))
     try:

@@ -98,6 +98,8 @@ def loads(payload: Payload) -> Any:
     Raises:
         Exception: whatever the value's own unpickling raises.
     """
+    if not payload.buffers:
+        return pickle.loads(payload.pickle)
     return pickle.loads(payload.pickle, buffers=[memoryview(buffer).toreadonly() for buffer in payload.buffers])
 
 

@@ -179,6 +179,8 @@ class Acceptor:
 
     async def flushed(self) -> None:
         """Waits until every visitor that is connected has all its answers."""
+        for visitor in self._visitors.values():
+            visitor.together.flush()
         linked = [v for v in self._visitors.values() if v.conversation.control.linked]
         await asyncio.gather(*(visitor.conversation.drained() for visitor in linked))
 

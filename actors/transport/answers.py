@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MOST_TOGETHER = 512  # answers in one message
 MOST_BYTES = 16 << 10  # of one that goes with others: so all of a message stay below what goes by the bulk lane
 _MOST_BYTES_TOGETHER = 512 << 10
+_MANY = 16  # from which on more are expected
+_LULL_SECONDS = 0.001
 
 
 class _Visitor(Protocol):
@@ -57,13 +59,22 @@ class Answers:
         if not self._scheduled:
             try:
                 self._scheduled = True
-                self._loop.call_soon_threadsafe(self._flush)
+                self._loop.call_soon_threadsafe(self._look)
             except BaseException:
                 self._scheduled = False
                 raise
 
-    def _flush(self) -> None:
-        self._scheduled = False
+    def _look(self) -> None:
+        # While many come, this looks for them itself: a thread that had to wake the loop for each would be slowed down.
+        many = len(self._posted) >= _MANY
+        if many:
+            self._loop.call_later(_LULL_SECONDS, self._look)
+        else:
+            self._scheduled = False  # before the last look: what comes after that wakes the loop again
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends what was collected. On the I/O loop."""
         posted = self._posted
         while posted:
             numbers: list[int] = []

@@ -181,13 +181,13 @@ def _outcome(value: int) -> Outcome:
 
 _READERS: dict[str, Callable[[pb.CommData, pb.Header], Message]] = {
     "call": lambda data, h: Call(h.call, h.target, h.method, _payload(data, h), _terms(h)),
-    "calls": _calls,
-    "replies": _replies,
     "reply": lambda data, h: Reply(h.call, _outcome(h.outcome), _payload(data, h)),
     "item": lambda data, h: Item(h.call, h.index, _payload(data, h)),
     "tensor": lambda data, h: Tensor(h.target, h.source_rank, h.tag, _payload(data, h)),
     "tally": lambda data, h: Tally(_payload(data, h)),
     "credit": lambda _, h: Credit(h.call, h.index),
     "cancel": lambda _, h: Cancel(h.call, h.force, not h.alone),
+    "calls": _calls,
+    "replies": _replies,
     "chunk": lambda data, h: Chunk(h.transfer, h.index, tuple(h.sizes), data.pickle_data),
 }
