@@ -11,7 +11,6 @@ from actors.messages import PLAIN, Outcome, Payload, Terms
 from actors.sealed import Sealed, of_error, of_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from concurrent.futures import Future
 
     from actors.exceptions import RemoteError
@@ -45,6 +44,43 @@ class Way(Protocol):
 
     def died_of(self, death: Death, method: str, verdict: Verdict) -> RemoteError:
         """Returns the error for a call that a death has cut off."""
+
+
+class Asked(Protocol):
+    """A call as those see it who wait for its value."""
+
+    @property
+    def line(self) -> Way:
+        """What it goes by."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+
+    @property
+    def peer(self) -> Party | None:
+        """Where it was sent."""
+
+    @property
+    def target(self) -> str:
+        """Whom it was sent to."""
+
+    @property
+    def number(self) -> int | None:
+        """By which its peer knows it, while that has it."""
+
+    def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
+        """Says that the answer is no longer wanted."""
+
+
+class Together(Protocol):
+    """Calls that are sent in one message."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def send(self, peer: Party, target: str, place: int) -> None:
+        """Sends them; the first has this place in its line."""
 
 
 class OpenCall:
@@ -92,12 +128,6 @@ class OpenCall:
     def anywhere(self) -> bool:
         """See `actors.transport.peer.Caller`."""
         return True
-
-    def lead(self, done: Callable[[], bool], seconds: float) -> None:
-        """Reads the answer on this thread, if it comes soon; see `actors.transport.link.QuickLink`."""
-        peer = self.peer
-        if peer is not None and not self.over:
-            peer.lead(done, seconds)
 
     @property
     def ready(self) -> bool:
@@ -204,9 +234,10 @@ class OpenCall:
     def watch_deadline(self) -> None:
         """Sees to it that there is an answer by the deadline. On the I/O loop."""
         assert self.deadline is not None
-        self.line.process.loop.call_later(max(0.0, self.deadline - time.monotonic()), self._expire)
+        self.line.process.loop.call_later(max(0.0, self.deadline - time.monotonic()), self.expire)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Its deadline has come."""
         if self.over:
             return
         verdict = Verdict.NEVER_STARTED if self.line.drop(self) else Verdict.MAY_HAVE_RUN

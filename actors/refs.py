@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.holdings import Hold
     from actors.keeper import Value
-    from actors.opencall import OpenCall
+    from actors.opencall import Asked
     from actors.process import Process
     from actors.stream import ObjectRefGenerator
     from actors.waits import Wait
@@ -57,7 +57,7 @@ class ObjectRef(Pending, Generic[T_co]):
 
     __slots__ = ("__weakref__", "_call", "_owner", "_value")
 
-    def __init__(self, value: Value, owner: Address, call: OpenCall | None = None) -> None:
+    def __init__(self, value: Value, owner: Address, call: Asked | None = None) -> None:
         self._value = value
         self._owner = owner
         self._call = call
@@ -66,6 +66,11 @@ class ObjectRef(Pending, Generic[T_co]):
     def pending(self) -> Future[Sealed]:
         """The value as it will arrive, still pickled; for use inside this package."""
         return self._value.future
+
+    @property
+    def sealed(self) -> Sealed | None:
+        """The value, if it is there; for use inside this package."""
+        return self._value.sealed
 
     def result(self, timeout: float | None = None) -> T_co:
         """Waits and returns the value.
@@ -237,10 +242,13 @@ def _get_all(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]
 
 
 def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | None) -> Sealed:
+    there = refs[index].sealed
+    if there is not None:
+        return there
+    there = _read(refs[index], LEAD_SECONDS if deadline is None else min(LEAD_SECONDS, deadline - time.monotonic()))
+    if there is not None:
+        return there
     pending = refs[index].pending
-    call = refs[index]._value.call  # noqa: SLF001 - one of us
-    if call is not None and not pending.done():
-        call.lead(pending.done, LEAD_SECONDS if deadline is None else min(LEAD_SECONDS, deadline - time.monotonic()))
     left = PATIENCE_SECONDS if deadline is None else min(PATIENCE_SECONDS, max(0.0, deadline - time.monotonic()))
     try:
         return wait_one(pending, left)
@@ -256,6 +264,16 @@ def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | No
                 if deadline is not None and time.monotonic() >= deadline:
                     raise
             _raise_if_stuck(wait)
+
+
+def _read(ref: ObjectRef[Any], seconds: float) -> Sealed | None:
+    """Reads on this thread what comes from where the value is made; returns that if it came soon."""
+    value = ref._value  # noqa: SLF001 - one of us
+    call = value.call
+    peer = call.peer if call is not None else None
+    if peer is not None:
+        peer.lead(lambda: value.sealed is not None, seconds)
+    return value.sealed
 
 
 @contextmanager
