@@ -6,10 +6,12 @@ import asyncio
 import gc
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -35,7 +37,6 @@ from actors.version import PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MIB = 1 << 20
 LARGE = 32 * MIB
@@ -617,6 +618,39 @@ def test_a_removal_that_was_cut_short_is_finished() -> None:
     assert home.sweep() == [run.path]
     assert not folder.exists()
     assert not gone.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is in the run folder")
+def test_memory_of_a_dead_owner_is_removed_though_its_home_is_gone(
+    tmp_path: Path,
+) -> None:
+    code = """
+import os, signal
+from actors import home
+run = home.run_dir("lost")
+(home.arena_dir(run.path) / "maker-1").write_bytes(bytes(1000))
+print(home.arena_dir(run.path), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    place = tmp_path / "home"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ACTORS_HOME": str(place)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == -signal.SIGKILL
+    lost = Path(ran.stdout.strip())
+    assert names(lost) == ["maker-1"]
+    shutil.rmtree(place)
+    with home.run_dir("arena") as run:
+        living = home.arena_dir(run.path)
+        assert living is not None
+        home.sweep()
+        assert not lost.exists()
+        assert not lost.with_name(f"{lost.name}.gone").exists()
+        assert living.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is in the run folder")
