@@ -22,6 +22,7 @@ from actors.messages import Argument, Call, Calls, Cancel, Credit, Outcome, Payl
 from actors.parcels import Parcels
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.service import Service, Target
+from actors.spares import IDLE_SECONDS
 from actors.switchboard import Switchboard
 from actors.transport.acceptor import Acceptor
 from actors.transport.peer import Death, Peer
@@ -100,6 +101,13 @@ class Process:
         self._guests = Guests()
         self._holders: dict[str, Address] = {}  # processes that have told of their holds
         self._closed = False
+        if self.arena is not None:
+            self.portal.soon(self._trim, self.arena)
+
+    def _trim(self, arena: Arena) -> None:
+        arena.trim()
+        if not self._closed:
+            self.loop.call_later(IDLE_SECONDS, self._trim, arena)
 
     # -- what arrives -------------------------------------------------------------------------------------------
 
