@@ -55,3 +55,8 @@ class Switchboard:
         self._lanes[lane.group] = lane
         for _, message in self._early.pop(lane.group, []):
             lane.take(message)
+
+    def remove(self, group: str) -> None:
+        """Closes a group. On the I/O loop."""
+        self._lanes.pop(group, None)
+        self._early.pop(group, None)

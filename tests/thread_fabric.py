@@ -71,6 +71,20 @@ class ThreadFabric:
     def group(self) -> str:
         return self.world.group
 
+    @property
+    def window(self) -> None:
+        return None
+
+    @property
+    def why(self) -> str:
+        return "threads of one process"
+
+    def meet(self, deadline: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
     def send(self, dst: int, tag: str, value: object) -> None:
         assert dst != self.rank
         assert 0 <= dst < self.size

@@ -88,6 +88,11 @@ class Group:
         """How many ranks the group has."""
         return self._fabric.size
 
+    @property
+    def shared(self) -> bool:
+        """Whether arrays go through shared memory; known after the first collective."""
+        return self._fabric.window is not None
+
     def allreduce(self, x: Any, op: str = "sum", *, timeout: float | None = None) -> Any:
         """Returns the reduction of all ranks' ``x``, the same bits on every rank.
 
@@ -166,7 +171,7 @@ class Group:
             call = _Refused(name, error)
         with self._taking_turns(seconds) as channel:
             try:
-                offers = self._attempt(channel, seconds, lambda: exchange(channel, call.offer))
+                offers = self._attempt(channel, seconds, lambda: _agree(channel, call.offer))
             except CollectiveError:
                 if isinstance(call, _Refused):
                     raise call.error from None
@@ -226,6 +231,11 @@ class Group:
             raise CollectiveError(
                 f"group {self.name!r} is broken since an earlier call: {self._broken}. Make it anew, with .group(n)"
             )
+
+
+def _agree(channel: Channel, offer: Offer) -> list[Offer]:
+    channel.fabric.meet(channel.deadline)
+    return exchange(channel, offer)
 
 
 def _grace(seconds: float) -> float:

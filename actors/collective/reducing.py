@@ -9,7 +9,7 @@ import numpy as np
 
 from actors.reduction import Reduction
 
-from . import direct, ring
+from . import direct, ring, shared
 from .agreement import Offer, inline
 from .flow import cut
 from .packing import pack, unpack
@@ -17,6 +17,8 @@ from .ranks import check_rank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
     from .channel import Channel
     from .packing import Spec
@@ -34,7 +36,7 @@ class AllReduce:
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
         """Returns the reduction, in the kind that this rank's array has."""
         if self.offer.data is None:
-            flat = ring.all_reduce(channel, self._flat, self._reduction)
+            flat = all_reduce(channel, self._flat, self._reduction)
         else:
             flat = self._reduction.fold([offer.data[0] for offer in offers if offer.data])
         return unpack(self._spec, flat)
@@ -53,13 +55,18 @@ class Reduce:
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
         """Returns the reduction on the root, None elsewhere."""
         if self.offer.data is None:
-            flat = self._ring(channel)
+            flat = self._reduce(channel)
         elif channel.rank == self._root:
             flat = self._reduction.fold([offer.data[0] for offer in offers if offer.data])
         return unpack(self._spec, flat) if channel.rank == self._root else None
 
-    def _ring(self, channel: Channel) -> Any:
+    def _reduce(self, channel: Channel) -> Any:
         """Reduces by segments, each on another rank, and brings them to the root."""
+        window = channel.fabric.window
+        if window is not None:
+            whole = self._spec.empty() if channel.rank == self._root else None
+            shared.all_reduce(channel, window, self._flat, self._reduction, whole)
+            return whole
         segments = cut(self._flat, channel.size)
         own = np.empty_like(segments[channel.rank])
         ring.reduce_scatter(channel, segments, self._reduction, own)
@@ -87,11 +94,25 @@ class ReduceScatter:
         """Returns this rank's part."""
         if self.offer.data is None:
             flat = self._part.empty()
-            ring.reduce_scatter(channel, cut(self._flat, channel.size), self._reduction, flat)
+            segments, window = cut(self._flat, channel.size), channel.fabric.window
+            if window is not None:
+                shared.reduce_scatter(channel, window, segments, self._reduction, flat)
+            else:
+                ring.reduce_scatter(channel, segments, self._reduction, flat)
         else:
             parts = [cut(offer.data[0], channel.size)[channel.rank] for offer in offers if offer.data]
             flat = self._reduction.fold(parts)
         return unpack(self._part, flat)
+
+
+def all_reduce(channel: Channel, flat: npt.NDArray[Any], reduction: Reduction) -> npt.NDArray[Any]:
+    """Returns the reduction of all ranks' flat arrays, by the way that the ranks have."""
+    window = channel.fabric.window
+    if window is None:
+        return ring.all_reduce(channel, flat, reduction)
+    result = np.empty_like(flat)
+    shared.all_reduce(channel, window, flat, reduction, result)
+    return result
 
 
 def _reduction(op: str, spec: Spec, ranks: int) -> Reduction:

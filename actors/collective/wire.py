@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actors.collective.context import set_group
 from actors.collective.group import Group
+from actors.collective.near import NearFabric
 from actors.exceptions import CollectiveError
+from actors.home import arena_dir
 from actors.messages import Payload, Tensor
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
+    from actors.collective.fabric import Fabric
     from actors.process import Process
     from actors.spec import GroupSpec
     from actors.transport.peer import Death, Peer
@@ -50,6 +54,24 @@ class WireFabric:
     def group(self) -> str:
         """See `Fabric`."""
         return self._spec.id
+
+    @property
+    def window(self) -> None:
+        """See `Fabric`."""
+        return
+
+    @property
+    def why(self) -> str:
+        """See `Fabric`."""
+        return "this process shares no memory with others"
+
+    def meet(self, deadline: float) -> None:
+        """See `Fabric`: they have what any two processes have."""
+
+    def close(self) -> None:
+        """See `Fabric`."""
+        self._process.portal.soon(self._process.switchboard.remove, self.group)
+        self._end("it was closed")
 
     async def open(self) -> None:
         """Begins a session with every other member. On the I/O loop."""
@@ -125,7 +147,21 @@ class WireFabric:
 
 def join_group(process: Process, spec: GroupSpec) -> None:
     """Makes this process a member of a group: `actors.collective` works in it from now on."""
-    fabric = WireFabric(process, spec)
-    process.portal.run(process.switchboard.add(fabric))
-    group: Any = Group(fabric)
-    set_group(group)
+    set_group(make_group(process, spec))
+
+
+def make_group(process: Process, spec: GroupSpec) -> Group:
+    """Opens this process's end of a group."""
+    wire = WireFabric(process, spec)
+    process.portal.run(process.switchboard.add(wire))
+    return Group(near_if_any(process, wire))
+
+
+def near_if_any(process: Process, wire: WireFabric) -> Fabric:
+    """Returns the fabric that can use this host's shared memory, where there is some."""
+    folder = arena_dir(process.folder)
+    if folder is None or process.arena is None:
+        return wire
+    # Short, since a socket's path has little room.
+    name = hashlib.sha256(f"{process.id} {wire.group}".encode()).hexdigest()[:8]
+    return NearFabric(wire, folder, process.arena.key, f"g{name}")
