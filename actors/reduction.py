@@ -104,7 +104,6 @@ class Reduction:
                 _UFUNCS[self.op](total, self.start(value), out=total)
         return self.finish(total)
 
-
     def fold_into(self, values: Sequence[npt.NDArray[Any]], out: npt.NDArray[Any]) -> None:
         """Does as `fold`, into ``out``, a block that stays in the processor's cache at a time."""
         step = max(1, _BLOCK_BYTES // out.itemsize)

@@ -14,7 +14,7 @@ from actors.messages import Payload
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class Killed(BaseException):
@@ -31,6 +31,7 @@ class World:
     letters: dict[tuple[int, int, str], Payload] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
     aborted: str | None = None
+    parts: dict[str, World] = field(default_factory=dict)
     messages: int = 0
     bytes_sent: int = 0
     largest_backlog: int = 0
@@ -81,6 +82,12 @@ class ThreadFabric:
 
     def meet(self, deadline: float) -> None:
         pass
+
+    def sub(self, name: str, ranks: Sequence[int]) -> ThreadFabric:
+        with self.world.changed:
+            world = self.world.parts.setdefault(name, World(len(ranks), name))
+            world.dead |= {ranks.index(rank) for rank in self.world.dead if rank in ranks}
+        return ThreadFabric(world, ranks.index(self.rank))
 
     def close(self) -> None:
         pass

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .window import Window
 
 
@@ -42,6 +44,14 @@ class Fabric(Protocol):
         Raises:
             CollectiveError: a rank has died or the group was aborted.
             SilentRankError: a rank did not come until the deadline.
+        """
+
+    def sub(self, name: str, ranks: Sequence[int]) -> Fabric:
+        """Returns a fabric of some of the ranks, of which this is one, in this order; they call it alike.
+
+        Args:
+            name: of the new group, used once.
+            ranks: their numbers here.
         """
 
     def close(self) -> None:

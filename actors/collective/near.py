@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import CollectiveError
@@ -26,6 +25,8 @@ from .channel import Channel
 
 if TYPE_CHECKING:
     import mmap
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from .fabric import Fabric
 
@@ -46,9 +47,10 @@ class NearFabric:
         folder: where files and sockets are made, for the moment until all ranks have them open.
         key: the same for processes that see the same folder, and for no others.
         name: of this member's files, used by no other process in the folder.
+        required: the group was asked to use shared memory and nothing else.
     """
 
-    def __init__(self, under: Fabric, folder: Path, key: str, name: str) -> None:
+    def __init__(self, under: Fabric, folder: Path, key: str, name: str, *, required: bool = False) -> None:
         self._under = under
         self._folder, self._key, self._name = folder, key, name
         self._inlets: dict[int, socket.socket] = {}
@@ -56,7 +58,8 @@ class NearFabric:
         self._turns = [threading.Lock() for _ in range(under.size)]
         self._inbox: list[dict[str, deque[bytes]]] = [{} for _ in range(under.size)]
         self._met = under.size == 1
-        self.why = "there is one rank" if under.size == 1 else "no call has been made yet"
+        self.why = "there is one rank" if under.size == 1 else "no collective has been called yet"
+        self._required = required
         self._window: window.Window | None = None
 
     @property
@@ -96,6 +99,9 @@ class NearFabric:
             problems = [found for found in self._exchange(channel, "joined", problem) if found]
         finally:
             self._remove_files()
+        if problems and self._required:
+            self._close_sockets()
+            raise CollectiveError(f"backend='shm' needs all ranks on one host: {problems[0]}; use backend='auto'")
         if problems:
             self._close_sockets()
             self.why = problems[0]
@@ -153,6 +159,10 @@ class NearFabric:
             while sockets:
                 sockets.popitem()[1].close()
 
+    def sub(self, name: str, ranks: Sequence[int]) -> Fabric:
+        """See `Fabric`."""
+        return self._under.sub(name, ranks)
+
     def close(self) -> None:
         """See `Fabric`."""
         self._window = None
@@ -190,7 +200,7 @@ class NearFabric:
             wait = min(2 * wait, _LONGEST_SLICE)
 
     def _take(self, inlet: socket.socket, src: int, tag: str, seconds: float) -> bytes | None:
-        """Returns the frame with this tag, if it has come or comes within a time; keeps others for those they are for."""
+        """Returns the frame with this tag, if it has come or comes within a time; keeps others."""
         until = time.monotonic() + max(0.0, seconds)
         # Another thread may be reading; what it finds for this one it leaves in the inbox.
         if not self._turns[src].acquire(timeout=max(0.0, seconds)):

@@ -14,6 +14,8 @@ import numpy as np
 from actors.arrays import BFLOAT16, carrier, from_tensor, kind_of, to_tensor
 from actors.serialize import dumps, loads
 
+from . import pages
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -62,7 +64,7 @@ class Spec:
 
     def empty(self) -> npt.NDArray[Any]:
         """Returns a flat array to receive the elements in."""
-        return np.empty(prod(self.shape), self.wire)
+        return pages.empty(prod(self.shape), self.wire)
 
 
 @dataclass(frozen=True, slots=True)
