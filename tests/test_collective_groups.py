@@ -1,4 +1,4 @@
-"""Groups made of handles, subgroups, groups rebuilt, structures of arrays and collectives that run beside other work."""
+"""Groups made of handles, subgroups, groups rebuilt, structures of arrays, and collectives beside other work."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_survivors_go_on(loners: list[Any], how: signal.Signals) -> None:
         if how is signal.SIGSTOP:
             os.kill(pid, signal.SIGCONT)
     if how is signal.SIGSTOP:
-        with pytest.raises(TaskError, match="rebuil|sent nothing"):
+        with pytest.raises(TaskError, match=r"rebuil|sent nothing"):
             get(loners[1].allreduce.remote(np.ones(3)))
 
 

@@ -17,7 +17,6 @@ from .functions import reducescatter as reducescatter
 from .functions import scatter as scatter
 from .functions import send as send
 from .functions import split as split
-from .group import Group as Group
 from .later import Work as Work
 from .making import create_group as create_group
 from .making import destroy_group as destroy_group

@@ -103,6 +103,10 @@ def _opened(packed: bytes | tuple[Any, ...]) -> tuple[Any, ...]:
 
 def disagreement(offers: Sequence[Offer], describe: Callable[[int], str]) -> str | None:
     """Returns what is wrong with the offers, naming the ranks, or None. The same on every rank."""
+    first = offers[0]
+    said = (first.call, first.op, first.root, first.terms, None)
+    if all((offer.call, offer.op, offer.root, offer.terms, offer.fault) == said for offer in offers):
+        return None  # nearly always
     faults = [f"{describe(rank)}: {offer.fault}" for rank, offer in enumerate(offers) if offer.fault is not None]
     if faults:
         call = next(offer.call for offer in offers if offer.fault is not None)

@@ -2,7 +2,7 @@
 
 It stands on another fabric, which carries what is too large for a datagram or finds no room, knows who has died, and
 is all that is used where the ranks turn out to be on several hosts. Datagrams wake a sleeping rank in a fraction of
-the time that an I/O loop takes; nobody spins.
+the time that an I/O loop takes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 DATAGRAM_BYTES = 96 * 1024
 """Largest message of one datagram; an offer with the elements that come along fits."""
 
+LOOKING_SECONDS = 40e-6
+"""A rank looks this long for a message before it sleeps, where every rank can have a core."""
+
 _ROOM = 1 << 20  # of a socket; macOS gives little unless asked
 _FIRST_SLICE = 0.002
 _LONGEST_SLICE = 0.05  # the fabric below is looked at this often: whether a rank has died, what came its way
@@ -55,6 +58,8 @@ class NearFabric:
         self._folder, self._key, self._name = folder, key, name
         self._inlets: dict[int, socket.socket] = {}
         self._outlets: dict[int, socket.socket] = {}
+        self._polls: dict[int, select.poll] = {}
+        self._patience = LOOKING_SECONDS if under.size <= (os.cpu_count() or 1) else 0.0
         self._turns = [threading.Lock() for _ in range(under.size)]
         self._inbox: list[dict[str, deque[bytes]]] = [{} for _ in range(under.size)]
         self._met = under.size == 1
@@ -125,6 +130,8 @@ class NearFabric:
                 self._inlets[rank] = inlet
                 inlet.setblocking(False)
                 inlet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+                self._polls[rank] = select.poll()
+                self._polls[rank].register(inlet, select.POLLIN)
                 inlet.bind(str(self._path(self._name, rank)))
         return window.make(self._path(self._name, self.rank))
 
@@ -201,7 +208,8 @@ class NearFabric:
 
     def _take(self, inlet: socket.socket, src: int, tag: str, seconds: float) -> bytes | None:
         """Returns the frame with this tag, if it has come or comes within a time; keeps others."""
-        until = time.monotonic() + max(0.0, seconds)
+        start = time.monotonic()
+        until, looking = start + max(0.0, seconds), start + self._patience
         # Another thread may be reading; what it finds for this one it leaves in the inbox.
         if not self._turns[src].acquire(timeout=max(0.0, seconds)):
             return None
@@ -217,12 +225,12 @@ class NearFabric:
                 try:
                     datagram = inlet.recv(DATAGRAM_BYTES)
                 except BlockingIOError:
-                    left = until - time.monotonic()
-                    if left <= 0:
+                    now = time.monotonic()
+                    if now >= until:
                         return None
-                    poll = select.poll()
-                    poll.register(inlet, select.POLLIN)
-                    poll.poll(left * 1000)
+                    # To be woken takes longer than most messages; but a core that another rank needs is left to it.
+                    if now >= looking:
+                        self._polls[src].poll((until - now) * 1000)
                     continue
                 except OSError as error:
                     raise CollectiveError(f"group {self.group!r} was closed here: {error}") from None

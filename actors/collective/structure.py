@@ -87,7 +87,10 @@ class Structure:
 
 def _packed(leaf: Any, path: str) -> Any:
     if not is_array(leaf):
-        raise TypeError(f"{path or 'the value'} is a {type(leaf).__name__}: a structure to reduce holds arrays only")
+        raise TypeError(
+            f"{path} is a {type(leaf).__name__}, and only numpy and MLX arrays can be reduced; make one of it, as in "
+            "numpy.asarray(value)"
+        )
     return pack(leaf)
 
 
