@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import stat
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,6 +171,8 @@ def write_archive(entries: Sequence[Entry], target: Path) -> str:
     Raises:
         RuntimeEnvError: a file cannot be read.
     """
+    import zipfile  # late, as in all of this module: few processes pack or unpack
+
     digest = hashlib.sha256()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for entry in entries:
@@ -200,6 +201,8 @@ def check_archive(path: Path) -> str:
     Raises:
         RuntimeEnvError: it cannot be read, or is too big unpacked.
     """
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
@@ -215,6 +218,8 @@ def extract(archive: Path, folder: Path) -> None:
     """Unpacks a zip file into a folder that appears whole or not at all; one that is there is left alone."""
     if folder.is_dir():
         return
+    import zipfile
+
     draft = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, mode=0o700)

@@ -2,7 +2,8 @@
 
 A value's buffers are written into a file of their own in the cluster's folder, which on Linux is memory. Who receives
 the value maps the file instead of getting the bytes. Each process has a name of its own for what it uses, a link that
-goes with its last use; so the order in which processes let go of a value does not matter.
+goes with its last use; so the order in which processes let go of a value does not matter. A large file for
+which only its maker has a name is written again, see `actors.spares`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.address import host_key
 from actors.messages import Shared
+from actors.spares import IDLE_SECONDS, KEPT_MODE, MODE, Spare, Spares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +72,10 @@ class Arena:
         self._process = process
         self._numbers = count(1)
         self._names: set[str] = set()  # of what is mapped
+        self._spares = Spares(folder)
         self._most = _most_mappings()
         self._pid = os.getpid()
+        _arenas.add(self)
 
     def store(self, buffers: Sequence[memoryview]) -> list[memoryview] | None:
         """Copies buffers of bytes into one new segment; returns them there, read-only.
@@ -81,7 +85,9 @@ class Arena:
         if os.getpid() != self._pid or len(self._names) >= self._most:
             return None
         starts, size = _laid_out(buffers)
-        path = self._folder / self._new_name()
+        if size >= LEAST_BYTES and (spare := self._spares.take(size, self._new_path)) is not None:
+            return self._rewritten(spare, buffers, starts)
+        path = self._new_path()
         try:
             return self._written(path, buffers, starts, size)
         except OSError:  # the folder is gone, the memory full, or a limit reached
@@ -94,22 +100,49 @@ class Arena:
     def _written(
         self, path: Path, buffers: Sequence[memoryview], starts: Sequence[int], size: int
     ) -> list[memoryview] | None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
         try:
-            room = os.fstatvfs(descriptor)
-            if size > room.f_bavail * room.f_frsize // 2:
-                _unlink(path)
-                return None
+            if not _has_room(descriptor, size):
+                self._spares.trim(0)
+                if not _has_room(descriptor, size):
+                    _unlink(path)
+                    return None
             os.ftruncate(descriptor, size)
             # Written, not copied into a mapping: where the memory is full that is an error, and not a SIGBUS.
             for buffer, start in zip(buffers, starts, strict=True):
                 done = 0
                 while done < len(buffer):
                     done += os.pwrite(descriptor, buffer[done : done + _PIECE_BYTES], start + done)
-            view = memoryview(self._map(path, descriptor, size))
+            view = memoryview(self._map(path, descriptor, size, self._spares if size >= LEAST_BYTES else None))
         finally:
             os.close(descriptor)
         return [view[start : start + len(buffer)] for buffer, start in zip(buffers, starts, strict=True)]
+
+    def _rewritten(self, spare: Spare, buffers: Sequence[memoryview], starts: Sequence[int]) -> list[memoryview] | None:
+        import numpy as np
+
+        assert spare.mapping is not None
+        try:
+            target = np.frombuffer(spare.mapping, np.uint8)
+            for buffer, start in zip(buffers, starts, strict=True):
+                if buffer.nbytes:  # unlike a memoryview, numpy lets other threads run meanwhile
+                    np.copyto(target[start : start + len(buffer)], np.frombuffer(buffer, np.uint8))
+            descriptor = os.open(spare.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                view = memoryview(self._map(spare.path, descriptor, spare.size, self._spares, spare.mapping))
+            finally:
+                os.close(descriptor)
+        except OSError:
+            _unlink(spare.path)
+            return None
+        except BaseException:
+            _unlink(spare.path)
+            raise
+        return [view[start : start + len(buffer)] for buffer, start in zip(buffers, starts, strict=True)]
+
+    def trim(self, idle: float = IDLE_SECONDS) -> None:
+        """Gives memory back that was kept to be written again, and was not for so many seconds."""
+        self._spares.trim(idle)
 
     def lend(self, buffers: Sequence[Buffer]) -> tuple[Shared, ...]:
         """Says of those of these buffers that lie in the arena where they do; what it returns keeps them there."""
@@ -146,7 +179,7 @@ class Arena:
     def _adopted(self, name: str) -> memoryview:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name[:100]!r} is no name of shared memory")
-        path = self._folder / self._new_name()
+        path = self._new_path()
         os.link(self._folder / name, path)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -165,16 +198,29 @@ class Arena:
         _unlink(path)
         return memoryview(content).toreadonly()
 
-    def _map(self, path: Path, descriptor: int, size: int) -> Segment:
+    def _map(
+        self,
+        path: Path,
+        descriptor: int,
+        size: int,
+        spares: Spares | None = None,
+        mapping: mmap.mmap | None = None,
+    ) -> Segment:
         segment = Segment(descriptor, size, access=mmap.ACCESS_READ, **_UNTRACKED)
         segment.name = path.name
         segment.folder = self._folder
         self._names.add(path.name)
-        weakref.finalize(segment, _ended, path, self._names, self._pid)
+        weakref.finalize(segment, _ended, Spare(path, size, mapping), self._names, self._pid, spares)
         return segment
 
-    def _new_name(self) -> str:
-        return f"{self._process}-{next(self._numbers)}"
+    def _new_path(self) -> Path:
+        return self._folder / f"{self._process}-{next(self._numbers)}"
+
+    def keep(self) -> None:
+        """Sees to it that nothing mapped here is written again: a forked child reads it, and gives no sign of it."""
+        for name in tuple(self._names):
+            with contextlib.suppress(OSError):
+                (self._folder / name).chmod(KEPT_MODE)
 
     def clear(self) -> None:
         """Gives this process's names up: it ends, or has."""
@@ -237,17 +283,36 @@ def _most_mappings() -> int:
     return _MOST_MAPPINGS if soft == resource.RLIM_INFINITY else min(_MOST_MAPPINGS, soft // 4)
 
 
-def _ended(path: Path, names: set[str], pid: int) -> None:
+def _has_room(descriptor: int, size: int) -> bool:
+    room = os.fstatvfs(descriptor)
+    return size <= room.f_bavail * room.f_frsize // 2
+
+
+def _ended(file: Spare, names: set[str], pid: int, spares: Spares | None) -> None:
     # On any thread, between any two instructions. In a forked child the name is its parent's.
     if os.getpid() == pid:
-        names.discard(path.name)
-        _unlink(path)
+        names.discard(file.path.name)
+        if spares is None:
+            _unlink(file.path)
+        else:
+            spares.add(file)
 
 
 def _unlink(path: Path | str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
 
+
+_arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
+
+
+def _keep_all() -> None:
+    for arena in list(_arenas):
+        arena.keep()
+
+
+# In the child as well, for what another thread has mapped since.
+os.register_at_fork(before=_keep_all, after_in_child=_keep_all)
 
 _current: Arena | None = None
 

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from actors import runtime
-from actors.console import Console
 from actors.demand import check_amount, check_labels
 from actors.environment import check_environment
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError
 from actors.ids import new_id
 from actors.local import LocalNodes
-from actors.process import Process
 from actors.sealed import of_error
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from actors.console import Console
     from actors.environment import Environment
     from actors.nodeinfo import NodeInfo
+    from actors.process import Process
 
 START_SECONDS = 30.0
 LEAVE_SECONDS = 8.0
@@ -62,6 +62,11 @@ class Cluster:
             raise
 
     def _join(self, timeout: float) -> None:
+        # Late: the nodes start while this program loads what it needs itself.
+        from actors.console import Console
+        from actors.process import Process
+
+        self._local.wait_until_ready()
         first = self._local.nodes[0]
         credentials = None
         if self._local.identity is not None:

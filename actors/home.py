@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SOCKET_PATH_LIMIT = 103
 _RUN_NAME = re.compile(r"[a-z0-9]{1,8}")
 _LONGEST_SOCKET = "/12345678-123456/w-0123456789ab.sock"
+_ARENA_PREFIX = "mlx-actors-"
 _ARENA = "arena"  # in the run folder, where shared memory has no place of its own
 _OPEN_TO_WRITE = 0o022
 _OPEN_AT_ALL = 0o077
@@ -151,9 +152,9 @@ class RunDir:
 
     __slots__ = ("_locks", "path")
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: int, arena: int | None) -> None:
         self.path = path
-        self._locks = [lock]
+        self._locks = [lock] if arena is None else [lock, arena]
         # systemd-tmpfiles leaves a locked folder under /tmp alone; it would take the lock file after ten days.
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         self._locks.append(descriptor)
@@ -202,23 +203,24 @@ def run_dir(name: str) -> RunDir:
         # A sweep may come between the two lines and take the folder, which has no owner yet: then another.
         lock = _hold(path)
         if lock is not None:
-            _make_arena(path)
-            return RunDir(path, lock)
+            return RunDir(path, lock, _make_arena(path))
     raise ActorsError(f"no fresh folder could be made in {parent} in 100 tries; remove what is in it")
 
 
 def sweep() -> list[Path]:
-    """Remove the run folders whose owners are dead, with the sockets in them.
+    """Remove the run folders whose owners are dead, with the sockets in them, and this user's shared memory of such.
 
     Returns:
-        The folders removed.
+        The run folders removed.
 
     Raises:
         ActorsError: see ``socket_dir``.
     """
     with os.scandir(socket_dir()) as entries:
         folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return [folder for folder in folders if remove_if_dead(folder)]
+    removed = [folder for folder in folders if remove_if_dead(folder)]
+    _sweep_memory()
+    return removed
 
 
 def remove_if_dead(folder: Path) -> bool:
@@ -255,25 +257,63 @@ def arena_dir(run: Path) -> Path | None:
 def arena_path(run: Path) -> Path:
     """Where the shared memory of a cluster with this run folder lies on Linux."""
     digest = hashlib.sha256(f"{os.geteuid()} {run.parent}".encode(errors="surrogateescape")).hexdigest()
-    return _SHARED_MEMORY / f"mlxactors-{digest[:10]}-{run.name}"
+    return _SHARED_MEMORY / f"{_ARENA_PREFIX}{digest[:10]}-{run.name}"
 
 
-def _make_arena(run: Path) -> None:
+def _make_arena(run: Path) -> int | None:
+    """Makes the folder of shared memory; returns a lock on it where it lies outside the run folder."""
+    path = arena_path(run)
+    with suppress(OSError):
+        for _ in range(10):
+            path.mkdir(mode=0o700)
+            # A sweep may come between the two lines and take the folder, which has no owner yet: then once more.
+            lock = _hold_memory(path)
+            if lock is not None:
+                return lock
+    with suppress(OSError):
+        (run / _ARENA).mkdir(mode=0o700)
+    return None
+
+
+def _hold_memory(folder: Path) -> int | None:
+    """Locks a folder of shared memory itself; None where another process has it, or it is gone or not ours."""
     try:
-        arena_path(run).mkdir(mode=0o700)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
+        return None
+    held = False
+    try:
         with suppress(OSError):
-            (run / _ARENA).mkdir(mode=0o700)
+            found = os.fstat(descriptor)
+            held = found.st_uid == os.geteuid() and _take(descriptor) and os.path.samestat(found, folder.lstat())
+    finally:
+        if not held:
+            os.close(descriptor)
+    return descriptor if held else None
 
 
-def _remove(run: Path) -> None:
-    """Removes a run folder and what belongs to it elsewhere, in an order that lets a later sweep go on with it."""
-    arena = arena_path(run)
-    gone = arena.with_name(f"{arena.name}.gone")  # under this name, no process puts anything more into it
+def _sweep_memory() -> None:
+    """Removes shared memory whose owner is dead, also where its run folder went with an `ACTORS_HOME` of its own."""
+    for folder in _SHARED_MEMORY.glob(f"{_ARENA_PREFIX}*"):
+        lock = _hold_memory(folder)
+        if lock is not None:
+            try:
+                _remove_memory(folder)
+            finally:
+                os.close(lock)
+
+
+def _remove_memory(arena: Path) -> None:
+    gone = arena.with_name(f"{arena.name.removesuffix('.gone')}.gone")  # under it, no process puts anything more there
     shutil.rmtree(gone, ignore_errors=True)
     with suppress(OSError):
         arena.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def _remove(run: Path) -> None:
+    """Removes a run folder and what belongs to it elsewhere, in an order that lets a later sweep go on with it."""
+    _remove_memory(arena_path(run))
     shutil.rmtree(run, ignore_errors=True)
 
 

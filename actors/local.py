@@ -37,7 +37,7 @@ class LocalNode:
 
 
 class LocalNodes:
-    """Starts node processes in a folder of their own; ``close`` ends them and removes it.
+    """Begins node processes in a folder of their own; ``close`` ends them and removes it.
 
     Args:
         count: how many.
@@ -54,13 +54,11 @@ class LocalNodes:
         self.nodes: list[LocalNode] = []
         self._cluster = new_id("local")
         self._offer = {"resources": resources, "labels": labels}
-        deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + timeout
         try:
             identities = self._make_identities(count)
             for number in range(count):
                 self.nodes.append(self._start(number, identities))
-            for node in self.nodes:
-                _await_ready(node, deadline)
         except BaseException:
             self.close()
             raise
@@ -112,6 +110,16 @@ class LocalNodes:
         child.stdin.flush()
         address = Address(process, host_key(), str(self.folder / f"{process}.sock"), id, node_name=name)
         return LocalNode(name, address, child, log)
+
+    def wait_until_ready(self) -> None:
+        """Waits until all nodes say that they are.
+
+        Raises:
+            ClusterTimeoutError: they did not in time.
+            ActorsError: one could not start.
+        """
+        for node in self.nodes:
+            _await_ready(node, self._deadline)
 
     def check_running(self) -> None:
         """Raises ActorsError where a node has ended by itself, with what it said last."""

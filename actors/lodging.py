@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 
 from actors.charge import PLACE_SECONDS, Charge
 from actors.demand import Demand
-from actors.host import Host
 from actors.ids import new_id
 from actors.serialize import dumps, dumps_arguments
 from actors.spec import ActorSpec, Construction
@@ -108,6 +107,8 @@ class House:
         self._numbers = 0
         self._idle: asyncio.TimerHandle | None = None
         self._retiring: asyncio.Task[None] | None = None
+        from actors.host import Host  # late: most who could have light actors have none
+
         host = ActorSpec(
             id=new_id("actor"), label="the host of light actors", class_name="light", name=None,
             namespace=spec.namespace, owner=process.id, driver=spec.driver, handle=None,

@@ -7,7 +7,6 @@ import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 
 from actors.serialize import is_local
@@ -54,6 +53,8 @@ def version_of(module: str) -> str:
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return ""
+    from importlib import metadata  # late: few processes need it, and it takes long to load
+
     try:
         return metadata.version(top)
     except metadata.PackageNotFoundError:  # its name in the registry may be another
@@ -65,6 +66,8 @@ def version_of(module: str) -> str:
 def package_of(module: str) -> Package | None:
     """Returns the installed package that a module is of; None where there is none in this process."""
     top = module.partition(".")[0]
+    from importlib import metadata
+
     for name in metadata.packages_distributions().get(top, ()):
         try:
             return Package(name, metadata.version(name))

@@ -18,10 +18,11 @@ from actors.guest import Guests
 from actors.holdings import Holdings
 from actors.home import arena_dir
 from actors.keeper import Keeper
-from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
+from actors.messages import Argument, Call, Calls, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
 from actors.parcels import Parcels
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.service import Service, Target
+from actors.spares import IDLE_SECONDS
 from actors.switchboard import Switchboard
 from actors.transport.acceptor import Acceptor
 from actors.transport.peer import Death, Peer
@@ -30,7 +31,7 @@ from actors.transport.ways import WaysIn, WaysOut
 from actors.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from actors.holdings import Change
@@ -100,18 +101,23 @@ class Process:
         self._guests = Guests()
         self._holders: dict[str, Address] = {}  # processes that have told of their holds
         self._closed = False
+        if self.arena is not None:
+            self.portal.soon(self._trim, self.arena)
+
+    def _trim(self, arena: Arena) -> None:
+        arena.trim()
+        if not self._closed:
+            self.loop.call_later(IDLE_SECONDS, self._trim, arena)
 
     # -- what arrives -------------------------------------------------------------------------------------------
 
     def received(self, message: Any, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""
         if isinstance(message, Call):
-            target = self.targets.get(message.target) or self.targets.get(LOBBY)
-            if target is None:
-                error = ActorDiedError(f"{message.target} is not here any more")
-                visitor.post(Reply(message.number, Outcome.NEVER_STARTED, dumps(error)))
-            else:
-                target.called(message, visitor)
+            self._called(message, visitor)
+        elif isinstance(message, Calls):
+            for call in _each(message):
+                self._called(call, visitor.together)
         elif isinstance(message, Tensor):
             self.switchboard.arrived(message, visitor.process)
         elif isinstance(message, Tally):
@@ -124,6 +130,14 @@ class Process:
         elif isinstance(message, Cancel):
             for target in list(self.targets.values()):
                 target.cancelled(visitor.session, message)
+
+    def _called(self, call: Call, visitor: Any) -> None:
+        target = self.targets.get(call.target) or self.targets.get(LOBBY)
+        if target is None:
+            error = ActorDiedError(f"{call.target} is not here any more")
+            visitor.post(Reply(call.number, Outcome.NEVER_STARTED, dumps(error)))
+        else:
+            target.called(call, visitor)
 
     def target(self, name: str) -> Target | None:
         """Returns what calls to ``name`` are meant for; light actors share one target."""
@@ -281,6 +295,19 @@ class Process:
         await self.dialer.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.address.socket)
+
+
+def _each(message: Calls) -> Iterator[Call]:
+    """Takes calls that came together apart."""
+    m = message
+    assert isinstance(m.payload, Payload)
+    payloads: list[Payload] = [Payload(bytes(pickle)) for pickle in m.payload.buffers]
+    if m.payload.pickle:
+        payloads = [Argument(value) for value in loads(m.payload)]
+    if len(payloads) != len(m.numbers):
+        raise ValueError(f"{len(m.numbers)} calls of {m.method} came with {len(payloads)} arguments")
+    for number, payload in zip(m.numbers, payloads, strict=True):
+        yield Call(number, m.target, m.method, payload, m.terms)
 
 
 class Answer:

@@ -6,10 +6,12 @@ import asyncio
 import gc
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -35,7 +37,6 @@ from actors.version import PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MIB = 1 << 20
 LARGE = 32 * MIB
@@ -307,6 +308,113 @@ def test_memory_is_shared_with_this_host_alone(folder: Path, claimed: str, node:
     assert names(folder) == []
 
 
+# -- written again -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory, where files are written again."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux has files in memory")
+    with home.run_dir("arena") as run:
+        folder = home.arena_dir(run.path)
+        assert folder is not None
+        yield folder
+
+
+def inodes(folder: Path) -> set[int]:
+    return {entry.stat().st_ino for entry in folder.iterdir()}
+
+
+def test_memory_that_nobody_reads_is_written_again(memory: Path) -> None:
+    maker = Arena(memory, "maker")
+    views = stored(maker, b"a" * 2 * MIB)
+    first = inodes(memory)
+    del views
+    for size in (2 * MIB, MIB + 5, 2 * MIB):
+        views = stored(maker, b"b" * size, b"", b"c" * 10)[:2] if size < 2 * MIB else stored(maker, b"b" * size)
+        assert inodes(memory) == first
+        assert bytes(views[0]) == b"b" * size
+        assert views[0].readonly
+        (taken,) = Arena(memory, "reader").take(maker.lend([views[0]]))
+        assert bytes(taken) == b"b" * size
+        del views, taken
+    maker.trim(60)
+    assert len(names(memory)) == 1
+    maker.trim(0)
+    assert names(memory) == []
+
+
+def test_memory_that_somebody_reads_is_never_written(memory: Path) -> None:
+    maker, reader, third = (Arena(memory, name) for name in ("maker", "reader", "third"))
+    views = stored(maker, b"a" * MIB)
+    own = np.frombuffer(views[0], np.uint8)[100:]
+    lent = maker.lend(views)
+    for _ in range(3):  # while a message is under way, and while this process has an array of it
+        del views
+        views = stored(maker, b"b" * MIB)
+    taken = reader.take(lent)
+    del lent
+    assert bytes(stored(maker, b"c" * MIB)[0][:1]) == b"c"
+    passed = third.take(reader.lend(taken))
+    del taken, views
+    for _ in range(3):
+        stored(maker, b"d" * MIB)
+    assert set(passed[0]) == {ord("a")}
+    assert set(own.tolist()) == {ord("a")}
+
+
+def test_who_was_told_an_old_name_finds_nothing(memory: Path) -> None:
+    maker = Arena(memory, "maker")
+    views = stored(maker, b"a" * MIB)
+    (told,) = [Shared(part.index, part.name, part.offset, part.size) for part in maker.lend(views)]
+    del views
+    views = stored(maker, b"b" * MIB)
+    assert bytes(views[0][:1]) == b"b"
+    with pytest.raises(FileNotFoundError):
+        Arena(memory, "reader").take([told])
+
+
+@pytest.mark.parametrize("forks", ["maker", "reader"])
+def test_what_a_forked_child_reads_is_never_written(memory: Path, forks: str) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from actors.arena import Arena
+folder = Path(sys.argv[1])
+maker, reader = Arena(folder, "maker"), Arena(folder, "reader")
+views = maker.store([memoryview(b"a" * (1 << 20))])
+if sys.argv[2] == "reader":
+    views = reader.take(maker.lend(views))
+ready, go = os.pipe()
+child = os.fork()
+if child == 0:
+    os.read(ready, 1)
+    os._exit(set(views[0]) != {ord("a")})
+del views
+for _ in range(3):
+    maker.store([memoryview(b"b" * (1 << 20))])
+os.write(go, b"x")
+print(os.waitpid(child, 0)[1])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, memory, forks], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert ran.stdout == "0\n"
+    assert names(memory) == []
+
+
+def test_what_is_kept_is_bounded(memory: Path) -> None:
+    maker = Arena(memory, "maker")
+    many = [stored(maker, b"x" * MIB) for _ in range(20)]
+    assert len(names(memory)) == 20
+    del many
+    assert 1 <= len(names(memory)) <= 8
+    del maker
+    gc.collect()
+    assert names(memory) == []
+
+
 # -- clusters ---------------------------------------------------------------------------------------------------
 
 
@@ -510,6 +618,39 @@ def test_a_removal_that_was_cut_short_is_finished() -> None:
     assert home.sweep() == [run.path]
     assert not folder.exists()
     assert not gone.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is in the run folder")
+def test_memory_of_a_dead_owner_is_removed_though_its_home_is_gone(
+    tmp_path: Path,
+) -> None:
+    code = """
+import os, signal
+from actors import home
+run = home.run_dir("lost")
+(home.arena_dir(run.path) / "maker-1").write_bytes(bytes(1000))
+print(home.arena_dir(run.path), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    place = tmp_path / "home"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ACTORS_HOME": str(place)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == -signal.SIGKILL
+    lost = Path(ran.stdout.strip())
+    assert names(lost) == ["maker-1"]
+    shutil.rmtree(place)
+    with home.run_dir("arena") as run:
+        living = home.arena_dir(run.path)
+        assert living is not None
+        home.sweep()
+        assert not lost.exists()
+        assert not lost.with_name(f"{lost.name}.gone").exists()
+        assert living.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is in the run folder")

@@ -1,0 +1,166 @@
+"""Spares: files of shared memory that this process wrote and nobody reads any more, to be written again.
+
+The first write into new shared memory costs several times a copy, since the system has to find and clear each page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import stat
+import sys
+import time
+import weakref
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MODE = 0o600  # of a file that may be written again
+KEPT_MODE = 0o400  # of one that must not: a forked child may read it, and has no name for it
+IDLE_SECONDS = 2.0
+
+_MOST_BYTES = 256 << 20
+_MOST_FILES = 8
+_SHARE = 8  # of all memory that there is for sharing, at most one part in so many
+_MEMORY = Path("/dev/shm")  # noqa: S108 - only compared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spare:
+    """A file, every page of which has its memory: writing through a mapping cannot fail for want of room.
+
+    Attributes:
+        path: the owner's name for it.
+        size: in bytes.
+        mapping: to write through.
+        since: when it fell free, by the monotonic clock.
+    """
+
+    path: Path
+    size: int
+    mapping: mmap.mmap | None
+    since: float = 0.0
+
+
+class Spares:
+    """The files that a process may write again; bounded, and given back when they lie idle.
+
+    Nothing here takes a lock: `add` is called by finalizers, on any thread and between any two instructions.
+
+    Args:
+        folder: of the arena. Files are kept only where it lies in memory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._pid = os.getpid()
+        self._most = _most_bytes(folder)
+        self._files: list[Spare] = []
+        weakref.finalize(self, _drop, self._files, self._pid)
+
+    def add(self, spare: Spare) -> None:
+        """Keeps a file that this process maps no more for reading, or removes it where there are enough."""
+        if os.getpid() != self._pid:  # in a forked child it is its parent's
+            return
+        held = tuple(self._files)
+        if len(held) >= _MOST_FILES or spare.size + sum(other.size for other in held) > self._most:
+            _remove(spare)
+        else:
+            self._files.append(replace(spare, since=time.monotonic()))
+
+    def take(self, size: int, new_path: Callable[[], Path]) -> Spare | None:
+        """Returns a file of at least this size, under a new name and mapped, that no process reads; None without one.
+
+        Args:
+            size: in bytes, of what is to be written.
+            new_path: makes names.
+        """
+        for spare in reversed(tuple(self._files)):
+            if size <= spare.size <= 2 * size and _is_free(spare.path) and self._claim(spare):
+                renamed = _renamed(spare, new_path())
+                if renamed is not None:
+                    return renamed
+        return None
+
+    def trim(self, idle: float = IDLE_SECONDS) -> None:
+        """Gives back what nobody has needed for so many seconds."""
+        if os.getpid() != self._pid:
+            return
+        before = time.monotonic() - idle
+        for spare in tuple(self._files):
+            if spare.since <= before and self._claim(spare):
+                _remove(spare)
+
+    def _claim(self, spare: Spare) -> bool:
+        try:
+            self._files.remove(spare)
+        except ValueError:  # another thread has it
+            return False
+        return True
+
+
+def _renamed(spare: Spare, path: Path) -> Spare | None:
+    try:
+        spare.path.rename(path)
+    except OSError:  # the folder was removed; who has mapped the file reads on
+        return None
+    # Readers make a name of their own from the one they were told, which is gone now. So if there is none beside this
+    # one, there is no reader, and there will be none.
+    if not _is_free(path):
+        _unlink(path)
+        return None
+    try:
+        mapping = spare.mapping if spare.mapping is not None else _mapped(path, spare.size)
+    except OSError:
+        _unlink(path)
+        return None
+    return Spare(path, spare.size, mapping)
+
+
+def _is_free(path: Path) -> bool:
+    """Whether this is the only name of the file, and no forked child may read it."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return found.st_nlink == 1 and stat.S_IMODE(found.st_mode) == MODE
+
+
+def _mapped(path: Path, size: int) -> mmap.mmap:
+    if sys.platform != "linux":
+        raise OSError("only Linux has files in memory")
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # All pages at once: a fault for each would cost as much as the copy.
+        return mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    finally:
+        os.close(descriptor)
+
+
+def _most_bytes(folder: Path) -> int:
+    """Returns how much may be kept: nothing outside memory, where writing into a mapping can fail with a signal."""
+    try:
+        if sys.platform != "linux" or folder.stat().st_dev != _MEMORY.stat().st_dev:
+            return 0
+        room = os.statvfs(folder)
+    except OSError:
+        return 0
+    return min(_MOST_BYTES, room.f_blocks * room.f_frsize // _SHARE)
+
+
+def _drop(files: list[Spare], pid: int) -> None:
+    if os.getpid() == pid:
+        while files:
+            _remove(files.pop())
+
+
+def _remove(spare: Spare) -> None:
+    _unlink(spare.path)
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
