@@ -1,4 +1,4 @@
-"""Data-parallel training: four actors hold the same model, each has a quarter of every batch, and gradients are averaged.
+"""Data-parallel training: four actors have the same model and a quarter of each batch; gradients are averaged.
 
 The loss after each step equals that of one process with the whole batch, to within the rounding of float32.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,23 @@ class Bucket:
     places: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where each array of a structure lies.
+
+    Attributes:
+        specs: of the arrays.
+        buckets: each dtype's name and the arrays that have it.
+        cuts: for each array its bucket's number and its elements there.
+        terms: the same in words.
+    """
+
+    specs: tuple[Spec, ...]
+    buckets: tuple[tuple[str, tuple[int, ...]], ...]
+    cuts: tuple[tuple[int, slice], ...]
+    terms: str
+
+
 class Structure:
     """A dict, list or tuple of arrays, nested to any depth. Making one takes the arrays' elements as they are now.
 
@@ -52,36 +70,25 @@ class Structure:
 
     def __init__(self, value: Any) -> None:
         self._value = value
-        leaves = list(_leaves(value, ""))
-        packed = [_packed(leaf, path) for path, leaf in leaves]
-        self._specs = [item.spec for item in packed]
-        by_dtype: dict[str, list[int]] = {}
-        for place, spec in enumerate(self._specs):
-            by_dtype.setdefault(spec.name, []).append(place)
+        paths: list[str] = []
+        leaves: list[Any] = []
+        _collect(value, "", paths, leaves)
+        packed = [_packed(leaf, path) for path, leaf in zip(paths, leaves, strict=True)]
+        self._layout = layout = _layout(tuple(paths), tuple([item.spec for item in packed]))
+        self.terms = layout.terms
         self.buckets = tuple(
-            Bucket(name, _joined([packed[place].data for place in places]), tuple(places))
-            for name, places in by_dtype.items()
+            [Bucket(name, _joined([packed[place].data for place in places]), places) for name, places in layout.buckets]
         )
-        said = ", ".join(f"{path}: {spec}" for (path, _), spec in zip(leaves, self._specs, strict=True))
-        digest = hashlib.sha256(said.encode()).hexdigest()[:8]
-        short = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
-        self.terms = f"{len(leaves)} arrays {{{short}}} ({digest})"
 
     def filled(self, results: list[npt.NDArray[Any]]) -> Any:
         """Returns a structure like this one whose arrays' elements are those of ``results``, one for each bucket."""
-        flats: list[Any] = [None] * len(self._specs)
-        for bucket, result in zip(self.buckets, results, strict=True):
-            start = 0
-            for place in bucket.places:
-                stop = start + prod(self._specs[place].shape)
-                flats[place] = result[start:stop]
-                start = stop
-        arrays = iter([unpack(spec, flat) for spec, flat in zip(self._specs, flats, strict=True)])
-        return _rebuilt(self._value, arrays)
+        specs, cuts = self._layout.specs, self._layout.cuts
+        arrays = [unpack(spec, results[index][cut]) for spec, (index, cut) in zip(specs, cuts, strict=True)]
+        return _rebuilt(self._value, iter(arrays))
 
     def spec(self, bucket: Bucket) -> Spec:
         """Returns what a bucket is, as an array of one axis."""
-        wire = self._specs[bucket.places[0]].wire
+        wire = self._layout.specs[bucket.places[0]].wire
         return Spec("numpy", bucket.name, (bucket.flat.size,), wire, wire)
 
 
@@ -101,15 +108,36 @@ def _joined(flats: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return np.concatenate(flats, out=joined)
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _collect(value: Any, path: str, paths: list[str], leaves: list[Any]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _leaves(item, f"{path}[{key!r}]")
+            _collect(item, f"{path}[{key!r}]", paths, leaves)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _leaves(item, f"{path}[{index}]")
+            _collect(item, f"{path}[{index}]", paths, leaves)
     else:
-        yield path, value
+        paths.append(path)
+        leaves.append(value)
+
+
+@lru_cache(maxsize=64)
+def _layout(paths: tuple[str, ...], specs: tuple[Spec, ...]) -> _Layout:
+    """Lays a structure out; a training loop asks for the same again and again."""
+    by_dtype: dict[str, list[int]] = {}
+    for place, spec in enumerate(specs):
+        by_dtype.setdefault(spec.name, []).append(place)
+    cuts: list[tuple[int, slice]] = [(0, slice(0))] * len(specs)
+    for index, places in enumerate(by_dtype.values()):
+        start = 0
+        for place in places:
+            stop = start + prod(specs[place].shape)
+            cuts[place] = index, slice(start, stop)
+            start = stop
+    said = ", ".join(f"{path}: {spec}" for path, spec in zip(paths, specs, strict=True))
+    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
+    short = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
+    buckets = tuple((name, tuple(places)) for name, places in by_dtype.items())
+    return _Layout(specs, buckets, tuple(cuts), f"{len(specs)} arrays {{{short}}} ({digest})")
 
 
 def _rebuilt(value: Any, arrays: Iterator[Any]) -> Any:
