@@ -234,6 +234,8 @@ class Part:
 
     __slots__ = ("__weakref__", "_batch", "_index", "_own", "number", "over", "value")
 
+    anywhere = False
+
     def __init__(self, batch: Batch, index: int, value: Value) -> None:
         self._batch = batch
         self._index = index

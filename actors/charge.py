@@ -328,6 +328,8 @@ _NOTHING = Payload(b"")
 class _Constructor:
     """Waits for the constructor's end; only a failure is news."""
 
+    anywhere = False
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.failed: asyncio.Future[ActorDiedError] = loop.create_future()
 
@@ -349,6 +351,8 @@ class _Constructor:
 
 class _Nobody:
     """Does not care for the answer."""
+
+    anywhere = False
 
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""

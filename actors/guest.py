@@ -26,6 +26,8 @@ class Guest:
         host: the process there.
     """
 
+    anywhere = False
+
     def __init__(self, address: Address, host: Peer) -> None:
         self.address = address
         self.death: Death | None = host.death
@@ -63,6 +65,10 @@ class Guest:
         if not self._watchers:
             self._host.call(self.address.guest, WATCH, dumps(None), self)
         self._watchers.append(watcher)
+
+    def lead(self, done: Callable[[], bool], seconds: float) -> None:
+        """See `Party`."""
+        self._host.lead(done, seconds)
 
     def died(self, death: Death) -> None:
         """It is gone."""

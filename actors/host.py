@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from actors.runtime import Running
     from actors.spec import ActorSpec, Construction
     from actors.transport.acceptor import Visitor
+    from actors.transport.bell import Bell
 
 REMEMBERED_ENDS = 10_000
 _LONG_GONE = Ending(0, "it has ended long ago", intended=True)
@@ -82,6 +83,10 @@ class Gate:
             self._answered((self.session, message.number))
         self._visitor.post(message)
 
+    def lead(self, done: Callable[[], bool], seconds: float, bell: Bell) -> None:
+        """See `actors.job.Visitor`."""
+        self._visitor.lead(done, seconds, bell)
+
 
 class Lobby:
     """Takes the calls for the light actors of this process; see `actors.service.Target`. Only on the I/O loop.
@@ -129,6 +134,10 @@ class Lobby:
             gate = self._gates[visitor.session] = Gate(visitor, self._answered)
         self._routes[visitor.session, call.number] = guest
         guest.instance.called(call, gate)
+
+    def anywhere(self, _: Call) -> bool:
+        """See `Target`."""
+        return False
 
     def _answered(self, key: Key) -> None:
         self._routes.pop(key, None)

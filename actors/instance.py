@@ -18,7 +18,7 @@ from actors.execution import LEFT, Execution, cancelled, too_late
 from actors.failure import Place, pack, unpack
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
-from actors.messages import CONSTRUCT, RETIRE, Call, Cancel, Outcome, Payload
+from actors.messages import CONSTRUCT, PLAIN, RETIRE, Call, Cancel, Outcome, Payload
 from actors.runtime import ActorExit, current, joined
 from actors.saving import Saver
 from actors.sealed import open_arguments
@@ -99,6 +99,10 @@ class Instance:
             self._mailbox.arrive(job)
             if job.deadline is not None and not job.over:
                 self._deadlines.add(job, asyncio.get_running_loop())
+
+    def anywhere(self, call: Call) -> bool:
+        """See `actors.service.Target`."""
+        return self._begun and call.terms is PLAIN and not call.method.startswith("__")
 
     def _begin(self, job: Job) -> None:
         """Has the object made by a call of `CONSTRUCT`."""

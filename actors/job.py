@@ -13,7 +13,10 @@ from actors.messages import STREAM_WINDOW, Call, Item, Outcome, Payload, Reply
 from actors.runtime import Running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.messages import Message
+    from actors.transport.bell import Bell
 
 
 class Visitor(Protocol):
@@ -23,6 +26,9 @@ class Visitor(Protocol):
 
     def post(self, message: Message) -> None:
         """Sends a message there, from any thread."""
+
+    def lead(self, done: Callable[[], bool], seconds: float, bell: Bell) -> None:
+        """Reads on this thread what comes from there; see `actors.transport.link.QuickLink`."""
 
 
 class State(Enum):
@@ -67,6 +73,10 @@ class Job(Running):
     def post_item(self, index: int, payload: Payload) -> None:
         """Sends a value of its stream."""
         self._visitor.post(Item(self.call.number, index, payload))
+
+    def lead(self, done: Callable[[], bool], seconds: float, bell: Bell) -> None:
+        """Reads on this thread what its caller sends next."""
+        self._visitor.lead(done, seconds, bell)
 
     # -- what the caller wants --------------------------------------------------------------------------------------
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,12 +59,13 @@ class Value:
         """The value is there; whatever comes later is dropped."""
         self.call = None
         with _settling:
-            if self.sealed is not None:
-                return
-            self.sealed = sealed
-            future = self._future
-        if future is not None:
-            future.set_result(sealed)
+            if self.sealed is None:
+                self.sealed = sealed
+            sealed, future = self.sealed, self._future
+        # Asked of the future, too: an interrupt may have come between the two, and then the answer comes again.
+        if future is not None and not future.done():
+            with contextlib.suppress(InvalidStateError):  # another thread was quicker
+                future.set_result(sealed)
 
 
 _settling = threading.RLock()  # the end of an object may settle another's value

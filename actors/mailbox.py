@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from actors.job import State
 from actors.messages import Outcome
 from actors.serialize import dumps
+from actors.transport.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from actors.job import Job
     from actors.messages import Payload
+
+LEAD_SECONDS = 0.05  # an actor that is asked less often does not mind another thread's time
 
 
 class Mailbox:
@@ -37,6 +40,8 @@ class Mailbox:
         self._open: dict[tuple[str, int], Job] = {}
         self._refusal: Exception | None = None
         self._retired = False
+        self._bell: Bell | None = None  # of the thread that waits for a call at a caller's link
+        self._leader = 0  # which that is
 
     # -- the way of a call --------------------------------------------------------------------------------------
 
@@ -57,6 +62,7 @@ class Mailbox:
         elif queued:
             with self._order:
                 self._sink(job)
+            self._ring()
 
     def start(self, job: Job) -> bool:
         """The call's turn has come; returns False where it was answered while it waited."""
@@ -127,15 +133,42 @@ class Mailbox:
         running = [job for job in jobs if not self.withdraw(job, refusal, Outcome.ENDED) and not job.over]
         with self._order:
             self._sink(None)
+        self._ring()
         return running
+
+    def _ring(self) -> None:
+        bell = self._bell
+        if bell is not None and self._leader != threading.get_ident():
+            bell.ring()
 
     # -- who runs them ------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Job]:
-        """Gives the calls in their order, as they come, until the mailbox is closed."""
-        while (job := self._queue.get()) is not None:
-            yield job
-            del job  # not to be kept while the next is waited for
+        """Gives the calls in their order, as they come, until the mailbox is closed.
+
+        After each call it first waits a while at the link of who made it: mostly the next one comes by it too, and
+        needs no other thread to hand it over then.
+        """
+        bell = Bell()
+        try:
+            while (job := self._queue.get()) is not None:
+                yield job
+                if self._queue.empty():
+                    self._wait_at(job, bell)
+                del job  # not to be kept while the next is waited for
+        finally:
+            bell.close()
+
+    def _wait_at(self, job: Job, bell: Bell) -> None:
+        lead = job.lead
+        del job
+        self._leader, self._bell = threading.get_ident(), bell
+        try:
+            if self._queue.empty():  # else it came before there was a bell
+                lead(lambda: not self._queue.empty(), LEAD_SECONDS, bell)
+        finally:
+            self._bell = None
+            bell.mute()
 
     def divert(self, sink: Callable[[Job | None], None]) -> None:
         """Passes the calls on to ``sink`` as they come, those that wait first; None stands for the end."""

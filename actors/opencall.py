@@ -125,6 +125,11 @@ class OpenCall:
         self.in_room = False  # it takes room in its line
 
     @property
+    def anywhere(self) -> bool:
+        """See `actors.transport.peer.Caller`."""
+        return True
+
+    @property
     def ready(self) -> bool:
         """Whether all it waits for is there."""
         return all(need.done() for need in self.needs)
@@ -201,8 +206,8 @@ class OpenCall:
         """Takes the one answer; a later one changes nothing."""
         self.release()
         if not self.over:
+            self.settle(sealed)  # before: after an interrupt the answer comes again
             self.over = True
-            self.settle(sealed)
 
     def release(self) -> None:
         """Gives back the room in its line, unless the actor still has the call."""

@@ -131,6 +131,11 @@ class Process:
             for target in list(self.targets.values()):
                 target.cancelled(visitor.session, message)
 
+    def anywhere(self, message: Any) -> bool:
+        """See `actors.transport.acceptor.Receiver`."""
+        target = self.targets.get(message.target) if isinstance(message, Call) else None
+        return target is not None and target.anywhere(message)
+
     def _called(self, call: Call, visitor: Any) -> None:
         target = self.targets.get(call.target) or self.targets.get(LOBBY)
         if target is None:
@@ -314,6 +319,8 @@ class Answer:
     """Waits for the answer of a service."""
 
     __slots__ = ("_address", "future")
+
+    anywhere = False
 
     def __init__(self, address: Address) -> None:
         self.future: Future[Any] = Future()

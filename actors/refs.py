@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 W = TypeVar("W", bound="Pending")
+LEAD_SECONDS = 0.05  # what takes longer does not mind another thread's time
 AWAIT_SLICE_SECONDS = 0.25
 LONGEST_SECONDS = 1e9  # some thirty years; None waits longer
 
@@ -124,10 +125,11 @@ class ObjectRef(Pending, Generic[T_co]):
         if not future.done():
             with _waiting(process, [self], endless=True) as wait:
                 # In slices: an interrupt is only seen when something wakes the loop.
-                while not future.done():
+                # And an interrupt may have cut short what tells of the value.
+                while not future.done() and not self.pending.done():
                     await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
                     _raise_if_stuck(wait)
-        value: T_co = future.result().open()
+        value: T_co = self.pending.result().open()
         return value
 
     def __repr__(self) -> str:
@@ -243,6 +245,9 @@ def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | No
     there = refs[index].sealed
     if there is not None:
         return there
+    there = _read(refs[index], LEAD_SECONDS if deadline is None else min(LEAD_SECONDS, deadline - time.monotonic()))
+    if there is not None:
+        return there
     pending = refs[index].pending
     left = PATIENCE_SECONDS if deadline is None else min(PATIENCE_SECONDS, max(0.0, deadline - time.monotonic()))
     try:
@@ -259,6 +264,16 @@ def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | No
                 if deadline is not None and time.monotonic() >= deadline:
                     raise
             _raise_if_stuck(wait)
+
+
+def _read(ref: ObjectRef[Any], seconds: float) -> Sealed | None:
+    """Reads on this thread what comes from where the value is made; returns that if it came soon."""
+    value = ref._value  # noqa: SLF001 - one of us
+    call = value.call
+    peer = call.peer if call is not None else None
+    if peer is not None:
+        peer.lead(lambda: value.sealed is not None, seconds)
+    return value.sealed
 
 
 @contextmanager

@@ -22,6 +22,9 @@ class Target(Protocol):
     def called(self, call: Call, visitor: Visitor) -> None:
         """A call came. It must be answered exactly once, by ``visitor.post(Reply(...))``."""
 
+    def anywhere(self, call: Call) -> bool:
+        """Whether `called` may be called on any thread with this call."""
+
     def credited(self, session: str, number: int, upto: int) -> None:
         """The caller takes items of its call up to this count."""
 
@@ -49,6 +52,10 @@ class Service:
         key = (visitor.session, call.number)
         self._running[key] = task
         task.add_done_callback(lambda _: self._running.pop(key, None))
+
+    def anywhere(self, _: Call) -> bool:
+        """See `Target`."""
+        return False
 
     async def _answer(self, call: Call, visitor: Visitor) -> None:
         assert isinstance(call.payload, Payload)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from types import ClassMethodDescriptorType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -45,6 +46,8 @@ class MethodSpec:
         generates: whether it is a generator, so that its values are given one by one.
         options: as `actors.method` has set them.
         doc: first line of its docstring, which is short, since handles travel.
+        fewest: positional arguments that it needs, where it needs nothing else; more than ``most`` otherwise.
+        most: positional arguments that it takes.
     """
 
     name: str
@@ -52,13 +55,32 @@ class MethodSpec:
     generates: bool
     options: MethodOptions = DEFAULTS
     doc: str | None = None
+    fewest: int = field(init=False, compare=False, repr=False)
+    most: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        fewest, most = _positions(self.signature)
+        object.__setattr__(self, "fewest", fewest)
+        object.__setattr__(self, "most", most)
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises TypeError where the arguments do not fit, as the call itself would."""
+        if not kwargs and self.fewest <= len(args) <= self.most:
+            return
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}{self.signature}: {error}") from None
+
+
+def _positions(signature: inspect.Signature) -> tuple[int, int]:
+    """Returns how many positional arguments are enough, and how many are too many but for one."""
+    parameters = signature.parameters.values()
+    if any(p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is _EMPTY for p in parameters):
+        return 1, 0
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    endless = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
+    return sum(p.default is _EMPTY for p in positional), sys.maxsize if endless else len(positional)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ from actors.spec import ActorSpec, Construction, describe
 from actors.transport.portal import Portal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from actors.messages import Message
+    from actors.transport.bell import Bell
 
 PATIENCE = 30.0
 clustered = pytest.mark.usefixtures("cluster")
@@ -394,6 +395,9 @@ class Stage:
             self.extra.append(message)
         else:
             future.set_result(message)
+
+    def lead(self, done: Callable[[], bool], seconds: float, bell: Bell) -> None:
+        """Has no link to read."""
 
     @property
     def thing(self) -> Any:

@@ -264,6 +264,9 @@ def test_memory_is_shared_with_this_host_alone(folder: Path, claimed: str, node:
         def __init__(self) -> None:
             self.messages: list[Any] = []
 
+        def anywhere(self, message: Any) -> bool:
+            return False
+
         def received(self, message: Any, visitor: Any) -> None:
             self.messages.append(message)
 

@@ -59,6 +59,9 @@ class Echo:
     visitors: list[Visitor] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def anywhere(self, message: Message) -> bool:
+        return False
+
     def received(self, message: Message, visitor: Visitor) -> None:
         self.visitors.append(visitor)
         if not isinstance(message, Call):
@@ -89,6 +92,8 @@ class Echo:
 
 class Ask:
     """Waits for the answer to one call."""
+
+    anywhere = False
 
     def __init__(self) -> None:
         self.items: list[bytes] = []
@@ -565,6 +570,9 @@ from actors.transport.acceptor import Acceptor
 from actors.transport.ways import WaysIn
 
 class Receiver:
+    def anywhere(self, message):
+        return False
+
     def received(self, message, visitor):
         print(message.method, flush=True)
     def link_lost(self, visitor): pass

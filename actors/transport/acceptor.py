@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from actors.arena import Arena
     from actors.holdings import Passage
     from actors.messages import Message
+    from actors.transport.bell import Bell
     from actors.transport.link import Link
 
 # A caller that is silent for longer is taken for gone. It waits for 30 s itself, and either side may notice a cut up
@@ -31,6 +32,9 @@ class Receiver(Protocol):
 
     def received(self, message: Message, visitor: Visitor) -> None:
         """A message came; answers go to ``visitor.post``."""
+
+    def anywhere(self, message: Message) -> bool:
+        """Whether `received` may be called on any thread with this message."""
 
     def link_lost(self, visitor: Visitor) -> None:
         """The visitor's connection broke; it may come back."""
@@ -63,7 +67,7 @@ class Visitor:
         self.session: str = hello.session
         self.node = node
         self.arena = arena
-        self.conversation = Conversation(loop, self._deliver, lambda: None, passage, arena)
+        self.conversation = Conversation(loop, self._deliver, lambda: None, passage, arena, anywhere=receiver.anywhere)
         self.expiry: asyncio.TimerHandle | None = None
         self.together = Answers(self, loop)
         self._receiver = receiver
@@ -74,6 +78,10 @@ class Visitor:
     def post(self, message: Message) -> None:
         """Sends a message to the visitor, from any thread."""
         self.conversation.post(message)
+
+    def lead(self, done: Callable[[], bool], seconds: float, bell: Bell) -> None:
+        """Reads on this thread what comes from the visitor; see `actors.transport.link.QuickLink`."""
+        self.conversation.control.lead(done, seconds, bell)
 
 
 class Acceptor:

@@ -9,8 +9,10 @@ from actors.messages import Outcome, Payload, Replies, Reply
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from actors.messages import Message
+    from actors.transport.bell import Bell
 
 MOST_TOGETHER = 512  # answers in one message
 MOST_BYTES = 16 << 10  # of one that goes with others: so all of a message stay below what goes by the bulk lane
@@ -26,6 +28,9 @@ class _Visitor(Protocol):
 
     def post(self, message: Message) -> None:
         """Sends a message, from any thread."""
+
+    def lead(self, done: Callable[[], bool], seconds: float, bell: Bell) -> None:
+        """Reads on this thread what comes from there."""
 
 
 class Answers:
@@ -63,6 +68,10 @@ class Answers:
             except BaseException:
                 self._scheduled = False
                 raise
+
+    def lead(self, done: Callable[[], bool], seconds: float, bell: Bell) -> None:
+        """See `actors.job.Visitor`."""
+        self._visitor.lead(done, seconds, bell)
 
     def _look(self) -> None:
         # While many come, this looks for them itself: a thread that had to wake the loop for each would be slowed down.

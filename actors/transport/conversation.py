@@ -35,6 +35,8 @@ class Conversation:
     what concerns a call for that call, the items and the end of a stream for earlier items of it. Anything else
     passes by. What keeps the values and actors that a payload mentions arrives with the message, ahead of the payload.
 
+    What ``anywhere`` allows is delivered on whichever thread reads it; without it, all is on the I/O loop.
+
     Buffers in the arena, which both sides must have in common, do not travel at all: the message says where they are.
     """
 
@@ -45,8 +47,11 @@ class Conversation:
         need_bulk: Callable[[], None],
         passage: Passage | None = None,
         arena: Arena | None = None,
+        *,
+        anywhere: Callable[[Message], bool] | None = None,
     ) -> None:
-        self.control = Lane(loop, self._arrived)
+        self.control = Lane(loop, self._arrived, self._is_plain if anywhere is not None else None)
+        self._anywhere = anywhere
         self.bulk = Lane(loop, self._chunk)
         self._loop = loop
         self._deliver = deliver
@@ -119,6 +124,13 @@ class Conversation:
         else:
             self._held[order] = deque([message])
             self._release(order)
+
+    def _is_plain(self, message: Message) -> bool:
+        """Whether a message can be delivered on any thread: nothing waits, and nothing has to be counted or mapped."""
+        if self._held or self._anywhere is None or not isinstance(message, Call | Reply):
+            return False
+        payload = message.payload
+        return isinstance(payload, Payload) and not payload.holds and not payload.shared and self._anywhere(message)
 
     def _mapped(self, payload: Payload) -> Payload:
         if self._arena is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.messages import Message
+    from actors.transport.bell import Bell
     from actors.transport.link import Link
 
 log = logging.getLogger(__name__)
 
 BATCH_MESSAGES = 512  # measured: larger batches gain little and make the first message wait
 BATCH_BYTES = 4 << 20
+FEW = 4  # messages on their way, with no more of which a thread sends its own itself: more are better sent together
 ACK_DELAY = 0.02  # seconds a lone acknowledgement waits for a message to ride on
 FAREWELL_SECONDS = 0.5  # for a goodbye over a link that may be full
 REASON_LENGTH = 1000  # characters; an error may quote what it does not like at length
@@ -37,21 +40,37 @@ class _EnoughError(Exception):
 class Lane:
     """Sends what is posted, delivers what arrives, each exactly once and in order.
 
-    ``post`` may be called from any thread; everything else belongs to the I/O loop.
+    ``post`` and ``lead`` may be called from any thread; everything else belongs to the I/O loop.
+
+    Args:
+        loop: the I/O loop.
+        deliver: takes the messages that arrive.
+        anywhere: whether a message may be delivered on any thread; None where all are for the loop.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deliver: Callable[[Message], None],
+        anywhere: Callable[[Message], bool] | None = None,
+    ) -> None:
         self._session: Session[Message] = Session()
         self._loop = loop
         self._deliver = deliver
+        self._anywhere = anywhere
+        self._lock = threading.RLock()  # of the session; re-entered where the end of an object posts a message
+        self._writing = False
         self._posted: deque[tuple[Message, int]] = deque()
         self._scheduled = False
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
+        self._room_wanted = 0  # how many wait for it
         self._link: Link | None = None
         self._ack_sent = 0
         self._ack_timer: asyncio.TimerHandle | None = None
+        self._ack_timed = False
         self._ack_due = False
+        self._quick: QuickLink | None = None  # the link, where it is one
         self._idle: QuickLink | None = None  # the link, while its writer waits for something to write
         self._broken: Exception | None = None  # what the writer would have met
         self.goodbye: pb.Goodbye | None = None  # why the session is over: the other side's last word, or our own
@@ -59,9 +78,11 @@ class Lane:
     @property
     def session(self) -> Session[Message]:
         """The session, with all that has been posted so far."""
-        while self._posted:
-            self._session.push(*self._posted.popleft())
-        return self._session
+        with self._lock:
+            while self._posted:
+                self._session.push(*self._posted[0])
+                self._posted.popleft()
+            return self._session
 
     @property
     def linked(self) -> bool:
@@ -71,6 +92,8 @@ class Lane:
     def post(self, message: Message, size: int = 0) -> None:
         """Takes a message over, to be sent as soon as there is a link. Never blocks."""
         self._posted.append((message, size))
+        if self._idle is not None and self._session.in_flight < FEW and self._send_here():
+            return
         # Messages posted before the loop comes round ride on the wake-up of the first one.
         if not self._scheduled:
             try:
@@ -84,34 +107,82 @@ class Lane:
         self._scheduled = False
         self._flush()
 
+    def _send_here(self) -> bool:
+        """Sends from this thread what waits; returns False where that is for others to do."""
+        got: list[bool] = []
+        try:
+            # One step, since an interrupt may come between two. It is not waited for: another that sends just now may
+            # have looked for the last time, but the loop will look again.
+            got.extend(map(self._lock.acquire, (False,)))
+            link = self._idle
+            if not got[0] or self._writing or link is None or link is not self._link:
+                return False
+            self._write_out(link.send_here)
+            return True
+        finally:
+            if got and got[0]:
+                self._lock.release()
+
     def _flush(self) -> None:
         """Has written what waits: at once, where the link can and its writer has nothing to do."""
-        link = self._idle
-        if link is None or link is not self._link:
-            self._wake.set()
-            return
+        with self._lock:
+            link = self._idle
+            if link is None or link is not self._link:
+                self._wake.set()
+            else:
+                self._write_out(link.send)
+
+    def _write_out(self, send: Callable[[bytes], bool]) -> None:
+        self._writing = True
         try:
             while self.session.has_unsent or self._ack_due:
-                if not link.send(self._next_frame().SerializeToString()):
-                    self._idle = None
-                    self._wake.set()  # the writer waits for room, then goes on
-                    return
+                if not send(self._next_frame().SerializeToString()):
+                    self._to_writer()  # which waits for room, then goes on
+                    break
         except Exception as error:
-            self._idle = None
             self._broken = error
-            self._wake.set()
+            self._to_writer()
+        except BaseException:  # an interrupt, and nobody knows how much has gone out: another link brings it again
+            self._mend()
+            self._broken = LinkLostError("a message was interrupted")
+            self._to_writer()
+            raise
+        finally:
+            self._writing = False
+
+    def _mend(self) -> None:
+        newest = self._session.newest
+        if self._posted and newest is not None and newest is self._posted[0][0]:
+            self._posted.popleft()
+        self._session.mend_taking()
+
+    def _to_writer(self) -> None:
+        self._idle = None
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+    def lead(self, done: Callable[[], bool], seconds: float, bell: Bell | None = None) -> None:
+        """Reads the link on this thread until ``done``, where it can be; see `actors.transport.link.QuickLink`."""
+        quick = self._quick
+        if quick is not None and self._anywhere is not None:
+            quick.lead(done, seconds, bell)
 
     async def room(self, limit_bytes: int) -> None:
         """Waits until fewer than ``limit_bytes`` are pushed and not acknowledged; no longer than until it is closed."""
-        while self.session.pending_bytes >= limit_bytes:
-            self._room.clear()
-            await self._room.wait()
+        await self._until(lambda: self.session.pending_bytes < limit_bytes)
 
     async def drained(self) -> None:
         """Waits until the other side has acknowledged everything that was posted, or this lane is closed."""
-        while not self.session.idle:
-            self._room.clear()
-            await self._room.wait()
+        await self._until(lambda: self.session.idle)
+
+    async def _until(self, enough: Callable[[], bool]) -> None:
+        self._room_wanted += 1
+        try:
+            while not enough():
+                self._room.clear()
+                if not enough():  # else another thread has taken an acknowledgement in just now
+                    await self._room.wait()
+        finally:
+            self._room_wanted -= 1
 
     async def run(self, link: Link, peer_received: int, first: pb.Frame | None = None) -> None:
         """Carries the session over ``link`` until that ends, says goodbye, or another link takes its place.
@@ -123,11 +194,15 @@ class Lane:
         """
         if self._link is not None:
             await self._link.close()
-        self._link = link
-        self._ack_sent = 0
+        with self._lock:
+            self._link = link
+            self._broken = None
+            self._quick = link if isinstance(link, QuickLink) else None
+            self._ack_sent = 0
         reader = asyncio.create_task(self._read(link))
         try:
-            self.session.connected(peer_received)
+            with self._lock:
+                self.session.connected(peer_received)
             self._room.set()  # the hello may have acknowledged what was waited for
             if first is not None:
                 await link.write(first)
@@ -147,7 +222,7 @@ class Lane:
         finally:
             await _cancelled(reader)
             if self._link is link:
-                self._link = None
+                self._link = self._quick = None
             await link.close()
 
     async def farewell(self, reason: str, code: int = 0) -> None:
@@ -160,7 +235,10 @@ class Lane:
     async def _read(self, link: Link) -> None:
         try:
             if isinstance(link, QuickLink):
-                await link.receive(lambda data: self._take(link, pb.Frame.FromString(data)))
+                await link.receive(
+                    lambda data: self._take(link, pb.Frame.FromString(data)),
+                    lambda data: self._take_here(link, data),
+                )
                 return
             while (frame := await link.read()) is not None:
                 self._take(link, frame)
@@ -180,10 +258,49 @@ class Lane:
         if self.goodbye is not None:
             raise _EnoughError
 
+    def _take_here(self, link: Link, data: bytes) -> bool:
+        """Takes a frame in on a thread other than the loop's; returns False for one that is for the loop.
+
+        An interrupt may come at any step. Then the loop takes the same frame: what was delivered here may be so again.
+        """
+        anywhere, session = self._anywhere, self._session
+        if anywhere is None or self._link is not link:
+            return False
+        try:
+            frame = pb.Frame.FromString(data)
+            messages = [(envelope.seq, decode(envelope.data)) for envelope in frame.envelopes]
+        except (DecodeError, MalformedMessageError):
+            return False
+        next_number = session.received + 1
+        for index, (number, message) in enumerate(messages):
+            if number != next_number + index or not anywhere(message):
+                return False
+        if frame.ack or not messages:
+            if frame.HasField("goodbye") or frame.HasField("hello"):
+                return False
+            with self._lock:
+                if frame.ack > session.sent:
+                    return False
+                try:
+                    session.acknowledged(frame.ack)
+                except BaseException:
+                    session.mend_acknowledged()
+                    raise
+            if self._room_wanted:
+                self._loop.call_soon_threadsafe(self._room.set)
+        for number, message in messages:
+            self._deliver(message)
+            session.accept(number)
+        if messages and not self._ack_timed:
+            self._ack_timed = True
+            self._loop.call_soon_threadsafe(self._time_ack)
+        return True
+
     def _take_in(self, frame: pb.Frame) -> None:
         session, deliver = self.session, self._deliver
         if frame.ack:
-            session.acknowledged(frame.ack)
+            with self._lock:
+                session.acknowledged(frame.ack)
             self._room.set()
         for envelope in frame.envelopes:
             if session.accept(envelope.seq):
@@ -216,22 +333,24 @@ class Lane:
         finally:
             self._idle = None
         self._wake.clear()
-        broken, self._broken = self._broken, None
-        if broken is not None:
-            raise broken
+        if self._broken is not None:
+            raise self._broken
         if quick is not None:
             await quick.drained()
 
     def _next_frame(self) -> pb.Frame:
-        session = self.session
-        frame = pb.Frame(ack=session.received)
-        self._ack_due = False
-        self._ack_sent = session.received
-        for number, message in session.take(BATCH_MESSAGES, BATCH_BYTES):
-            envelope = frame.envelopes.add()
-            envelope.seq = number
-            encode(message, envelope.data)
-        return frame
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            session = self.session
+            frame = pb.Frame(ack=session.received)
+            self._ack_due = False
+            self._ack_sent = session.received
+            for number, message in session.take(BATCH_MESSAGES, BATCH_BYTES):
+                envelope = frame.envelopes.add()
+                envelope.seq = number
+                encode(message, envelope.data)
+            return frame
 
     async def _break_off(self, link: Link, reason: str) -> None:
         """Ends the session on both sides: over another link it would miss what has gone wrong on this one."""
@@ -245,20 +364,26 @@ class Lane:
         outstanding = self.session.received - self._ack_sent
         if outstanding >= BATCH_MESSAGES:
             self._send_ack()
-        elif outstanding and self._ack_timer is None:
-            self._ack_timer = self._loop.call_later(ACK_DELAY, self._send_ack)
+        elif outstanding and not self._ack_timed:
+            self._ack_timed = True
+            self._time_ack()
+
+    def _time_ack(self) -> None:
+        self._ack_timer = self._loop.call_later(ACK_DELAY, self._ack_is_due)
+
+    def _ack_is_due(self) -> None:
+        self._ack_timed = False
+        self._send_ack()
 
     def _send_ack(self) -> None:
-        if self._ack_timer is not None:
-            self._ack_timer.cancel()
-            self._ack_timer = None
-        if self.session.received > self._ack_sent:
+        if self._session.received > self._ack_sent:
             self._ack_due = True
             self._flush()
 
     def close(self) -> None:
         """Drops what is unsent and stops the timer; the link is closed by whoever runs it."""
-        self.session.drop()
+        with self._lock:
+            self.session.drop()
         self._room.set()
         if self._ack_timer is not None:
             self._ack_timer.cancel()

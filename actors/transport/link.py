@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from actors._wire.distributed_comm_pb2 import Frame
     from actors.address import Address
+    from actors.transport.bell import Bell
 
 
 class Link(Protocol):
@@ -56,6 +57,15 @@ class QuickLink(RawLink, Protocol):
             LinkLostError: the link has ended.
         """
 
+    def send_here(self, data: bytes) -> bool:
+        """Hands a small frame over from any thread; returns whether the other side has it already, in its socket.
+
+        Where it returns False, the frame goes out later, and the loop is to wait for room before more is sent.
+
+        Raises:
+            LinkLostError: the link has ended.
+        """
+
     async def drained(self) -> None:
         """Waits until there is room.
 
@@ -63,11 +73,27 @@ class QuickLink(RawLink, Protocol):
             LinkLostError: the link has ended.
         """
 
-    def receive(self, take: Callable[[bytes], None]) -> Awaitable[None]:
+    def receive(self, take: Callable[[bytes], None], take_here: Callable[[bytes], bool]) -> Awaitable[None]:
         """Gives each frame, unparsed, to ``take`` as it comes, those that wait first.
+
+        Args:
+            take: called on the loop.
+            take_here: called by a thread that leads; returns False for a frame that only the loop can take.
 
         Returns:
             Done when the link has ended; raises what ``take`` has raised, after which nothing more is given.
+        """
+
+    def lead(self, done: Callable[[], bool], seconds: float, bell: Bell | None = None) -> None:
+        """Reads on this thread, not the loop's, until ``done``; if another thread does so already, returns at once.
+
+        What is awaited arrives with one waking of a thread instead of two. What comes for others meanwhile is taken
+        in too; at a frame that only the loop can take, it goes back to the loop, with whatever follows.
+
+        Args:
+            done: whether what this thread waits for is there.
+            seconds: how long at most: that something else may make it done is seen no sooner.
+            bell: ends the wait when it is rung.
         """
 
 

@@ -55,7 +55,15 @@ class Death:
 
 
 class Caller(Protocol):
-    """Who waits for the answer to a call. All methods are called on the I/O loop and must be quick."""
+    """Who waits for the answer to a call. All methods are called on the I/O loop and must be quick.
+
+    Attributes:
+        anywhere: ``replied`` may be called on any thread with a value, once more if an interrupt cut it short.
+    """
+
+    @property
+    def anywhere(self) -> bool:
+        """See above."""
 
     def replied(self, reply: Reply) -> None:
         """The one answer came."""
@@ -93,6 +101,9 @@ class Party(Protocol):
 
     def when_dead(self, watcher: Callable[[Death], None]) -> None:
         """Calls ``watcher`` when it is known to be gone, now if it is. Only on the I/O loop."""
+
+    def lead(self, done: Callable[[], bool], seconds: float) -> None:
+        """Reads on this thread what comes from there, until ``done``; see `actors.transport.link.QuickLink`."""
 
 
 class Peer:
@@ -137,7 +148,9 @@ class Peer:
         self._calls: dict[int, Caller] = {}
         near = arena is not None and address.host == host_key() and address.arena == arena.key
         self._arena = arena if near else None
-        self._conversation = Conversation(loop, self._deliver, self._open_bulk, passage, self._arena)
+        self._conversation = Conversation(
+            loop, self._deliver, self._open_bulk, passage, self._arena, anywhere=self._anywhere
+        )
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
@@ -188,9 +201,10 @@ class Peer:
 
     def _deliver(self, message: Message) -> None:
         if isinstance(message, Reply):
-            caller = self._calls.pop(message.number, None)
+            caller = self._calls.get(message.number)
             if caller is not None:
                 caller.replied(message)
+                self._calls.pop(message.number, None)  # afterwards: an interrupt may bring the message again
         elif isinstance(message, Replies):
             assert isinstance(message.payload, Payload)
             for number, pickle in zip(message.numbers, message.payload.buffers, strict=True):
@@ -201,6 +215,16 @@ class Peer:
             caller = self._calls.get(message.number)
             if caller is not None:
                 caller.yielded(message)
+
+    def _anywhere(self, message: Message) -> bool:
+        if not isinstance(message, Reply) or message.outcome is not Outcome.VALUE:
+            return False
+        caller = self._calls.get(message.number)
+        return caller is None or caller.anywhere
+
+    def lead(self, done: Callable[[], bool], seconds: float) -> None:
+        """See `Party`."""
+        self._conversation.control.lead(done, seconds)
 
     def _open_bulk(self) -> None:
         if self._bulk is None and self.death is None:

@@ -42,13 +42,40 @@ class Session(Generic[T]):
         batch: list[tuple[int, T]] = []
         total = 0
         while self._unsent and len(batch) < limit and (not batch or total + self._unsent[0][1] <= limit_bytes):
-            entry = self._unsent.popleft()
+            entry = self._unsent[0]
             self._sent.append(entry)
+            self._unsent.popleft()  # afterwards: an interrupt between shall not lose it, see `mend`
             batch.append((self._unsent_first, entry[0]))
             total += entry[1]
             self._unsent_first += 1
         self._written = max(self._written, self._unsent_first - 1)
         return batch
+
+    def mend_taking(self) -> None:
+        """Sets right what an interrupt has left that has struck anywhere in `take`."""
+        if self._sent and self._unsent and self._sent[-1] is self._unsent[0]:
+            self._unsent.popleft()
+        self._unsent_first = self._acked + len(self._sent) + 1
+
+    def mend_acknowledged(self) -> None:
+        """Sets right what an interrupt has left that has struck anywhere in `acknowledged`; see `sent`."""
+        while len(self._sent) > self._unsent_first - 1 - self._acked:
+            self._sent.popleft()
+
+    @property
+    def newest(self) -> T | None:
+        """The message that was pushed last, where it is still kept."""
+        return self._unsent[-1][0] if self._unsent else None
+
+    @property
+    def sent(self) -> int:
+        """Highest number that this connection has carried."""
+        return self._unsent_first - 1
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages were written and are not acknowledged."""
+        return len(self._sent)
 
     @property
     def has_unsent(self) -> bool:
@@ -85,9 +112,9 @@ class Session(Generic[T]):
         if upto > self._written:
             raise ProtocolError(f"{upto} was acknowledged, but only {self._written} were written")
         while self._acked < upto:
+            self._acked += 1  # before: an interrupt between the two can be mended
             _, size = self._sent.popleft() if self._sent else self._skip_unsent()
             self.pending_bytes -= size
-            self._acked += 1
 
     def _skip_unsent(self) -> tuple[T, int]:
         self._unsent_first += 1

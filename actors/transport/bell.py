@@ -1,0 +1,34 @@
+"""A bell: wakes a thread that waits at a socket, from any other thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+
+class Bell:
+    """A pipe that can be polled beside a socket; it stays readable until it is muted."""
+
+    def __init__(self) -> None:
+        self._ear, self._mouth = os.pipe()
+        os.set_blocking(self._ear, False)
+        os.set_blocking(self._mouth, False)
+
+    def fileno(self) -> int:
+        """Returns what is readable once it has been rung."""
+        return self._ear
+
+    def ring(self) -> None:
+        """Wakes who waits, or who will wait next."""
+        with contextlib.suppress(BlockingIOError):  # it has been rung often enough
+            os.write(self._mouth, b"!")
+
+    def mute(self) -> None:
+        """Forgets that it was rung."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._ear, 1 << 16)
+
+    def close(self) -> None:
+        """Gives the pipe back."""
+        os.close(self._ear)
+        os.close(self._mouth)
