@@ -31,6 +31,11 @@ class ActorGroup(Generic[C]):
         self._id = id
         self._handles = tuple(handles)
 
+    @property
+    def id(self) -> str:
+        """What tells this group from all others."""
+        return self._id
+
     def __len__(self) -> int:
         return len(self._handles)
 

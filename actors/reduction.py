@@ -36,6 +36,8 @@ _HALF, _ONE, _QUIET, _UPPER = np.uint32(0x7FFF), np.uint32(1), np.uint32(0x40), 
 
 OPS = tuple(_UFUNCS)
 
+_BLOCK_BYTES = 1 << 18
+
 
 def check_reduction(op: str, dtype: str) -> None:
     """Checks that arrays of ``dtype`` can be reduced by ``op``.
@@ -101,6 +103,24 @@ class Reduction:
             for value in rest:
                 _UFUNCS[self.op](total, self.start(value), out=total)
         return self.finish(total)
+
+    def fold_into(self, values: Sequence[npt.NDArray[Any]], out: npt.NDArray[Any]) -> None:
+        """Does as `fold`, into ``out``, a block that stays in the processor's cache at a time."""
+        step = max(1, _BLOCK_BYTES // out.itemsize)
+        wide = self.dtype in {BFLOAT16, "float16"} or len(values) == 1
+        combine = _UFUNCS[self.op]
+        with np.errstate(all="ignore"):
+            for start in range(0, out.size, step):
+                block = slice(start, start + step)
+                target = out[block]
+                if wide:
+                    np.copyto(target, self.fold([value[block] for value in values]))
+                    continue
+                combine(values[0][block], values[1][block], out=target)
+                for value in values[2:]:
+                    combine(target, value[block], out=target)
+                if self.op == "mean":
+                    np.divide(target, target.dtype.type(self.ranks), out=target)
 
 
 def reduce_tensors(op: str, parts: Sequence[Buffer], dtype: str) -> memoryview:

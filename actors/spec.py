@@ -206,12 +206,14 @@ class GroupSpec:
         rank: this actor's, from 0.
         members: where each rank's process is.
         labels: how each rank is called in messages.
+        backend: what carries arrays: ``"auto"``, ``"shm"`` or ``"grpc"``.
     """
 
     id: str
     rank: int
     members: tuple[Address, ...]
     labels: tuple[str, ...]
+    backend: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from actors.messages import Tensor
 
 
+REMEMBERED_GROUPS = 1000
+
+
 class Lane(Protocol):
     """One group's way into this process."""
 
@@ -31,6 +34,7 @@ class Switchboard:
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
         self._early: dict[str, list[tuple[str, Tensor]]] = {}  # with their senders
+        self._closed: dict[str, None] = {}  # what comes late for them is for nobody
 
     def __len__(self) -> int:
         """How many values wait for their group."""
@@ -41,7 +45,7 @@ class Switchboard:
         lane = self._lanes.get(message.group)
         if lane is not None:
             lane.take(message)
-        else:
+        elif message.group not in self._closed:
             self._early.setdefault(message.group, []).append((sender, message))
 
     def gone(self, sender: str) -> None:
@@ -55,3 +59,11 @@ class Switchboard:
         self._lanes[lane.group] = lane
         for _, message in self._early.pop(lane.group, []):
             lane.take(message)
+
+    def remove(self, group: str) -> None:
+        """Closes a group. On the I/O loop."""
+        self._lanes.pop(group, None)
+        self._closed[group] = None
+        while len(self._closed) > REMEMBERED_GROUPS:
+            del self._closed[next(iter(self._closed))]
+        self._early.pop(group, None)

@@ -21,7 +21,7 @@ from actors.process import Process
 from actors.runtime import Incarnation
 
 if TYPE_CHECKING:
-    from actors.spec import Construction
+    from actors.spec import Construction, GroupSpec
     from actors.transport.acceptor import Visitor
 
 FAREWELL_SECONDS = 2.0
@@ -50,6 +50,18 @@ class Worker:
         self._instance = Instance(actor, self._node_name, self._born, self._abort)
         self.process.targets[actor] = self._instance
         self._assigned.set()
+
+    async def enter_group(self, _: Visitor, spec: GroupSpec) -> None:
+        """Service call of whoever makes a group of actors that exist: this one is a member of it."""
+        from actors.collective.wire import enter_group
+
+        await enter_group(self.process, spec)
+
+    async def leave_group(self, _: Visitor, group: str) -> None:
+        """Service call of whoever ends a group: this process's end of it is closed."""
+        from actors.collective.context import remove_group
+
+        remove_group(group)
 
     def _born(self, construction: Construction) -> Incarnation:
         assert self._instance is not None

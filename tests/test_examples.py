@@ -23,6 +23,11 @@ shards in order: True
 30131 of 60000 accepted
 again, as they come: 30131
 """,
+    "data_parallel": """\
+all ranks say the same: True
+and the same as one process: True
+the loss has fallen to a fifth: True
+""",
     "monte_carlo_pi": """\
 progress: only forward to 100%
 pi is about 3.1427
@@ -48,6 +53,8 @@ air: 1
 bay: 1
 """,
 }
+
+OURS = {"data_parallel"}  # shows what Ray has elsewhere or not at all
 
 
 def run(python: str, program: Path, folder: Path) -> str:
@@ -77,7 +84,7 @@ def test_it_prints_what_it_should(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(ray_python() is None, reason="there is no Ray; RAY_PYTHON names an interpreter that has it")
-@pytest.mark.parametrize("name", sorted(PRINTED))
+@pytest.mark.parametrize("name", sorted(set(PRINTED) - OURS))
 def test_it_prints_the_same_under_ray(name: str, tmp_path: Path) -> None:
     program = tmp_path / f"{name}.py"
     program.write_text(under_ray((EXAMPLES / f"{name}.py").read_text("utf-8")), "utf-8")

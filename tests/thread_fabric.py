@@ -14,7 +14,7 @@ from actors.messages import Payload
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class Killed(BaseException):
@@ -31,6 +31,7 @@ class World:
     letters: dict[tuple[int, int, str], Payload] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
     aborted: str | None = None
+    parts: dict[str, World] = field(default_factory=dict)
     messages: int = 0
     bytes_sent: int = 0
     largest_backlog: int = 0
@@ -70,6 +71,26 @@ class ThreadFabric:
     @property
     def group(self) -> str:
         return self.world.group
+
+    @property
+    def window(self) -> None:
+        return None
+
+    @property
+    def why(self) -> str:
+        return "threads of one process"
+
+    def meet(self, deadline: float) -> None:
+        pass
+
+    def sub(self, name: str, ranks: Sequence[int]) -> ThreadFabric:
+        with self.world.changed:
+            world = self.world.parts.setdefault(name, World(len(ranks), name))
+            world.dead |= {ranks.index(rank) for rank in self.world.dead if rank in ranks}
+        return ThreadFabric(world, ranks.index(self.rank))
+
+    def close(self) -> None:
+        pass
 
     def send(self, dst: int, tag: str, value: object) -> None:
         assert dst != self.rank

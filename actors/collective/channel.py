@@ -33,11 +33,13 @@ class Channel:
         fabric: what carries the messages.
         call: number of the call in its group; keeps calls apart.
         deadline: when this call gives up, on the clock of ``time.monotonic``.
+        part: keeps apart what one call does several times.
     """
 
     fabric: Fabric
     call: int
     deadline: float
+    part: str = ""
 
     @property
     def rank(self) -> int:
@@ -55,7 +57,7 @@ class Channel:
         Raises:
             CollectiveError: the rank has died or the group was aborted.
         """
-        self.fabric.send(dst, f"{self.call}/{step}", value)
+        self.fabric.send(dst, f"{self.call}/{self.part}{step}", value)
 
     def recv(self, src: int, step: str, unheard: Sequence[int] = ()) -> Any:
         """Returns what rank ``src`` sent under the name ``step``.
@@ -65,6 +67,6 @@ class Channel:
             SilentRankError: nothing came until the deadline.
         """
         try:
-            return self.fabric.recv(src, f"{self.call}/{step}", self.deadline)
+            return self.fabric.recv(src, f"{self.call}/{self.part}{step}", self.deadline)
         except TimeoutError:
             raise SilentRankError(src, unheard) from None

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from actors.exceptions import CollectiveError
+from actors.group import ActorGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,14 +16,27 @@ if TYPE_CHECKING:
 
 # An actor in a process of its own is all that runs there, also in threads that its methods start, which would
 # not see a context variable. Actors that share a process are told apart by the context of the running call.
-_of_process: Group | None = None
+_of_process: dict[str, Group] = {}  # the first is the one that is meant where none is named
 _of_call: ContextVar[Group | None] = ContextVar("actors.collective.group", default=None)
 
 
 def set_group(group: Group | None) -> None:
-    """Makes ``group`` the one that all of this process belongs to; None for none."""
-    global _of_process  # noqa: PLW0603 - there is one process
-    _of_process = group
+    """Makes ``group`` the only one that this process belongs to; None for none."""
+    _of_process.clear()
+    if group is not None:
+        add_group(group)
+
+
+def add_group(group: Group) -> None:
+    """Makes all of this process belong to ``group`` too."""
+    _of_process[group.name] = group
+
+
+def remove_group(name: str) -> None:
+    """Takes this process out of a group, whose calls fail from then on; of no effect where it is in no such group."""
+    group = _of_process.pop(name, None)
+    if group is not None:
+        group.close()
 
 
 @contextmanager
@@ -35,16 +49,26 @@ def entered(group: Group) -> Iterator[None]:
         _of_call.reset(token)
 
 
-def current_group(group: Group | None = None) -> Group:
-    """Returns ``group`` if given, else the group that the running code belongs to.
+def current_group(group: Group | ActorGroup | None = None) -> Group:
+    """Returns this process's end of ``group`` if given, else of the group that the running code belongs to.
 
     Raises:
         CollectiveError: there is none.
     """
-    found = group or _of_call.get() or _of_process
-    if found is None:
+    if group is None:
+        found = _of_call.get() or next(iter(_of_process.values()), None)
+        if found is None:
+            raise CollectiveError(
+                "this code is in no group: call collectives in a method of an actor made with .group(n), as in "
+                "Trainer.options().group(3), or pass group="
+            )
+        return found
+    if not isinstance(group, ActorGroup):
+        return group
+    member = _of_process.get(group.id)
+    if member is None:
         raise CollectiveError(
-            "this code is in no group: call collectives in a method of an actor made with .group(n), as in "
-            "Trainer.options().group(3), or pass group="
+            f"this process is no member of {group!r}, or the group was destroyed: make one with "
+            "actors.collective.create_group(handles)"
         )
-    return found
+    return member

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .window import Window
 
 
 class Fabric(Protocol):
@@ -24,6 +29,33 @@ class Fabric(Protocol):
     @property
     def group(self) -> str:
         """Name of the group, for messages to people."""
+
+    @property
+    def window(self) -> Window | None:
+        """Memory that all ranks share; None where there is none. The same on every rank after `meet`."""
+
+    @property
+    def why(self) -> str:
+        """Why there is a window, or why not, in words."""
+
+    def meet(self, deadline: float) -> None:
+        """Finds out once what the ranks have in common; every rank calls it, before its first collective.
+
+        Raises:
+            CollectiveError: a rank has died or the group was aborted.
+            SilentRankError: a rank did not come until the deadline.
+        """
+
+    def sub(self, name: str, ranks: Sequence[int]) -> Fabric:
+        """Returns a fabric of some of the ranks, of which this is one, in this order; they call it alike.
+
+        Args:
+            name: of the new group, used once.
+            ranks: their numbers here.
+        """
+
+    def close(self) -> None:
+        """Gives back what the group takes in this process; it can carry nothing any more."""
 
     def send(self, dst: int, tag: str, value: object) -> None:
         """Hands ``value`` over for rank ``dst``; never waits until that rank asks for it.

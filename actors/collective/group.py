@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.exceptions import CollectiveError
 
-from .agreement import Offer, disagreement, exchange
+from .agreement import INLINE_BYTES, Offer, disagreement, exchange
 from .channel import Channel, SilentRankError
+from .later import Queue, Work
 from .mail import Mail
 from .moving import AllGather, AllToAll, Barrier, Broadcast, Gather, Scatter
-from .reducing import AllReduce, Reduce, ReduceScatter
+from .ranks import split_ranks
+from .reducing import AllReduce, AllReduceStructure, Reduce, ReduceScatter
+from .regroup import survivors
 from .rollcall import suspects
+from .structure import is_structure
+from .window import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +29,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a call waits for the other ranks unless it says otherwise."""
+
+
+_WAY_OUT = "call rebuild() on all ranks that are left, or make it anew"
 
 
 class Call(Protocol):
@@ -50,6 +58,8 @@ class _Refused:
 class Group:
     """A group of ranks, as one of them sees it. Every rank calls the same collectives in the same order.
 
+    Collectives of one group run one after the other, those of several groups at the same time.
+
     Results are new arrays of the caller's own, of the kind, dtype and shape that went in. All calls take
     ``timeout``, in seconds, 60 by default: how long to wait for the other ranks.
 
@@ -57,7 +67,10 @@ class Group:
     (other collective, op, root, shape or dtype) or where a rank's arguments are wrong; the rank itself gets the
     TypeError or ValueError. Where a rank dies, stalls or does not come in time, every rank gets a
     `CollectiveError` that names it, in this call or, having finished this one already, in the next; the group
-    is then broken for good.
+    is then broken until the ranks that are left call `rebuild`.
+
+    Attributes:
+        epoch: 1, and one more each time the group is rebuilt.
 
     Args:
         fabric: the lane between the ranks.
@@ -65,10 +78,14 @@ class Group:
 
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
+        self._name = fabric.group
         self._mail = Mail(fabric)
         self._turn = threading.Lock()
+        self._queue = Queue()
         self._calls = 0
+        self._tries = 0  # to rebuild
         self._broken: str | None = None
+        self.epoch = 1
 
     def __repr__(self) -> str:
         return f"<Group {self.name!r}, rank {self.rank} of {self.size}>"
@@ -76,7 +93,7 @@ class Group:
     @property
     def name(self) -> str:
         """Name of the group."""
-        return self._fabric.group
+        return self._name
 
     @property
     def rank(self) -> int:
@@ -88,15 +105,28 @@ class Group:
         """How many ranks the group has."""
         return self._fabric.size
 
-    def allreduce(self, x: Any, op: str = "sum", *, timeout: float | None = None) -> Any:
+    @property
+    def shared(self) -> bool:
+        """Whether arrays go through shared memory; known after the first collective."""
+        return self._fabric.window is not None
+
+    def allreduce(self, x: Any, op: str = "sum", *, deterministic: bool = False, timeout: float | None = None) -> Any:
         """Returns the reduction of all ranks' ``x``, the same bits on every rank.
 
         Args:
-            x: a numpy or MLX array, of one shape and dtype on all ranks.
+            x: a numpy or MLX array, of one shape and dtype on all ranks; or a dict, list or tuple of such, nested
+                to any depth, which are reduced in one go, and come back as the same structure.
             op: ``sum``, ``product``, ``min``, ``max`` or ``mean``; no mean of integers.
+            deterministic: every element is reduced in rank order, so that its bits do not depend on where the
+                ranks are and which way the group takes. They never depend on timing.
             timeout: seconds to wait for the other ranks.
         """
-        return self._collective("allreduce", partial(AllReduce, self.size, x, op), timeout)
+        make = AllReduceStructure if is_structure(x) else AllReduce
+        return self._collective("allreduce", partial(make, self.size, x, op, deterministic), timeout)
+
+    def average_gradients(self, tree: Any, *, timeout: float | None = None) -> Any:
+        """Returns the mean over the ranks of a structure of arrays, as `allreduce` with op ``mean``."""
+        return self.allreduce(tree, "mean", timeout=timeout)
 
     def reduce(self, x: Any, dst: int, op: str = "sum", *, timeout: float | None = None) -> Any:
         """Returns the reduction of all ranks' ``x`` on rank ``dst``, None elsewhere."""
@@ -157,7 +187,87 @@ class Group:
         self._check_usable()
         return self._mail.recv(src, tag, _seconds(timeout))
 
+    def start(self, name: str, step: Callable[[], Any]) -> Work:
+        """Has a collective of this group run beside the caller's work, after all that were called before.
+
+        Args:
+            name: the collective's, for messages.
+            step: calls it.
+        """
+        return self._queue.start(name, step)
+
+    def split(self, color: int | None, key: int = 0, *, timeout: float | None = None) -> Group | None:
+        """Makes a group of all ranks that pass the same ``color``; every rank calls it.
+
+        Args:
+            color: which of the new groups this rank joins; None for none.
+            key: ranks of the new group are in this order, and those with the same key in the order of this group.
+            timeout: seconds to wait for the other ranks.
+
+        Returns:
+            The new group, to be closed by `actors.collective.destroy_group`; None where ``color`` is None.
+        """
+        said = self.allgather({"color": color, "key": key}, timeout=timeout)
+        ranks, number = split_ranks([(one["color"], one["key"]) for one in said], self.rank)
+        if not ranks:
+            return None
+        return Group(self._fabric.sub(f"{self._fabric.group}/{self._calls}.{number}", ranks))
+
+    def rebuild(self, *, timeout: float | None = None) -> None:
+        """Makes the group usable again with the ranks that are left, which all call it and are numbered anew.
+
+        A rank that does not call it, because it has died or is stuck, is no member any more; what it sends is
+        refused. `epoch` is one more afterwards. For a replacement in its place, make a group of the handles by
+        `actors.collective.create_group`.
+
+        Args:
+            timeout: seconds to wait for the others; where a rank is stuck, half of them pass.
+
+        Raises:
+            CollectiveError: the survivors do not agree on who they are; they can try again.
+        """
+        seconds = _seconds(timeout)
+        self._queue.drain()
+        with self._turn:
+            old = self._fabric
+            self._broken = self._broken or f"it was rebuilt as epoch {self.epoch + 1}"
+            old.abort(self._broken)
+            self._tries += 1
+            name = f"{self._name}@{self.epoch + 1}"
+            probe = old.sub(f"{name}?{self._tries}", range(old.size))
+            try:
+                ranks = survivors(probe, seconds)
+                self._fabric = probe.sub(name, ranks)
+            finally:
+                probe.close()
+            old.close()
+            self._mail = Mail(self._fabric)
+            self._calls, self._tries = 0, 0
+            self.epoch += 1
+            self._broken = None
+
+    def close(self) -> None:
+        """Ends this rank's part in the group; the other ranks' calls fail from then on."""
+        self._broken = self._broken or "it was destroyed"
+        self._fabric.abort(f"{self._fabric.describe(self.rank)} has left the group: it was destroyed")
+        self._queue.close()
+        self._fabric.close()
+
+    def explain(self, nbytes: int) -> str:
+        """Says how an allreduce of ``nbytes`` bytes goes through this group, and why."""
+        if self.size == 1:
+            return f"{nbytes} bytes: nothing moves, there is one rank"
+        if nbytes <= INLINE_BYTES:
+            how = "one round: the elements come with each rank's offer, and every rank reduces all"
+        elif self.shared:
+            how = f"shared memory: in blocks of {BLOCK_BYTES >> 20} MiB, each rank reduces 1/{self.size} of each"
+        else:
+            how = f"ring: in chunks over streams, each rank sends 2·{self.size - 1}/{self.size} of them"
+        way = "datagrams" if self.shared else "streams"
+        return f"{nbytes} bytes among {self.size} ranks: {how}; messages by {way} ({self._fabric.why})"
+
     def _collective(self, name: str, make: Callable[[], Call], timeout: float | None) -> Any:
+        self._queue.drain()
         seconds = DEFAULT_TIMEOUT
         try:
             seconds = _seconds(timeout)
@@ -166,7 +276,7 @@ class Group:
             call = _Refused(name, error)
         with self._taking_turns(seconds) as channel:
             try:
-                offers = self._attempt(channel, seconds, lambda: exchange(channel, call.offer))
+                offers = self._attempt(channel, seconds, lambda: _agree(channel, call.offer))
             except CollectiveError:
                 if isinstance(call, _Refused):
                     raise call.error from None
@@ -219,13 +329,18 @@ class Group:
         if self._broken is None:
             self._broken = reason
             self._fabric.abort(reason)
-        return CollectiveError(f"group {self.name!r}: {reason}. The group is broken: make it anew, with .group(n)")
+        return CollectiveError(f"group {self.name!r}: {reason}. The group is broken: {_WAY_OUT}")
 
     def _check_usable(self) -> None:
         if self._broken is not None:
             raise CollectiveError(
-                f"group {self.name!r} is broken since an earlier call: {self._broken}. Make it anew, with .group(n)"
+                f"group {self.name!r} is broken since an earlier call: {self._broken}. To use it again, {_WAY_OUT}"
             )
+
+
+def _agree(channel: Channel, offer: Offer) -> list[Offer]:
+    channel.fabric.meet(channel.deadline)
+    return exchange(channel, offer)
 
 
 def _grace(seconds: float) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import direct, ring, tree
+from . import direct, ring, shared, tree
 from .agreement import Offer, inline
 from .packing import Packed, Spec, is_array, pack, unpack
 from .ranks import check_rank
@@ -48,7 +48,11 @@ class Broadcast:
         flat = spec.empty()
         if channel.rank == self._root and self._value is not None:
             np.copyto(flat, self._value.data)
-        tree.broadcast(channel, self._root, flat)
+        window = channel.fabric.window
+        if window is not None:
+            shared.broadcast(channel, window, self._root, flat)
+        else:
+            tree.broadcast(channel, self._root, flat)
         return unpack(spec, flat, like)
 
 
@@ -67,7 +71,11 @@ class AllGather:
             return [_unpack_own(offer.specs[0], offer.data[0], spec) for offer in offers if offer.data]
         parts = [spec.empty() for _ in offers]
         np.copyto(parts[channel.rank], self._value.data)
-        ring.all_gather(channel, parts)
+        window = channel.fabric.window
+        if window is not None:
+            shared.all_gather(channel, window, parts)
+        else:
+            ring.all_gather(channel, parts)
         return [unpack(offer.specs[0], part, spec) for offer, part in zip(offers, parts, strict=True)]
 
 

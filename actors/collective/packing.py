@@ -6,6 +6,7 @@ MLX is imported only where an MLX array is met. bfloat16, which numpy lacks, tra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from actors.arrays import BFLOAT16, carrier, from_tensor, kind_of, to_tensor
 from actors.serialize import dumps, loads
+
+from . import pages
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -62,7 +65,7 @@ class Spec:
 
     def empty(self) -> npt.NDArray[Any]:
         """Returns a flat array to receive the elements in."""
-        return np.empty(prod(self.shape), self.wire)
+        return pages.empty(prod(self.shape), self.wire)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ _OBJECT = Spec("object", "object", (), np.dtype(object), np.dtype(object))
 
 def is_array(value: object) -> bool:
     """Whether a value travels as elements with a shape and a dtype, not as a pickle."""
+    if type(value) is np.ndarray:
+        return not value.dtype.hasobject
     if kind_of(value) == "mlx":
         return True
     return (kind_of(value) == "numpy" or isinstance(value, np.generic)) and not np.asarray(value).dtype.hasobject
@@ -120,7 +125,15 @@ def _plain(dtype: np.dtype[Any]) -> str | np.dtype[Any]:
     return dtype if dtype.names is not None or dtype.isbuiltin == 2 else dtype.str
 
 
+@lru_cache(maxsize=1024)
+def _native(kind: Kind, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Spec:
+    """Returns the spec of an array in the machine's byte order; a structure of arrays asks for hundreds at once."""
+    return Spec(kind, str(dtype), shape, dtype, dtype)
+
+
 def _pack_numpy(array: npt.NDArray[Any], kind: Kind) -> Packed:
+    if type(array) is np.ndarray and array.dtype.isnative and array.flags.c_contiguous:
+        return Packed(_native(kind, array.dtype, array.shape), array.reshape(-1))
     native = array.dtype.newbyteorder("=")
     # A memory map would travel as itself, file and all.
     plain = np.ascontiguousarray(array, dtype=native).view(np.ndarray)

@@ -9,35 +9,72 @@ import numpy as np
 
 from actors.reduction import Reduction
 
-from . import direct, ring
+from . import direct, pages, ring, shared
 from .agreement import Offer, inline
+from .channel import Channel
 from .flow import cut
-from .packing import pack, unpack
+from .packing import Packed, pack, unpack
 from .ranks import check_rank
+from .structure import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .channel import Channel
+    import numpy.typing as npt
+
     from .packing import Spec
 
 
 class AllReduce:
     """Every rank gets the reduction of all ranks' arrays."""
 
-    def __init__(self, size: int, x: object, op: str) -> None:
+    def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
         value = pack(x)
         self._spec, self._flat = value.spec, value.data
         self._reduction = _reduction(op, value.spec, size)
-        self.offer = Offer("allreduce", op, None, str(value.spec), (value.spec,), inline([value]))
+        self._ordered = deterministic
+        terms = _terms(str(value.spec), deterministic)
+        self.offer = Offer("allreduce", op, None, terms, (value.spec,), inline([value]))
 
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
         """Returns the reduction, in the kind that this rank's array has."""
         if self.offer.data is None:
-            flat = ring.all_reduce(channel, self._flat, self._reduction)
+            flat = _all_reduce(channel, self._flat, self._reduction, self._ordered)
         else:
             flat = self._reduction.fold([offer.data[0] for offer in offers if offer.data])
         return unpack(self._spec, flat)
+
+
+class AllReduceStructure:
+    """Every rank gets the reduction of all ranks' structures of arrays, array by array."""
+
+    def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
+        self._structure = Structure(x)
+        values = [Packed(self._structure.spec(bucket), bucket.flat) for bucket in self._structure.buckets]
+        self._reductions = [_reduction(op, value.spec, size) for value in values]
+        self._ordered = deterministic
+        specs = tuple(value.spec for value in values)
+        terms = _terms(self._structure.terms, deterministic)
+        self.offer = Offer("allreduce", op, None, terms, specs, inline(values))
+
+    def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
+        """Returns a structure like this rank's own."""
+        if self.offer.data is None:
+            flats = [
+                _all_reduce(
+                    Channel(channel.fabric, channel.call, channel.deadline, f"{index}/"),
+                    bucket.flat,
+                    reduction,
+                    self._ordered,
+                )
+                for index, (bucket, reduction) in enumerate(zip(self._structure.buckets, self._reductions, strict=True))
+            ]
+        else:
+            datas = [offer.data for offer in offers if offer.data is not None]
+            flats = [
+                reduction.fold([data[index] for data in datas]) for index, reduction in enumerate(self._reductions)
+            ]
+        return self._structure.filled(flats)
 
 
 class Reduce:
@@ -53,13 +90,18 @@ class Reduce:
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
         """Returns the reduction on the root, None elsewhere."""
         if self.offer.data is None:
-            flat = self._ring(channel)
+            flat = self._reduce(channel)
         elif channel.rank == self._root:
             flat = self._reduction.fold([offer.data[0] for offer in offers if offer.data])
         return unpack(self._spec, flat) if channel.rank == self._root else None
 
-    def _ring(self, channel: Channel) -> Any:
+    def _reduce(self, channel: Channel) -> Any:
         """Reduces by segments, each on another rank, and brings them to the root."""
+        window = channel.fabric.window
+        if window is not None:
+            whole = self._spec.empty() if channel.rank == self._root else None
+            shared.all_reduce(channel, window, self._flat, self._reduction, whole)
+            return whole
         segments = cut(self._flat, channel.size)
         own = np.empty_like(segments[channel.rank])
         ring.reduce_scatter(channel, segments, self._reduction, own)
@@ -87,11 +129,44 @@ class ReduceScatter:
         """Returns this rank's part."""
         if self.offer.data is None:
             flat = self._part.empty()
-            ring.reduce_scatter(channel, cut(self._flat, channel.size), self._reduction, flat)
+            segments, window = cut(self._flat, channel.size), channel.fabric.window
+            if window is not None:
+                shared.reduce_scatter(channel, window, segments, self._reduction, flat)
+            else:
+                ring.reduce_scatter(channel, segments, self._reduction, flat)
         else:
             parts = [cut(offer.data[0], channel.size)[channel.rank] for offer in offers if offer.data]
             flat = self._reduction.fold(parts)
         return unpack(self._part, flat)
+
+
+def _all_reduce(channel: Channel, flat: npt.NDArray[Any], reduction: Reduction, ordered: bool) -> npt.NDArray[Any]:
+    """Returns the reduction of all ranks' flat arrays, by the way that the ranks have.
+
+    Args:
+        channel: the ranks.
+        flat: this rank's elements.
+        reduction: how they become one.
+        ordered: every element is reduced in rank order, whichever way that is.
+    """
+    window = channel.fabric.window
+    if window is not None:
+        result = pages.empty(flat.size, flat.dtype)
+        shared.all_reduce(channel, window, flat, reduction, result)
+        return result
+    if not ordered:
+        return ring.all_reduce(channel, flat, reduction)
+    result = pages.empty(flat.size, flat.dtype)
+    segments = cut(result, channel.size)
+    values = [np.empty_like(segments[channel.rank]) for _ in range(channel.size)]
+    direct.all_to_all(channel, cut(flat, channel.size), values)
+    reduction.fold_into(values, segments[channel.rank])
+    ring.all_gather(channel, segments)
+    return result
+
+
+def _terms(terms: str, deterministic: bool) -> str:
+    return f"{terms}, deterministic=True" if deterministic else terms
 
 
 def _reduction(op: str, spec: Spec, ranks: int) -> Reduction:

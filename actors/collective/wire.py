@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from actors.collective.context import set_group
+from actors.collective.context import add_group
 from actors.collective.group import Group
+from actors.collective.near import NearFabric
 from actors.exceptions import CollectiveError
+from actors.home import arena_dir
 from actors.messages import Payload, Tensor
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.collective.fabric import Fabric
     from actors.process import Process
     from actors.spec import GroupSpec
     from actors.transport.peer import Death, Peer
@@ -50,6 +57,34 @@ class WireFabric:
     def group(self) -> str:
         """See `Fabric`."""
         return self._spec.id
+
+    @property
+    def window(self) -> None:
+        """See `Fabric`."""
+        return
+
+    @property
+    def why(self) -> str:
+        """See `Fabric`."""
+        return "this process shares no memory with others"
+
+    def meet(self, deadline: float) -> None:
+        """See `Fabric`: they have what any two processes have."""
+
+    def sub(self, name: str, ranks: Sequence[int]) -> Fabric:
+        """See `Fabric`."""
+        members = tuple(self._spec.members[rank] for rank in ranks)
+        labels = tuple(self._spec.labels[rank] for rank in ranks)
+        part = WireFabric(
+            self._process, replace(self._spec, id=name, rank=ranks.index(self.rank), members=members, labels=labels)
+        )
+        self._process.portal.run(self._process.switchboard.add(part))
+        return near_if_any(self._process, part, self._spec.backend)
+
+    def close(self) -> None:
+        """See `Fabric`."""
+        self._process.portal.soon(self._process.switchboard.remove, self.group)
+        self._end("it was closed")
 
     async def open(self) -> None:
         """Begins a session with every other member. On the I/O loop."""
@@ -125,7 +160,22 @@ class WireFabric:
 
 def join_group(process: Process, spec: GroupSpec) -> None:
     """Makes this process a member of a group: `actors.collective` works in it from now on."""
-    fabric = WireFabric(process, spec)
-    process.portal.run(process.switchboard.add(fabric))
-    group: Any = Group(fabric)
-    set_group(group)
+    process.portal.run(enter_group(process, spec))
+
+
+async def enter_group(process: Process, spec: GroupSpec) -> None:
+    """Opens this process's end of a group, for all code that runs here. On the I/O loop."""
+    wire = WireFabric(process, spec)
+    await process.switchboard.add(wire)
+    add_group(Group(near_if_any(process, wire, spec.backend)))
+
+
+def near_if_any(process: Process, wire: WireFabric, backend: str) -> Fabric:
+    """Returns the fabric of a backend: one that uses this host's shared memory, unless that is not wanted."""
+    folder = arena_dir(process.folder)
+    if backend == "grpc" or (backend == "auto" and (folder is None or process.arena is None)):
+        return wire
+    key = process.arena.key if process.arena is not None else ""
+    # Short, since a socket's path has little room.
+    name = hashlib.sha256(f"{process.id} {wire.group}".encode()).hexdigest()[:8]
+    return NearFabric(wire, folder or process.folder, key, f"g{name}", required=backend == "shm")

@@ -1,0 +1,275 @@
+"""The fabric of ranks that share a host: datagrams from process to process, and a window of shared memory.
+
+It stands on another fabric, which carries what is too large for a datagram or finds no room, knows who has died, and
+is all that is used where the ranks turn out to be on several hosts. Datagrams wake a sleeping rank in a fraction of
+the time that an I/O loop takes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from actors.exceptions import CollectiveError
+from actors.messages import Payload
+from actors.serialize import dumps, loads
+
+from . import window
+from .channel import Channel
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from .fabric import Fabric
+
+DATAGRAM_BYTES = 96 * 1024
+"""Largest message of one datagram; an offer with the elements that come along fits."""
+
+LOOKING_SECONDS = 40e-6
+"""A rank looks this long for a message before it sleeps, where every rank can have a core."""
+
+_ROOM = 1 << 20  # of a socket; macOS gives little unless asked
+_FIRST_SLICE = 0.002
+_LONGEST_SLICE = 0.05  # the fabric below is looked at this often: whether a rank has died, what came its way
+_NONE, _BYTES, _PICKLE = b"n", b"b", b"p"
+
+
+class NearFabric:
+    """One member's lane to the others; see `actors.collective.fabric.Fabric`.
+
+    Args:
+        under: the fabric it stands on, used by nobody else.
+        folder: where files and sockets are made, for the moment until all ranks have them open.
+        key: the same for processes that see the same folder, and for no others.
+        name: of this member's files, used by no other process in the folder.
+        required: the group was asked to use shared memory and nothing else.
+    """
+
+    def __init__(self, under: Fabric, folder: Path, key: str, name: str, *, required: bool = False) -> None:
+        self._under = under
+        self._folder, self._key, self._name = folder, key, name
+        self._inlets: dict[int, socket.socket] = {}
+        self._outlets: dict[int, socket.socket] = {}
+        self._polls: dict[int, select.poll] = {}
+        self._patience = LOOKING_SECONDS if under.size <= (os.cpu_count() or 1) else 0.0
+        self._turns = [threading.Lock() for _ in range(under.size)]
+        self._inbox: list[dict[str, deque[bytes]]] = [{} for _ in range(under.size)]
+        self._met = under.size == 1
+        self.why = "there is one rank" if under.size == 1 else "no collective has been called yet"
+        self._required = required
+        self._window: window.Window | None = None
+
+    @property
+    def rank(self) -> int:
+        """See `Fabric`."""
+        return self._under.rank
+
+    @property
+    def size(self) -> int:
+        """See `Fabric`."""
+        return self._under.size
+
+    @property
+    def group(self) -> str:
+        """See `Fabric`."""
+        return self._under.group
+
+    @property
+    def window(self) -> window.Window | None:
+        """See `Fabric`."""
+        return self._window
+
+    def meet(self, deadline: float) -> None:
+        """See `Fabric`."""
+        if self._met:
+            return
+        channel = Channel(self._under, 0, deadline)
+        mapped: dict[int, mmap.mmap] = {}
+        try:
+            mapped[self.rank] = self._open()
+            place = (self._key, str(self._folder), self._name)
+        except OSError as error:
+            place = ("", f"{self._under.describe(self.rank)}: {error}", "")
+        try:
+            places = self._exchange(channel, "place", place)
+            problem = self._attach(places, mapped)
+            problems = [found for found in self._exchange(channel, "joined", problem) if found]
+        finally:
+            self._remove_files()
+        if problems and self._required:
+            self._close_sockets()
+            raise CollectiveError(f"backend='shm' needs all ranks on one host: {problems[0]}; use backend='auto'")
+        if problems:
+            self._close_sockets()
+            self.why = problems[0]
+        else:
+            self._window = window.Window([mapped[rank] for rank in range(self.size)])
+            self.why = "all ranks share one host's memory"
+        self._met = True
+
+    @staticmethod
+    def _exchange(channel: Channel, step: str, value: Any) -> list[Any]:
+        others = [rank for rank in range(channel.size) if rank != channel.rank]
+        for other in others:
+            channel.send(other, step, value)
+        said = {other: channel.recv(other, step) for other in others}
+        return [value if rank == channel.rank else said[rank] for rank in range(channel.size)]
+
+    def _open(self) -> mmap.mmap:
+        for rank in range(self.size):
+            if rank != self.rank:
+                inlet = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._inlets[rank] = inlet
+                inlet.setblocking(False)
+                inlet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+                self._polls[rank] = select.poll()
+                self._polls[rank].register(inlet, select.POLLIN)
+                inlet.bind(str(self._path(self._name, rank)))
+        return window.make(self._path(self._name, self.rank))
+
+    def _attach(self, places: list[Any], mapped: dict[int, mmap.mmap]) -> str:
+        """Opens the way to every other rank; returns what stands against it."""
+        if any(key != self._key for key, _, _ in places):
+            return next((why for key, why, _ in places if not key), "the ranks do not share one host's memory")
+        try:
+            for rank, (_, _, name) in enumerate(places):
+                if rank != self.rank:
+                    outlet = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                    self._outlets[rank] = outlet
+                    outlet.setblocking(False)
+                    outlet.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+                    outlet.connect(str(self._path(name, self.rank)))
+                    mapped[rank] = window.attach(self._path(name, rank))
+        except OSError as error:
+            return f"{self._under.describe(self.rank)}: {error}"
+        return ""
+
+    def _path(self, name: str, rank: int) -> Path:
+        return self._folder / f"{name}.{rank}"
+
+    def _remove_files(self) -> None:
+        # Once open, they need no names; without, nothing is left behind by a rank that is killed.
+        for rank in range(self.size):
+            with suppress(OSError):
+                os.unlink(self._path(self._name, rank))
+
+    def _close_sockets(self) -> None:
+        for sockets in (self._inlets, self._outlets):
+            while sockets:
+                sockets.popitem()[1].close()
+
+    def sub(self, name: str, ranks: Sequence[int]) -> Fabric:
+        """See `Fabric`."""
+        return self._under.sub(name, ranks)
+
+    def close(self) -> None:
+        """See `Fabric`."""
+        self._window = None
+        self._close_sockets()
+        self._under.close()
+
+    def send(self, dst: int, tag: str, value: object) -> None:
+        """See `Fabric`."""
+        outlet = self._outlets.get(dst)
+        frame = _frame(tag, value) if outlet is not None else None
+        if outlet is not None and frame is not None:
+            try:
+                outlet.send(frame)
+            except OSError:  # it is full or gone, or the system has no datagrams of this size
+                pass
+            else:
+                return
+        self._under.send(dst, tag, value)
+
+    def recv(self, src: int, tag: str, deadline: float | None) -> object:
+        """See `Fabric`."""
+        inlet = self._inlets.get(src) if self._window is not None else None
+        if inlet is None:
+            return self._under.recv(src, tag, deadline)
+        limit = float("inf") if deadline is None else deadline
+        wait = _FIRST_SLICE
+        while True:
+            frame = self._take(inlet, src, tag, min(wait, limit - time.monotonic()))
+            if frame is not None:
+                return _open_frame(frame)
+            with suppress(TimeoutError):
+                return self._under.recv(src, tag, 0.0)
+            if time.monotonic() >= limit:
+                raise TimeoutError(f"{self.describe(src)} sent nothing")
+            wait = min(2 * wait, _LONGEST_SLICE)
+
+    def _take(self, inlet: socket.socket, src: int, tag: str, seconds: float) -> bytes | None:
+        """Returns the frame with this tag, if it has come or comes within a time; keeps others."""
+        start = time.monotonic()
+        until, looking = start + max(0.0, seconds), start + self._patience
+        # Another thread may be reading; what it finds for this one it leaves in the inbox.
+        if not self._turns[src].acquire(timeout=max(0.0, seconds)):
+            return None
+        try:
+            box = self._inbox[src]
+            while True:
+                kept = box.get(tag)
+                if kept is not None:
+                    frame = kept.popleft()
+                    if not kept:
+                        del box[tag]
+                    return frame
+                try:
+                    datagram = inlet.recv(DATAGRAM_BYTES)
+                except BlockingIOError:
+                    now = time.monotonic()
+                    if now >= until:
+                        return None
+                    # To be woken takes longer than most messages; but a core that another rank needs is left to it.
+                    if now >= looking:
+                        self._polls[src].poll((until - now) * 1000)
+                    continue
+                except OSError as error:
+                    raise CollectiveError(f"group {self.group!r} was closed here: {error}") from None
+                name, _, frame = datagram.partition(b"\0")
+                found = name.decode()
+                if found == tag:
+                    return frame
+                box.setdefault(found, deque()).append(frame)
+        finally:
+            self._turns[src].release()
+
+    def abort(self, reason: str) -> None:
+        """See `Fabric`."""
+        self._under.abort(reason)
+
+    def describe(self, rank: int) -> str:
+        """See `Fabric`."""
+        return self._under.describe(rank)
+
+
+def _frame(tag: str, value: object) -> bytes | None:
+    """Returns the datagram for a value; None where it must go another way."""
+    if value is None:
+        body = _NONE
+    elif type(value) is bytes:
+        body = _BYTES + value
+    elif type(value) is tuple or type(value) is dict:
+        payload = dumps(value)
+        if payload.buffers or payload.holds:
+            return None
+        body = _PICKLE + payload.pickle
+    else:
+        return None
+    frame = tag.encode() + b"\0" + body
+    return frame if len(frame) <= DATAGRAM_BYTES and "\0" not in tag else None
+
+
+def _open_frame(frame: bytes) -> object:
+    kind, body = frame[:1], frame[1:]
+    if kind == _NONE:
+        return None
+    return body if kind == _BYTES else loads(Payload(body))

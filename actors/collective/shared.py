@@ -1,0 +1,147 @@
+"""Collectives through memory that all ranks share: each element is copied in once and out once.
+
+The arrays go through the window block by block, in stages with a barrier after each: while a rank fills its slot with
+one block, it reduces the block before and takes out the one before that. Each rank reduces its own part of every block,
+in rank order, so that all get the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .flow import cut
+from .window import BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from actors.reduction import Reduction
+
+    from .channel import Channel
+    from .window import Window
+
+Parts = list[list[Any]]
+"""For each block, a flat array for each rank."""
+
+
+def all_reduce(
+    channel: Channel, window: Window, flat: npt.NDArray[Any], reduction: Reduction, result: npt.NDArray[Any] | None
+) -> None:
+    """Reduces all ranks' flat arrays into ``result`` on each rank that passes one."""
+    blocks = cut(flat, _count(flat.nbytes))
+    sources = [cut(block, channel.size) for block in blocks]
+    targets = None if result is None else [cut(block, channel.size) for block in cut(result, len(blocks))]
+    _reduce(channel, window, sources, reduction, targets)
+
+
+def reduce_scatter(
+    channel: Channel,
+    window: Window,
+    segments: Sequence[npt.NDArray[Any]],
+    reduction: Reduction,
+    into: npt.NDArray[Any],
+) -> None:
+    """Reduces segment ``i`` of all ranks, all of one size, into the array ``into`` of rank ``i``."""
+    count = _count(sum(segment.nbytes for segment in segments))
+    columns = [cut(segment, count) for segment in segments]
+    sources = [[column[index] for column in columns] for index in range(count)]
+    for stage in range(count + 1):
+        if stage < count:
+            _give(channel, window, stage, sources[stage])
+        if stage > 0:
+            own = cut(into, count)[stage - 1]
+            reduction.fold_into(_gathered(channel, window, stage - 1, sources[stage - 1]), own)
+        if stage < count:
+            _meet(channel, stage)
+
+
+def broadcast(channel: Channel, window: Window, root: int, flat: npt.NDArray[Any]) -> None:
+    """Brings the root's flat array to all: the root reads ``flat``, the others have it filled."""
+    flat = flat.view(np.uint8)  # an element may be larger than a block
+    blocks = cut(flat, _count(flat.nbytes))
+    for stage in range(len(blocks) + 1):
+        if channel.rank == root and stage < len(blocks):
+            np.copyto(window.given(root, stage, [blocks[stage].size], flat.dtype)[0], blocks[stage])
+        if channel.rank != root and stage > 0:
+            block = blocks[stage - 1]
+            np.copyto(block, window.given(root, stage - 1, [block.size], flat.dtype)[0])
+        if stage < len(blocks):
+            _meet(channel, stage)
+
+
+def all_gather(channel: Channel, window: Window, parts: Sequence[npt.NDArray[Any]]) -> None:
+    """Fills every rank's ``parts``, of which each brings its own; all are of one size."""
+    count = _count(parts[channel.rank].nbytes)
+    columns = [cut(part.view(np.uint8), count) for part in parts]
+    for stage in range(count + 1):
+        if stage < count:
+            block = columns[channel.rank][stage]
+            np.copyto(window.given(channel.rank, stage, [block.size], block.dtype)[0], block)
+        if stage > 0:
+            for rank in _others(channel):
+                block = columns[rank][stage - 1]
+                np.copyto(block, window.given(rank, stage - 1, [block.size], block.dtype)[0])
+        if stage < count:
+            _meet(channel, stage)
+
+
+def _reduce(channel: Channel, window: Window, sources: Parts, reduction: Reduction, targets: Parts | None) -> None:
+    rank, count = channel.rank, len(sources)
+    for stage in range(count + 2):
+        if stage < count:
+            _give(channel, window, stage, sources[stage])
+        if 0 < stage <= count:
+            values = _gathered(channel, window, stage - 1, sources[stage - 1])
+            shown = window.reduced(rank, stage - 1, values[0].size, values[0].dtype)
+            reduction.fold_into(values, shown)
+            if targets is not None:
+                np.copyto(targets[stage - 1][rank], shown)
+        if stage > 1 and targets is not None:
+            for other in _others(channel):
+                target = targets[stage - 2][other]
+                np.copyto(target, window.reduced(other, stage - 2, target.size, target.dtype))
+        # The last needs none: nobody writes again until the offers of the next call have been exchanged.
+        if stage <= count:
+            _meet(channel, stage)
+
+
+def _give(channel: Channel, window: Window, stage: int, parts: Sequence[npt.NDArray[Any]]) -> None:
+    """Shows the others their parts; a rank's own is read where it is."""
+    slots = window.given(channel.rank, stage, [part.size for part in parts], parts[0].dtype)
+    for rank in _others(channel):
+        np.copyto(slots[rank], parts[rank])
+
+
+def _gathered(
+    channel: Channel, window: Window, stage: int, parts: Sequence[npt.NDArray[Any]]
+) -> list[npt.NDArray[Any]]:
+    """Returns all ranks' values of this rank's part, in rank order."""
+    sizes = [part.size for part in parts]
+    shown = [window.given(rank, stage, sizes, parts[0].dtype)[channel.rank] for rank in range(channel.size)]
+    shown[channel.rank] = parts[channel.rank]
+    return shown
+
+
+def _meet(channel: Channel, stage: int) -> None:
+    """Returns once all ranks have called it: what they wrote into the window before can be read.
+
+    The messages go through the kernel, which orders the memory of both sides on any processor.
+    """
+    distance = 1
+    while distance < channel.size:
+        channel.send((channel.rank + distance) % channel.size, f"met.{stage}.{distance}", None)
+        channel.recv((channel.rank - distance) % channel.size, f"met.{stage}.{distance}")
+        distance *= 2
+
+
+def _others(channel: Channel) -> list[int]:
+    """Returns the other ranks, each rank beginning with another, so that not all read the same memory."""
+    return [(channel.rank + distance) % channel.size for distance in range(1, channel.size)]
+
+
+def _count(nbytes: int) -> int:
+    return max(1, -(-nbytes // BLOCK_BYTES))

@@ -1,0 +1,218 @@
+"""Groups made of handles, subgroups, groups rebuilt, structures of arrays, and collectives beside other work."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thread_fabric import World, run
+
+import actors
+from actors.collective import agreement
+from actors.collective.structure import Structure
+from actors.exceptions import CollectiveError, TaskError
+
+PATIENCE = 30.0
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+@actors.remote
+class Loner:
+    """In no group of its own."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def allreduce(self, x: Any, group: Any = None, timeout: float = 20.0) -> Any:
+        return actors.collective.allreduce(x, group=group, timeout=timeout)
+
+    def sizes(self, *groups: Any) -> list[tuple[int, int]]:
+        return [(actors.collective.get_rank(group), actors.collective.get_world_size(group)) for group in groups]
+
+    def two_at_once(self, one: Any, other: Any) -> tuple[int, int]:
+        """Collectives of two groups, begun in another order on each rank."""
+        rank = actors.collective.get_rank(one)
+        groups = [one, other] if rank % 2 else [other, one]
+        work = {g.id: actors.collective.allreduce(np.array([1]), group=g, async_op=True) for g in groups}
+        return int(work[one.id].wait(20)[0]), int(work[other.id].wait(20)[0])
+
+    def explain(self, group: Any = None) -> str:
+        actors.collective.barrier(group)
+        return actors.collective.get_group(group).explain(1 << 26)
+
+    def survive(self) -> tuple[int, int, int, float]:
+        """Waits in a collective that fails, then goes on with those who are left."""
+        x = np.ones(1_000_000, np.float32)
+        try:
+            while True:
+                actors.collective.allreduce(x, timeout=5)
+        except CollectiveError:
+            member = actors.collective.rebuild(timeout=4)
+        return member.rank, member.size, member.epoch, float(actors.collective.allreduce(x)[-1])
+
+    def parts(self) -> list[int] | None:
+        from actors import collective
+
+        rank = collective.get_rank()
+        part = collective.split(None if rank == 0 else rank % 2, key=-rank)
+        if part is None:
+            return None
+        try:
+            return [int(value[0]) for value in part.allgather(np.array([rank]))]
+        finally:
+            collective.destroy_group(part)
+
+
+def get(refs: Any, timeout: float = PATIENCE) -> Any:
+    return actors.get(refs, timeout=timeout)
+
+
+@pytest.fixture
+def loners(cluster: actors.Cluster) -> Any:
+    handles = [Loner.options(num_cpus=0).remote() for _ in range(4)]
+    get([handle.pid.remote() for handle in handles])
+    yield handles
+    for handle in handles:
+        actors.kill(handle)
+
+
+# -- groups of actors that exist ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["auto", "shm", "grpc"])
+def test_a_group_is_made_of_handles(loners: list[Any], backend: str) -> None:
+    group = actors.collective.create_group(loners[:3], backend)
+    results = get(group.allreduce.remote(np.arange(200_000.0)))  # no group= needed: it is their only one
+    assert all((result == 3 * np.arange(200_000.0)).all() for result in results)
+    said = get(group.explain.remote())
+    assert all(("shared memory:" in words) == (backend != "grpc") for words in said), said
+    actors.collective.destroy_group(group)
+    with pytest.raises(TaskError, match="destroyed"):
+        get(group[0].allreduce.remote(1.0, group))
+    with pytest.raises(TaskError, match="in no group"):
+        get(group[0].allreduce.remote(1.0))
+
+
+def test_an_actor_is_in_several_groups_at_once(loners: list[Any]) -> None:
+    create = actors.collective.create_group
+    one, other = create(loners), create(loners[::-1])
+    assert get(loners[0].sizes.remote(one, other)) == [(0, 4), (3, 4)]
+    assert get([handle.two_at_once.remote(one, other) for handle in loners]) == [(4, 4)] * 4
+
+
+def test_what_is_no_group_is_said_at_once(loners: list[Any]) -> None:
+    create = actors.collective.create_group
+    with pytest.raises(ValueError, match="at least one"):
+        create([])
+    with pytest.raises(ValueError, match="twice"):
+        create([loners[0], loners[0]])
+    with pytest.raises(TypeError, match="int"):
+        create([loners[0], 3])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="auto, shm, grpc"):
+        create(loners, "nccl")
+    with pytest.raises(ValueError, match=r"mx\.distributed"):
+        create(loners, "mlx")
+
+
+def test_ranks_split_by_color(loners: list[Any]) -> None:
+    actors.collective.create_group(loners)
+    assert get([handle.parts.remote() for handle in loners]) == [None, [3, 1], [2], [3, 1]]
+
+
+# -- failure -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_survivors_go_on(loners: list[Any], how: signal.Signals) -> None:
+    group = actors.collective.create_group(loners)
+    pid = get(loners[1].pid.remote())
+    get(group.allreduce.remote(np.ones(3)))
+    left = [handle.survive.remote() for rank, handle in enumerate(loners) if rank != 1]
+    os.kill(pid, how)
+    try:
+        assert get(left) == [(0, 3, 2, 3.0), (1, 3, 2, 3.0), (2, 3, 2, 3.0)]
+    finally:
+        if how is signal.SIGSTOP:
+            os.kill(pid, signal.SIGCONT)
+    if how is signal.SIGSTOP:
+        with pytest.raises(TaskError, match=r"rebuil|sent nothing"):
+            get(loners[1].allreduce.remote(np.ones(3)))
+
+
+# -- structures --------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.integers(1, 5),
+    shapes=st.lists(st.sampled_from([(), (0,), (3,), (2, 5)]), max_size=6),
+    inline=st.booleans(),
+    deterministic=st.booleans(),
+)
+def test_a_structure_is_reduced_array_by_array(
+    size: int, shapes: list[tuple[int, ...]], inline: bool, deterministic: bool
+) -> None:
+    def tree(rank: int) -> Any:
+        names = ["float32", "int16", "float16"]
+        arrays = [np.full(shape, rank + 1, names[i % 3]) for i, shape in enumerate(shapes)]
+        return {"all": arrays, "pair": Pair(mx.full((2,), rank + 1, mx.bfloat16), (np.float64(rank),))}
+
+    total = size * (size + 1) // 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "INLINE_BYTES", agreement.INLINE_BYTES if inline else -1)
+        results = run(size, lambda g: g.allreduce(tree(g.rank), deterministic=deterministic))
+    for result in results:
+        assert list(result) == ["all", "pair"]
+        for got, sent in zip(result["all"], tree(0)["all"], strict=True):
+            assert (got.shape, got.dtype, type(got)) == (sent.shape, sent.dtype, np.ndarray)
+            np.testing.assert_array_equal(got, np.full(sent.shape, total, sent.dtype))
+        assert type(result["pair"]) is Pair
+        assert result["pair"].left.dtype == mx.bfloat16
+        assert result["pair"].left.tolist() == [total, total]
+        assert result["pair"].right == (total - size,)
+
+
+def test_structures_that_differ_are_told_apart() -> None:
+    with pytest.raises(CollectiveError, match="rank 1"):
+        run(2, lambda g: g.allreduce({"w": np.ones(3 + g.rank)}))
+    with pytest.raises(TypeError, match=r"\['w'\]\[1\] is a str"):
+        Structure({"w": [np.ones(1), "no array"]})
+
+
+def test_gradients_are_averaged() -> None:
+    results = run(4, lambda g: g.average_gradients([np.full(2, g.rank, np.float32)]))
+    assert all(result[0].tolist() == [1.5, 1.5] for result in results)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_deterministic_is_the_order_of_ranks(size: int) -> None:
+    arrays = [np.random.default_rng(rank).normal(size=50_000).astype(np.float32) for rank in range(size)]
+    expected = arrays[0]
+    for array in arrays[1:]:
+        expected = expected + array
+    for result in run(size, lambda g: g.allreduce(arrays[g.rank], deterministic=True)):
+        assert result.tobytes() == expected.tobytes()
+
+
+# -- beside other work -------------------------------------------------------------------------------------------
+
+
+def test_started_collectives_keep_the_order_of_calls() -> None:
+    def work(group: Any) -> list[Any]:
+        started = [group.start("allreduce", lambda n=n: group.allreduce(np.array([n]))) for n in range(5)]
+        group.barrier()  # comes after them
+        assert all(work.done() for work in started)
+        group._queue.close()
+        return [int(work.wait()[0]) for work in started]
+
+    assert run(3, work, world=World(3)) == [[0, 3, 6, 9, 12]] * 3

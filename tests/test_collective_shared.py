@@ -1,0 +1,169 @@
+"""Collectives through shared memory: ranks as threads, with sockets and files as between processes."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from thread_fabric import ThreadFabric, World
+
+from actors.collective import agreement, shared, window
+from actors.collective.group import Group
+from actors.collective.near import NearFabric
+from actors.exceptions import CollectiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+UFUNCS = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum, "mean": np.add}
+
+
+@contextmanager
+def small_blocks(block: int) -> Iterator[None]:
+    """Everything goes through the window, in many stages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "INLINE_BYTES", -1)
+        patch.setattr(shared, "BLOCK_BYTES", block)
+        yield
+
+
+def run(size: int, folder: Path, work: Callable[[Group], Any], keys: list[str] | None = None) -> list[Any]:
+    """Runs ``work`` on every rank; returns what each returned or raised."""
+    world = World(size)
+    fabrics = [
+        NearFabric(ThreadFabric(world, rank), folder, (keys or ["here"] * size)[rank], f"r{rank}")
+        for rank in range(size)
+    ]
+    results: list[Any] = [None] * size
+
+    def one(rank: int) -> None:
+        try:
+            results[rank] = work(Group(fabrics[rank]))
+        except Exception as error:
+            results[rank] = error
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not list(folder.iterdir()), "files left behind"
+    for fabric in fabrics:
+        fabric.close()
+    return results
+
+
+def arrays_of(dtype: str, shape: tuple[int, ...], size: int, seed: int) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [np.asarray(random.integers(0, 5, shape)).astype(dtype) for _ in range(size)]
+
+
+@quick
+@given(
+    size=st.integers(1, 8),
+    dtype=st.sampled_from(["bool", "int8", "uint64", "float16", "float32", "float64", "complex64", ">f4"]),
+    shape=st.sampled_from([(), (0,), (1,), (7,), (13, 5), (300,)]),
+    op=st.sampled_from(sorted(UFUNCS)),
+    block=st.sampled_from([16, 256, 1 << 21]),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_every_op_gives_what_numpy_gives(
+    tmp_path: Path,
+    size: int,
+    dtype: str,
+    shape: tuple[int, ...],
+    op: str,
+    block: int,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    if op == "mean" and np.dtype(dtype).kind not in "fc":
+        op = "sum"
+    root = data.draw(st.integers(0, size - 1))
+    arrays = arrays_of(dtype, shape, size, seed)
+    rows = arrays_of(dtype, (2 * size, *shape), size, seed)
+
+    def work(group: Group) -> Any:
+        own = arrays[group.rank]
+        return (
+            group.allreduce(own, op),
+            group.reduce(own, root, op),
+            group.reducescatter(rows[group.rank], op),
+            group.broadcast(own if group.rank == root else None, root),
+            group.allgather(own),
+            group.barrier(),
+        )
+
+    with small_blocks(block):
+        results = run(size, tmp_path, work)
+
+    def expected(values: list[np.ndarray]) -> np.ndarray:
+        wide = np.dtype(np.float32) if dtype == "float16" else np.dtype(dtype).newbyteorder("=")
+        whole = UFUNCS[op].reduce(np.stack(values).astype(wide), axis=0, dtype=wide)
+        return np.asarray(whole / size if op == "mean" else whole).astype(dtype)
+
+    for rank, result in enumerate(results):
+        assert not isinstance(result, Exception), result
+        everywhere, at_root, part, sent, gathered, _ = result
+        for found, wanted in [
+            (everywhere, expected(arrays)),
+            (part, expected(rows)[2 * rank : 2 * rank + 2]),
+            (sent, arrays[root]),
+            *zip(gathered, arrays, strict=True),
+        ]:
+            assert found.dtype == wanted.dtype
+            assert found.shape == wanted.shape
+            np.testing.assert_allclose(found, wanted, rtol=1e-3 if dtype == "float16" else 1e-6)
+        assert everywhere.tobytes() == results[0][0].tobytes()
+        assert (at_root is None) == (rank != root)
+        if at_root is not None:
+            assert at_root.tobytes() == everywhere.tobytes()
+
+
+def test_arrays_of_many_blocks_and_many_calls(tmp_path: Path) -> None:
+    count = 3 * window.BLOCK_BYTES // 4 + 17
+
+    def work(group: Group) -> list[bool]:
+        own = np.full(count, group.rank + 1, np.float32)
+        return [bool((group.allreduce(own) == 6).all()) and group.shared for _ in range(5)]
+
+    assert run(3, tmp_path, work) == [[True] * 5] * 3
+
+
+def test_ranks_of_several_hosts_say_so_and_work(tmp_path: Path) -> None:
+    def work(group: Group) -> tuple[float, bool]:
+        return float(group.allreduce(np.ones(100_000))[-1]), group.shared
+
+    assert run(3, tmp_path, work, ["here", "here", "there"]) == [(3.0, False)] * 3
+
+
+def test_large_objects_and_messages_pass_too(tmp_path: Path) -> None:
+    def work(group: Group) -> Any:
+        said = group.broadcast({"text": "x" * 500_000} if group.rank == 0 else None)
+        group.send(np.arange(100_000), 1 - group.rank)
+        got = group.recv(1 - group.rank)
+        return len(said["text"]), int(got[-1])
+
+    assert run(2, tmp_path, work) == [(500_000, 99_999)] * 2
+
+
+def test_who_never_comes_is_named_on_every_other_rank(tmp_path: Path) -> None:
+    def work(group: Group) -> None:
+        group.barrier()
+        if group.rank != 1:
+            group.allreduce(np.ones(1_000_000), timeout=1)
+
+    first, absent, last = run(3, tmp_path, work)
+    assert absent is None
+    for error in (first, last):
+        assert isinstance(error, CollectiveError)
+        assert "rank 1" in str(error)
