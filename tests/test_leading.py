@@ -91,7 +91,7 @@ def test_cuts_while_somebody_reads() -> None:
         while not over.is_set():
             link = _link(counter)
             if link is not None:
-                process.loop.call_soon_threadsafe(link._abort)
+                process.portal.start(link.close())
             time.sleep(0.02)
 
     cutting = threading.Thread(target=cut)
