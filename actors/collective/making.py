@@ -90,7 +90,7 @@ async def _enter(process: Process, spec: GroupSpec, members: Sequence[ActorHandl
             raise CollectiveError(
                 f"{member!r} shares its process with other actors: make it without isolation='thread'"
             )
-    labels = tuple(f"{m!r} on node {a.node_name}" for m, a in zip(members, addresses, strict=True))
+    labels = tuple(f"{line_of(m).label} on node {a.node_name}" for m, a in zip(members, addresses, strict=True))
     specs = [GroupSpec(spec.id, rank, tuple(addresses), labels, spec.backend) for rank in range(len(members))]
     try:
         asked = (process.ask(a, "worker", "enter_group", s) for a, s in zip(addresses, specs, strict=True))

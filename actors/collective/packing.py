@@ -41,6 +41,9 @@ class Spec:
     wire: np.dtype[Any]
     dtype: np.dtype[Any]
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.shape))  # to hash a dtype takes longer than the rest
+
     def __str__(self) -> str:
         return "a Python object" if self.kind == "object" else f"{self.name} {self.shape}"
 
@@ -81,7 +84,7 @@ _OBJECT = Spec("object", "object", (), np.dtype(object), np.dtype(object))
 
 def is_array(value: object) -> bool:
     """Whether a value travels as elements with a shape and a dtype, not as a pickle."""
-    if type(value) is np.ndarray:
+    if type(value) is np.ndarray:  # nearly always
         return not value.dtype.hasobject
     if kind_of(value) == "mlx":
         return True
@@ -94,6 +97,8 @@ def pack(value: object) -> Packed:
     Raises:
         SerializationError: the value is no array and cannot be pickled.
     """
+    if type(value) is np.ndarray and not value.dtype.hasobject:
+        return _pack_numpy(value, "numpy")
     if not is_array(value):
         return Packed(_OBJECT, dumps(value))
     kind = kind_of(value)
@@ -116,6 +121,8 @@ def unpack(spec: Spec, data: Any, like: Spec | None = None) -> Any:
     to = spec if like is None or like.kind == "object" else like
     if to.kind == "mlx" or spec.name == BFLOAT16:
         return from_tensor(data.view(np.uint8).data, spec.shape, spec.name, "mlx" if to.kind == "mlx" else "numpy")
+    if to.dtype is spec.wire and to.kind == "numpy":
+        return data.reshape(spec.shape)
     shaped = data.reshape(spec.shape).astype(to.dtype, copy=False)
     return shaped[()] if to.kind == "numpy scalar" else shaped
 
