@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,15 +33,32 @@ if TYPE_CHECKING:
     from actors.process import Process
     from actors.sealed import Sealed
 
+NAME_SECONDS = 10.0  # for the end of an actor that has a name and is not referred to any more
+RETRY_SECONDS = 0.02
+
 
 def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
     """Makes one actor. A named one is made before this returns, since the name may be taken."""
     process = current()
-    if options.get_if_exists:
-        found = process.portal.run(find_named(process, options.name or "", options.namespace or process.namespace))
+    if not options.get_if_exists:
+        return _make(process, cls, options, args, kwargs)
+    name, until = options.name or "", time.monotonic() + NAME_SECONDS
+    while True:
+        found = process.portal.run(find_named(process, name, options.namespace or process.namespace))
         if found is not None:
-            process.portal.run(_refuse_older(process, found, cls, options.name or ""))
+            process.portal.run(_refuse_older(process, found, cls, name))
             return found
+        try:
+            return _make(process, cls, options, args, kwargs)
+        except ActorAlreadyExistsError:  # another made it just now, or one that nobody refers to any more still ends
+            if time.monotonic() > until:
+                raise
+            time.sleep(RETRY_SECONDS)
+
+
+def _make(
+    process: Process, cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ActorHandle:
     if options.detached:
         return _hand_over(process, cls, options, args, kwargs)
     creation = _Creation(process, cls, options, args, kwargs)

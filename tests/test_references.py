@@ -495,6 +495,13 @@ def test_a_holder_that_is_killed_gives_back_what_it_held() -> None:
     all_is_given_back()
 
 
+def test_get_if_exists_makes_a_new_one_while_the_last_still_ends() -> None:
+    for _ in range(10):
+        counter = Counter.options(name="again and again", get_if_exists=True).remote()
+        assert get(counter.add.remote()) == 1
+        del counter
+
+
 def test_a_name_alone_keeps_no_actor() -> None:
     counter = Counter.options(name="held by name").remote()
     pid = pid_of(counter)
