@@ -30,6 +30,8 @@ CASES = [
     ("tree of 200", 200 * (64 << 10), 20),
 ]
 
+SETTLE_SECONDS = 3.0  # a cluster that has just begun starts processes for later
+
 
 @actors.remote
 class Rank:
@@ -61,6 +63,7 @@ def measure(ranks: int, backend: str) -> list[dict[str, Any]]:
     """Returns one row for each case."""
     members = [Rank.options(num_cpus=0).remote() for _ in range(ranks)]
     group = collective.create_group(members, backend)
+    time.sleep(SETTLE_SECONDS)
     rows = []
     for what, nbytes, repeats in CASES:
         times = actors.get(group.times.remote(what, nbytes, repeats), timeout=120)
