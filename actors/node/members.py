@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from actors.address import Address
 from actors.demand import parts
+from actors.nodeinfo import NODE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,8 @@ class Members:
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
         self.on_change: Callable[[], None] | None = None  # told of each that comes or goes
+        self.on_joined: Callable[[Member], None] | None = None  # told of each that comes
+        self.trusted: Callable[[str], bool] | None = None  # whether a node may come at all
 
     def get(self, node: str) -> Member:
         """Returns the node with this id, which must be known."""
@@ -75,16 +78,19 @@ class Members:
 
     def found(self, record: NodeRecord) -> None:
         """Discovery has seen a node; it is a hint until the node has proved who it is. On the I/O loop."""
-        known = self._all.get(record.id)
-        if record.id == self.me.info.id or record.id in self._joining:
-            return
-        if known is not None and known.info.alive and known.where.process == record.boot:
-            return
         doors = tuple(f"{_bracketed(address)}:{record.port}" for address in record.addresses)
-        where = Address(record.boot, "", "", record.id, doors, record.name)
-        task = asyncio.get_running_loop().create_task(self._join(record.id, where))
-        self._joining[record.id] = task
-        task.add_done_callback(lambda _: self._joining.pop(record.id, None))
+        self.found_at(Address(record.boot, "", "", record.id, doors, record.name))
+
+    def found_at(self, where: Address) -> None:
+        """A node is said to be at this address; see `found`."""
+        id, known = where.node, self._all.get(where.node)
+        if id == self.me.info.id or id in self._joining or (self.trusted is not None and not self.trusted(id)):
+            return
+        if known is not None and known.info.alive and known.where.process == where.process:
+            return
+        task = asyncio.get_running_loop().create_task(self._join(id, where))
+        self._joining[id] = task
+        task.add_done_callback(lambda _: self._joining.pop(id, None))
 
     async def _join(self, id: str, where: Address) -> None:
         peer = self._process.peer(where)
@@ -107,6 +113,30 @@ class Members:
         if peer is not None:
             member.watch = asyncio.create_task(self._watch(member, peer))
         await self._tell()
+        if self.on_joined is not None and member is not self.me:
+            self.on_joined(member)
+
+    def rename(self, name: str) -> None:
+        """This node is called otherwise in its cluster."""
+        info = self.me.info
+        if info.name == name:
+            return
+        resources = {key: amount for key, amount in info.resources.items() if key != f"node:{info.name}"}
+        self.me.info = replace(
+            info, name=name, resources={**resources, f"node:{name}": 1.0}, labels={**info.labels, NODE_NAME: name}
+        )
+        self.me.where = replace(self.me.where, node_name=name)
+
+    async def evict(self, id: str) -> None:
+        """A device is trusted no longer."""
+        joining = self._joining.pop(id, None)
+        if joining is not None:
+            joining.cancel()
+        member = self._all.pop(id, None)
+        if member is not None:
+            if member.watch is not None:
+                member.watch.cancel()
+            await self._tell()
 
     async def _watch(self, member: Member, peer: Peer) -> None:
         await peer.dead.wait()

@@ -134,7 +134,7 @@ class CredentialsFor(Protocol):
     """Looks up how to prove this device to a node, and how to tell that it is that node."""
 
     def __call__(self, node: str) -> tuple[grpc.ChannelCredentials, tuple[tuple[str, Any], ...]]:
-        """Raises UnreachableError where the node is not trusted."""
+        """Raises GoneError where the node is not trusted."""
 
 
 async def _open(channel: grpc.aio.Channel, node: str | None, where: str) -> DialledLink:
