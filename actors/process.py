@@ -170,6 +170,14 @@ class Process:
                 peer.when_dead(partial(self._lost, peer))
         return peer
 
+    def relocate(self, address: Address) -> None:
+        """A process, which is dialled already or not, is to be found here from now on. Only on the I/O loop."""
+        peer = self._peers.get(address.process)
+        if peer is not None:
+            peer.address = address
+        if address.node in self.directory and self.directory[address.node].process == address.process:
+            self.directory[address.node] = address
+
     def _lost(self, peer: Peer, _: Death) -> None:
         process = peer.address.process
         if self._peers.get(process) is peer:
