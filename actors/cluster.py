@@ -50,6 +50,11 @@ class InitArguments:
     runtime_env: dict[str, Any] | None = None
     expect_nodes: int | None = None
 
+    @property
+    def seeds(self) -> list[str]:
+        """The addresses where nodes are, if any are given."""
+        return [part.strip() for part in (self.address or "").split(",") if part.strip()]
+
 
 class Cluster:
     """The nodes this program uses. Leaving the ``with`` block, or `shutdown`, ends what the program started."""
@@ -111,10 +116,8 @@ class Cluster:
     async def _settle(self, process: Process, timeout: float) -> None:
         """Waits for the devices that this one is paired with."""
         home, wanted = self._local.address, self.request.expect_nodes
-        if self.request.address is not None:
-            await process.ask(
-                home, "trust", "reach", [part.strip() for part in self.request.address.split(",")], timeout=timeout
-            )
+        if self.request.seeds:
+            await process.ask(home, "trust", "reach", self.request.seeds, timeout=timeout)
         search = asyncio.ensure_future(process.ask(home, "trust", "settle", wanted, timeout, timeout=timeout + 5))
         if wanted is not None:
             line = Waiting(wanted, timeout)
@@ -280,7 +283,8 @@ def _meant(address: str | None, local_nodes: int) -> str | None:
         return None if local_nodes == 1 and device.is_paired() else "local"
     if address != "local" and not device.is_paired():
         raise AuthenticationError(
-            f"this device is not paired with the one at {address}: run `actors invite` there and `actors join CODE` here"
+            f"this device is not paired with the one at {address}: run `actors invite` there and `actors join CODE` "
+            "here"
         )
     return address
 

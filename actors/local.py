@@ -185,8 +185,8 @@ def first_word(process: subprocess.Popen[bytes], name: str, log: Path, deadline:
                 raise ActorsError(f"node {name} could not start:\n{_tail(log)}")
             line += piece
     pipe.close()
-    answer = json.loads(line)
-    return answer.get("error")
+    error: str | None = json.loads(line).get("error")
+    return error
 
 
 def _tail(log: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from actors.residing import ask_node
 from actors.trust.roll import found
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from actors.trust import Member, Roll
 
 
@@ -62,30 +65,24 @@ async def _invite(uses: int, host: str | None, as_json: bool) -> str:
     )  # fmt: skip
     port = await invitation.open(None if door.is_everywhere else door.host)
     try:
-        async with announced(code, port, door):
+        async with _announced(code, port, door):
             _show(code, device.at(device.hosts(door)[0], port), uses, as_json)
             return await invitation.wait()
     finally:
         await invitation.close()
 
 
-class announced:  # noqa: N801 - it is written like a function
+@contextlib.asynccontextmanager
+async def _announced(code: Code, port: int, door: device.Door) -> AsyncIterator[None]:
     """Announces the invitation as far as there is multicast."""
+    from discovery import DiscoveryError
 
-    def __init__(self, code: Code, port: int, door: device.Door) -> None:
-        self._part = announce(code, device.host_name(), port, door.interfaces)
-        self._entered = False
-
-    async def __aenter__(self) -> None:
+    async with contextlib.AsyncExitStack() as stack:
         try:
-            await self._part.__aenter__()
-            self._entered = True
-        except Exception as error:
+            await stack.enter_async_context(announce(code, device.host_name(), port, door.interfaces))
+        except DiscoveryError as error:
             click.echo(f"actors: the others will not find it by multicast ({error}); give them --address", err=True)
-
-    async def __aexit__(self, *raised: object) -> None:
-        if self._entered:
-            await self._part.__aexit__(*raised)
+        yield
 
 
 async def _admit(certificate: bytes, name: str) -> Roll:

@@ -18,6 +18,8 @@ from actors.residing import ask_node
 from discovery.addresses import host_and_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.identity import Identity
     from actors.trust import Roll
 
@@ -39,7 +41,7 @@ def join(code: str | None, address: str | None, timeout: float) -> None:
       echo 42-7K2M-XQ9D | actors join --address 192.168.1.20:41533
     """  # noqa: D301 - click wants the character itself
     try:
-        read = Code.parse(code if code not in {None, "-"} else sys.stdin.readline())  # type: ignore[arg-type]
+        read = Code.parse(code if code is not None and code != "-" else sys.stdin.readline())
         given = host_and_port(address) if address is not None else None
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -71,20 +73,20 @@ async def _candidates(code: Code, timeout: float) -> list[Candidate]:
     found = await find(code, device.door().interfaces, timeout)
     if not found:
         raise ClusterTimeoutError(
-            f"no device shows an invitation {code.nameplate}-… on this network: is `actors invite` still waiting there? "
-            "If it is, give the address it shows: --address HOST:PORT"
+            f"no device shows an invitation {code.nameplate}-… on this network: is `actors invite` still waiting "
+            "there? If it is, give the address it shows: --address HOST:PORT"
         )
     return [(host, port) for _, port, hosts in found for host in hosts]
 
 
 async def _first(
-    candidates: list[Candidate], code: Code, identity: Identity, mine: str | None, keep: object
+    candidates: list[Candidate], code: Code, identity: Identity, mine: str | None, keep: Callable[[Roll], None]
 ) -> Welcome:
     """Joins at the first of several places that has the code."""
     problem: Exception | None = None
     for host, port in candidates:
         try:
-            return await join_at(host, port, code, identity, device.host_name(), mine, keep)  # type: ignore[arg-type]
+            return await join_at(host, port, code, identity, device.host_name(), mine, keep)
         except (WrongCodeError, PairingError) as error:
             problem = error
         except OSError as error:

@@ -39,7 +39,5 @@ def listing(what: str, as_json: bool) -> None:
         return
     width = max(len(node.name) for node in nodes)
     for node in nodes:
-        cpus = node.resources.get("CPU", 0)
-        click.echo(
-            f"{node.name:<{width}}  {'alive' if node.alive else 'gone':<5}  {node.address or '-'}  {cpus:g} CPUs"
-        )
+        state, cpus = "alive" if node.alive else "gone", node.resources.get("CPU", 0)
+        click.echo(f"{node.name:<{width}}  {state:<5}  {node.address or '-'}  {cpus:g} CPUs")

@@ -34,7 +34,7 @@ def status(context: click.Context, as_json: bool) -> None:
 
 
 def look() -> dict[str, Any]:
-    """Returns the state of this device: ``running``, ``paired``, ``removed``, ``id``, ``name``, ``node``, ``members``."""
+    """Returns the state of this device, as ``--json`` shows it."""
     identity = device.identity()
     roll = device.store().read()
     running = device.running()

@@ -124,7 +124,7 @@ class Node:
 
     async def left_by_parent(self) -> None:
         """The program that has started this node has ended: so does the node, but not while others use it."""
-        while self._residence is not None and self._service.has_drivers():
+        while self._residence is not None and self._service.has_drivers():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(LOOK_SECONDS)
         self.stopping.set()
 

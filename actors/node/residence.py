@@ -61,7 +61,7 @@ class Residence:
         self._since = time.time()
         self._changed_at = 0.0  # on the loop's clock: when the circle of members, or this node, was last new
         self._tasks: set[asyncio.Task[None]] = set()
-        members.trusted = lambda id: id in self._trust
+        members.trusted = self._trust.__contains__
         members.on_joined = self._joined
 
     async def start(self) -> None:
@@ -292,7 +292,7 @@ class Residence:
                 f"the door cannot be opened at {host}:{self._door.port}: is the port taken? "
                 f"Choose another by `actors start --port` ({problem})"
             )
-        self._refresh_doors(found_by="zeroconf")
+        self._refresh_doors()
         self._announce()
         try:
             await self._enter_discovery()
@@ -300,7 +300,7 @@ class Residence:
             log.warning("this node cannot be found by multicast, only by its address: %s", error)
         self._seeking.start()
 
-    def _refresh_doors(self, **more: str) -> None:
+    def _refresh_doors(self) -> None:
         if self._port is None:
             return
         try:
@@ -311,7 +311,7 @@ class Residence:
         me = self._members.me
         if doors != me.where.doors:
             me.where = replace(me.where, doors=doors)
-            me.info = replace(me.info, address=doors[0], **more)
+            me.info = replace(me.info, address=doors[0], found_by="zeroconf")
 
     async def _enter_discovery(self) -> None:
         import discovery

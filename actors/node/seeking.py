@@ -124,7 +124,8 @@ class Seeking:
             ) from error
         if id not in self._trust:
             raise AuthenticationError(
-                f"the device at {door} is not paired with this one: run `actors invite` there and `actors join CODE` here"
+                f"the device at {door} is not paired with this one: run `actors invite` there and `actors join CODE` "
+                "here"
             )
         if id != self._members.me.info.id:
             known = await asyncio.to_thread(device.doors)

@@ -41,7 +41,7 @@ class Welcome:
     running: bool
 
 
-async def join_at(
+async def join_at(  # noqa: PLR0917 - one place calls it
     host: str, port: int, code: Code, identity: Identity, name: str, mine: str | None, keep: Callable[[Roll], None]
 ) -> Welcome:
     """Joins at an inviter's address.
@@ -72,7 +72,7 @@ async def join_at(
         writer.close()
 
 
-async def _exchange(
+async def _exchange(  # noqa: PLR0917 - one place calls it
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     code: Code,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.pairing.exchange import LARGEST_BYTES, PairingError
+
+if TYPE_CHECKING:
+    import asyncio
 
 _HEAD = 4
 

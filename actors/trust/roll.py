@@ -116,7 +116,7 @@ class Roll:
         subject = check_profile(certificate)
         if subject in self.removed:
             raise AuthenticationError(
-                "that device was removed from this cluster: `actors leave` there gives it a new key"
+                "that device was removed from this cluster; `actors leave` there gives it a new key"
             )
         if subject in self.members:
             return self

@@ -60,9 +60,7 @@ class TrustStore:
         try:
             return parse(content)
         except AuthenticationError as error:
-            raise ActorsError(
-                f"{self._path} is damaged ({error}); run `actors leave` and pair the device again"
-            ) from error
+            raise ActorsError(f"{self._path} is damaged ({error}); run `actors leave` and pair again") from error
 
     def change(self, how: Callable[[Roll | None], Roll | None]) -> Roll | None:
         """Replaces the roll by what ``how`` makes of it, against all other processes; returns the new one."""
