@@ -19,6 +19,7 @@ from actors.home import remove_if_dead, run_dir, sweep
 from actors.ids import new_id
 from actors.node.environments import Environments
 from actors.node.members import Member, Members
+from actors.node.opinion import Opinion
 from actors.node.service import NodeService
 from actors.node.workers import Workers
 from actors.nodeinfo import NodeInfo, labels, totals, versions
@@ -75,6 +76,7 @@ class Node:
 
             self._residence = Residence(self.process, self._members, self._service, residence)
             self.process.serve("trust", self._residence)
+            self.process.serve("doctor", Opinion(self.process, self._members))
         self._discovery: list[Any] = []
         self.stopping = asyncio.Event()
 

@@ -67,6 +67,7 @@ class Members:
         self._all: dict[str, Member] = {me.info.id: me}
         self._joining: dict[str, dict[tuple[str, ...], asyncio.Task[None]]] = {}  # by id and doors
         self._next: dict[str, Address] = {}  # what was announced last, where enough is being tried
+        self.failures: dict[str, str] = {}  # what taking in a node failed with last, by id
         self._blamed: set[tuple[str, tuple[str, ...]]] = set()
         self._closed = False
         self._changed = asyncio.Condition()
@@ -152,6 +153,7 @@ class Members:
 
     def _not_taken_in(self, where: Address, error: Exception) -> None:
         """What comes of a wrong hint is this line, once."""
+        self.failures[where.node] = str(error) or type(error).__name__
         seen = (where.node, where.doors)
         if seen not in self._blamed and len(self._blamed) < MOST_BLAMED:
             self._blamed.add(seen)
@@ -164,6 +166,7 @@ class Members:
         """A node has described itself."""
         member = Member(info, where)
         self._all[info.id] = member
+        self.failures.pop(info.id, None)
         self._process.directory[info.id] = where
         if peer is not None:
             member.watch = asyncio.create_task(self._watch(member, peer))

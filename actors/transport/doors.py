@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from actors.transport.link import GoneError, UnreachableError
 
@@ -57,7 +57,7 @@ class Doors:
         return opened
 
 
-class _Race:
+class _Race(Generic[OpenedT]):
     """One race. ``close`` ends what is still under way."""
 
     def __init__(self, doors: Sequence[str], best: str | None, attempt: Callable[[str], Awaitable[OpenedT]]) -> None:
