@@ -1,4 +1,4 @@
-"""What comes of a knock at a door: how a firewall, a sleeping host and a wrong address are told apart. Plain sockets."""
+"""What comes of a knock at a door: how a firewall, a sleeping host and a wrong address differ. Plain sockets."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from actors.residing import START_SECONDS, start_node
 @click.command()
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until Ctrl-C or SIGTERM.")
 @click.option("--port", type=click.IntRange(0, 65535), help=f"Of the door, once paired [default: {device.PORT}].")
+@click.option("--install", is_flag=True, help="Let the system start it at each log-in (systemd, launchd), and now.")
 @click.option("--host", help="Own address of the door, once paired [default: all addresses].")
-def start(foreground: bool, port: int | None, host: str | None) -> None:
+def start(foreground: bool, install: bool, port: int | None, host: str | None) -> None:
     """Start the node of this device, and leave it running.
 
     It ends with `actors stop`. Until the device is paired, nothing listens beyond this machine; then one port does,
@@ -36,6 +37,11 @@ def start(foreground: bool, port: int | None, host: str | None) -> None:
     if port is not None:
         door = replace(door, port=port, given=port != 0)
     device.remember_door(door)
+    if install:
+        from actors.cli.install import install as install_unit
+
+        click.echo(f"The system starts the node of this device from now on: {install_unit([])}")
+        return
     if foreground:
         _run_here(door)
         return

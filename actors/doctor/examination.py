@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ def _circle(found: list[Finding]) -> Circle | None:
     roll = device.roll()
     if roll is None and all_said is not None:
         found.append(Finding("revoked", ok=False, what="this device was removed from its cluster",
-                             do="run `actors leave` here, `actors invite` on a member, and `actors join CODE` here"))  # fmt: skip
+                             do="run `actors leave` here, then pair it again by `actors invite` on a member"))  # fmt: skip
     elif roll is None:
         found.append(Finding("paired", ok=False, what="this device is not paired with any other",
                              do="run `actors invite` on one device and `actors join CODE` on the other"))  # fmt: skip
@@ -115,10 +116,8 @@ def _announced(circle: Circle) -> dict[str, list[str]]:
 
     try:
         with discovery.browse() as browser:
-            try:
+            with contextlib.suppress(TimeoutError):
                 browser.wait_for(lambda records: all(member.id in records for member in circle.others), SEARCH_SECONDS)
-            except TimeoutError:
-                pass
             records = browser.records()
     except discovery.DiscoveryError:  # the check `port 5353` tells
         return {}

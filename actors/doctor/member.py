@@ -54,8 +54,10 @@ def _reason(case: Case) -> tuple[str, str]:
     if Way.PERMISSION in ways:
         return (
             "macOS has not let this program use the local network",
-            "System Settings > Privacy & Security > Local Network: switch on the program from which actors was "
-            "started; if it is on already, switch it off and on again",
+            (
+                "System Settings > Privacy & Security > Local Network: switch on the program from which actors was "
+                "started; if it is on already, switch it off and on again"
+            ),
         )
     if Way.FORBIDDEN in ways:
         named = f" ({case.firewall})" if case.firewall else ""
@@ -78,8 +80,10 @@ def _reason(case: Case) -> tuple[str, str]:
 def _never_seen(case: Case) -> tuple[str, str]:
     return (
         "it has not been seen since it was paired, and no address of it is known",
-        f"run `actors start` on {case.name}, in the same network; where that lets no multicast through, give its "
-        "address: actors.init('HOST:PORT')",
+        (
+            f"run `actors start` on {case.name}, in the same network; where that lets no multicast through, give its "
+            "address: actors.init('HOST:PORT')"
+        ),
     )
 
 
@@ -89,16 +93,20 @@ def _open(case: Case) -> tuple[str, str]:
         told = f" ({case.failure})" if case.failure else ""
         return (
             f"it answers at {mine[0]} and is the right device, but does not let this one in{told}",
-            f"look at `actors status` on {case.name}: this device may have been removed, or its version may be "
-            "another. If it was removed: `actors leave` here, then pair again",
+            (
+                f"look at `actors status` on {case.name}: this device may have been removed, or its version may be "
+                "another. If it was removed: `actors leave` here, then pair again"
+            ),
         )
     door = next(knock.door for knock in case.knocks if knock.way is Way.OPEN)
     other = case.shown.get(door)
     who = "another device" if other is not None else "something that is no node"
     return (
         f"{who} answers at {door}: the name or address leads to the wrong place",
-        f"ask `actors status` on {case.name} for its address; a name may stand in /etc/hosts or a name server with "
-        "an old address",
+        (
+            f"ask `actors status` on {case.name} for its address; a name may stand in /etc/hosts or a name server with "
+            "an old address"
+        ),
     )
 
 
@@ -114,8 +122,10 @@ def _silent(case: Case, ways: set[Way]) -> tuple[str, str]:
         if reached_by:
             return (
                 f"{_at(case, Way.SILENT)} does not answer to this device, but it does to {', '.join(reached_by)}",
-                f"a firewall on {case.name}, or on this device, drops what passes between the two: allow TCP "
-                "between them",
+                (
+                    f"a firewall on {case.name}, or on this device, drops what passes between the two: allow TCP "
+                    "between them"
+                ),
             )
         return (
             f"a firewall drops what is sent to {_at(case, Way.SILENT)}, or it is asleep behind a router",
@@ -123,15 +133,21 @@ def _silent(case: Case, ways: set[Way]) -> tuple[str, str]:
         )
     if reached_by:
         return (
-            f"no host answers at {door} to this device, though it does to {', '.join(reached_by)}: the network keeps "
-            "devices apart (client isolation)",
-            "switch off client isolation (AP isolation, guest network) in the router or access point, or connect "
-            "both to another network",
+            (
+                f"no host answers at {door} to this device, though it does to {', '.join(reached_by)}: the network "
+                "keeps devices apart (client isolation)"
+            ),
+            (
+                "switch off client isolation (AP isolation, guest network) in the router or access point, or connect "
+                "both to another network"
+            ),
         )
     return (
         f"no host answers at {door}: it is off or asleep, its cable is out, or it has another address now",
-        f"wake {case.name} and look at its cable or Wi-Fi; where both are fine, the network may keep devices apart "
-        "(client isolation, a guest network)",
+        (
+            f"wake {case.name} and look at its cable or Wi-Fi; where both are fine, the network may keep devices apart "
+            "(client isolation, a guest network)"
+        ),
     )
 
 
