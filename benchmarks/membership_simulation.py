@@ -158,7 +158,7 @@ def simulate(count: int, *, multicast: bool = False, seed: int = 0) -> Outcome:
         multicast: whether each hears of every other by itself; else it is told of one seed only.
         seed: of the random numbers.
     """
-    chance = random.Random(seed)  # noqa: S311 - not for keys
+    chance = random.Random(seed)
     simulation = Simulation([Node(number) for number in range(count)], chance)
     starts = [chance.uniform(0, LAST_START_SECONDS) for _ in range(count)]
     starts[0] = 0.0

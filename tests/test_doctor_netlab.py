@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.netlab, pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")]
 HOSTS = 3
-SETTLED_S = 20.0
+SETTLED_S = 45.0
 
 
 class House:

@@ -16,11 +16,8 @@ UNIT = "mlx-actors.service"
 COMMAND_SECONDS = 30.0
 
 
-def install(arguments: list[str]) -> Path:
+def install() -> Path:
     """Writes this user's unit and starts it.
-
-    Args:
-        arguments: further ones of ``actors start --foreground``.
 
     Returns:
         The unit's file.
@@ -28,12 +25,14 @@ def install(arguments: list[str]) -> Path:
     Raises:
         ActorsError: the system has neither systemd nor launchd, or refuses the unit.
     """
-    command = [sys.executable, "-P", "-c", "from actors.cli import main; main()", "start", "--foreground", *arguments]
+    command = [sys.executable, "-P", "-c", "from actors.cli import main; main()", "start", "--foreground"]
     home = os.environ.get("ACTORS_HOME")
     if sys.platform == "darwin":
         return _launchd(command, home)
     if shutil.which("systemctl") is None:
-        raise ActorsError("this system has no systemd: let its own way to start programs run `actors start --foreground`")
+        raise ActorsError(
+            "this system has no systemd: let its own way to start programs run `actors start --foreground`"
+        )
     return _systemd(command, home)
 
 
@@ -86,16 +85,18 @@ def _quoted(word: str) -> str:
 
 def launchd_plist(command: list[str], home: str | None) -> bytes:
     """The property list of a launch agent; see `systemd_unit`."""
-    return plistlib.dumps({
-        "Label": LABEL,
-        "ProgramArguments": command,
-        "EnvironmentVariables": {"ACTORS_HOME": home} if home else {},
-        "RunAtLoad": True,
-        "KeepAlive": {"SuccessfulExit": False},
-        "ThrottleInterval": 2,
-        "ExitTimeOut": 20,
-        "ProcessType": "Interactive",  # else macOS runs it at low priority
-    })
+    return plistlib.dumps(
+        {
+            "Label": LABEL,
+            "ProgramArguments": command,
+            "EnvironmentVariables": {"ACTORS_HOME": home} if home else {},
+            "RunAtLoad": True,
+            "KeepAlive": {"SuccessfulExit": False},
+            "ThrottleInterval": 2,
+            "ExitTimeOut": 20,
+            "ProcessType": "Interactive",  # else macOS runs it at low priority
+        }
+    )
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -40,7 +40,7 @@ def start(foreground: bool, install: bool, port: int | None, host: str | None) -
     if install:
         from actors.cli.install import install as install_unit
 
-        click.echo(f"The system starts the node of this device from now on: {install_unit([])}")
+        click.echo(f"The system starts the node of this device from now on: {install_unit()}")
         return
     if foreground:
         _run_here(door)

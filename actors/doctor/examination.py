@@ -32,12 +32,21 @@ MEASURE_SECONDS = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Circle:
-    """The cluster as this device's node sees it."""
+    """The cluster as this device's node sees it.
+
+    Attributes:
+        running: this device's node.
+        roll: who belongs.
+        nodes: those it has met, by id.
+        failures: what taking in others failed with, by id.
+        apart: how far ahead the clocks of those are that answer now (seconds), by id.
+    """
 
     running: Running
     roll: Roll
     nodes: dict[str, NodeInfo]
     failures: dict[str, str]
+    apart: dict[str, float]
 
     @property
     def others(self) -> list[Member]:
@@ -45,8 +54,8 @@ class Circle:
         return sorted((m for m in self.roll.members.values() if m.id != self.running.id), key=lambda m: m.name)
 
     def answers(self, id: str) -> bool:
-        """Whether a member answers."""
-        return id in self.nodes and self.nodes[id].alive
+        """Whether a member answers now; its node may still wait for one that is silent."""
+        return id in self.nodes and id in self.apart
 
 
 def examine(peer: str | None = None) -> list[Finding]:
@@ -107,7 +116,8 @@ def _circle(found: list[Finding]) -> Circle | None:
         return None
     nodes: list[NodeInfo] = ask_node(running, "node", "nodes")
     failures: dict[str, str] = ask_node(running, "doctor", "failures")
-    return Circle(running, roll, {info.id: info for info in nodes}, failures)
+    apart: dict[str, float] = ask_node(running, "doctor", "clocks", timeout=15.0)
+    return Circle(running, roll, {info.id: info for info in nodes}, failures, apart)
 
 
 def _announced(circle: Circle) -> dict[str, list[str]]:
@@ -160,8 +170,7 @@ def _mutual(circle: Circle) -> list[Finding]:
     """What only others can tell of this device: its clock beside theirs, and its door."""
     names = {id: member.name for id, member in circle.roll.members.items()}
     found = []
-    apart: dict[str, float] = ask_node(circle.running, "doctor", "clocks", timeout=15.0)
-    off = {names.get(id, id): seconds for id, seconds in apart.items() if abs(seconds) > CLOCK_SECONDS}
+    off = {names.get(id, id): seconds for id, seconds in circle.apart.items() if abs(seconds) > CLOCK_SECONDS}
     if off:
         told = ", ".join(f"{name} is {abs(s):.0f} s {'ahead' if s > 0 else 'behind'}" for name, s in off.items())
         found.append(Finding("clock", ok=False, what=f"the clocks are far apart: {told}",
@@ -169,7 +178,7 @@ def _mutual(circle: Circle) -> list[Finding]:
     own = [device.at(host, int(circle.running.address.rpartition(":")[2]))
            for host in device.hosts(device.door())] if circle.running.address else []  # fmt: skip
     told_doors: dict[str, list[Any]] = (
-        ask_node(circle.running, "doctor", "knock_from_others", own, timeout=15.0) if own and apart else {}
+        ask_node(circle.running, "doctor", "knock_from_others", own, timeout=15.0) if own and circle.apart else {}
     )
     shut = [names.get(id, id) for id, seen in told_doors.items() if all(way != Way.OPEN.value for _, way in seen)]
     if shut:

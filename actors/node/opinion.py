@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MOST_DOORS = 32
 ASK_SECONDS = 6.0
+CLOCK_SECONDS = 2.0
 _PINGS = 20
 _PIECE = 8 * 2**20
 _PIECES = 4
@@ -64,13 +65,13 @@ class Opinion:
         """Returns how far ahead of this machine's clock those of other nodes are (seconds), by node id."""
         _must_be_local(visitor)
         begun = time.time()
-        told: dict[str, float] = await self._of_others("time")
+        told: dict[str, float] = await self._of_others("time", seconds=CLOCK_SECONDS)
         middle = (begun + time.time()) / 2
         return {id: there - middle for id, there in told.items()}
 
-    async def _of_others(self, method: str, *args: Any) -> dict[str, Any]:
+    async def _of_others(self, method: str, *args: Any, seconds: float = ASK_SECONDS) -> dict[str, Any]:
         others = [member for member in self._members.alive() if member is not self._members.me]
-        asked = [self._process.ask(member.where, "doctor", method, *args, timeout=ASK_SECONDS) for member in others]
+        asked = [self._process.ask(member.where, "doctor", method, *args, timeout=seconds) for member in others]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return {
             member.info.id: answer
