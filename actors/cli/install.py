@@ -30,9 +30,7 @@ def install() -> Path:
     if sys.platform == "darwin":
         return _launchd(command, home)
     if shutil.which("systemctl") is None:
-        raise ActorsError(
-            "this system has no systemd: let its own way to start programs run `actors start --foreground`"
-        )
+        raise ActorsError("there is no systemd here: let this system's own means run `actors start --foreground`")
     return _systemd(command, home)
 
 
@@ -111,6 +109,6 @@ def _run(*command: str) -> None:
         raise ActorsError(f"{' '.join(command)}: {error}") from error
     if done.returncode:
         raise ActorsError(
-            f"{' '.join(command)} failed: {done.stderr.strip()}. The unit is written; where you are logged in by ssh or "
+            f"{' '.join(command)} failed: {done.stderr.strip()}. The unit is written; where you came by ssh or "
             "as a service, `loginctl enable-linger` may be needed first"
         )

@@ -106,7 +106,7 @@ def _circle(found: list[Finding]) -> Circle | None:
     roll = device.roll()
     if roll is None and all_said is not None:
         found.append(Finding("revoked", ok=False, what="this device was removed from its cluster",
-                             do="run `actors leave` here, then pair it again by `actors invite` on a member"))  # fmt: skip
+                             do="run `actors leave` here, then pair it with a member again"))  # fmt: skip
     elif roll is None:
         found.append(Finding("paired", ok=False, what="this device is not paired with any other",
                              do="run `actors invite` on one device and `actors join CODE` on the other"))  # fmt: skip
