@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from actors.line import Line
     from actors.messages import Payload
     from actors.opencall import Way
-    from actors.options import MethodOptions
+    from actors.options import MethodOptions, Retry
+    from actors.runtime import Running
     from actors.spec import MethodSpec
 
 
@@ -85,25 +87,74 @@ def call(
         PendingCallsLimitExceeded: too many calls wait for their answers.
     """
     args, kwargs, references = with_slots(args, kwargs, is_reference)
-    payload = dumps_arguments(args, kwargs)
-    opened, given = open_call(line, method.name, payload, references, _returns_of(method, chosen))
-    opened.retries = line.manner.retries
-    opened.retry_exceptions = line.manner.retry_exceptions
-    timeout = None
+    return call_prepared(line, method, dumps_arguments(args, kwargs), references, chosen)
+
+
+def call_prepared(  # noqa: PLR0917 - as `call`
+    line: Line,
+    method: MethodSpec,
+    payload: Payload,
+    references: list[ObjectRef[Any]],
+    chosen: MethodOptions | None,
+    entered: bool = False,
+) -> Any:
+    """Calls a method with arguments that are pickled already; see `call`.
+
+    Args:
+        line: see `call`.
+        method: likewise.
+        payload: the arguments, slots in place of the references.
+        references: that are to be resolved first.
+        chosen: see `call`.
+        entered: it is in room.
+    """
+    opened, given = open_call(line, method.name, payload, references, returns_of(method, chosen))
+    settings = settings_of(line, method, chosen)
+    settings.give(opened)
+    opened.in_room = entered
+    inherit(opened, settings.timeout)
+    line.submit(opened)
+    return given
+
+
+@dataclass(slots=True)
+class Settings:
+    """How a call is to be made: see `actors.opencall.OpenCall`.
+
+    Attributes:
+        retries: see there.
+        retry_exceptions: see there.
+        group: see there.
+        timeout: seconds; None for those of the call it is made in.
+    """
+
+    retries: int
+    retry_exceptions: Retry
+    group: str = ""
+    timeout: float | None = None
+
+    def give(self, opened: OpenCall) -> None:
+        """Sets them in a call."""
+        opened.retries = self.retries
+        opened.retry_exceptions = self.retry_exceptions
+        opened.group = self.group
+
+
+def settings_of(line: Line, method: MethodSpec, chosen: MethodOptions | None) -> Settings:
+    """Returns how a method is to be called: by its actor's options, its own and those of this call."""
+    settings = Settings(line.manner.retries, line.manner.retry_exceptions)
     for options in (method.options, chosen):
         if options is None or options is DEFAULTS:
             continue
         if options.max_task_retries is not None:
-            opened.retries = options.max_task_retries
+            settings.retries = options.max_task_retries
         if options.retry_exceptions is not None:
-            opened.retry_exceptions = options.retry_exceptions
+            settings.retry_exceptions = options.retry_exceptions
         if options.concurrency_group is not None:
-            opened.group = options.concurrency_group
+            settings.group = options.concurrency_group
         if options.timeout is not None:
-            timeout = options.timeout
-    inherit(opened, timeout)
-    line.submit(opened)
-    return given
+            settings.timeout = options.timeout
+    return settings
 
 
 def open_call(
@@ -141,16 +192,20 @@ def open_call(
 
 def inherit(opened: OpenCall, timeout: float | None) -> None:
     """Sets a call's deadline: its own, or that of the call it is made in, if that comes first."""
-    if timeout is not None:
-        opened.deadline = time.monotonic() + timeout
     running = runtime.running()
     if running is not None:
         running.adopt(opened)
-        if running.deadline is not None:
-            own = opened.deadline
-            opened.deadline = running.deadline if own is None else min(own, running.deadline)
+    opened.deadline = deadline_of(timeout, running)
     if opened.deadline is not None:
         joined().portal.soon(opened.watch_deadline)
+
+
+def deadline_of(timeout: float | None, running: Running | None) -> float | None:
+    """Returns when nobody waits any more for a call that is made in ``running``."""
+    own = time.monotonic() + timeout if timeout is not None else None
+    if running is None or running.deadline is None:
+        return own
+    return running.deadline if own is None else min(own, running.deadline)
 
 
 def returns_as_number(returns: int | str | None, *, generates: bool) -> int:
@@ -160,7 +215,8 @@ def returns_as_number(returns: int | str | None, *, generates: bool) -> int:
     return STREAMING if isinstance(returns, str) else returns
 
 
-def _returns_of(method: MethodSpec, chosen: MethodOptions | None) -> int:
+def returns_of(method: MethodSpec, chosen: MethodOptions | None) -> int:
+    """Returns how many values a call gives, or `STREAMING`."""
     returns = chosen.num_returns if chosen is not None else None
     if returns is None:
         returns = method.options.num_returns

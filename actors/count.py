@@ -88,5 +88,4 @@ class Counts:
         reasons.remove(reason)
         if not reasons:
             del self._reasons[id]
-            self._early.pop(id, None)
-            self._unwanted(id)
+            self._unwanted(id)  # where the owner does not refer to it either, `released` follows

@@ -10,7 +10,7 @@ from actors.messages import PLAIN, WATCH, Payload
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from actors.address import Address
     from actors.exceptions import Verdict
@@ -35,6 +35,17 @@ class Guest:
     def call(self, _: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
         """Sends a call to this life of the actor, never to a later one in the same process."""
         return self._host.call(self.address.guest, method, payload, caller, terms)
+
+    def numbers(self, count: int) -> tuple[int, ...]:
+        """See `Party`."""
+        return self._host.numbers(count)
+
+    def call_together(
+        self, numbers: tuple[int, ...], _: str, method: str, payload: Payload, callers: Sequence[Caller],
+        terms: Terms = PLAIN,
+    ) -> None:  # fmt: skip
+        """Sends calls to this life of the actor, see `call`."""
+        self._host.call_together(numbers, self.address.guest, method, payload, callers, terms)
 
     def credit(self, number: int, upto: int) -> None:
         """See `Party`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic
 
 from actors import runtime
+from actors.batch import call_each
 from actors.calls import call
 from actors.cluster import joined
 from actors.common import COMMON
@@ -143,9 +144,18 @@ class RemoteMethod(Generic[P, R]):
         return Signed(_call, self._method, self._handle, self._options)
 
     def map(self, values: Iterable[Any]) -> list[R]:
-        """Calls the method once for each value, in order; returns the references in that order."""
-        remote = Signed(_call, self._method, self._handle, self._options)
-        return [remote(value) for value in values]
+        """Calls the method once for each value, in order, in as few messages as can be.
+
+        Returns:
+            What each call gives, in that order; see `remote`.
+
+        Raises:
+            TypeError: the method does not take one argument.
+            SerializationError: a value cannot be pickled; no call was made then.
+            PendingCallsLimitExceeded: there is not room for all of them, where a call does not wait for room; no call
+                was made then.
+        """
+        return call_each(line_of(self._handle), self._method, list(values), self._options)
 
     if TYPE_CHECKING:
 

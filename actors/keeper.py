@@ -18,33 +18,55 @@ if TYPE_CHECKING:
     from actors.holdings import Hold, Holdings
     from actors.line import Line
     from actors.messages import Payload
-    from actors.opencall import OpenCall
+    from actors.opencall import Asked
     from actors.sealed import Sealed
     from actors.transport.acceptor import Visitor
 
 
 class Value:
-    """A value that is there, or will be: the future holds it sealed.
+    """A value that is there, or will be.
 
     Attributes:
+        sealed: itself, once it is there.
         hold: keeps it where it is owned; None where that is here, and this object is what keeps it.
     """
 
-    __slots__ = ("__weakref__", "call", "future", "hold", "id")
+    __slots__ = ("__weakref__", "_future", "call", "hold", "id", "sealed")
 
     def __init__(self, id: str, hold: Hold | None = None) -> None:
         self.id = id
         self.hold = hold
-        self.call: OpenCall | None = None  # what will give it, while that is open
-        self.future: Future[Sealed] = Future()
-        # Nobody may cancel it: one who waits less long would take the value from the others.
-        self.future.set_running_or_notify_cancel()
+        self.call: Asked | None = None  # what will give it, while that is open
+        self.sealed: Sealed | None = None
+        self._future: Future[Sealed] | None = None
+
+    @property
+    def future(self) -> Future[Sealed]:
+        """Done when it is there. Made when it is asked for: most values are there before somebody waits for them."""
+        if self._future is None:
+            with _settling:
+                if self._future is None:
+                    future: Future[Sealed] = Future()
+                    # Nobody may cancel it: one who waits less long would take the value from the others.
+                    future.set_running_or_notify_cancel()
+                    if self.sealed is not None:
+                        future.set_result(self.sealed)
+                    self._future = future
+        return self._future
 
     def settle(self, sealed: Sealed) -> None:
         """The value is there; whatever comes later is dropped."""
         self.call = None
-        if not self.future.done():
-            self.future.set_result(sealed)
+        with _settling:
+            if self.sealed is not None:
+                return
+            self.sealed = sealed
+            future = self._future
+        if future is not None:
+            future.set_result(sealed)
+
+
+_settling = threading.RLock()  # the end of an object may settle another's value
 
 
 class Charge(Protocol):

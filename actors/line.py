@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.holdings import Hold
-    from actors.opencall import OpenCall
+    from actors.opencall import OpenCall, Together
     from actors.process import Process
     from actors.spec import Manner
     from actors.transport.peer import Death, Party
@@ -183,8 +183,9 @@ class Line:
             PendingCallsLimitExceeded: too many calls wait, and there is a limit of the actor's own, or this thread
                 runs an event loop that must not block.
         """
-        self._enter(call)
-        call.in_room = True
+        if not call.in_room:
+            self.enter(call.nbytes)
+            call.in_room = True
         with self._lock:
             error = self.error
             if error is None:
@@ -211,20 +212,47 @@ class Line:
         if not (self.manner.restarts or call.retries):
             call.payload = None
 
-    def _enter(self, call: OpenCall) -> None:
-        if self._room.enter(call.nbytes):
+    def send_together(self, calls: Together) -> bool:
+        """Sends calls that are in room in one message; False where they have to stand in line.
+
+        Raises:
+            NoClusterError: the cluster was shut down meanwhile.
+        """
+        with self._lock:
+            if self.error is not None or self.peer is None or self._queue:
+                return False
+            first = self._calls + 1
+            self._calls += len(calls)
+            try:
+                calls.send(self.peer, self.actor, first)
+            except RuntimeError as error:  # the I/O loop is closed
+                raise NoClusterError("the cluster was shut down while the call was made") from error
+        return True
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a caller in this thread waits where there is no room; else it is told so."""
+        return self.manner.max_pending < 0 and not (self.process.portal.is_current or in_event_loop())
+
+    def enter(self, nbytes: int, calls: int = 1) -> None:
+        """Takes room for calls, all or none; see `submit`."""
+        if self._room.enter(nbytes, calls=calls):
             return
         if self.manner.max_pending >= 0:
             raise PendingCallsLimitExceeded(
                 f"{self._room.count} calls to {self.label} wait for an answer, and max_pending_calls="
                 f"{self.manner.max_pending} allows no more: get some of them before making more"
             )
-        if self.process.portal.is_current or in_event_loop():
+        if not self.blocks:
             raise PendingCallsLimitExceeded(
                 f"{self._room.count} calls to {self.label} wait for an answer: await some of them before making more"
             )
-        while not self._room.enter(call.nbytes, SLICE_SECONDS):
+        while not self._room.enter(nbytes, SLICE_SECONDS, calls):
             pass
+
+    def left(self, nbytes: int) -> None:
+        """A call that was sent together with others has had its answer."""
+        self._room.leave(nbytes)
 
     def answered(self, call: OpenCall) -> None:
         """A call of this line has had its answer."""

@@ -68,17 +68,18 @@ class Mailbox:
 
     def answer(self, job: Job, outcome: Outcome, payload: Payload) -> bool:
         """Answers a call; returns False where it has had its answer."""
-        return self._answer(job, outcome, payload, {State.QUEUED, State.RUNNING})
+        return self._answer(job, outcome, payload, started=True)
 
     def withdraw(self, job: Job, reason: Exception, outcome: Outcome = Outcome.NEVER_STARTED) -> bool:
         """Answers a call that has not started, which it never will; returns False where it has."""
         if job.state is not State.QUEUED:  # seen without the lock: it never becomes that again
             return False
-        return self._answer(job, outcome, dumps(reason), {State.QUEUED})
+        return self._answer(job, outcome, dumps(reason), started=False)
 
-    def _answer(self, job: Job, outcome: Outcome, payload: Payload, states: set[State]) -> bool:
+    def _answer(self, job: Job, outcome: Outcome, payload: Payload, *, started: bool) -> bool:
         with self._lock:
-            if job.state not in states:
+            state = job.state
+            if state is State.OVER or (state is State.RUNNING and not started):
                 return False
             job.state, job.over = State.OVER, True
             self._open.pop(job.key, None)

@@ -76,6 +76,17 @@ class Payload:
         return len(self.pickle) + sum(len(buffer) for buffer in self.buffers)
 
 
+class Argument(Payload):
+    """The one argument of a call that came among others, which was unpickled with theirs."""
+
+    __slots__ = ("value",)
+    value: object
+
+    def __init__(self, value: object) -> None:
+        super().__init__(b"")
+        object.__setattr__(self, "value", value)
+
+
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """Stands for a payload that travels as chunks under this number; what it mentions goes ahead of it."""
@@ -115,6 +126,7 @@ class Terms:
 
 
 PLAIN = Terms()
+PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})  # which are the same wherever they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +138,29 @@ class Call:
     method: str
     payload: Payload | Transfer
     terms: Terms = PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Calls of one method, in their order, with one argument each.
+
+    The payload is the list of the arguments where all are of `PLAIN_TYPES`; else its pickle is empty and its buffers
+    are pickles of ``(args, kwargs)``, one for each call.
+    """
+
+    numbers: tuple[int, ...]
+    target: str
+    method: str
+    payload: Payload | Transfer
+    terms: Terms = PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """Small values of calls that came together: the payload's buffers, a pickle each."""
+
+    numbers: tuple[int, ...]
+    payload: Payload | Transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,5 +234,5 @@ class Chunk:
     data: Buffer
 
 
-Carrying = Call | Reply | Item | Tensor | Tally
+Carrying = Call | Calls | Reply | Replies | Item | Tensor | Tally
 Message = Carrying | Credit | Cancel | Chunk

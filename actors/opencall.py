@@ -46,6 +46,43 @@ class Way(Protocol):
         """Returns the error for a call that a death has cut off."""
 
 
+class Asked(Protocol):
+    """A call as those see it who wait for its value."""
+
+    @property
+    def line(self) -> Way:
+        """What it goes by."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+
+    @property
+    def peer(self) -> Party | None:
+        """Where it was sent."""
+
+    @property
+    def target(self) -> str:
+        """Whom it was sent to."""
+
+    @property
+    def number(self) -> int | None:
+        """By which its peer knows it, while that has it."""
+
+    def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
+        """Says that the answer is no longer wanted."""
+
+
+class Together(Protocol):
+    """Calls that are sent in one message."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def send(self, peer: Party, target: str, place: int) -> None:
+        """Sends them; the first has this place in its line."""
+
+
 class OpenCall:
     """A call on its way; hears how it went and passes that on.
 
@@ -192,9 +229,10 @@ class OpenCall:
     def watch_deadline(self) -> None:
         """Sees to it that there is an answer by the deadline. On the I/O loop."""
         assert self.deadline is not None
-        self.line.process.loop.call_later(max(0.0, self.deadline - time.monotonic()), self._expire)
+        self.line.process.loop.call_later(max(0.0, self.deadline - time.monotonic()), self.expire)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Its deadline has come."""
         if self.over:
             return
         verdict = Verdict.NEVER_STARTED if self.line.drop(self) else Verdict.MAY_HAVE_RUN

@@ -18,7 +18,7 @@ from actors.guest import Guests
 from actors.holdings import Holdings
 from actors.home import arena_dir
 from actors.keeper import Keeper
-from actors.messages import Call, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
+from actors.messages import Argument, Call, Calls, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
 from actors.parcels import Parcels
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.service import Service, Target
@@ -31,7 +31,7 @@ from actors.transport.ways import WaysIn, WaysOut
 from actors.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from actors.holdings import Change
@@ -108,12 +108,10 @@ class Process:
     def received(self, message: Any, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""
         if isinstance(message, Call):
-            target = self.targets.get(message.target) or self.targets.get(LOBBY)
-            if target is None:
-                error = ActorDiedError(f"{message.target} is not here any more")
-                visitor.post(Reply(message.number, Outcome.NEVER_STARTED, dumps(error)))
-            else:
-                target.called(message, visitor)
+            self._called(message, visitor)
+        elif isinstance(message, Calls):
+            for call in _each(message):
+                self._called(call, visitor.together)
         elif isinstance(message, Tensor):
             self.switchboard.arrived(message, visitor.process)
         elif isinstance(message, Tally):
@@ -126,6 +124,14 @@ class Process:
         elif isinstance(message, Cancel):
             for target in list(self.targets.values()):
                 target.cancelled(visitor.session, message)
+
+    def _called(self, call: Call, visitor: Any) -> None:
+        target = self.targets.get(call.target) or self.targets.get(LOBBY)
+        if target is None:
+            error = ActorDiedError(f"{call.target} is not here any more")
+            visitor.post(Reply(call.number, Outcome.NEVER_STARTED, dumps(error)))
+        else:
+            target.called(call, visitor)
 
     def target(self, name: str) -> Target | None:
         """Returns what calls to ``name`` are meant for; light actors share one target."""
@@ -322,6 +328,19 @@ class Exile:
         """See `Process.cut`."""
         if node != self._process.address.node:
             await self._process.cut(node, reason)
+
+
+def _each(message: Calls) -> Iterator[Call]:
+    """Takes calls that came together apart."""
+    m = message
+    assert isinstance(m.payload, Payload)
+    payloads: list[Payload] = [Payload(bytes(pickle)) for pickle in m.payload.buffers]
+    if m.payload.pickle:
+        payloads = [Argument(value) for value in loads(m.payload)]
+    if len(payloads) != len(m.numbers):
+        raise ValueError(f"{len(m.numbers)} calls of {m.method} came with {len(payloads)} arguments")
+    for number, payload in zip(m.numbers, payloads, strict=True):
+        yield Call(number, m.target, m.method, payload, m.terms)
 
 
 class Answer:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.holdings import Hold
     from actors.keeper import Value
-    from actors.opencall import OpenCall
+    from actors.opencall import Asked
     from actors.process import Process
     from actors.stream import ObjectRefGenerator
     from actors.waits import Wait
@@ -56,7 +56,7 @@ class ObjectRef(Pending, Generic[T_co]):
 
     __slots__ = ("__weakref__", "_call", "_owner", "_value")
 
-    def __init__(self, value: Value, owner: Address, call: OpenCall | None = None) -> None:
+    def __init__(self, value: Value, owner: Address, call: Asked | None = None) -> None:
         self._value = value
         self._owner = owner
         self._call = call
@@ -65,6 +65,11 @@ class ObjectRef(Pending, Generic[T_co]):
     def pending(self) -> Future[Sealed]:
         """The value as it will arrive, still pickled; for use inside this package."""
         return self._value.future
+
+    @property
+    def sealed(self) -> Sealed | None:
+        """The value, if it is there; for use inside this package."""
+        return self._value.sealed
 
     def result(self, timeout: float | None = None) -> T_co:
         """Waits and returns the value.
@@ -235,6 +240,9 @@ def _get_all(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]
 
 
 def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | None) -> Sealed:
+    there = refs[index].sealed
+    if there is not None:
+        return there
     pending = refs[index].pending
     left = PATIENCE_SECONDS if deadline is None else min(PATIENCE_SECONDS, max(0.0, deadline - time.monotonic()))
     try:

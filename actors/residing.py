@@ -98,13 +98,15 @@ def ask_node(running: Running, target: str, method: str, *args: Any, timeout: fl
     """Asks a service of this device's node.
 
     Raises:
-        TimeoutError: no answer in time.
+        ClusterTimeoutError: no answer in time.
         NoClusterError: the node is gone.
         Exception: whatever the service raised.
     """
     process = Process(new_id("command"), Path(running.folder), running.id, running.name)
     try:
         return process.portal.run(process.ask(address_of(running), target, method, *args, timeout=timeout))
+    except TimeoutError as error:
+        raise ClusterTimeoutError(f"the node of this device does not answer; see {device.log_file()}") from error
     except ActorDiedError as error:
         raise NoClusterError(f"the node of this device has just ended: {error}") from error
     finally:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.failure import advised, unpack
-from actors.messages import Outcome, Payload
+from actors.messages import Argument, Outcome, Payload
 from actors.packages import explained
 from actors.serialize import dumps, loads
 
@@ -88,6 +88,8 @@ def with_slots(
 
 def open_arguments(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Unpickles a call's arguments, putting resolved references in their places."""
+    if isinstance(payload, Argument):
+        return (payload.value,), {}
     arguments = loads(payload)
     if not isinstance(arguments, Filled):
         args, kwargs = arguments

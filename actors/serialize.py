@@ -17,7 +17,7 @@ import cloudpickle
 from actors import arena
 from actors.exceptions import SerializationError
 from actors.holdings import Hold
-from actors.messages import Payload
+from actors.messages import PLAIN_TYPES, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from actors.messages import Buffer
 
 PROTOCOL = 5
-_PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
 
 
 def dumps(value: object) -> Payload:
@@ -36,7 +35,7 @@ def dumps(value: object) -> Payload:
     Raises:
         SerializationError: it cannot be pickled; the message names the part that cannot.
     """
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN_TYPES:
         return Payload(pickle.dumps(value, PROTOCOL))
     buffers: list[pickle.PickleBuffer] = []
     sink = io.BytesIO()
@@ -83,9 +82,14 @@ def _settled(buffers: list[pickle.PickleBuffer], fixed: list[pickle.PickleBuffer
 
 def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
     """Pickles the arguments of a call."""
-    if not kwargs and all(type(argument) in _PLAIN for argument in args):
+    if not kwargs and all(type(argument) in PLAIN_TYPES for argument in args):
         return Payload(pickle.dumps((args, kwargs), PROTOCOL))
     return dumps((args, kwargs))
+
+
+def dumps_plain(values: list[Any]) -> Payload:
+    """Pickles values that are all of `actors.messages.PLAIN_TYPES`."""
+    return Payload(pickle.dumps(values, PROTOCOL))
 
 
 def loads(payload: Payload) -> Any:
@@ -94,6 +98,8 @@ def loads(payload: Payload) -> Any:
     Raises:
         Exception: whatever the value's own unpickling raises.
     """
+    if not payload.buffers:
+        return pickle.loads(payload.pickle)
     return pickle.loads(payload.pickle, buffers=[memoryview(buffer).toreadonly() for buffer in payload.buffers])
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from actors._wire import distributed_comm_pb2 as pb
 from actors.messages import (
     Call,
+    Calls,
     Cancel,
     Chunk,
     Credit,
@@ -17,6 +18,7 @@ from actors.messages import (
     Message,
     Outcome,
     Payload,
+    Replies,
     Reply,
     Shared,
     Tensor,
@@ -39,7 +41,18 @@ payloads = st.one_of(
     st.builds(Transfer, st.integers(1, 2**64 - 1)),
 )
 terms = st.builds(Terms, st.none() | st.floats(1e-6, 1e9), words, st.integers(-1, 1000))
+numbers = st.lists(u64, min_size=1, max_size=5).map(tuple)
+plain = st.builds(Payload, st.binary(min_size=1, max_size=50))
+
+
+def one_each(numbers: tuple[int, ...]) -> Payload:
+    return Payload(b"", tuple(str(number).encode() for number in numbers))
+
+
 messages = st.one_of(
+    st.builds(Calls, numbers, words, words, plain, terms),
+    st.builds(lambda n, t, m, how: Calls(n, t, m, one_each(n), how), numbers, words, words, terms),
+    st.builds(lambda n: Replies(n, one_each(n)), numbers),
     st.builds(Call, u64, words, words, payloads, terms),
     st.builds(Reply, u64, st.sampled_from(Outcome), payloads),
     st.builds(Item, u64, u64, payloads),
@@ -59,6 +72,20 @@ def over_the_wire(message: Message) -> Message:
 @given(messages)
 def test_every_kind_there_and_back(message: Message) -> None:
     assert over_the_wire(message) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Calls((1, 2), "a", "m", Payload(b"", (b"x",))),
+        Calls((1,), "a", "m", Payload(b"p", (b"x",))),
+        Replies((1, 2), Payload(b"", (b"x",))),
+        Replies((1,), Payload(b"")),
+    ],
+)
+def test_what_comes_together_has_one_value_each(message: Message) -> None:
+    with pytest.raises(MalformedMessageError, match="came with"):
+        over_the_wire(message)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda b: memoryview(b * 2)[::2]])

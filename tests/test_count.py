@@ -453,3 +453,12 @@ def test_a_token_that_is_used_up_first_where_only_the_owner_refers_to_the_thing(
     counts.released("actor")  # and its sender has ended: the word will never come
     counts.add("actor", ("passage", 2))
     assert len(counts) == 1
+
+
+def test_a_token_that_is_used_up_first_while_the_last_other_reason_goes() -> None:
+    counts = Counts(lambda _: None)
+    counts.add("actor", ("there", 1))
+    counts.remove("actor", ("back", 1), held=True)  # an answer with the thing, quicker than the word of its token
+    counts.remove("actor", ("there", 1), held=True)
+    counts.add("actor", ("back", 1))
+    assert not counts

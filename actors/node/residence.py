@@ -29,6 +29,7 @@ LOOK_SECONDS = 0.2
 """Between two looks at the device's trust on disk, which any of its commands may change."""
 
 TELL_SECONDS = 2.0
+FAREWELL_SECONDS = 0.5
 SILENCE_SECONDS = 1.0
 MEET_SECONDS = 5.0
 COMPARE_SECONDS = 10.0
@@ -116,8 +117,8 @@ class Residence:
         members = roll.members if roll is not None and belongs else {}
         gone = [id for id in self._trust if id not in members]
         fresh = [id for id in members if id not in self._trust]
-        if before is not None and gone and roll is not None:
-            await self._tell_removed(gone)  # the last they hear of us is why
+        if gone and roll is not None and (belongs or self._has_left(roll)):
+            await self._tell_removed(roll, gone)  # the last they hear of us is why
         self._trust.replace([member.certificate for member in members.values()])
         for id in gone:
             if id != self._identity.node_id:
@@ -135,9 +136,15 @@ class Residence:
             for member in self._others():
                 self._keep(self._exchange(member))
 
-    async def _tell_removed(self, gone: list[str]) -> None:
-        told = [m for m in self._others() if m.info.id in gone]
-        await asyncio.gather(*(self._exchange(member) for member in told))
+    def _has_left(self, roll: Roll) -> bool:
+        me = self._identity.node_id
+        return any(said.kind == "rm" and said.author == said.subject == me for said in roll.statements.values())
+
+    async def _tell_removed(self, roll: Roll, gone: list[str]) -> None:
+        plain = _plain(roll)
+        told = [member for member in self._others() if member.info.id in gone]
+        asks = [self._process.ask(m.where, "trust", "merge", plain, timeout=FAREWELL_SECONDS) for m in told]
+        await asyncio.gather(*asks, return_exceptions=True)
 
     async def _shut_out(self, id: str, reason: str) -> None:
         """Ends what connects this device with another one, in all its processes."""
@@ -170,15 +177,14 @@ class Residence:
             if statements is not None:
                 await self._merge(statements)
             if self._roll is not None and theirs != self._roll.digest:
-                plain = [s.to_plain() for s in self._roll.statements.values()]
-                await ask(member.where, "trust", "merge", plain, timeout=TELL_SECONDS)
+                await ask(member.where, "trust", "merge", _plain(self._roll), timeout=TELL_SECONDS)
         except (TimeoutError, ActorDiedError, AuthenticationError) as error:
             log.info("trust was not compared with node %s: %s", member.info.name, error)
 
     async def _merge(self, plain: list[Any]) -> None:
+        """Takes over what a member says; the next look at the disk puts it in force."""
         statements = [Statement.from_plain(each) for each in plain]
         await asyncio.to_thread(self._store.change, lambda roll: roll.merged(statements) if roll is not None else None)
-        await self._look()
 
     # -- service ------------------------------------------------------------------------------------------------
 
@@ -197,7 +203,7 @@ class Residence:
         roll = self._roll
         if roll is None or roll.digest == digest:
             return digest, None
-        return roll.digest, [s.to_plain() for s in roll.statements.values()]
+        return roll.digest, _plain(roll)
 
     async def merge(self, visitor: Visitor, plain: list[Any]) -> None:
         """A member tells what it knows about who belongs."""
@@ -352,3 +358,7 @@ class Residence:
                 os.getpid(), self._process.id, me.id, me.name, str(self._process.folder), me.address, self._since
             )
         )
+
+
+def _plain(roll: Roll) -> list[dict[str, Any]]:
+    return [said.to_plain() for said in roll.statements.values()]

@@ -95,6 +95,7 @@ class Invitation:
     joined: Callable[[Member], None]
     _peers: dict[asyncio.Task[Any], asyncio.StreamWriter] = field(default_factory=dict, init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _answered: int = field(default=0, init=False)  # who may still prove the code, or is just being let in
     _server: asyncio.Server | None = field(default=None, init=False)
 
     async def open(self, host: str | None) -> int:
@@ -106,7 +107,7 @@ class Invitation:
     async def wait(self) -> str:
         """Returns why it is over: ``"used"``, ``"spent"`` or ``"expired"``; nothing listens any more then."""
         try:
-            while (why := self.tally.over(time.monotonic())) is None or (why == "spent" and self._proving()):
+            while (why := self.tally.over(time.monotonic())) is None or (why != "expired" and self._answered):
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, self.tally.expires - time.monotonic()) + 0.01):
@@ -114,10 +115,6 @@ class Invitation:
             return why
         finally:
             await self.close()
-
-    def _proving(self) -> bool:
-        """Whether somebody still has an answer to prove the code by; one such is the right one, perhaps."""
-        return bool(self._peers) and time.monotonic() < self.tally.expires
 
     async def close(self) -> None:
         """Stops listening and hangs up on everybody."""
@@ -164,7 +161,16 @@ class Invitation:
         answer = exchange.answer(await receive(reader))
         if not self.tally.spend(time.monotonic()):
             raise PairingError("no tries are left")
-        await send(writer, answer)
+        self._answered += 1
+        try:
+            await send(writer, answer)
+            await self._admit(reader, writer, exchange, where)
+        finally:
+            self._answered -= 1
+
+    async def _admit(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, exchange: Inviter, where: str
+    ) -> None:
         proof = exchange.prove(await receive(reader), self.identity, cluster=self.cluster)
         self.tally.proved()
         await send(writer, proof)

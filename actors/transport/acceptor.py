@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.transport.answers import Answers
 from actors.transport.conversation import Conversation
 from actors.transport.link import LinkLostError
 from actors.version import PROTOCOL, __version__
@@ -46,6 +47,7 @@ class Visitor:
         session: id of the conversation.
         node: id of the device as its certificate proves it; None on this host.
         arena: memory that it shares with this process; None where they share none.
+        together: takes the answers to calls that came together.
     """
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -63,6 +65,7 @@ class Visitor:
         self.arena = arena
         self.conversation = Conversation(loop, self._deliver, lambda: None, passage, arena)
         self.expiry: asyncio.TimerHandle | None = None
+        self.together = Answers(self, loop)
         self._receiver = receiver
 
     def _deliver(self, message: Message) -> None:
@@ -181,6 +184,8 @@ class Acceptor:
 
     async def flushed(self) -> None:
         """Waits until every visitor that is connected has all its answers."""
+        for visitor in self._visitors.values():
+            visitor.together.flush()
         linked = [v for v in self._visitors.values() if v.conversation.control.linked]
         await asyncio.gather(*(visitor.conversation.drained() for visitor in linked))
 

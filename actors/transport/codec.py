@@ -8,6 +8,7 @@ from actors.address import Address
 from actors.messages import (
     PLAIN,
     Call,
+    Calls,
     Cancel,
     Chunk,
     Claim,
@@ -16,6 +17,7 @@ from actors.messages import (
     Message,
     Outcome,
     Payload,
+    Replies,
     Reply,
     Shared,
     Tally,
@@ -48,6 +50,15 @@ def encode(message: Message, data: pb.CommData) -> None:
             header.call, header.target, header.method = number, target, method
             if terms is not PLAIN:
                 _encode_terms(terms, header)
+        case Calls(numbers, target, method, payload, terms):
+            data.comm_type = "calls"
+            header.sizes.extend(numbers)
+            header.target, header.method = target, method
+            if terms is not PLAIN:
+                _encode_terms(terms, header)
+        case Replies(numbers, payload):
+            data.comm_type = "replies"
+            header.sizes.extend(numbers)
         case Reply(number, outcome, payload):
             data.comm_type = "reply"
             header.call, header.outcome = number, outcome
@@ -102,6 +113,22 @@ def _payload(data: pb.CommData, header: pb.Header) -> Payload | Transfer:
         return Transfer(header.transfer, claims)
     shared = tuple(Shared(s.index, s.name, s.offset, s.size) for s in header.shared) if header.shared else ()
     return Payload(data.pickle_data, tuple(data.buffers), claims, shared)
+
+
+def _calls(data: pb.CommData, header: pb.Header) -> Calls:
+    if data.buffers and (data.pickle_data or len(data.buffers) != len(header.sizes)):
+        raise MalformedMessageError(f"{len(header.sizes)} calls came with {len(data.buffers)} arguments")
+    return Calls(tuple(header.sizes), header.target, header.method, _together(data), _terms(header))
+
+
+def _replies(data: pb.CommData, header: pb.Header) -> Replies:
+    if len(data.buffers) != len(header.sizes):
+        raise MalformedMessageError(f"{len(header.sizes)} replies came with {len(data.buffers)} values")
+    return Replies(tuple(header.sizes), _together(data))
+
+
+def _together(data: pb.CommData) -> Payload:
+    return Payload(data.pickle_data, tuple(data.buffers))
 
 
 def _encode_claims(claims: tuple[Hold | Claim, ...], header: pb.Header) -> None:
@@ -160,5 +187,7 @@ _READERS: dict[str, Callable[[pb.CommData, pb.Header], Message]] = {
     "tally": lambda data, h: Tally(_payload(data, h)),
     "credit": lambda _, h: Credit(h.call, h.index),
     "cancel": lambda _, h: Cancel(h.call, h.force, not h.alone),
+    "calls": _calls,
+    "replies": _replies,
     "chunk": lambda data, h: Chunk(h.transfer, h.index, tuple(h.sizes), data.pickle_data),
 }

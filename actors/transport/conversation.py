@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from actors.messages import Call, Cancel, Chunk, Credit, Item, Message, Payload, Reply, Transfer
+from actors.messages import Call, Calls, Cancel, Chunk, Credit, Item, Message, Payload, Reply, Transfer
 from actors.transport.bulk import INLINE_BYTES, WINDOW_BYTES, Assembly, chunks
 from actors.transport.codec import MalformedMessageError
 from actors.transport.lane import Lane
@@ -133,12 +133,11 @@ class Conversation:
 
     def _order(self, message: Message) -> Order:
         match message:
-            case Call():
+            case Call() | Calls():
                 return _CALLS
             case Credit(number) | Cancel(number):
                 calls = self._held.get(_CALLS, ())
-                waits = any(isinstance(call, Call) and call.number == number for call in calls)
-                return _CALLS if waits else ("call", number)
+                return _CALLS if any(_brings(call, number) for call in calls) else ("call", number)
             case Item(number) | Reply(number):
                 return ("answer", number)
             case _:
@@ -213,6 +212,13 @@ def _shared(payload: Payload, arena: Arena) -> tuple[Payload, int]:
     for part in shared:
         buffers[part.index] = b""
     return replace(payload, buffers=tuple(buffers), shared=shared), size
+
+
+def _brings(message: Message, number: int) -> bool:
+    """Whether a message brings the call with this number."""
+    if isinstance(message, Calls):
+        return number in message.numbers
+    return isinstance(message, Call) and message.number == number
 
 
 def _transfer(message: Message) -> int | None:

@@ -6,25 +6,25 @@ import asyncio
 import logging
 import sys
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Protocol
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.address import host_key
 from actors.exceptions import Verdict
 from actors.ids import new_id
-from actors.messages import PLAIN, Call, Cancel, Credit, Item, Reply
+from actors.messages import PLAIN, Call, Calls, Cancel, Credit, Item, Outcome, Payload, Replies, Reply
 from actors.transport.conversation import Conversation
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 from actors.version import PROTOCOL, __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from actors.address import Address
     from actors.arena import Arena
     from actors.holdings import Passage
-    from actors.messages import Message, Payload, Terms
+    from actors.messages import Message, Terms
     from actors.transport.lane import Lane
     from actors.transport.link import Dialer, Link
 
@@ -75,6 +75,15 @@ class Party(Protocol):
 
     def call(self, target: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
         """Sends a call."""
+
+    def numbers(self, count: int) -> tuple[int, ...]:
+        """Returns numbers for calls to come."""
+
+    def call_together(  # noqa: PLR0917 - as `call`
+        self, numbers: tuple[int, ...], target: str, method: str, payload: Payload, callers: Sequence[Caller],
+        terms: Terms = PLAIN,
+    ) -> None:  # fmt: skip
+        """Sends calls of one method in one message; see `actors.messages.Calls`."""
 
     def credit(self, number: int, upto: int) -> None:
         """Lets a stream yield up to ``upto`` items in all."""
@@ -142,6 +151,21 @@ class Peer:
             self._loop.call_soon_threadsafe(self._tell, number, self.death)
         return number
 
+    def numbers(self, count: int) -> tuple[int, ...]:
+        """Returns numbers for calls to come, for `call_together`."""
+        return tuple(islice(self._numbers, count))
+
+    def call_together(  # noqa: PLR0917 - as `call`
+        self, numbers: tuple[int, ...], target: str, method: str, payload: Payload, callers: Sequence[Caller],
+        terms: Terms = PLAIN,
+    ) -> None:  # fmt: skip
+        """Sends calls of one method in one message; each of ``callers`` hears how its own went."""
+        self._calls.update(zip(numbers, callers, strict=True))
+        self._conversation.post(Calls(numbers, target, method, payload, terms))
+        if self.death is not None:
+            for number in numbers:
+                self._loop.call_soon_threadsafe(self._tell, number, self.death)
+
     def post(self, message: Message) -> None:
         """Sends a message that has no answer."""
         if self.death is None:
@@ -167,6 +191,12 @@ class Peer:
             caller = self._calls.pop(message.number, None)
             if caller is not None:
                 caller.replied(message)
+        elif isinstance(message, Replies):
+            assert isinstance(message.payload, Payload)
+            for number, pickle in zip(message.numbers, message.payload.buffers, strict=True):
+                caller = self._calls.pop(number, None)
+                if caller is not None:
+                    caller.replied(Reply(number, Outcome.VALUE, Payload(bytes(pickle))))
         elif isinstance(message, Item):
             caller = self._calls.get(message.number)
             if caller is not None:
@@ -257,7 +287,12 @@ class Peer:
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             watcher(death)
-        unsent = {m.number for m in self._conversation.control.session.never_written() if isinstance(m, Call)}
+        unsent: set[int] = set()
+        for message in self._conversation.control.session.never_written():
+            if isinstance(message, Call):
+                unsent.add(message.number)
+            elif isinstance(message, Calls):
+                unsent.update(message.numbers)
         for number in list(self._calls):
             self._tell(number, death, Verdict.NEVER_STARTED if number in unsent else Verdict.MAY_HAVE_RUN)
         self._conversation.close()
