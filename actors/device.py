@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ActorsError
-from actors.home import log_dir, private_folder, state_dir, write_private
+from actors.home import locked, log_dir, private_folder, state_dir, write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -240,7 +240,8 @@ def door() -> Door:
 
 def remember_door(door: Door) -> None:
     """Keeps where this device's node is to listen."""
-    write_private(folder() / "door.json", json.dumps(asdict(door)).encode())
+    with locked(folder() / "door.lock"):
+        write_private(folder() / "door.json", json.dumps(asdict(door)).encode())
 
 
 def doors() -> dict[str, list[str]]:
@@ -254,8 +255,6 @@ def doors() -> dict[str, list[str]]:
 
 def remember_doors(more: dict[str, list[str]]) -> None:
     """Keeps where members' nodes are; what is said of one replaces what was known of it."""
-    from actors.home import locked
-
     with locked(folder() / "doors.lock"):
         known = doors()
         both = {**known, **{id: given[:32] for id, given in more.items() if given}}
