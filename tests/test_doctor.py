@@ -51,7 +51,7 @@ def test_errors_of_connecting(error, seconds, platform, way):
         (told(Way.OPEN, shown={DOOR: "a" * 52}), "does not let this one in"),
         (told(Way.REFUSED), "nothing listens"),
         (told(Way.SILENT), "a firewall drops"),
-        (told(Way.SILENT, others={"bob": True}), "but it does to bob"),
+        (told(Way.SILENT, others={"bob": True}), "though it does to bob"),
         (told(Way.NOBODY, others={"bob": True}), "client isolation"),
         (told(Way.NOBODY, others={"bob": False}), "its cable is out"),
         (told(Way.NO_ROUTE), "different networks"),

@@ -133,6 +133,7 @@ def test_port_closed(house: House) -> None:
     house.well(1)
 
 
+@pytest.mark.slow  # the neighbour table forgets in its own time
 def test_client_isolation_and_the_cable(house: House) -> None:
     for port in ("port1", "port3"):
         house.switch("bridge", "link", "set", "dev", port, "isolated", "on")
@@ -147,7 +148,7 @@ def test_client_isolation_and_the_cable(house: House) -> None:
 
 
 def test_a_vpn_as_the_default_route(house: House) -> None:
-    house.lab.run(1, "ip", "link", "add", "wg0", "type", "dummy")
+    house.lab.run(1, "ip", "link", "add", "wg0", "type", "bridge")
     house.lab.run(1, "ip", "link", "set", "wg0", "up")
     house.lab.run(1, "ip", "route", "add", "default", "dev", "wg0")
     assert "wg0" in house.told(1, "route", "VPN")["what"]

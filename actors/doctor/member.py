@@ -121,15 +121,19 @@ def _silent(case: Case, ways: set[Way]) -> tuple[str, str]:
     if Way.SILENT in ways:
         if reached_by:
             return (
-                f"{_at(case, Way.SILENT)} does not answer to this device, but it does to {', '.join(reached_by)}",
                 (
-                    f"a firewall on {case.name}, or on this device, drops what passes between the two: allow TCP "
-                    "between them"
+                    f"{_at(case, Way.SILENT)} does not answer to this device, though it does to "
+                    f"{', '.join(reached_by)}: a firewall drops what passes between the two, or the network keeps "
+                    "devices apart (client isolation)"
+                ),
+                (
+                    f"allow TCP in the firewall of {case.name} and of this device; switch off client isolation (AP "
+                    "isolation, guest network) in the router or access point"
                 ),
             )
         return (
-            f"a firewall drops what is sent to {_at(case, Way.SILENT)}, or it is asleep behind a router",
-            f"allow that TCP port in the firewall of {case.name}; run `actors doctor` there",
+            f"nothing comes back from {_at(case, Way.SILENT)}: a firewall drops it, or its cable is out, or it sleeps",
+            f"wake {case.name}, look at its cable, allow that TCP port in its firewall; run `actors doctor` there",
         )
     if reached_by:
         return (
