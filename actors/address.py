@@ -54,9 +54,10 @@ class Address:
 def host_key() -> str:
     """Returns a key that two processes share when one may dial the other's Unix socket.
 
-    That is: same boot of the same machine, same network namespace, same user.
+    That is: same boot of the same machine, same network namespace, same user, same ``ACTORS_HOME``: one home is one
+    device.
     """
-    parts = (_boot_id(), _network_namespace(), str(os.getuid()))
+    parts = (_boot_id(), _network_namespace(), str(os.getuid()), os.environ.get("ACTORS_HOME", ""))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

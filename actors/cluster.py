@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any, Self
 from actors import runtime
 from actors.demand import check_amount, check_labels
 from actors.environment import check_environment
-from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError
+from actors.exceptions import ActorDiedError, ActorsError, AuthenticationError, ClusterTimeoutError, NoClusterError
 from actors.ids import new_id
 from actors.local import LocalNodes
 from actors.sealed import of_error
+from actors.waiting import Waiting
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from actors.address import Address
     from actors.console import Console
     from actors.environment import Environment
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
+    from actors.residing import DeviceNode
 
 START_SECONDS = 30.0
 LEAVE_SECONDS = 8.0
@@ -45,6 +48,12 @@ class InitArguments:
     resources: dict[str, float]
     labels: dict[str, str]
     runtime_env: dict[str, Any] | None = None
+    expect_nodes: int | None = None
+
+    @property
+    def seeds(self) -> list[str]:
+        """The addresses where nodes are, if any are given."""
+        return [part.strip() for part in (self.address or "").split(",") if part.strip()]
 
 
 class Cluster:
@@ -52,7 +61,11 @@ class Cluster:
 
     def __init__(self, request: InitArguments, timeout: float) -> None:
         self.request = request
-        self._local = LocalNodes(request.local_nodes, timeout, request.resources, request.labels)
+        self._local: LocalNodes | DeviceNode
+        if request.address == "local":
+            self._local = LocalNodes(request.local_nodes, timeout, request.resources, request.labels)
+        else:
+            self._local = _device_node(request, timeout)
         self._process: Process | None = None
         self._console: Console | None = None
         try:
@@ -66,8 +79,9 @@ class Cluster:
         from actors.console import Console
         from actors.process import Process
 
-        self._local.wait_until_ready()
-        first = self._local.nodes[0]
+        if isinstance(self._local, LocalNodes):
+            self._local.wait_until_ready()
+        first = self._local
         credentials = None
         if self._local.identity is not None:
             from actors.membership import credentials_from
@@ -78,8 +92,8 @@ class Cluster:
         process.namespace = self.request.namespace
         process.parcels.base = process.parcels.prepare(self.request.runtime_env, None)
         process.home = first.address
-        for node in self._local.nodes:
-            process.directory[node.address.node] = node.address
+        for address in self._local.addresses:
+            process.directory[address.node] = address
         if self.request.log_to_driver:
             self._console = Console(process)
             process.serve("console", self._console)
@@ -87,9 +101,12 @@ class Cluster:
 
     async def _meet(self, process: Process, timeout: float) -> None:
         await process.listen()
+        for address in self._local.addresses:
+            await process.ask(address, "node", "attach", process.address)
+        if not isinstance(self._local, LocalNodes):
+            await self._settle(process, timeout)
+            return
         count = len(self._local.nodes)
-        for node in self._local.nodes:
-            await process.ask(node.address, "node", "attach", process.address)
         search = asyncio.ensure_future(process.ask_home("wait_for_nodes", count, timeout, timeout=timeout + 5))
         while not search.done():
             await asyncio.wait({search}, timeout=0.1)
@@ -100,6 +117,26 @@ class Cluster:
             raise ClusterTimeoutError(
                 f"{count} nodes were started and {len(found)} found each other within {timeout:g} s: {seen}. "
                 "Is multicast on the loopback interface blocked by a firewall?"
+            )
+
+    async def _settle(self, process: Process, timeout: float) -> None:
+        """Waits for the devices that this one is paired with."""
+        home, wanted = self._local.address, self.request.expect_nodes
+        if self.request.seeds:
+            await process.ask(home, "trust", "reach", self.request.seeds, timeout=timeout)
+        search = asyncio.ensure_future(process.ask(home, "trust", "settle", wanted, timeout, timeout=timeout + 5))
+        if wanted is not None:
+            line = Waiting(wanted, timeout)
+            while not search.done():
+                await asyncio.wait({search}, timeout=0.2)
+                line.show(await process.ask(home, "node", "nodes"))
+        found, missing = await search
+        for address in await process.ask(home, "node", "addresses"):
+            process.directory.setdefault(address.node, address)
+        if wanted is not None and len(found) < wanted:
+            raise ClusterTimeoutError(
+                f"{wanted} nodes were expected and {len(found)} answer after {timeout:g} s: "
+                f"{', '.join(sorted(info.name for info in found))}. {_absent(missing)}"
             )
 
     @property
@@ -128,16 +165,32 @@ class Cluster:
                 process.portal.run(self._farewell(process), timeout=LEAVE_SECONDS)
         finally:
             process.portal.close()
+            if process.arena is not None and not isinstance(self._local, LocalNodes):  # its folder stays with the node
+                process.arena.clear()
 
     async def _farewell(self, process: Process) -> None:
         if self._console is not None:
-            asks = [
-                process.ask(n.address, "node", "flush", process.id, timeout=FLUSH_SECONDS) for n in self._local.nodes
-            ]
+            nodes = await self._nodes_to_flush(process)
+            asks = [process.ask(node, "node", "flush", process.id, timeout=FLUSH_SECONDS) for node in nodes]
             await asyncio.gather(*asks, return_exceptions=True)  # a node that is gone has nothing to show
             await self._console.closed(FLUSH_SECONDS)
+        if not isinstance(self._local, LocalNodes):
+            with contextlib.suppress(TimeoutError, ActorDiedError):
+                self._local.others_stay = await process.ask(
+                    self._local.address, "node", "detach", process.id, timeout=FLUSH_SECONDS
+                )
         process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
         await process.close("the program has ended")
+
+    async def _nodes_to_flush(self, process: Process) -> list[Address]:
+        if isinstance(self._local, LocalNodes):
+            return self._local.addresses
+        with contextlib.suppress(TimeoutError, ActorDiedError):
+            infos = await process.ask(self._local.address, "node", "nodes", timeout=FLUSH_SECONDS)
+            addresses = await process.ask(self._local.address, "node", "addresses", timeout=FLUSH_SECONDS)
+            alive = {info.id for info in infos if info.alive}
+            return [address for address in addresses if address.node in alive]
+        return self._local.addresses
 
     def abandon(self) -> None:
         """Lets go of the cluster without ending it: in a forked child."""
@@ -152,7 +205,7 @@ class Cluster:
         self.shutdown()
 
     def __repr__(self) -> str:
-        return f"Cluster({', '.join(node.name for node in self._local.nodes)})"
+        return f"Cluster({', '.join(address.node_name for address in self._local.addresses)})"
 
 
 def init(
@@ -174,9 +227,13 @@ def init(
     """Joins the cluster, and returns it.
 
     Args:
-        address: None or ``"local"``: this machine alone, always a fresh cluster, closed to everybody else.
+        address: None: the cluster this device is paired with, found by zeroconf; where it is paired with none, or
+            for ``"local"``: this machine alone, always a fresh cluster, closed to everybody else. ``"HOST:PORT"``, or
+            several with commas: nodes of the paired devices, where multicast does not reach them.
         namespace: where the names of this program's actors hold.
-        local_nodes: how many nodes to start here, as separate processes: a LAN in miniature.
+        local_nodes: how many nodes to start here, as separate processes: a LAN in miniature. More than one is always
+            this machine alone.
+        expect_nodes: wait until so many nodes answer, this one included, for at most ``timeout``.
         timeout: seconds the nodes may take to start and to find each other.
         log_to_driver: whether what actors print is shown here.
         runtime_env: environment of all actors of this program; what an actor's own says goes before it, and
@@ -187,27 +244,25 @@ def init(
         resources: further resources of each, by name, such as ``{"camera": 1}``. ``"memory"``, in bytes, goes before
             what the machine has.
         labels: of each, to be asked for by ``label_selector=``.
-        expect_nodes: not honoured yet, as are those below; given, they are refused by name.
-        engine: see `expect_nodes`.
+        engine: not honoured yet; given, it is refused by name.
 
     Raises:
         NotImplementedError: an argument that is not honoured yet.
         ValueError: an argument is out of range.
         RuntimeEnvError: a folder or file that ``runtime_env`` names cannot be sent.
         ActorsError: this program is in another cluster already.
-        ClusterTimeoutError: the nodes did not find each other in time.
+        ClusterTimeoutError: the nodes did not find each other in time, or none answers at ``address``.
+        AuthenticationError: this device is not paired with the one at ``address``.
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
-    _refuse(
-        expect_nodes=expect_nodes, engine=engine,
-    )  # fmt: skip
+    _refuse(engine=engine)
     check_environment(runtime_env)
-    _check(address, namespace, local_nodes, timeout)
+    _check(address, namespace, local_nodes, timeout, expect_nodes)
     if labels is not None:
         check_labels(labels)
     request = InitArguments(
-        "local", namespace, local_nodes, log_to_driver, _offered(num_cpus, num_gpus, resources), dict(labels or {}),
-        runtime_env,
+        _meant(address, local_nodes), namespace, local_nodes, log_to_driver,
+        _offered(num_cpus, num_gpus, resources), dict(labels or {}), runtime_env, expect_nodes,
     )  # fmt: skip
     with _lock:
         if _ending:
@@ -226,20 +281,63 @@ def init(
         return cluster
 
 
+def _meant(address: str | None, local_nodes: int) -> str | None:
+    """Returns ``"local"`` where this machine alone is meant, else the address given."""
+    from actors import device
+
+    if address is None:
+        return None if local_nodes == 1 and device.is_paired() else "local"
+    if address != "local" and not device.is_paired():
+        raise AuthenticationError(
+            f"this device is not paired with the one at {address}: run `actors invite` there and `actors join CODE` "
+            "here"
+        )
+    return address
+
+
+def _device_node(request: InitArguments, timeout: float) -> DeviceNode:
+    from actors.residing import DeviceNode
+
+    node = DeviceNode(timeout, request.resources, request.labels)
+    if not node.is_ours and (request.resources or request.labels):
+        raise ActorsError(
+            "a node of this device runs already, and resources and labels are those it was started with: leave "
+            "num_cpus=, num_gpus=, resources= and labels= out, or run `actors stop` first"
+        )
+    return node
+
+
+def _absent(missing: dict[str, str]) -> str:
+    said = "; ".join(f"{name}: {why}" for name, why in sorted(missing.items()))
+    return (
+        f"Not there: {said}. `actors doctor` looks for the cause."
+        if said
+        else ("No other device is paired: run `actors invite` here and `actors join CODE` there.")
+    )
+
+
 def _refuse(**later: object) -> None:
     for name, value in later.items():
         if value is not None:
             raise NotImplementedError(f"actors.init does not honour {name}= yet; leave it out")
 
 
-def _check(address: str | None, namespace: str, local_nodes: int, timeout: float) -> None:
+def _check(
+    address: str | None, namespace: str, local_nodes: int, timeout: float, expect_nodes: int | None = None
+) -> None:
     if address is not None and (not isinstance(address, str) or not address):
         raise ValueError(f"address must be 'local', or 'HOST:PORT' of a node, not {address!r}")
     if address not in {None, "local"}:
-        raise NotImplementedError(
-            f"actors.init({address!r}): joining other devices is not there yet; leave the address out to use this "
-            "machine, with local_nodes=3 for a LAN in miniature"
-        )
+        from discovery.addresses import host_and_port
+
+        for part in address.split(",") if address is not None else ():
+            host_and_port(part.strip())
+        if local_nodes != 1:
+            raise ValueError(f"local_nodes={local_nodes} is for this machine alone: leave the address out")
+    if expect_nodes is not None and (
+        not isinstance(expect_nodes, int) or isinstance(expect_nodes, bool) or expect_nodes < 1
+    ):
+        raise ValueError(f"expect_nodes is the number of nodes to wait for, at least 1, not {expect_nodes!r}")
     if not isinstance(local_nodes, int) or isinstance(local_nodes, bool) or not 1 <= local_nodes <= 64:
         raise ValueError(f"local_nodes is the number of nodes to start here, 1 to 64, not {local_nodes!r}")
     if not isinstance(namespace, str) or not namespace:

@@ -102,6 +102,15 @@ class Identity:
         with locked(folder / "lock"):
             _write(self, folder)
 
+    def sign(self, text: bytes) -> bytes:
+        """This device's signature under a text, ECDSA with SHA-256; `is_signed` checks it."""
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        key = serialization.load_pem_private_key(self.private_key, password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key.sign(text, ec.ECDSA(hashes.SHA256()))
+
     @classmethod
     def _parse(cls, content: bytes) -> Identity:
         from cryptography.hazmat.primitives import serialization
@@ -117,6 +126,22 @@ class Identity:
         if not isinstance(key, ec.EllipticCurvePrivateKey) or node_id_of_key(key.public_key()) != node_id:
             raise AuthenticationError("its private key belongs to another certificate")
         return cls(node_id, certificate, private_key)
+
+
+def is_signed(certificate: bytes, text: bytes, signature: bytes) -> bool:
+    """Whether the owner of a certificate (PEM, on the profile) has put this signature under this text."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = x509.load_pem_x509_certificate(certificate).public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    try:
+        key.verify(signature, text, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _write(identity: Identity, folder: Path) -> None:

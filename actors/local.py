@@ -96,18 +96,7 @@ class LocalNodes:
             "log": str(log),
             **self._offer,
         }
-        with log.open("ab") as output:
-            # In a session of its own: the terminal's Ctrl-C is the driver's to act on.
-            child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "actors.node"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                start_new_session=True,
-            )
-        assert child.stdin is not None
-        child.stdin.write(orders_line(orders))
-        child.stdin.flush()
+        child = launch(orders, log)
         address = Address(process, host_key(), str(self.folder / f"{process}.sock"), id, node_name=name)
         return LocalNode(name, address, child, log)
 
@@ -120,6 +109,21 @@ class LocalNodes:
         """
         for node in self.nodes:
             _await_ready(node, self._deadline)
+
+    @property
+    def address(self) -> Address:
+        """Where the first of them is."""
+        return self.nodes[0].address
+
+    @property
+    def name(self) -> str:
+        """The name of the first of them."""
+        return self.nodes[0].name
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where they all are."""
+        return [node.address for node in self.nodes]
 
     def check_running(self) -> None:
         """Raises ActorsError where a node has ended by itself, with what it said last."""
@@ -144,25 +148,53 @@ class LocalNodes:
         self._run.close()
 
 
+def launch(orders: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
+    """Starts a node's process; what it says goes to ``log``, but for its first line."""
+    with log.open("ab") as output:
+        # In a session of its own: the terminal's Ctrl-C is the driver's to act on.
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "actors.node"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            start_new_session=True,
+        )
+    assert child.stdin is not None
+    child.stdin.write(orders_line(orders))
+    child.stdin.flush()
+    return child
+
+
 def _await_ready(node: LocalNode, deadline: float) -> None:
-    """Waits for the line by which a node says that it is ready."""
-    pipe = node.process.stdout
+    """Waits until a node is ready."""
+    error = first_word(node.process, node.name, node.log, deadline)
+    if error is not None:
+        raise ActorsError(f"node {node.name} could not start: {error}")
+
+
+def first_word(process: subprocess.Popen[bytes], name: str, log: Path, deadline: float) -> str | None:
+    """Waits for the line by which a node says that it is ready; returns why it could not start where it says so.
+
+    Raises:
+        ClusterTimeoutError: it said nothing until ``deadline`` (monotonic).
+        ActorsError: it ended without a word.
+    """
+    pipe = process.stdout
     assert pipe is not None
     line = b""
     while not line.endswith(b"\n"):
         left = deadline - time.monotonic()
         if left <= 0:
-            raise ClusterTimeoutError(f"node {node.name} did not start in time. It said:\n{_tail(node.log)}")
+            raise ClusterTimeoutError(f"node {name} did not start in time. It said:\n{_tail(log)}")
         readable, _, _ = select.select([pipe], [], [], min(left, 0.2))
         if readable:
             piece = os.read(pipe.fileno(), 65536)
             if not piece:
-                raise ActorsError(f"node {node.name} could not start:\n{_tail(node.log)}")
+                raise ActorsError(f"node {name} could not start:\n{_tail(log)}")
             line += piece
-    answer = json.loads(line)
-    if "error" in answer:
-        raise ActorsError(f"node {node.name} could not start: {answer['error']}")
     pipe.close()
+    error: str | None = json.loads(line).get("error")
+    return error
 
 
 def _tail(log: Path) -> str:

@@ -26,12 +26,12 @@ def credentials_from(folder: Path) -> CredentialsFor:
 
     def credentials_for(node: str) -> tuple[grpc.ChannelCredentials, tuple[tuple[str, Any], ...]]:
         from actors.transport.credentials import channel_credentials
-        from actors.transport.link import UnreachableError
+        from actors.transport.link import GoneError
 
         identity, trust = load(folder)
         certificate = trust.get(node)
         if certificate is None:
-            raise UnreachableError(f"device {node} is not trusted by this one")
+            raise GoneError(f"device {node} is not trusted by this one", node_too=True)
         return channel_credentials(identity, certificate)
 
     return credentials_for

@@ -14,6 +14,7 @@ from typing import cast
 
 from actors.demand import ACCELERATOR, NODE_ID
 
+NODE_NAME = "actors.io/node-name"
 PACKAGES = ("mlx-actors", "grpcio", "numpy", "mlx", "mlx-lm")
 
 
@@ -85,7 +86,7 @@ def totals(name: str, found: dict[str, object], given: dict[str, float]) -> dict
 
 def labels(id: str, name: str, given: dict[str, str]) -> dict[str, str]:
     """Returns the labels of a node: what `actors.init` was told, and what it says of itself."""
-    own = {NODE_ID: id, "actors.io/node-name": name, "actors.io/platform": f"{platform.system()}-{platform.machine()}"}
+    own = {NODE_ID: id, NODE_NAME: name, "actors.io/platform": f"{platform.system()}-{platform.machine()}"}
     accelerator = _accelerator()
     if accelerator:
         own[ACCELERATOR] = accelerator

@@ -25,6 +25,7 @@ from actors.service import Service, Target
 from actors.spares import IDLE_SECONDS
 from actors.switchboard import Switchboard
 from actors.transport.acceptor import Acceptor
+from actors.transport.link import UnreachableError
 from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
 from actors.transport.ways import WaysIn, WaysOut
@@ -83,7 +84,7 @@ class Process:
         self.namespace = "default"
         self.directory: dict[str, Address] = {}  # nodes by id
         self.home: Address | None = None
-        self.dialer = WaysOut(credentials)
+        self.dialer = WaysOut(credentials, self._find_node, self._lost_node)
         self.keeper = Keeper(self.id)
         self.holdings = Holdings(
             self.address, self.portal.soon, self.loop.call_later, self._tell_owner, self.keeper.find
@@ -94,6 +95,7 @@ class Process:
         self.serve("parcels", self.parcels)
         self.waits = Waits(self)
         self.serve("waits", self.waits)
+        self.serve("membership", Exile(self))
         self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage, self.arena)
         self.server = WaysIn(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}  # those that live; of nodes also the dead, so that each is missed once
@@ -187,6 +189,14 @@ class Process:
                 peer.when_dead(partial(self._lost, peer))
         return peer
 
+    def relocate(self, address: Address) -> None:
+        """A process, which is dialled already or not, is to be found here from now on. Only on the I/O loop."""
+        peer = self._peers.get(address.process)
+        if peer is not None:
+            peer.address = address
+        if address.node in self.directory and self.directory[address.node].process == address.process:
+            self.directory[address.node] = address
+
     def _lost(self, peer: Peer, _: Death) -> None:
         process = peer.address.process
         if self._peers.get(process) is peer:
@@ -260,6 +270,16 @@ class Process:
                 self.directory[address.node] = address
         return self.directory.get(node)
 
+    async def _find_node(self, node: str) -> Address | None:
+        try:
+            return await self.node_address(node)
+        except (TimeoutError, ActorDiedError) as error:
+            raise UnreachableError(f"where its node is cannot be told: {error}") from error
+
+    def _lost_node(self, node: str) -> None:
+        if self.home is not None and node != self.home.node:  # the home node will know; a node itself knows already
+            self.directory.pop(node, None)
+
     async def kill(self, address: Address, no_restart: bool = True) -> None:
         """Has an actor ended: by its node, with its process, or by the process that it shares; returns when it has."""
         if address.guest:
@@ -282,6 +302,15 @@ class Process:
                 last = error
         raise last if last is not None else NodeDiedError("this process has no node")
 
+    async def cut(self, node: str, reason: str) -> None:
+        """Ends all that connects this process with a device that is trusted no longer. Only on the I/O loop."""
+        self.directory.pop(node, None)
+        await self.server.evict(node)
+        self.acceptor.expel(node)
+        for peer in [peer for peer in self._peers.values() if peer.address.node == node and peer.address.node]:
+            await peer.cut(Death(reason, node_too=True, node=peer.address.node_name))
+            self.forget(peer.address.process)
+
     async def flushed(self) -> None:
         """Waits until all others have what this process has to tell them: its calls, its answers, what it holds."""
         await asyncio.gather(*(line.flushed() for line in list(self.keeper.lines.values())))
@@ -300,6 +329,18 @@ class Process:
         await self.dialer.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.address.socket)
+
+
+class Exile:
+    """The service ``"membership"`` of every process: its node tells which device is trusted no longer."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def cut(self, _: Visitor, node: str, reason: str) -> None:
+        """See `Process.cut`."""
+        if node != self._process.address.node:
+            await self._process.cut(node, reason)
 
 
 def _each(message: Calls) -> Iterator[Call]:

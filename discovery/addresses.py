@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,26 +37,32 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host, port
 
 
-def candidates(announced: Iterable[str], link_local_interfaces: Sequence[str]) -> tuple[str, ...]:
+def candidates(
+    announced: Iterable[str], link_local_interfaces: Sequence[str], own: Iterable[str] = ()
+) -> tuple[str, ...]:
     """Order a node's announced addresses, best first, and say through which interfaces to reach the link-local ones.
 
     DNS carries an address like ``fe80::1`` without the interface behind which it lies, so each becomes one candidate
-    for every interface of ours that has such addresses. 169.254.x.x stays: that is a Thunderbolt cable.
+    for every interface of ours that has such addresses. 169.254.x.x stays: that is a Thunderbolt cable. Those in a
+    network of ours come first; last come those that we have ourselves, as every host with Docker has 172.17.0.1.
 
     Args:
         announced: IP addresses in text form, in any order; a scope is ignored.
         link_local_interfaces: The names of our interfaces with a link-local IPv6 address.
+        own: Our own addresses with the length of their networks' prefixes, as in ``"192.168.1.20/24"``.
 
     Raises:
         ValueError: One is not an IP address.
     """
     parsed = {ip_address(text.partition("%")[0]) for text in announced}
-    usable = sorted((ip for ip in parsed if not (ip.is_unspecified or ip.is_multicast)), key=_rank)
+    mine = [ip_interface(text) for text in own]
+
+    def rank(ip: IPv4Address | IPv6Address) -> tuple[bool, bool, bool, int, int]:
+        near = any(ip in interface.network for interface in mine)
+        return any(ip == interface.ip for interface in mine), ip.is_link_local, not near, ip.version, int(ip)
+
+    usable = sorted((ip for ip in parsed if not (ip.is_unspecified or ip.is_multicast)), key=rank)
     return tuple(text for ip in usable for text in _scoped(ip, link_local_interfaces))[:CANDIDATES]
-
-
-def _rank(ip: IPv4Address | IPv6Address) -> tuple[bool, int, int]:
-    return ip.is_link_local, ip.version, int(ip)
 
 
 def _scoped(ip: IPv4Address | IPv6Address, interfaces: Sequence[str]) -> list[str]:

@@ -53,6 +53,15 @@ def own() -> frozenset[tuple[str, str]]:
     return frozenset((adapter.name, _text(ip)) for adapter in _adapters() for ip in adapter.ips)
 
 
+def networks() -> tuple[str, ...]:
+    """Every IP address of this machine with the length of its network's prefix, as in ``"192.168.1.20/24"``.
+
+    Raises:
+        DiscoveryError: The system does not tell.
+    """
+    return tuple(sorted(f"{_text(ip)}/{ip.network_prefix}" for adapter in _adapters() for ip in adapter.ips))
+
+
 def announced(addresses: tuple[str, ...] | None) -> tuple[str, ...]:
     """The addresses to announce on the chosen interfaces, sorted; loopback only where there is nothing else.
 

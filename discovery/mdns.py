@@ -205,7 +205,7 @@ class _Watch:
 
     def _see(self, info: AsyncServiceInfo) -> None:
         try:
-            addresses = candidates(info.parsed_addresses(), interfaces.link_local())
+            addresses = candidates(info.parsed_addresses(), interfaces.link_local(), interfaces.networks())
             self._roster.see(from_txt(_instance(info.name), info.text, info.port or 0, addresses))
         except ValueError as error:  # anybody may announce anything
             _log.debug("ignoring the announcement %r: %s", info.name, error)

@@ -14,7 +14,21 @@ from actors.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = {"demo": "See the whole idea work, on this machine alone."}
+COMMANDS = {
+    "demo": "See the whole idea work, on this machine alone.",
+    "start": "Start the node of this device.",
+    "stop": "End the node of this device, and its actors.",
+    "status": "Show this device, its node, and all devices of its cluster.",
+    "list": "List the nodes of the cluster.",
+    "invite": "Show a code by which other devices may join.",
+    "join": "Join the cluster of another device by its code.",
+    "leave": "Leave the cluster.",
+    "doctor": "Say why a device is not found or not usable, and what to do.",
+    "revoke": "Remove a device from the cluster, for good.",
+}
+
+MODULES = {"list": "listing"}
+"""Of commands whose name is Python's."""
 
 
 class Lazy(click.Group):
@@ -30,7 +44,8 @@ class Lazy(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"actors.cli.{cmd_name}"), cmd_name)
+        module = import_module(f"actors.cli.{MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, MODULES.get(cmd_name, cmd_name))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -59,8 +74,11 @@ def actors() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command. Exit status: 0 done, 1 failed, 2 wrong use, 130 on Ctrl-C."""
-    from actors.exceptions import ActorsError
+    """Runs the command.
+
+    Exit status: 0 done, 1 failed, 2 wrong use, 3 no cluster running, 4 not trusted, 5 timed out, 130 on Ctrl-C.
+    """
+    from actors.exceptions import ActorsError, AuthenticationError, NoClusterError
 
     try:
         code = actors.main(arguments, prog_name="actors", standalone_mode=False)
@@ -76,5 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except ActorsError as error:
         click.echo(f"actors: {error}", err=True)
-        sys.exit(1)
+        statuses = ((NoClusterError, 3), (AuthenticationError, 4), (TimeoutError, 5))
+        sys.exit(next((status for kind, status in statuses if isinstance(error, kind)), 1))
     sys.exit(code if isinstance(code, int) else 0)

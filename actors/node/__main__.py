@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actors import holdings
-from actors.home import remove_if_dead
+from actors import device, holdings
+from actors.exceptions import ActorsError
+from actors.home import remove_if_dead, run_dir, sweep
+from actors.ids import new_id
 from actors.node.environments import Environments
 from actors.node.members import Member, Members
+from actors.node.opinion import Opinion
 from actors.node.service import NodeService
 from actors.node.workers import Workers
-from actors.nodeinfo import NodeInfo, device, labels, totals, versions
+from actors.nodeinfo import NodeInfo, labels, totals, versions
+from actors.nodeinfo import device as look_at_device
 from actors.parent import read_orders, watch
 from actors.process import Process
+
+if TYPE_CHECKING:
+    from actors.device import Door
+    from actors.node.residence import Residence
+
+LOOK_SECONDS = 0.2
 
 
 class Node:
@@ -30,9 +41,10 @@ class Node:
         orders: ``id`` (node id), ``process`` (process id), ``name``, ``folder`` (of sockets), ``identity`` (folder of
             keys, None for no door), ``door`` (``"HOST:PORT"``), ``interfaces`` (for discovery), ``cluster``,
             ``resources`` and ``labels`` (as `actors.init` was told).
+        residence: whether it is the one node of this device, which is found by the devices that this one trusts.
     """
 
-    def __init__(self, orders: dict[str, Any]) -> None:
+    def __init__(self, orders: dict[str, Any], residence: Door | None = None) -> None:
         self._orders = orders
         self._identity = Path(orders["identity"]) if orders["identity"] is not None else None
         credentials = None
@@ -42,7 +54,7 @@ class Node:
             credentials = credentials_from(self._identity)
         self.process = Process(orders["process"], Path(orders["folder"]), orders["id"], orders["name"], credentials)
         holdings.use(self.process.holdings)
-        found = device()
+        found = look_at_device()
         info = NodeInfo(
             id=orders["id"], name=orders["name"], address="", alive=True, pid=os.getpid(), found_by="local",
             resources=totals(orders["name"], found, orders["resources"]),
@@ -58,6 +70,13 @@ class Node:
         self.process.on_link_lost = self._service.link_lost
         self.process.serve("node", self._service)
         self.process.server.relay_to(self._service.route, self.process.dialer)
+        self._residence: Residence | None = None
+        if residence is not None:
+            from actors.node.residence import Residence
+
+            self._residence = Residence(self.process, self._members, self._service, residence)
+            self.process.serve("trust", self._residence)
+            self.process.serve("doctor", Opinion(self.process, self._members))
         self._discovery: list[Any] = []
         self.stopping = asyncio.Event()
 
@@ -66,7 +85,9 @@ class Node:
         await self.process.listen()
         self.process.directory[self._orders["id"]] = self.process.address
         self._service.workers.prepare()
-        if self._identity is not None:
+        if self._residence is not None:
+            await self._residence.start()
+        elif self._identity is not None:
             await self._open_door(self._identity)
 
     async def _open_door(self, identity_folder: Path) -> None:
@@ -103,11 +124,19 @@ class Node:
         if record is not None:
             self.process.portal.soon(self._members.found, record)
 
+    async def left_by_parent(self) -> None:
+        """The program that has started this node has ended: so does the node, but not while others use it."""
+        while self._residence is not None and self._service.has_drivers():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(LOOK_SECONDS)
+        self.stopping.set()
+
     async def run(self) -> None:
         """Serves until told to stop, then leaves nothing behind."""
         await self.stopping.wait()
         for part in reversed(self._discovery):
             await part.__aexit__(None, None, None)
+        if self._residence is not None:
+            await self._residence.close()
         self._members.close()
         self._service.close()
         await self._service.workers.close()
@@ -118,27 +147,65 @@ class Node:
 def main() -> None:
     """Runs a node; says on standard output when it is ready, or why it is not."""
     orders, parent = read_orders()
-    node = Node(orders)
+    with contextlib.ExitStack() as held:
+        door = None
+        if orders.get("device"):
+            door = _settle(orders, held)
+            if door is None:
+                print(json.dumps({"error": device.ALREADY}), flush=True)
+                return
+        _serve(orders, parent, door)
+
+
+def _settle(orders: dict[str, Any], held: contextlib.ExitStack) -> Door | None:
+    """Completes the orders of this device's one node; None where there is one already."""
+    lock = device.hold()
+    if lock is None:
+        return None
+    held.callback(os.close, lock)
+    sweep()
+    run = held.enter_context(run_dir("node"))
+    held.callback(device.unannounce)
+    roll, id = device.roll(), device.identity().node_id
+    name = roll.members[id].name if roll is not None else device.host_name()
+    orders.update(id=id, name=name, folder=str(run.path), identity=str(device.folder()), process=new_id("node"))
+    return device.Door(**orders["door"]) if orders["door"] else device.door()
+
+
+def _serve(orders: dict[str, Any], parent: int, door: Door | None) -> None:
+    if door is not None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    node = Node(orders, door)
     loop = node.process.loop
+    foreground = bool(orders.get("foreground"))
 
     def stop(*_: object) -> None:
         loop.call_soon_threadsafe(node.stopping.set)
 
-    watch(parent, stop)
+    def parent_gone() -> None:
+        asyncio.run_coroutine_threadsafe(node.left_by_parent(), loop)
+
+    if not orders.get("stays"):
+        watch(parent, parent_gone)
     signal.signal(signal.SIGTERM, stop)
+    if foreground:
+        signal.signal(signal.SIGINT, stop)
     try:
         asyncio.run_coroutine_threadsafe(node.start(), loop).result()
     except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
+        said = str(error) if isinstance(error, ActorsError) else f"{type(error).__name__}: {error}"
+        print(json.dumps({"error": said}), flush=True)
         raise
     with contextlib.suppress(BrokenPipeError):  # the driver has ended: what follows ends the node
-        print(json.dumps({"ready": node.process.id}), flush=True)
-    _detach_output(Path(orders["log"]))
+        print("The node runs; Ctrl-C ends it." if foreground else json.dumps({"ready": node.process.id}), flush=True)
+    if not foreground:
+        _detach_output(Path(orders["log"]))
     asyncio.run_coroutine_threadsafe(node.run(), loop).result()
     node.process.portal.close()
     sys.stdout.flush()
     # Where the driver was killed, the last of its nodes to end clears up after it.
-    remove_if_dead(Path(orders["folder"]))
+    if door is None:
+        remove_if_dead(Path(orders["folder"]))
 
 
 def _detach_output(log: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from actors.address import Address
 from actors.demand import parts
+from actors.nodeinfo import NODE_NAME
+from actors.transport.inquiry import process_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
     from discovery import NodeRecord
 
 log = logging.getLogger(__name__)
+
+ATTEMPTS = 4
+"""To reach one node by different announcements at a time: a false one must not keep the true one waiting."""
+
+INQUIRY_SECONDS = 8.0
+MOST_DOORS = 32
+MOST_BLAMED = 1000
 
 
 @dataclass(slots=True, eq=False)
@@ -56,9 +65,15 @@ class Members:
         self._process = process
         self.me = me
         self._all: dict[str, Member] = {me.info.id: me}
-        self._joining: dict[str, asyncio.Task[None]] = {}
+        self._joining: dict[str, dict[tuple[str, ...], asyncio.Task[None]]] = {}  # by id and doors
+        self._next: dict[str, Address] = {}  # what was announced last, where enough is being tried
+        self.failures: dict[str, str] = {}  # what taking in a node failed with last, by id
+        self._blamed: set[tuple[str, tuple[str, ...]]] = set()
+        self._closed = False
         self._changed = asyncio.Condition()
         self.on_change: Callable[[], None] | None = None  # told of each that comes or goes
+        self.on_joined: Callable[[Member], None] | None = None  # told of each that comes
+        self.trusted: Callable[[str], bool] | None = None  # whether a node may come at all
 
     def get(self, node: str) -> Member:
         """Returns the node with this id, which must be known."""
@@ -75,38 +90,111 @@ class Members:
 
     def found(self, record: NodeRecord) -> None:
         """Discovery has seen a node; it is a hint until the node has proved who it is. On the I/O loop."""
-        known = self._all.get(record.id)
-        if record.id == self.me.info.id or record.id in self._joining:
-            return
-        if known is not None and known.info.alive and known.where.process == record.boot:
-            return
         doors = tuple(f"{_bracketed(address)}:{record.port}" for address in record.addresses)
-        where = Address(record.boot, "", "", record.id, doors, record.name)
-        task = asyncio.get_running_loop().create_task(self._join(record.id, where))
-        self._joining[record.id] = task
-        task.add_done_callback(lambda _: self._joining.pop(record.id, None))
+        self.found_at(Address(record.boot, "", "", record.id, doors, record.name))
+
+    def found_at(self, where: Address) -> None:
+        """A node is said to be at this address; see `found`."""
+        id, known = where.node, self._all.get(where.node)
+        if id == self.me.info.id or (self.trusted is not None and not self.trusted(id)):
+            return
+        if known is not None and known.info.alive and known.where.process == where.process:
+            self._moved(known, where.doors)
+            return
+        attempts = self._joining.setdefault(id, {})
+        if where.doors in attempts:
+            return
+        if len(attempts) >= ATTEMPTS:
+            self._next[id] = where
+            return
+        task = asyncio.get_running_loop().create_task(self._join(id, where))
+        attempts[where.doors] = task
+        task.add_done_callback(lambda _: self._attempted(id, where.doors))
+
+    def _attempted(self, id: str, doors: tuple[str, ...]) -> None:
+        attempts = self._joining.get(id, {})
+        attempts.pop(doors, None)
+        if not attempts:
+            self._joining.pop(id, None)
+        if not self._closed and (waiting := self._next.pop(id, None)) is not None:
+            self.found_at(waiting)
+
+    def _moved(self, known: Member, doors: tuple[str, ...]) -> None:
+        """A node that is here announces other addresses: one more of them may work when the present one does not."""
+        both = tuple(dict.fromkeys((*doors, *known.where.doors)))[:MOST_DOORS]
+        if both != known.where.doors:
+            known.where = replace(known.where, doors=both)
+            self._process.relocate(known.where)
 
     async def _join(self, id: str, where: Address) -> None:
-        peer = self._process.peer(where)
         try:
+            # What was announced is a hint that anybody can give, the process too: whoever has the node's key says it.
+            async with asyncio.timeout(INQUIRY_SECONDS):
+                process = await process_at(replace(where, process=""), self._process.dialer)
+            known = self._all.get(id)
+            if known is not None and known.info.alive and known.where.process == process:
+                self._moved(known, where.doors)
+                return
+            where = replace(where, process=process)
+            peer = self._process.peer(where)
+            self._process.relocate(where)
             info, there = await self._process.ask(where, "node", "describe")
             if info.id != id:
                 raise ValueError("it says that it is another node")
         except Exception as error:
-            # Discovery is a hint that anybody can give: what comes of a wrong one is this line.
-            log.warning("the node found at %s was not taken in: %s", ", ".join(where.doors), error)
+            self._not_taken_in(where, error)
             self._process.forget(where.process)
             return
-        await self.joined(info, there, peer)
+        for doors, task in self._joining.get(id, {}).items():
+            if doors != where.doors:
+                task.cancel()
+        self._next.pop(id, None)
+        await self.joined(info, replace(there, doors=tuple(dict.fromkeys((*where.doors, *there.doors)))), peer)
+
+    def _not_taken_in(self, where: Address, error: Exception) -> None:
+        """What comes of a wrong hint is this line, once."""
+        self.failures[where.node] = str(error) or type(error).__name__
+        seen = (where.node, where.doors)
+        if seen not in self._blamed and len(self._blamed) < MOST_BLAMED:
+            self._blamed.add(seen)
+            log.warning(
+                "the node announced at %s was not taken in: %s. `actors doctor` tells more",
+                ", ".join(where.doors), error or type(error).__name__,
+            )  # fmt: skip
 
     async def joined(self, info: NodeInfo, where: Address, peer: Peer | None) -> None:
         """A node has described itself."""
         member = Member(info, where)
         self._all[info.id] = member
+        self.failures.pop(info.id, None)
         self._process.directory[info.id] = where
         if peer is not None:
             member.watch = asyncio.create_task(self._watch(member, peer))
         await self._tell()
+        if self.on_joined is not None and member is not self.me:
+            self.on_joined(member)
+
+    def rename(self, name: str) -> None:
+        """This node is called otherwise in its cluster."""
+        info = self.me.info
+        if info.name == name:
+            return
+        resources = {key: amount for key, amount in info.resources.items() if key != f"node:{info.name}"}
+        self.me.info = replace(
+            info, name=name, resources={**resources, f"node:{name}": 1.0}, labels={**info.labels, NODE_NAME: name}
+        )
+        self.me.where = replace(self.me.where, node_name=name)
+
+    async def evict(self, id: str) -> None:
+        """A device is trusted no longer."""
+        self._next.pop(id, None)
+        for task in self._joining.pop(id, {}).values():
+            task.cancel()
+        member = self._all.pop(id, None)
+        if member is not None:
+            if member.watch is not None:
+                member.watch.cancel()
+            await self._tell()
 
     async def _watch(self, member: Member, peer: Peer) -> None:
         await peer.dead.wait()
@@ -136,8 +224,10 @@ class Members:
 
     def close(self) -> None:
         """Stops watching."""
-        for task in self._joining.values():
-            task.cancel()
+        self._closed = True
+        for attempts in self._joining.values():
+            for task in attempts.values():
+                task.cancel()
         for member in self._all.values():
             if member.watch is not None:
                 member.watch.cancel()

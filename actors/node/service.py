@@ -88,6 +88,19 @@ class NodeService:
             return worker.ready.result()
         return None
 
+    def processes(self) -> list[Address]:
+        """Returns where the processes of this node are: drivers and workers."""
+        return [*self._local.values(), *self.workers.ready()]
+
+    def has_drivers(self) -> bool:
+        """Whether a program uses this node."""
+        return bool(self._local)
+
+    async def detach(self, _: Visitor, process: str) -> bool:
+        """A driver is about to end; returns whether others use this node."""
+        self._local.pop(process, None)
+        return bool(self._local)
+
     def link_lost(self, visitor: Visitor) -> None:
         """A connection broke: if its process has ended, what it owned ends now."""
         address = self.route(visitor.process)

@@ -212,6 +212,11 @@ class Workers:
         """Returns the workers that are actors."""
         return [worker for worker in self._all.values() if worker.spec is not None]
 
+    def ready(self) -> list[Address]:
+        """Returns where the workers are that have said so."""
+        futures = [worker.ready for worker in self._all.values()]
+        return [f.result() for f in futures if f.done() and not f.cancelled() and f.exception() is None]
+
     def condemn(self, worker: WorkerProcess, verdict: str, *, intended: bool) -> None:
         """A worker is about to end; the first reason counts, and any wish that it stays so."""
         worker.verdict = worker.verdict or verdict

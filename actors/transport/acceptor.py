@@ -177,6 +177,11 @@ class Acceptor:
         for visitor in [v for v in self._visitors.values() if v.process == process]:
             self._forget(visitor)
 
+    def expel(self, node: str) -> None:
+        """Forgets all visits from a device that is trusted no longer."""
+        for visitor in [v for v in self._visitors.values() if v.node == node]:
+            self._forget(visitor)
+
     def _forget(self, visitor: Visitor) -> None:
         if self._visitors.pop(visitor.session, None) is None:
             return

@@ -10,8 +10,9 @@ import grpc
 import actors.transport.aio  # noqa: F401 - before the first channel
 from actors._wire.distributed_comm_pb2 import Frame
 from actors.address import host_key
-from actors.transport.knock import DIAL_SECONDS, probe_door, probe_socket
-from actors.transport.link import GoneError, LinkLostError, UnreachableError
+from actors.transport.doors import Doors
+from actors.transport.knock import DIAL_SECONDS, probe_door, probe_socket, target
+from actors.transport.link import LinkLostError, UnreachableError
 from actors.transport.options import channel_options, unix_channel_options
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class GrpcDialer:
 
     def __init__(self, credentials: CredentialsFor | None = None) -> None:
         self.credentials_for = credentials
+        self._doors = Doors()
 
     async def dial(self, address: Address, lane: str) -> RawLink:  # noqa: ARG002 - each lane is a connection of its own
         """See `Dialer`."""
@@ -110,21 +112,14 @@ class GrpcDialer:
             raise UnreachableError("its node has no door that is open to other hosts")
         if self.credentials_for is None:
             raise UnreachableError("this process has no key to show at another device's door")
-        refused: GoneError | None = None
-        for door in address.doors:
-            try:
-                await probe_door(door)
-            except GoneError as error:
-                refused = error
-                continue
-            except UnreachableError:
-                continue
-            credentials, options = self.credentials_for(address.node)
-            channel = grpc.aio.secure_channel(door, credentials, options=(*channel_options(), *options))
+        credentials, options = self.credentials_for(address.node)
+
+        async def attempt(door: str) -> DialledLink:
+            await probe_door(door)
+            channel = grpc.aio.secure_channel(target(door), credentials, options=(*channel_options(), *options))
             return await _open(channel, address.node, door)
-        if refused is not None and len(address.doors) == 1:
-            raise refused
-        raise UnreachableError(f"no answer at {', '.join(address.doors)}")
+
+        return await self._doors.open(address.node, address.doors, attempt)
 
     async def close(self) -> None:
         """See `Dialer`; channels belong to their links."""
@@ -134,7 +129,7 @@ class CredentialsFor(Protocol):
     """Looks up how to prove this device to a node, and how to tell that it is that node."""
 
     def __call__(self, node: str) -> tuple[grpc.ChannelCredentials, tuple[tuple[str, Any], ...]]:
-        """Raises UnreachableError where the node is not trusted."""
+        """Raises GoneError where the node is not trusted."""
 
 
 async def _open(channel: grpc.aio.Channel, node: str | None, where: str) -> DialledLink:

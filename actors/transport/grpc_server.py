@@ -32,6 +32,7 @@ class StreamServer:
         self._reception = reception
         self._member: Callable[[Any], str | None] | None = None
         self._servers: list[grpc.aio.Server] = []
+        self._door: grpc.aio.Server | None = None
         self._links: set[GrpcLink] = set()
 
     async def listen_socket(self, path: str) -> None:
@@ -56,9 +57,28 @@ class StreamServer:
         self._member = member
         server = self._server(self._serve_door, server_options())
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, _five_calls()),))
-        port = int(server.add_secure_port(address, credentials))
+        try:
+            port = int(server.add_secure_port(address, credentials))
+        except BaseException:
+            self._servers.remove(server)
+            raise
         await server.start()
+        self._door = server
         return port
+
+    async def close_door(self) -> None:
+        """Ends all streams that came in by the door, and listens there no more."""
+        for link in [link for link in self._links if link.node is not None]:
+            await link.close()
+        door, self._door = self._door, None
+        if door is not None:
+            self._servers.remove(door)
+            await door.stop(0.2)
+
+    async def evict(self, node: str) -> None:
+        """Ends the streams of a device."""
+        for link in [link for link in self._links if link.node == node]:
+            await link.close()
 
     def _server(self, serve: Any, options: Any) -> grpc.aio.Server:
         handler = grpc.stream_stream_rpc_method_handler(serve)

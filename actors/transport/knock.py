@@ -35,15 +35,23 @@ async def probe_door(door: str) -> None:
         UnreachableError: it cannot be told.
     """
     host, _, port = door.rpartition(":")
-    host = host.strip("[]")
+    host, _, scope = host.strip("[]").partition("%")
+    where: tuple[Any, ...] = (host, int(port))
     try:
-        await _knock(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, int(port)))
+        if scope:  # asyncio would look a scoped address up on a thread
+            where = (host, int(port), 0, socket.if_nametoindex(scope))
+        await _knock(socket.AF_INET6 if ":" in host else socket.AF_INET, where)
     except ConnectionRefusedError as error:
         raise GoneError(f"nothing listens at {door}: its node has ended", node_too=True) from error
     except OSError as error:
         # A host that has been switched off answers nothing, or its router does: that is silence.
         name = errno.errorcode.get(error.errno or 0, "")
         raise UnreachableError(f"{door}: {name} {error}") from error
+
+
+def target(door: str) -> str:
+    """Returns a door as gRPC names it: a link-local address with its interface is written as in a URL."""
+    return f"ipv6:{door.replace('%', '%25')}" if "%" in door else door
 
 
 async def _knock(family: socket.AddressFamily, where: Any) -> None:

@@ -329,6 +329,11 @@ class Peer:
         if caller is not None:
             caller.lost(death, verdict)
 
+    async def cut(self, death: Death) -> None:
+        """Ends the conversation without a word: the other side is trusted no longer."""
+        self._autopsy = None
+        await self._died(death)
+
     async def drained(self) -> None:
         """Waits until the other side has all that was posted, or is gone."""
         await self._conversation.drained()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.transport.acceptor import say_goodbye
+from actors.transport.inquiry import introduction
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ class Reception:
         except DecodeError:
             return
         hello = frame.hello
+        if not hello.target:  # it asks who is here
+            with contextlib.suppress(LinkLostError):
+                await link.write(introduction(self._me))
+            return
         if hello.target == self._me:
             await self._acceptor.serve(link, hello)
             return

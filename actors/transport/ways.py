@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors.address import host_key
+from actors.transport.link import UnreachableError
 from actors.transport.local_link import dial_local
 from actors.transport.local_server import LocalServer
 from actors.transport.reception import Reception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     import grpc
 
@@ -34,10 +36,19 @@ class WaysOut:
 
     Args:
         credentials: see `GrpcDialer`.
+        node_address: finds where a node is now; None for one that is not known.
+        lost: told of a node that did not answer there.
     """
 
-    def __init__(self, credentials: CredentialsFor | None = None) -> None:
+    def __init__(
+        self,
+        credentials: CredentialsFor | None = None,
+        node_address: Callable[[str], Awaitable[Address | None]] | None = None,
+        lost: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.credentials_for = credentials
+        self._node_address = node_address
+        self._lost = lost
         self._grpc: GrpcDialer | None = None
 
     async def dial(self, address: Address, lane: str) -> RawLink:
@@ -48,7 +59,16 @@ class WaysOut:
             from actors.transport.grpc_link import GrpcDialer
 
             self._grpc = GrpcDialer(self.credentials_for)
-        return await self._grpc.dial(address, lane)
+        if address.doors or self._node_address is None:
+            return await self._grpc.dial(address, lane)
+        node = await self._node_address(address.node)
+        if node is None:
+            raise UnreachableError("its node is not known here")
+        try:
+            return await self._grpc.dial(replace(address, doors=node.doors), lane)
+        except UnreachableError:
+            self._lost(address.node)  # it may have moved
+            raise
 
     async def close(self) -> None:
         """See `actors.transport.link.Dialer`."""
@@ -86,6 +106,16 @@ class WaysIn:
     ) -> int:
         """See `StreamServer`."""
         return await self._by_grpc().listen_door(address, credentials, member)
+
+    async def close_door(self) -> None:
+        """See `StreamServer`."""
+        if self._grpc is not None:
+            await self._grpc.close_door()
+
+    async def evict(self, node: str) -> None:
+        """See `StreamServer`."""
+        if self._grpc is not None:
+            await self._grpc.evict(node)
 
     def _by_grpc(self) -> StreamServer:
         if self._grpc is None:

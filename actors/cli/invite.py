@@ -1,0 +1,136 @@
+"""``actors invite``: shows a code, and lets in who has it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actors import device
+from actors.exceptions import ActorsError, AuthenticationError, ClusterTimeoutError
+from actors.pairing.code import Code
+from actors.pairing.invitation import LIFE_SECONDS, Invitation, Tally
+from actors.pairing.meeting import announce
+from actors.residing import ask_node
+from actors.trust.roll import found
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from actors.trust import Member, Roll
+
+
+@click.command()
+@click.option("--uses", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many devices it admits.")
+@click.option("--host", help="Own address to wait at [default: that of the door, else all].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on one line: code, expires, address.")
+def invite(uses: int, host: str | None, as_json: bool) -> None:
+    """Show a code by which other devices join this one's cluster, and wait until it is used.
+
+    The code is good for ten minutes and for three tries. Where this device is in no cluster yet, it founds one. A
+    device that joins may run any code on all the others: invite only those you would give a shell.
+
+    \b
+    Example:
+      actors invite
+      actors invite --uses 2
+    """  # noqa: D301 - click wants the character itself
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="actors: %(message)s")
+    why = asyncio.run(_invite(uses, host, as_json))
+    if why == "spent":
+        raise ActorsError("three wrong codes were tried: the invitation is void. Run `actors invite` again")
+    if why == "expired":
+        raise ClusterTimeoutError("nobody came within ten minutes: the invitation is over. Run `actors invite` again")
+
+
+async def _invite(uses: int, host: str | None, as_json: bool) -> str:
+    identity, store, code = device.identity(), device.store(), Code.new()
+    roll = store.change(lambda roll: roll or found(identity, device.host_name()))
+    assert roll is not None
+    if identity.node_id not in roll.members:
+        raise AuthenticationError("this device was removed from its cluster: run `actors leave` here first")
+    door = device.door()
+    if host is not None:
+        door = device.Door(host, door.port)
+    invitation = Invitation(
+        code, identity, roll.cluster, _admit, Tally(uses, time.monotonic() + LIFE_SECONDS), _hints,
+        lambda member: _tell(member, as_json),
+    )  # fmt: skip
+    port = await invitation.open(None if door.is_everywhere else door.host)
+    try:
+        async with _announced(code, port, door):
+            _show(code, device.at(device.hosts(door)[0], port), uses, as_json)
+            return await invitation.wait()
+    finally:
+        await invitation.close()
+
+
+@contextlib.asynccontextmanager
+async def _announced(code: Code, port: int, door: device.Door) -> AsyncIterator[None]:
+    """Announces the invitation as far as there is multicast."""
+    from discovery import DiscoveryError
+
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(announce(code, device.host_name(), port, door.interfaces))
+        except DiscoveryError as error:
+            click.echo(f"actors: the others will not find it by multicast ({error}); give them --address", err=True)
+        yield
+
+
+async def _admit(certificate: bytes, name: str) -> Roll:
+    return await asyncio.to_thread(_add, certificate, name)
+
+
+def _add(certificate: bytes, name: str) -> Roll:
+    """Vouches for a device; returns once this device's node, if it runs, lets it in."""
+    identity = device.identity()
+
+    def change(roll: Roll | None) -> Roll | None:
+        if roll is None or identity.node_id not in roll.members:
+            raise AuthenticationError("this device has left the cluster")
+        return roll.added(identity, certificate, _free_name(roll, name))
+
+    roll = device.store().change(change)
+    assert roll is not None
+    if (running := device.running()) is not None:
+        ask_node(running, "trust", "look")
+    return roll
+
+
+def _free_name(roll: Roll, name: str) -> str:
+    taken = {member.name for member in roll.members.values()}
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name}-{number}", number + 1
+    return candidate
+
+
+async def _hints() -> dict[str, Any]:
+    running = device.running()
+    known = device.doors()
+    if running is not None and running.address:
+        port = int(running.address.rpartition(":")[2])
+        known[running.id] = [device.at(host, port) for host in device.hosts(device.door())]
+    return {"doors": known, "running": running is not None}
+
+
+def _show(code: Code, address: str, uses: int, as_json: bool) -> None:
+    expires = datetime.fromtimestamp(time.time() + LIFE_SECONDS, UTC).isoformat(timespec="seconds")
+    if as_json:
+        click.echo(json.dumps({"code": str(code), "expires": expires, "address": address}))
+        return
+    whom = "the other device" if uses == 1 else f"each of the {uses} other devices"
+    click.echo(f"On {whom}, within ten minutes, run:\n\n    actors join {code}\n")
+    click.echo(f"Where that finds nothing, add --address {address}. Waiting …")
+
+
+def _tell(member: Member, as_json: bool) -> None:
+    click.echo(f"{member.name} has joined.", err=as_json)

@@ -1,0 +1,115 @@
+"""``actors join``: joins the cluster of another device by its code."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from actors import device
+from actors.exceptions import ActorsError, AuthenticationError, ClusterTimeoutError
+from actors.pairing.code import Code
+from actors.pairing.exchange import PairingError, WrongCodeError
+from actors.pairing.joining import Welcome, join_at
+from actors.pairing.meeting import find
+from actors.residing import ask_node
+from discovery.addresses import host_and_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.identity import Identity
+    from actors.trust import Roll
+
+Candidate = tuple[str, int]
+
+
+@click.command()
+@click.argument("code", required=False)
+@click.option("--address", metavar="HOST:PORT", help="Where `actors invite` waits, for networks without multicast.")
+@click.option("--timeout", type=float, default=15.0, show_default=True, help="Seconds to look for the other device.")
+def join(code: str | None, address: str | None, timeout: float) -> None:
+    """Join the cluster of the device that shows this code; without a code it is read from standard input.
+
+    Returns once this device can call the others. All devices of a cluster may run any code on each other.
+
+    \b
+    Example:
+      actors join 42-7K2M-XQ9D
+      echo 42-7K2M-XQ9D | actors join --address 192.168.1.20:41533
+    """  # noqa: D301 - click wants the character itself
+    try:
+        read = Code.parse(code if code is not None and code != "-" else sys.stdin.readline())
+        given = host_and_port(address) if address is not None else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    welcome = asyncio.run(_join(read, given, timeout))
+    device.remember_doors(welcome.doors)
+    me = welcome.roll.members[device.identity().node_id]
+    others = [m.name for m in welcome.roll.members.values() if m.id != me.id]
+    _await_inviter(welcome)
+    click.echo(f"This device is {me.name} now, in a cluster with {', '.join(sorted(others))}.")
+    if device.running() is None:
+        click.echo("`actors start` makes it usable by the others; actors.init() in a program does so while that runs.")
+
+
+async def _join(code: Code, given: Candidate | None, timeout: float) -> Welcome:
+    identity, store = device.identity(), device.store()
+    roll = store.read()
+    if roll is not None and identity.node_id not in roll.members:
+        raise AuthenticationError("this device was removed from its cluster: run `actors leave` here first")
+    mine = roll.cluster if roll is not None else None
+
+    def keep(fresh: Roll) -> None:
+        store.change(lambda roll: fresh if roll is None else roll.merged(fresh.statements.values()))
+
+    candidates = [given] if given is not None else await _candidates(code, timeout)
+    return await _first(candidates, code, identity, mine, keep)
+
+
+async def _candidates(code: Code, timeout: float) -> list[Candidate]:
+    found = await find(code, device.door().interfaces, timeout)
+    if not found:
+        raise ClusterTimeoutError(
+            f"no device shows an invitation {code.nameplate}-… on this network: is `actors invite` still waiting "
+            "there? If it is, give the address it shows: --address HOST:PORT"
+        )
+    return [(host, port) for _, port, hosts in found for host in hosts]
+
+
+async def _first(
+    candidates: list[Candidate], code: Code, identity: Identity, mine: str | None, keep: Callable[[Roll], None]
+) -> Welcome:
+    """Joins at the first of several places that has the code."""
+    problem: Exception | None = None
+    for host, port in candidates:
+        try:
+            return await join_at(host, port, code, identity, device.host_name(), mine, keep)
+        except (WrongCodeError, PairingError) as error:
+            problem = error
+        except OSError as error:
+            problem = problem or error
+    where = ", ".join(device.at(host, port) for host, port in candidates)
+    if isinstance(problem, WrongCodeError):
+        raise WrongCodeError("the code is wrong: look at it again, on the other device; it allows three tries in all")
+    if isinstance(problem, PairingError):
+        raise AuthenticationError(str(problem))
+    if isinstance(problem, ConnectionRefusedError):
+        raise AuthenticationError(
+            f"no invitation waits at {where}: it is used, spent or over. Run `actors invite` there again"
+        )
+    if isinstance(problem, TimeoutError):
+        raise ClusterTimeoutError(f"no answer from {where}; `actors doctor` looks for the cause")
+    raise ActorsError(f"{where} cannot be reached: {problem}")
+
+
+def _await_inviter(welcome: Welcome) -> None:
+    """Has this device's node, where it runs, take the new trust, and waits until it has met the inviter's."""
+    running = device.running()
+    if running is None:
+        return
+    ask_node(running, "trust", "look")
+    if welcome.running:
+        ask_node(running, "trust", "meet", welcome.inviter)

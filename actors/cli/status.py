@@ -1,0 +1,83 @@
+"""``actors status``: this device, its node, and all devices of its cluster."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from actors import device
+from actors.residing import ask_node
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
+@click.pass_context
+def status(context: click.Context, as_json: bool) -> None:
+    """Show this device, its node, and all devices of its cluster, those that sleep as well.
+
+    The exit status is 3 where no node runs.
+
+    \b
+    Example:
+      actors status
+      actors status --json
+    """  # noqa: D301 - click wants the character itself
+    found = look()
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        _tell(found)
+    if not found["running"]:
+        context.exit(3)
+
+
+def look() -> dict[str, Any]:
+    """Returns the state of this device, as ``--json`` shows it."""
+    identity = device.identity()
+    roll = device.store().read()
+    running = device.running()
+    circle = ask_node(running, "trust", "circle") if running is not None else {"nodes": [], "why": {}}
+    nodes = {info.id: info for info in circle["nodes"]}
+    known = device.doors()
+    paired = roll is not None and identity.node_id in roll.members
+    members = [
+        {
+            "id": member.id,
+            "name": member.name,
+            "this": member.id == identity.node_id,
+            "alive": member.id in nodes and nodes[member.id].alive,
+            "address": nodes[member.id].address if member.id in nodes else next(iter(known.get(member.id, [])), ""),
+            "why": None if member.id in nodes and nodes[member.id].alive else circle["why"].get(member.id),
+        }
+        for member in (roll.members.values() if roll is not None and paired else ())
+    ]
+    return {
+        "running": running is not None,
+        "paired": paired,
+        "removed": roll is not None and not paired,
+        "id": identity.node_id,
+        "name": roll.members[identity.node_id].name if roll is not None and paired else device.host_name(),
+        "cluster": roll.cluster if roll is not None and paired else None,
+        "node": None if running is None else {"pid": running.pid, "address": running.address, "since": running.since},
+        "members": sorted(members, key=lambda member: (not member["this"], member["name"])),
+    }
+
+
+def _tell(found: dict[str, Any]) -> None:
+    node = found["node"]
+    if node is None:
+        click.echo(f"{found['name']}: no node runs here; `actors start` starts one.")
+    else:
+        where = f"at {node['address']}" if node["address"] else "for this machine alone"
+        click.echo(f"{found['name']}: its node runs {where} (process {node['pid']}).")
+    if found["removed"]:
+        click.echo("This device was removed from its cluster. `actors leave` forgets it; then it can join again.")
+    elif not found["paired"]:
+        click.echo("Not paired with other devices: run `actors invite` on one and `actors join CODE` on the others.")
+    width = max((len(member["name"]) for member in found["members"]), default=0)
+    for member in found["members"]:
+        state = "here" if member["this"] else "answers" if member["alive"] else "silent"
+        why = f"  {member['why']}" if member["why"] and not member["this"] else ""
+        click.echo(f"  {member['name']:<{width}}  {state:<7}  {member['address'] or '-'}{why}")

@@ -1,0 +1,154 @@
+"""How a node finds the members that multicast does not show: where they were last, and where it is told to look."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import TYPE_CHECKING
+
+from actors import device
+from actors.address import Address
+from actors.certificate import node_id_of
+from actors.exceptions import AuthenticationError, ClusterTimeoutError
+from actors.transport.inquiry import process_at
+from actors.transport.link import GoneError, LinkLostError, UnreachableError
+
+if TYPE_CHECKING:
+    from actors.identity import TrustSet
+    from actors.node.members import Members
+    from actors.process import Process
+    from discovery import NodeRecord
+
+log = logging.getLogger(__name__)
+
+SEEK_SECONDS = 2.0
+SEEK_SECONDS_AT_MOST = 30.0
+ASK_SECONDS = 4.0
+MOST_STRANGERS = 1000
+
+
+class Seeking:
+    """Looks for members of the cluster. All of it runs on the I/O loop.
+
+    Args:
+        process: the node's.
+        members: told of what is found.
+        trust: who is looked for.
+    """
+
+    def __init__(self, process: Process, members: Members, trust: TrustSet) -> None:
+        self._process = process
+        self._members = members
+        self._trust = trust
+        self._task: asyncio.Task[None] | None = None
+        self._again = asyncio.Event()
+        self._why: dict[str, str] = {}
+        self._strangers: set[str] = set()
+
+    def start(self) -> None:
+        """Begins to look."""
+        if self._task is None:
+            self._task = self._process.loop.create_task(self._run())
+
+    def close(self) -> None:
+        """Looks no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def look_again(self) -> None:
+        """There are new members, or new ways."""
+        self._again.set()
+
+    def why(self, id: str) -> str:
+        """Why a member cannot be used now."""
+        return self._why.get(id, "it has not been seen since this node was started")
+
+    def seen(self, record: NodeRecord) -> None:
+        """Discovery shows a node, which anybody may have announced."""
+        if record.cluster:
+            return  # a LAN in miniature, or an invitation
+        if record.id in self._trust:
+            self._members.found(record)
+        elif record.id not in self._strangers and len(self._strangers) < MOST_STRANGERS:
+            self._strangers.add(record.id)
+            log.info(
+                "a node that is not paired with this device was seen: %s at %s. To let it in, run `actors invite` here "
+                "and `actors join CODE` there",
+                record.name, ", ".join(record.addresses),
+            )  # fmt: skip
+
+    async def _run(self) -> None:
+        pause = SEEK_SECONDS
+        while True:
+            missing = self._missing()
+            if missing:
+                known = await asyncio.to_thread(device.doors)
+                await asyncio.gather(*(self._seek(id, tuple(known[id])) for id in missing if known.get(id)))
+            self._again.clear()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._again.wait()
+                pause = SEEK_SECONDS
+            except TimeoutError:
+                pause = min(pause * 1.5, SEEK_SECONDS_AT_MOST)
+
+    def _missing(self) -> list[str]:
+        present = {member.info.id for member in self._members.alive()}
+        return [id for id in self._trust if id not in present]
+
+    async def _seek(self, id: str, doors: tuple[str, ...]) -> None:
+        where = Address("", "", "", id, doors)
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                process = await process_at(where, self._process.dialer)
+        except (GoneError, UnreachableError, LinkLostError, OSError) as error:
+            self._why[id] = f"it does not answer at {', '.join(doors)} ({error or 'no answer'})"
+            return
+        self._members.found_at(Address(process, "", "", id, doors))
+
+    async def reach(self, door: str) -> str:
+        """Looks at one address; returns the node id of the member that is there.
+
+        Raises:
+            AuthenticationError: it is not paired with this device.
+            ClusterTimeoutError: nothing answers there.
+        """
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                id = node_id_of(await _certificate_at(door))
+        except (OSError, EOFError, ssl.SSLError) as error:
+            raise ClusterTimeoutError(
+                f"no node answers at {door} ({error or f'silent for {ASK_SECONDS:g} s'}): is `actors start` running "
+                "there, and is the port right?"
+            ) from error
+        if id not in self._trust:
+            raise AuthenticationError(
+                f"the device at {door} is not paired with this one: run `actors invite` there and `actors join CODE` "
+                "here"
+            )
+        if id != self._members.me.info.id:
+            known = await asyncio.to_thread(device.doors)
+            doors = list(dict.fromkeys([door, *known.get(id, [])]))
+            await asyncio.to_thread(device.remember_doors, {id: doors})
+            await self._seek(id, (door,))
+        return id
+
+
+async def _certificate_at(door: str) -> bytes:
+    """Returns the certificate (PEM) that is shown at an address; whether it is to be trusted is not looked at."""
+    from discovery.addresses import host_and_port
+
+    host, port = host_and_port(door)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    _, writer = await asyncio.open_connection(host, port, ssl=context)
+    try:
+        shown: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    finally:
+        writer.close()
+    if shown is None:
+        raise EOFError("no certificate was shown")
+    return ssl.DER_cert_to_PEM_cert(shown).encode()

@@ -1,0 +1,319 @@
+"""Devices that pair, call each other, and shut one out, by commands and programs; each has a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.devices import Device
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def eventually(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to be so in time"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def devices(tmp_path):
+    """Makes devices; their nodes end with the test."""
+    made = []
+
+    def make(count):
+        made.extend(Device(tmp_path / f"d{len(made)}") for _ in range(count))
+        return made[-count:]
+
+    with ExitStack() as stack:
+        stack.callback(lambda: [device.run("stop") for device in made])
+        yield make
+
+
+def alive(device):
+    return {member["name"] for member in device.status()["members"] if member["alive"]}
+
+
+def names(device):
+    return {member["name"] for member in device.status()["members"]}
+
+
+CALLS = """
+import actors, sys
+actors.init(expect_nodes={count}, timeout=20)
+@actors.remote
+class Echo:
+    def echo(self, value): return value
+    def ask(self, other, value): return actors.get(other.echo.remote(value), timeout=10)
+handles = [Echo.options(node=node.id).remote() for node in actors.nodes() if node.alive]
+assert actors.get([h.echo.remote(n) for n, h in enumerate(handles)], timeout=20) == list(range(len(handles)))
+for one in handles:
+    for other in handles:
+        if one is not other:
+            assert actors.get(one.ask.remote(other, 7), timeout=20) == 7
+print(len(handles), flush=True)
+"""
+
+ENDLESS = """
+import actors, sys, time
+actors.init(expect_nodes=2, timeout=20)
+@actors.remote
+class Echo:
+    def echo(self, value): return value
+node = next(node for node in actors.nodes() if node.name == sys.argv[1]) if len(sys.argv) > 1 else None
+"""
+
+
+def test_start_stop_status(devices):
+    (one,) = devices(1)
+    assert one.run("status").returncode == 3
+    one.start()
+    status = one.status()
+    assert (status["running"], status["paired"], status["node"]["address"]) == (True, False, "")
+    assert "runs already" in one.does("start")
+    nodes = json.loads(one.does("list", "nodes", "--json"))
+    assert [node["alive"] for node in nodes] == [True]
+    one.does("stop")
+    assert one.run("list", "nodes").returncode == 3
+    one.does("stop")
+
+
+def test_an_unpaired_node_opens_no_port(devices):
+    (one,) = devices(1)
+    one.start()
+    import psutil
+
+    process = psutil.Process(one.status()["node"]["pid"])
+    assert not [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+
+
+def test_of_two_starts_at_once_one_node_comes(devices):
+    (one,) = devices(1)
+    starts = [one.begin("start", "--host", "127.0.0.1", "--port", "0") for _ in range(3)]
+    said = [start.communicate(timeout=60) for start in starts]
+    assert [start.returncode for start in starts] == [0, 0, 0], said
+    one.does("stop")
+    assert one.run("status").returncode == 3
+
+
+def test_three_devices_pair_and_call_each_other(devices):
+    a, b, c = devices(3)
+    for device in (a, b, c):
+        device.start()
+    a.admit(b)
+    b.admit(c)  # whoever belongs may let in another
+    for device in (a, b, c):
+        eventually(lambda device=device: len(alive(device)) == 3)
+        assert {len(member["name"]) > 0 for member in device.status()["members"]} == {True}
+    programs = [device.program(CALLS.format(count=3)) for device in (a, b)]  # two drivers at once
+    for program in programs:
+        out, err = program.communicate(timeout=60)
+        assert (program.returncode, out) == (0, "3\n"), err
+
+
+def test_without_running_nodes_they_pair_and_a_driver_brings_its_own(devices):
+    a, b = devices(2)
+    a.admit(b)
+    a.start()
+    b.does("start", "--host", "127.0.0.1", "--port", "0")
+    b.does("stop")
+    out, err = (program := b.program(CALLS.format(count=2))).communicate(timeout=60)
+    assert (program.returncode, out) == (0, "2\n"), err
+    eventually(lambda: b.run("status").returncode == 3)  # its node ended with it
+
+
+def test_a_revoked_device_is_cut_off_and_stays_out(devices):
+    a, b, c = devices(3)
+    for device in (a, b, c):
+        device.start()
+    with a.invitation("--uses", "2") as (shown, process):
+        for other in (b, c):
+            other.does("join", shown["code"], "--address", shown["address"])
+        assert process.wait(10) == 0
+    for device in (a, b, c):
+        eventually(lambda device=device: len(alive(device)) == 3)
+    target, own = a.status()["name"], b.status()["name"]
+    endless = """
+h = Echo.options(node=node.id).remote()
+actors.get(h.echo.remote(1), timeout=20)
+print("calls", flush=True)
+try:
+    while True:
+        actors.get(h.echo.remote(1), timeout=20)
+        time.sleep(0.01)
+except Exception as error:
+    print(type(error).__name__, flush=True)
+"""
+    source = (ENDLESS + endless).replace("import actors, sys, time", "import actors, sys, time\nsys.argv = ['', NAME]")
+    inward = b.program(source.replace("NAME", repr(target)))
+    outward = c.program(source.replace("NAME", repr(own)))
+    assert inward.stdout.readline() == outward.stdout.readline() == "calls\n"
+    begun = time.monotonic()
+    assert "is removed" in a.does("revoke", own)
+    for program in (inward, outward):
+        assert program.stdout.readline() in {"NodeDiedError\n", "ActorDiedError\n"}
+    assert time.monotonic() - begun < 10
+    for program in (inward, outward):
+        program.communicate(timeout=30)
+    eventually(lambda: own not in names(a) | names(c))
+    assert b.run("status", "--json").returncode == 0
+    eventually(lambda: b.status()["removed"])
+    assert b.run("invite").returncode == 4
+    b.does("leave")
+    eventually(lambda: not b.status()["removed"])
+    a.admit(b)  # with a new key, and a new code
+    eventually(lambda: len(alive(c)) == 3)
+
+
+def test_one_that_was_asleep_hears_of_the_new_and_of_the_removed(devices):
+    a, b, c = devices(3)
+    a.start()
+    b.start()
+    a.admit(b)
+    b.does("stop")
+    a.admit(c)
+    b.start()
+    eventually(lambda: len(names(b)) == 3)
+    b.does("stop")
+    a.does("revoke", c.status()["name"])
+    b.start()
+    eventually(lambda: len(names(b)) == 2)
+
+
+def test_leaving_is_known_to_the_others(devices):
+    a, b = devices(2)
+    a.start()
+    b.start()
+    a.admit(b)
+    before = b.status()["id"]
+    assert b.run("join", "00-0000-0000", "--address", "127.0.0.1:1").returncode == 4
+    b.does("leave")
+    eventually(lambda: len(names(a)) == 1)
+    after = b.status()
+    assert (after["paired"], after["running"], after["id"] == before) == (False, True, False)
+
+
+def test_wrong_codes_and_the_fourth_try(devices):
+    a, b = devices(2)
+    with a.invitation() as (shown, process):
+        wrong = shown["code"][:-1] + ("0" if shown["code"][-1] != "0" else "1")
+        for _ in range(3):
+            done = b.run("join", wrong, "--address", shown["address"])
+            assert (done.returncode, "the code is wrong" in done.stderr) == (4, True)
+        assert process.wait(10) == 1
+        done = b.run("join", "-", "--address", shown["address"], text=shown["code"])
+        assert (done.returncode, "used, spent or over" in done.stderr) == (4, True)
+    assert b.run("join", "not a code").returncode == 2
+    assert not b.status()["paired"]
+
+
+def test_init_at_an_address(devices):
+    a, b, stranger = devices(3)
+    a.start()
+    a.admit(b)
+    address = eventually(lambda: a.status()["node"]["address"])
+    source = """
+import actors, time
+begun = time.monotonic()
+try:
+    actors.init(ADDRESS)
+except actors.exceptions.AuthenticationError as error:
+    print("refused", time.monotonic() - begun < 5, "actors join" in str(error))
+else:
+    print(len([node for node in actors.nodes() if node.alive]))
+""".replace("ADDRESS", repr(address))
+    assert stranger.program(source).communicate(timeout=60)[0] == "refused True True\n"
+    b.does("start", "--host", "127.0.0.1", "--port", "0")
+    assert b.program(source).communicate(timeout=60)[0] == "2\n"
+
+
+def test_expecting_more_than_there_are_says_who_is_missing(devices):
+    a, b = devices(2)
+    a.start()
+    a.admit(b)
+    source = """
+import actors
+try:
+    actors.init(expect_nodes=2, timeout=2)
+except TimeoutError as error:
+    print(error)
+"""
+    out, err = a.program(source).communicate(timeout=60)
+    assert "2 nodes were expected and 1 answer" in out
+    assert b.status()["name"] in out
+    assert "1 of 2 nodes are here" in err
+
+
+def test_strangers_at_the_door_reach_nothing(devices):
+    a, b, stranger = devices(3)
+    a.start()
+    b.start()
+    a.admit(b)
+    address = a.status()["node"]["address"]
+    host, port = address.rsplit(":", 1)
+    stranger.run("status")  # makes its key
+    own = stranger.home / "device" / "identity.pem"
+    for bytes_ in (b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", os.urandom(3000)):
+        with socket.create_connection((host, int(port)), 5) as raw:
+            raw.sendall(bytes_)
+            raw.settimeout(8)
+            with suppress(ConnectionResetError):
+                while raw.recv(4096):
+                    pass
+    for certificate in (None, own):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        if certificate is not None:
+            context.load_cert_chain(certificate)
+        raw = socket.create_connection((host, int(port)), 5)
+        with suppress(ConnectionError, ssl.SSLError), raw, context.wrap_socket(raw) as tls:
+            tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            assert tls.recv(4096) == b""
+    assert alive(a) == names(a)
+
+
+def test_a_killed_node_is_missed_and_comes_back(devices):
+    a, b = devices(2)
+    a.start()
+    b.start()
+    a.admit(b)
+    eventually(lambda: len(alive(a)) == 2)
+    os.kill(b.status()["node"]["pid"], signal.SIGKILL)
+    eventually(lambda: len(alive(a)) == 1, 3.0)
+    assert len(names(a)) == 2
+    b.does("start")
+    eventually(lambda: len(alive(a)) == 2, 5.0)
+
+
+def test_in_the_foreground_a_signal_ends_it(devices):
+    (one,) = devices(1)
+    process = one.begin("start", "--foreground", "--host", "127.0.0.1", "--port", "0")
+    assert "The node runs" in process.stdout.readline()
+    assert one.status()["running"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    process.communicate()
+    assert one.run("status").returncode == 3
+
+
+def test_it_is_light_to_ask_whether_this_device_is_paired(devices):
+    (one,) = devices(1)
+    source = "import actors.device, sys; print(actors.device.is_paired(), 'cryptography' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=one.environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False False\n"
+    assert not (Path(one.home) / "device").exists()

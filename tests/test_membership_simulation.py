@@ -1,0 +1,23 @@
+"""The simulation of large clusters comes to an end in which all know all."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from membership_simulation import bits, simulate
+
+
+@pytest.mark.parametrize("multicast", [False, True])
+def test_all_know_all(multicast):
+    outcome = simulate(32, multicast=multicast)
+    assert 0 <= outcome.seconds < 2
+    assert outcome == simulate(32, multicast=multicast)
+
+
+def test_bits():
+    assert bits(0b101001) == [0, 3, 5]
