@@ -180,7 +180,11 @@ def test_references_sent_to_and_fro_leave_nothing(scales: Scales) -> None:
     echo = Echo.remote()
     (own,) = actors.get(echo.keep.remote(0), timeout=PATIENCE)  # from now on they know each other both ways
     actors.get(echo.echo.remote([actors.put(0)]), timeout=PATIENCE)
+    # What each tells the other of its holds comes after the answers that made them.
+    eventually(lambda: scales.tables()["holders"] >= 1 and scales.tables()["passages"] >= 2, PATIENCE)
     inside = actors.get(echo.tables.remote(), timeout=PATIENCE)
+    while not (inside["holders"] and inside["passages"]):
+        inside = actors.get(echo.tables.remote(), timeout=PATIENCE)
     tables, processes = scales.tables(), scales.processes()
     for start in range(0, 1000, 100):
         sent = [actors.put(number) for number in range(start, start + 100)]
