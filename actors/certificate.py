@@ -67,7 +67,7 @@ def check_profile(certificate: bytes) -> str:
 def _first_difference(read: x509.Certificate, key: CertificatePublicKeyTypes) -> str | None:
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives import hashes, serialization
 
     name = _name(node_id_of_key(key))
     if read.version is not x509.Version.v3:
@@ -91,6 +91,9 @@ def _first_difference(read: x509.Certificate, key: CertificatePublicKeyTypes) ->
         read.verify_directly_issued_by(read)
     except InvalidSignature:
         return "it is not signed by its own key"
+    # The count of unused bits before the signature is covered by no signature: two texts would be one certificate.
+    if not read.public_bytes(serialization.Encoding.DER).endswith(b"\0" + read.signature):
+        return "its signature is not a whole number of bytes"
     return None
 
 

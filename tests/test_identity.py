@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.certificate import check_profile, node_id_of
+from actors.certificate import check_profile, node_id_of, self_signed
 from actors.exceptions import ActorsError, AuthenticationError
 from actors.home import locked
 from actors.identity import Identity, TrustSet
@@ -181,6 +181,16 @@ def test_a_forged_signature_is_refused():
     forged = x509.load_der_x509_certificate(der[:-1] + bytes([der[-1] ^ 1])).public_bytes(serialization.Encoding.PEM)
     with pytest.raises(AuthenticationError, match="not signed by its own key"):
         check_profile(forged)
+
+
+def test_a_signature_that_counts_unused_bits_is_refused():
+    key = ec.generate_private_key(ec.SECP256R1())
+    while (der := self_signed(key).public_bytes(serialization.Encoding.DER))[-1] & 1:
+        pass  # only a signature that ends in a zero bit can be written in two ways
+    count = len(der) - len(x509.load_der_x509_certificate(der).signature) - 1
+    second = x509.load_der_x509_certificate(der[:count] + b"\1" + der[count + 1 :])
+    with pytest.raises(AuthenticationError, match="whole number of bytes"):
+        check_profile(second.public_bytes(serialization.Encoding.PEM))
 
 
 @settings(max_examples=150, deadline=None)
