@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from actors.deadlines import Deadlines
+from actors.events import event, recorder
 from actors.exceptions import ActorDiedError, Verdict
 from actors.execution import LEFT, Execution, cancelled, too_late
 from actors.failure import Place, pack, unpack
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from actors.job import Visitor
     from actors.runtime import Incarnation
+    from actors.spec import ActorSpec
 
 ASYNC_CONCURRENCY = 1000
 FORCE_SECONDS = 2.0  # for what can be stopped otherwise to do so
@@ -63,6 +65,7 @@ class Instance:
         abort: called on the I/O loop where the actor is to end at once, whatever its methods do.
 
     Attributes:
+        spec: what it is, once that is known.
         ending: how it has ended, once it has.
         refusal: what calls are told that come after that.
     """
@@ -70,8 +73,10 @@ class Instance:
     def __init__(
         self, id: str, node: str, born: Callable[[Construction], Incarnation], abort: Callable[[Ending], None]
     ) -> None:
+        self.spec: ActorSpec | None = None
         self.ending: Ending | None = None
         self.refusal: ActorDiedError | None = None
+        self._id = id
         self._node = node
         self._born = born
         self._abort = abort
@@ -233,6 +238,7 @@ class Instance:
             self._label = job.label = construction.spec.label
             cls = self._load(construction.code)
             actor = job.actor = self._born(construction)
+            self._tell(construction.spec, event.PENDING)
             args, kwargs = open_arguments(construction.arguments)
             thing = cls(*args, **kwargs)
             if construction.state is not None:
@@ -257,7 +263,26 @@ class Instance:
         finally:
             current.reset(token)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
+        self._tell(construction.spec, event.ALIVE)
         return replace(construction, code=_NOTHING, arguments=_NOTHING), execution
+
+    def _tell(self, spec: ActorSpec, state: str) -> None:
+        """Says who is here; of one that is made anew not before it lives."""
+        here = recorder.current
+        self.spec = spec
+        if here is not None:
+            here.born(spec.id, self)
+            if state == event.ALIVE or not spec.life:
+                guest = self._id if spec.light else ""
+                here.emit(
+                    event.ActorChanged.of(
+                        spec, state, node=self._node, process=here.process, guest=guest, pid=os.getpid()
+                    )
+                )
+
+    def open_calls(self) -> list[Job]:
+        """Returns the calls that wait or run, in the order of their arrival."""
+        return self._mailbox.open()
 
     def _load(self, code: Payload) -> Any:
         return loads(code)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import faulthandler
 import io
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -102,6 +104,7 @@ class Worker:
     async def _leave(self, ending: Ending) -> None:
         # Calls and replies on their way are let out; whoever does not take them in time will find the process ended.
         with contextlib.suppress(TimeoutError, ActorDiedError):
+            self.process.recorder.flush()
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self.process.ask(self._home, "node", "ending", self.process.id, ending.epitaph, ending.intended)
                 await self.process.flushed()
@@ -164,6 +167,8 @@ def _print_whole_lines() -> None:
 def main() -> None:
     """Runs a worker by the orders on standard input."""
     _print_whole_lines()
+    # What it stands at, for one whose interpreter is busy in one long step; see `actors.inspection`.
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     orders, parent = read_orders()
     worker = Worker(orders)
     _extend_path(orders["path"])
