@@ -242,6 +242,7 @@ def test_open_calls_say_what_they_wait_for_and_a_stack_where_code_stands(cluster
     assert (call.method, call.state) == ("ask", "RUNNING")
     assert call.waits_for[0].endswith(".sleep")
     waits.append(sleeper.add.remote(1))
+    eventually(lambda: find("sleeper", [(observer, observer.view())])[1].state == "ALIVE")
     _, actor = find("sleeper", [(observer, observer.view())])
     eventually(lambda: observer.view().pending(actor.id) == 2)
     answered, stacks = observer.stack(actor)
