@@ -42,6 +42,8 @@ def launch(size: int, nodes: str | None, folder: str | None, script: str, argume
         click.echo(f"[{line.rank:>{width}}] {line.text}", err=line.stream == "stderr")
 
     try:
-        return run(Job(size, script, arguments, chosen, folder), show, lambda text: click.echo(f"actors: {text}", err=True))
+        return run(
+            Job(size, script, arguments, chosen, folder), show, lambda text: click.echo(f"actors: {text}", err=True)
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .ranks import Event
 
-SECRET = "ACTORS_JOB_SECRET"
+VARIABLE_OF_SECRET = "ACTORS_JOB_SECRET"
 
 
 class Host:
@@ -26,10 +26,12 @@ class Host:
         script: the file to run.
         arguments: for it.
         folder: where the ranks run; None for this actor's own folder.
+        of_device: whether the cluster is that of this device, not of this machine alone.
     """
 
-    def __init__(self, script: str, arguments: Sequence[str], folder: str | None) -> None:
+    def __init__(self, script: str, arguments: Sequence[str], folder: str | None, of_device: bool) -> None:
         self._script = script
+        self._of_device = of_device
         self._ranks = Ranks(script, arguments, folder)
 
     def ports(self, host: str, count: int) -> list[int]:
@@ -43,7 +45,7 @@ class Host:
         process = runtime.joined()
         assert process is not None
         assert process.home is not None
-        identity = str(device.folder()) if process.home.doors else None
+        identity = str(device.folder()) if self._of_device and device.is_paired() else None
         master_host, _, master_port = master.rpartition(":")
         environments = {}
         for rank in range(first, first + count):
@@ -53,7 +55,7 @@ class Host:
             environments[rank] = {
                 "RANK": str(rank), "LOCAL_RANK": str(rank - first), "WORLD_SIZE": str(len(addresses)),
                 "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": master_host.strip("[]"), "MASTER_PORT": master_port,
-                SECRET: secret, VARIABLE: place.to_json(),
+                VARIABLE_OF_SECRET: secret, VARIABLE: place.to_json(),
             }  # fmt: skip
         yield from self._ranks.run(environments)
 

@@ -7,7 +7,6 @@ import os
 import queue
 import secrets
 import signal
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import actors
-from actors.address import Address
 from actors.exceptions import ActorDiedError, ActorsError
 from actors.runtime import joined
 
@@ -112,7 +110,9 @@ def _placed(job: Job) -> list[_Part]:
     """Makes an actor on each node, which will run its ranks."""
     nodes = _chosen(job)
     hosts = actors.remote(Host)
-    script, folder, environment = os.path.abspath(job.script), os.getcwd(), None
+    script = os.path.abspath(job.script)
+    folder: str | None = os.getcwd()
+    environment = None
     if job.nodes is not None:
         sent = Path(job.folder or Path(job.script).parent).resolve()
         script, folder = str(Path(script).resolve().relative_to(sent)), None
@@ -121,7 +121,7 @@ def _placed(job: Job) -> list[_Part]:
     for index, node in enumerate(nodes):
         count = job.size // len(nodes) + (index < job.size % len(nodes))
         options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 3, "node": node.id, "runtime_env": environment}
-        host = hosts.options(**options).remote(script, job.arguments, folder)
+        host = hosts.options(**options).remote(script, job.arguments, folder, job.nodes is not None)
         address = node.address.rpartition(":")[0] if job.nodes is not None and len(nodes) > 1 else LOOPBACK
         parts.append(_Part(host, node.name, address, first, count))
         first += count

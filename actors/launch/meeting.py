@@ -44,8 +44,8 @@ class Meeting:
         members = tuple(address for address in self._here if address is not None)
         if len(members) < len(self._here):
             missing = [other for other, found in enumerate(self._here) if found is None]
-            why = self._ended.get(missing[0], f"has called no collective within {seconds:g} s")
-            raise CollectiveError(f"rank {missing[0]} of {self._script} {why}")
+            cause, why = next(iter(self._ended.items()), (missing[0], f"has called no collective within {seconds:g} s"))
+            raise CollectiveError(f"rank {cause} of {self._script} {why}")
         labels = tuple(f"{self._script} on node {address.node_name}" for address in members)
         return GroupSpec(self._id, rank, members, labels)
 

@@ -46,7 +46,9 @@ def _run(script: str) -> int | str | None:
         return end.code
     except BaseException as error:
         trace = error.__traceback__
-        sys.excepthook(type(error), error, trace.tb_next if trace is not None else None)
+        # Without the line above, which is not the user's.
+        error.__traceback__ = trace = trace.tb_next if trace is not None else None
+        sys.excepthook(type(error), error, trace)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return None
 
