@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from actors.group import ActorGroup as ActorGroup
     from actors.handle import ActorHandle as ActorHandle
     from actors.handle import kill as kill
+    from actors.handle import move as move
     from actors.marked import Marked as Marked
     from actors.marked import method as method
     from actors.nodeinfo import NodeInfo as NodeInfo
@@ -52,6 +53,7 @@ _HOMES = {
     "get_runtime_context": "context",
     "kill": "handle",
     "list_named_actors": "api",
+    "move": "handle",
     "nodes": "api",
     "Cluster": "cluster",
     "init": "cluster",
@@ -99,6 +101,7 @@ __all__ = [
     "list_named_actors",
     "method",
     "models",
+    "move",
     "nodes",
     "put",
     "remote",
