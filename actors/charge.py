@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
 from actors.life import Life
@@ -177,7 +177,8 @@ class Charge:
             self._construction = replace(self._construction, state=state)
             spec = replace(settled(self.spec, there), life=self.life.times)
             constructor = self._make(there, self._order(None, spec))
-            await asyncio.wait({constructor.made, constructor.failed}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {constructor.made, constructor.failed}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if constructor.failed.done():
                 raise constructor.failed.result()
             if self._error is not None:
@@ -347,7 +348,8 @@ class Charge:
         """Waits until the actor lives there no more; what is returned counts only if it has not moved."""
         died: asyncio.Future[Death] = self._process.loop.create_future()
         self._process.party(address).when_dead(lambda death: None if died.done() else died.set_result(death))
-        await asyncio.wait({died, constructor.failed, self._relieved}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {died, constructor.failed, self._relieved}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if constructor.failed.done():
             died.cancel()
             raise constructor.failed.result()

@@ -90,6 +90,7 @@ class Departure:
             ActorUnavailableError(
                 f"{self._place.actor} moves only between two calls, and its method {running.method} still ran after "
                 f"{PATIENCE_SECONDS:g} s: it stays where it is",
-                node=self._place.node, actor=self._place.actor,
-            )  # fmt: skip
+                node=self._place.node,
+                actor=self._place.actor,
+            )
         )

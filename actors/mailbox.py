@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEAD_SECONDS = 0.05  # an actor that is asked less often does not mind another thread's time
 
 
-class Held(Exception):
+class Held(Exception):  # noqa: N818 - nothing is wrong
     """No call may start before ``released`` is done."""
 
     def __init__(self, released: Future[None]) -> None:
@@ -51,7 +51,7 @@ class Mailbox:
         self._sink: Callable[[Job | None], None] = self._queue.put
         self._urgent: deque[Callable[[], None]] = deque()
         self._held: Future[None] | None = None  # done when calls may start again
-        self._quiet: Callable[[], None] | None = None  # told when none runs, while calls are held
+        self._quiet: Callable[[], object] | None = None  # told when none runs, while calls are held
         self._open: dict[tuple[str, int], Job] = {}
         self._refusal: Exception | None = None
         self._retired = False
@@ -95,7 +95,7 @@ class Mailbox:
 
     # -- standing still between two calls -----------------------------------------------------------------------
 
-    def hold(self, quiet: Callable[[], None]) -> None:
+    def hold(self, quiet: Callable[[], object]) -> None:
         """Lets no call start until `resume`; calls ``quiet`` once none runs, on any thread."""
         with self._lock:
             self._held, self._quiet = Future(), quiet

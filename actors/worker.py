@@ -124,7 +124,7 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HANDOVER_SECONDS):
                 await self.process.flushed()
-                while not self.process.acceptor.idle:
+                while not self.process.acceptor.idle:  # noqa: ASYNC110 - nothing tells of it
                     await asyncio.sleep(0.05)
         return self.process.acceptor.idle and not self.process.acceptor.has_lost
 
