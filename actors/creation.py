@@ -40,18 +40,21 @@ RETRY_SECONDS = 0.02
 def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
     """Makes one actor. A named one is made before this returns, since the name may be taken."""
     process = current()
-    if not options.get_if_exists:
-        return _make(process, cls, options, args, kwargs)
-    name, until = options.name or "", time.monotonic() + NAME_SECONDS
+    name, space = options.name or "", options.namespace or process.namespace
+    until = time.monotonic() + NAME_SECONDS
     while True:
-        found = process.portal.run(find_named(process, name, options.namespace or process.namespace))
-        if found is not None:
+        if (
+            name is not None
+            and options.get_if_exists
+            and (found := process.portal.run(find_named(process, name, space)))
+        ):
             process.portal.run(_refuse_older(process, found, cls, name))
             return found
         try:
             return _make(process, cls, options, args, kwargs)
-        except ActorAlreadyExistsError:  # another made it just now, or one that nobody refers to any more still ends
-            if time.monotonic() > until:
+        except ActorAlreadyExistsError:  # by one that another made just now, or that nobody refers to and that ends
+            is_ending = options.get_if_exists or process.portal.run(find_named(process, name or "", space)) is None
+            if not is_ending or time.monotonic() > until:
                 raise
             time.sleep(RETRY_SECONDS)
 
