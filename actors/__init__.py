@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from actors.group import ActorGroup as ActorGroup
     from actors.handle import ActorHandle as ActorHandle
     from actors.handle import kill as kill
+    from actors.handle import move as move
     from actors.marked import Marked as Marked
     from actors.marked import method as method
     from actors.nodeinfo import NodeInfo as NodeInfo
@@ -53,6 +54,7 @@ _HOMES = {
     "get_runtime_context": "context",
     "kill": "handle",
     "list_named_actors": "api",
+    "move": "handle",
     "nodes": "api",
     "Cluster": "cluster",
     "init": "cluster",
@@ -100,6 +102,7 @@ __all__ = [
     "list_named_actors",
     "method",
     "models",
+    "move",
     "nodes",
     "put",
     "remote",

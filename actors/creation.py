@@ -19,7 +19,7 @@ from actors.handle import ActorHandle, hold_of, placed_at
 from actors.ids import new_id
 from actors.line import Line
 from actors.lodging import take_charge
-from actors.saving import checkpoint_of
+from actors.saving import checkpoint_of, moves
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
@@ -126,7 +126,7 @@ class _Creation:
         self._keeper = process.address
         self._options = options
         self._class = describe(cls)
-        self._manner = _manner(options)
+        self._manner = replace(_manner(options), moves=moves(cls) and group is None and options.isolation == "process")
         self._environment = environment_for(process, options.runtime_env)
         self._fingerprint = fingerprint(cls) if options.name is not None else ""
         self._id = new_id("actor")
@@ -167,6 +167,7 @@ class _Creation:
             handle=replace(dumps(self.handle), holds=()),  # for whoever asks by name, and for the actor itself
             demand=demand_of(self._options, shares=light),
             restarts=self._manner.restarts,
+            moves=self._manner.moves,
             light=light,
             environment=self._environment,
             fingerprint=self._fingerprint,
