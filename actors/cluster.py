@@ -235,9 +235,10 @@ def init(
 
     Args:
         address: None: the cluster this device is paired with, found by zeroconf; where it is paired with none, or
-            for ``"local"``: this machine alone, always a fresh cluster, closed to everybody else. In a rank of
-            `actors launch`, None is the cluster that the job runs in. ``"HOST:PORT"``, or
-            several with commas: nodes of the paired devices, where multicast does not reach them.
+            for ``"local"``: this machine alone, always a fresh cluster, closed to everybody else. ``"HOST:PORT"``, or
+            several with commas: nodes of the paired devices, where multicast does not reach them. ``"auto"`` is None
+            on a paired device, and an error on one that is not. In a rank of `actors launch` both are the cluster
+            that the job runs in.
         namespace: where the names of this program's actors hold.
         local_nodes: how many nodes to start here, as separate processes: a LAN in miniature. More than one is always
             this machine alone.
@@ -261,6 +262,7 @@ def init(
         ActorsError: this program is in another cluster already.
         ClusterTimeoutError: the nodes did not find each other in time, or none answers at ``address``.
         AuthenticationError: this device is not paired with the one at ``address``.
+        NoClusterError: ``address="auto"`` on a device that is paired with none.
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
     _refuse(engine=engine)
@@ -293,7 +295,14 @@ def _meant(address: str | None, local_nodes: int) -> str | None:
     """Returns ``"local"`` where this machine alone is meant, else the address given."""
     from actors import device
 
-    if address is None and local_nodes == 1 and launched.here() is not None:
+    if address in {None, "auto"} and local_nodes == 1 and launched.here() is not None:
+        return None
+    if address == "auto":  # Ray's word for a cluster that is there already
+        if not device.is_paired():
+            raise NoClusterError(
+                "there is no cluster to join: this device is paired with none. Leave address='auto' out to use this "
+                "machine alone, or pair the device: `actors invite` on another one, `actors join CODE` here"
+            )
         return None
     if address is None:
         return None if local_nodes == 1 and device.is_paired() else "local"
@@ -346,7 +355,7 @@ def _check(
 ) -> None:
     if address is not None and (not isinstance(address, str) or not address):
         raise ValueError(f"address must be 'local', or 'HOST:PORT' of a node, not {address!r}")
-    if address not in {None, "local"}:
+    if address not in {None, "local", "auto"}:
         from discovery.addresses import host_and_port
 
         for part in address.split(",") if address is not None else ():

@@ -139,8 +139,8 @@ def test_the_first_failure_ends_all(launch: Any, tmp_path: Path, how: str, statu
 SLEEPERS = (
     "import os, subprocess, sys, time\n"
     "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-    "print(os.getpid())\n"
     "try:\n"
+    "    print(os.getpid())\n"
     "    time.sleep(600)\n"
     "except KeyboardInterrupt:\n"
     "    print('interrupted')\n"

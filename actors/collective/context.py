@@ -35,6 +35,11 @@ def add_group(group: Group) -> None:
     _of_process[group.name] = group
 
 
+def groups() -> list[str]:
+    """Returns the names of the groups that this process is in."""
+    return list(_of_process)
+
+
 def remove_group(name: str) -> None:
     """Takes this process out of a group, whose calls fail from then on; of no effect where it is in no such group."""
     group = _of_process.pop(name, None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .ranks import Event
 
-VARIABLE_OF_SECRET = "ACTORS_JOB_SECRET"
+VARIABLE_OF_SECRET = "ACTORS_JOB_SECRET"  # noqa: S105 - a name
 
 
 class Host:
