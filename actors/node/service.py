@@ -73,12 +73,12 @@ class NodeService:
         """A worker says where it listens."""
         self.workers.became_ready(address)
 
-    async def ending(self, _: Visitor, process: str, epitaph: str, intended: bool) -> None:
+    async def ending(self, _: Visitor, process: str, epitaph: str, intended: bool, moved: bool = False) -> None:
         """An actor says that it is about to end, why, and whether that was wanted; its name is free from now on."""
         worker = self.workers.get(process)
         if worker is not None:
-            self.workers.condemn(worker, epitaph, intended=intended)
-            if worker.spec is not None and not worker.spec.restarts:
+            self.workers.condemn(worker, epitaph, intended=intended, moved=moved)
+            if worker.spec is not None and (moved or not worker.spec.restarts):
                 self._names.release(worker.spec)
 
     def route(self, process: str) -> Address | None:
@@ -135,7 +135,7 @@ class NodeService:
         self._process.acceptor.expire(worker.id)
         self._placing.places.release(worker.id)
         if worker.spec is not None:
-            if not worker.spec.restarts:  # else it is kept for the next life
+            if worker.moved or not worker.spec.restarts:  # else it is kept for the next life
                 self._names.release(worker.spec)
             for member in self._members.alive():
                 if member is not self._members.me:

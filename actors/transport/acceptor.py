@@ -109,6 +109,7 @@ class Acceptor:
         self._new_passage = new_passage
         self._arena = arena
         self._visitors: dict[str, Visitor] = {}
+        self.has_lost = False  # a visitor has never had all its answers
 
     async def serve(self, link: Link, hello: pb.Hello) -> None:
         """Carries a visitor's session over ``link``, whose hello has been read, until the link ends."""
@@ -192,8 +193,14 @@ class Acceptor:
             return
         if visitor.expiry is not None:
             visitor.expiry.cancel()
+        self.has_lost = self.has_lost or not visitor.conversation.idle
         visitor.conversation.close()
         self._receiver.gone(visitor)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every visitor has all that was posted to it."""
+        return all(visitor.conversation.idle for visitor in self._visitors.values())
 
     async def flushed(self) -> None:
         """Waits until every visitor that is connected has all its answers."""
