@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ASYNC_CONCURRENCY = 1000
 FORCE_SECONDS = 2.0  # for what can be stopped otherwise to do so
-_NOTHING = Payload(b"")
+NOTHING = Payload(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +322,7 @@ class Instance:
         finally:
             current.reset(token)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
-        return replace(construction, code=_NOTHING, arguments=_NOTHING), execution
+        return replace(construction, code=NOTHING, arguments=NOTHING), execution
 
     def _load(self, code: Payload) -> Any:
         return loads(code)
