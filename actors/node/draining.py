@@ -94,7 +94,7 @@ class Draining:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._send_away(reasons)
-                while any(self._waits_for(worker, reasons) for worker in self._actors()):
+                while any(self._waits_for(worker, reasons) for worker in self._actors()):  # noqa: ASYNC110
                     await asyncio.sleep(LOOK_SECONDS)
         left = {worker.spec.label: worker.spec for worker in self._actors() if worker.spec is not None}
         return {
