@@ -30,7 +30,7 @@ CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
 def speaking(folder, **changes):
     """A directory of a small llama that knows all bytes; its words make no sense."""
-    load_tokenizer(write_gguf(folder / "words.gguf", metadata(), []))._inner._tokenizer.save_pretrained(str(folder))
+    load_tokenizer(write_gguf(folder / "words.gguf", metadata(), [])).inner._tokenizer.save_pretrained(str(folder))
     return make_directory(folder, vocab_size=VOCABULARY, eos_token_id=END, **changes)
 
 
