@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors import communicator as communicator
     from actors import exceptions as exceptions
     from actors import models as models
+    from actors import testing as testing
     from actors import util as util
     from actors.actorclass import ActorClass as ActorClass
     from actors.actorclass import remote as remote
@@ -72,7 +73,7 @@ _HOMES = {
     "wait": "refs",
     "ObjectRefGenerator": "stream",
 }
-_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "util")
+_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "testing", "util")
 
 __all__ = [
     "ActorClass",
@@ -106,6 +107,7 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "testing",
     "util",
     "wait",
 ]
