@@ -66,7 +66,7 @@ class Custody:
     # -- those in its charge ------------------------------------------------------------------------------------
 
     async def adopt(
-        self, _: Visitor, construction: Construction, max_restarts: int, replicas: int = 0, term: int = 0
+        self, _: Visitor, construction: Construction, max_restarts: int, replicas: int, times: int = 0, term: int = 0
     ) -> None:
         """Takes charge of a detached actor, which outlives its maker; returns once it is made and its copies are kept.
 
@@ -74,6 +74,7 @@ class Custody:
             construction: what it is made by, as it was asked for.
             max_restarts: how often it may be made anew.
             replicas: how many other nodes shall be able to take it over.
+            times: how often it was.
             term: how often its charge has passed on.
 
         Raises:
@@ -87,8 +88,8 @@ class Custody:
                 f"{construction.spec.label} asks for replicas={replicas}, and {len(found)} other nodes could take it "
                 f"over ({', '.join(member.info.name for member in found) or 'none'}): ask for fewer, or add nodes"
             )
-        ward = Ward(construction, max_restarts, 0, self._process.id, (), term)
-        charge = self._take(ward, Life(max_restarts), replicas)
+        ward = Ward(construction, max_restarts, times, self._process.id, (), term)
+        charge = self._take(ward, Life(max_restarts, times), replicas)
         id = construction.spec.id
         try:
             await charge.located(None)
@@ -273,8 +274,8 @@ class Custody:
 
         async def adopt(construction: Construction) -> Address:
             construction = replace(construction, spec=replace(ward.construction.spec, demand=spec.demand))
-            left, replicas = charge.life.left, copies.replicas
-            await self._process.ask(node, "custody", "adopt", construction, left, replicas, ward.term + 1, timeout=None)
+            terms = (charge.life.left, copies.replicas, charge.life.times, ward.term + 1)
+            await self._process.ask(node, "custody", "adopt", construction, *terms, timeout=None)
             found: Address = await self._process.ask(node, "keeper", "locate", actor, None)
             return found
 
