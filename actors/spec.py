@@ -9,6 +9,7 @@ from types import ClassMethodDescriptorType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from actors.costs import Costs
 from actors.options import MethodOptions
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ class GroupSpec:
         members: where each rank's process is.
         labels: how each rank is called in messages.
         backend: what carries arrays: ``"auto"``, ``"shm"`` or ``"grpc"``.
+        costs: of the ways between the ranks, by which theirs is chosen; the same on all.
     """
 
     id: str
@@ -223,6 +225,7 @@ class GroupSpec:
     members: tuple[Address, ...]
     labels: tuple[str, ...]
     backend: str = "auto"
+    costs: Costs = field(default_factory=Costs)
 
 
 @dataclass(frozen=True, slots=True)
