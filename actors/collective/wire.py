@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from actors.collective.context import add_group
 from actors.collective.group import Group
 from actors.collective.near import NearFabric
+from actors.collective.terrain import scattered
 from actors.events.event import GroupChanged
 from actors.exceptions import CollectiveError
 from actors.home import arena_dir
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.collective.fabric import Fabric
+    from actors.collective.terrain import Terrain
     from actors.process import Process
     from actors.spec import GroupSpec
     from actors.transport.peer import Death, Peer
@@ -60,14 +62,10 @@ class WireFabric:
         return self._spec.id
 
     @property
-    def window(self) -> None:
+    def terrain(self) -> Terrain:
         """See `Fabric`."""
-        return
-
-    @property
-    def why(self) -> str:
-        """See `Fabric`."""
-        return "this process shares no memory with others"
+        why = "streams were asked for" if self._spec.backend == "grpc" else "this process shares no memory with others"
+        return scattered(self.size, self._spec.costs, why)
 
     def meet(self, deadline: float) -> None:
         """See `Fabric`: they have what any two processes have."""

@@ -114,8 +114,8 @@ class Observatory:
     def ended(self, worker: WorkerProcess, death: Death) -> None:
         """A worker has ended, and all actors in it."""
         self._readings.pop(worker.id, None)
-        if death.moved:
-            return  # it lives elsewhere, which is said there
+        if death.moved:  # who hosts it now says that it lives
+            return
         for actor in list(self._state.actors.values()):
             if actor.process == worker.id and actor.state != DEAD:
                 state = RESTARTING if actor.restarts and not death.intended else DEAD
