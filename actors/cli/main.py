@@ -23,6 +23,7 @@ COMMANDS = {
     "logs": "Show what actors print.",
     "stack": "Show where an actor's code stands, and what waits for it.",
     "kill": "End an actor.",
+    "dashboard": "Open a page that shows the cluster.",
     "timeline": "Write what has happened as a file that Perfetto opens.",
     "invite": "Show a code by which other devices may join.",
     "join": "Join the cluster of another device by its code.",
