@@ -102,8 +102,8 @@ class Placing:
         alive = ", ".join(member.info.name for member in self._members.alive())
         if not named:
             raise PlacementError(f"no node is called {demand.node!r}; there are: {alive}")
-        if not any(member.info.alive for member in named):
-            raise PlacementError(f"node {demand.node!r} is gone; there are: {alive}")
+        if all(member.ended for member in named):
+            raise PlacementError(f"node {demand.node!r} is gone ({named[0].why}); there are: {alive}")
 
     def _offers(self) -> list[Offer]:
         me = self._members.me

@@ -63,7 +63,7 @@ class Residence:
         self._changed_at = 0.0  # on the loop's clock: when the circle of members, or this node, was last new
         self._tasks: set[asyncio.Task[None]] = set()
         members.trusted = self._trust.__contains__
-        members.on_joined = self._joined
+        members.on_joined.append(self._joined)
 
     async def start(self) -> None:
         """Takes the device's trust as it is, then watches it."""

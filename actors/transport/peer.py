@@ -111,6 +111,10 @@ class Peer:
 
     ``call`` and ``post`` may be used from any thread. When the process is known to be gone, every open call is told,
     and so is each later one.
+
+    Attributes:
+        linked: whether a connection is up now.
+        on_link: told on the I/O loop whenever that changes.
     """
 
     def __init__(
@@ -153,6 +157,8 @@ class Peer:
         )
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
+        self.linked = False
+        self.on_link: Callable[[bool], None] | None = None
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
 
     def call(self, target: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
@@ -260,11 +266,22 @@ class Peer:
             silent_since = None
             self._met = True
             begun = self._loop.time()
-            await lane.run(link, welcome.received)
+            if name == "control":
+                self._link_is(True)
+            try:
+                await lane.run(link, welcome.received)
+            finally:
+                if name == "control":
+                    self._link_is(False)
             if lane.goodbye is not None:
                 return Death(lane.goodbye.reason)
             if self._loop.time() - begun < REDIAL_SECONDS:  # one that drops at once would be dialled without end
                 await asyncio.sleep(REDIAL_SECONDS)
+
+    def _link_is(self, up: bool) -> None:
+        self.linked = up
+        if self.on_link is not None:
+            self.on_link(up)
 
     async def _connect(self, lane: Lane, name: str) -> tuple[Link, pb.Hello]:
         link = await self._dialer.dial(self.address, name)
