@@ -51,6 +51,10 @@ class Worker:
         self.process.targets[actor] = self._instance
         self._assigned.set()
 
+    async def rename(self, _: Visitor, actor: str, name: str) -> None:
+        """Service call of the node: the actor has lost its name to another one."""
+        runtime.rename(actor, name)
+
     async def enter_group(self, _: Visitor, spec: GroupSpec) -> None:
         """Service call of whoever makes a group of actors that exist: this one is a member of it."""
         from actors.collective.wire import enter_group

@@ -69,6 +69,7 @@ class Node:
         self.process.on_gone = self._service.gone
         self.process.on_link_lost = self._service.link_lost
         self.process.serve("node", self._service)
+        self.process.serve("names", self._service.naming)
         self.process.server.relay_to(self._service.route, self.process.dialer)
         self._residence: Residence | None = None
         if residence is not None:
