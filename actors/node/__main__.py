@@ -98,7 +98,9 @@ class Node:
         identity, trust = load(identity_folder)
         host = self._orders["door"].rpartition(":")[0]
         port = await self.process.server.listen_door(
-            self._orders["door"], server_credentials(identity, trust), lambda context: peer_node_id(context, trust)
+            self._orders["door"],
+            server_credentials(identity, trust),
+            lambda context: peer_node_id(context.auth_context(), trust),
         )
         me = self._members.me
         me.where = replace(me.where, doors=(f"{host}:{port}",))
