@@ -86,6 +86,12 @@ class Reduction:
             combined: npt.NDArray[Any] = _UFUNCS[self.op](partial, self.start(value))
         return combined
 
+    def merge(self, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns two partial results as one, as a new array."""
+        with np.errstate(all="ignore"):
+            merged: npt.NDArray[Any] = _UFUNCS[self.op](first, second)
+        return merged
+
     def finish(self, partial: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns the result, once all ranks' elements are in it, as elements that travel."""
         with np.errstate(all="ignore"):
@@ -121,6 +127,16 @@ class Reduction:
                     combine(target, value[block], out=target)
                 if self.op == "mean":
                     np.divide(target, target.dtype.type(self.ranks), out=target)
+
+
+def widened(reduction: Reduction, value: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Reduction]:
+    """Returns elements in the precision that is calculated in, and what makes partial results of such.
+
+    Once all ranks are in it, ``reduction.finish`` makes the result of one.
+    """
+    op = "sum" if reduction.op == "mean" else reduction.op
+    dtype = "float32" if reduction.dtype in {BFLOAT16, "float16"} else reduction.dtype
+    return reduction.start(value), Reduction(op, dtype, reduction.ranks)
 
 
 def reduce_tensors(op: str, parts: Sequence[Buffer], dtype: str) -> memoryview:

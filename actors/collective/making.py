@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from actors import device
 from actors.cluster import current
 from actors.exceptions import ActorDiedError, CollectiveError
 from actors.group import ActorGroup
@@ -45,7 +47,7 @@ def create_group(handles: Iterable[ActorHandle[Any]], backend: str = "auto") -> 
     members = list(handles)
     _check(members, backend)
     process = current()
-    spec = GroupSpec(new_id("group"), 0, (), (), backend)
+    spec = GroupSpec(new_id("group"), 0, (), (), backend, device.costs())
     process.portal.run(_enter(process, spec, members))
     return ActorGroup(spec.id, members)
 
@@ -91,7 +93,7 @@ async def _enter(process: Process, spec: GroupSpec, members: Sequence[ActorHandl
                 f"{member!r} shares its process with other actors: make it without isolation='thread'"
             )
     labels = tuple(f"{line_of(m).label} on node {a.node_name}" for m, a in zip(members, addresses, strict=True))
-    specs = [GroupSpec(spec.id, rank, tuple(addresses), labels, spec.backend) for rank in range(len(members))]
+    specs = [replace(spec, rank=rank, members=tuple(addresses), labels=labels) for rank in range(len(members))]
     try:
         asked = (process.ask(a, "worker", "enter_group", s) for a, s in zip(addresses, specs, strict=True))
         await asyncio.gather(*asked)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from actors.collective.context import add_group
 from actors.collective.group import Group
 from actors.collective.near import NearFabric
+from actors.collective.terrain import scattered
+from actors.events.event import GroupChanged
 from actors.exceptions import CollectiveError
 from actors.home import arena_dir
 from actors.messages import Payload, Tensor
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.collective.fabric import Fabric
+    from actors.collective.terrain import Terrain
     from actors.process import Process
     from actors.spec import GroupSpec
     from actors.transport.peer import Death, Peer
@@ -59,14 +62,10 @@ class WireFabric:
         return self._spec.id
 
     @property
-    def window(self) -> None:
+    def terrain(self) -> Terrain:
         """See `Fabric`."""
-        return
-
-    @property
-    def why(self) -> str:
-        """See `Fabric`."""
-        return "this process shares no memory with others"
+        why = "streams were asked for" if self._spec.backend == "grpc" else "this process shares no memory with others"
+        return scattered(self.size, self._spec.costs, why)
 
     def meet(self, deadline: float) -> None:
         """See `Fabric`: they have what any two processes have."""
@@ -88,6 +87,7 @@ class WireFabric:
 
     async def open(self) -> None:
         """Begins a session with every other member. On the I/O loop."""
+        self._tell("OPEN")
         for rank, address in enumerate(self._spec.members):
             if rank != self.rank:
                 peer = self._process.peer(address)
@@ -154,8 +154,18 @@ class WireFabric:
 
     def _end(self, reason: str) -> None:
         with self._arrived:
+            first = self._aborted is None
             self._aborted = self._aborted or reason
             self._arrived.notify_all()
+        if first:
+            self._tell("CLOSED", reason)
+
+    def _tell(self, state: str, reason: str = "") -> None:
+        if "?" not in self.group:  # else it is a passing one, by which the ranks of another find each other
+            spec, node = self._spec, self._process.address.node_name
+            self._process.recorder.emit(
+                GroupChanged(time.time(), spec.id, spec.rank, self.size, spec.labels, spec.backend, state, node, reason)
+            )
 
 
 def join_group(process: Process, spec: GroupSpec) -> None:

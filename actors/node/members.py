@@ -84,6 +84,7 @@ class Members:
         self.on_change: Callable[[], None] | None = None  # told of each that comes or goes
         self.on_joined: list[Callable[[Member], None]] = []  # told of each that comes, or is back after a silence
         self.on_ended: list[Callable[[], None]] = []  # told whenever one is known to have ended
+        self.on_fate: Callable[[Member], None] | None = None  # told of each that comes, and when it goes
         self.trusted: Callable[[str], bool] | None = None  # whether a node may come at all
 
     def get(self, node: str) -> Member:
@@ -186,6 +187,8 @@ class Members:
         self._process.directory[info.id] = where
         if peer is not None:
             member.watch = asyncio.create_task(self._watch(member, peer))
+        if self.on_fate is not None:
+            self.on_fate(member)
         await self._tell()
         self._met(member)
 
@@ -253,10 +256,12 @@ class Members:
             member.quiet.cancel()
         member.info = replace(member.info, alive=False)
         member.ended = True
-        member.why = member.why or f"{reason}, at {time.strftime('%H:%M:%S')}"
+        member.why = f"{reason}, at {time.strftime('%H:%M:%S')}"
         member.actors = 0
         for told in self.on_ended:
             told()
+        if self.on_fate is not None:
+            self.on_fate(member)
         await self._tell()
 
     async def _tell(self) -> None:
