@@ -166,6 +166,7 @@ def test_a_killed_node_is_missed_by_all_and_is_back_when_started(street: Street)
         eventually(lambda host=host: house.answer(host) == everybody(PAIRED), 10)
 
 
+@pytest.mark.slow
 def test_a_device_that_comes_back_with_another_address(street: Street) -> None:
     house, lab = street.house, street.house.lab
     lab.cut(3)
@@ -177,7 +178,8 @@ def test_a_device_that_comes_back_with_another_address(street: Street) -> None:
         eventually(lambda host=host: house.answer(host) == everybody(PAIRED), 25)
     driver = Driver(house, 1, PAIRED)
     assert driver.does("actors.get(Confidante.options(node='host3').remote().tell.remote(1))") == 1
-    assert driver.does("[n.address for n in actors.nodes() if n.name == 'host3']") == [f"10.77.0.33:{DOOR}"]
+    where = "[n.address for n in actors.nodes() if n.name == 'host3']"
+    eventually(lambda: driver.does(where) == [f"10.77.0.33:{DOOR}"], 15)
     driver.close()
     for step in ("addr flush dev eth0", "addr add 10.77.0.3/24 dev eth0", "route add 224.0.0.0/4 dev eth0"):
         lab.run(3, "ip", *step.split())
@@ -287,20 +289,22 @@ def test_the_fourth_host_gets_in_nowhere(street: Street) -> None:
 
 def test_codes_that_are_wrong_or_were_used(street: Street) -> None:
     house = street.house
+    recorded = street.tap.sent(house.lab.address(2), not_at={DOOR})
+    assert b"pake" in recorded, "the pairing of host 2 was not seen"
     with house.invitation(1) as (shown, invite):
         port = int(shown["address"].rpartition(":")[2])
-        recorded = street.tap.sent(house.lab.address(2), not_at={DOOR})
+        assert listening(house.lab, 1) == sorted([str(DOOR), str(port)])
         wrong = shown["code"][:-1] + ("0" if shown["code"][-1] != "0" else "1")
-        status, _ = house.run(STRANGER, "join", street.code, "--address", shown["address"])
-        assert status == 4  # a code that was used once
-        assert recorded, "the pairing of host 2 was not seen"
-        assert isinstance(intrudes(house, STRANGER, port, "replay", recorded.hex()), int)
-        status, _ = house.run(STRANGER, "join", wrong)
-        assert status == 4
+        answer = intrudes(house, STRANGER, port, "replay", recorded.hex())
+        assert isinstance(answer, int), answer  # of an exchange that ends there: a try is spent
+        for told in (["--address", shown["address"]], []):  # once by multicast
+            status, _ = house.run(STRANGER, "join", wrong, *told)
+            assert status == 4
         assert invite.wait(20) == 1
         status, _ = house.run(STRANGER, "join", shown["code"], "--address", shown["address"])
         assert status == 4  # the fourth try, with the right code
     assert not house.status(STRANGER)["paired"]
+    assert listening(house.lab, 1) == [str(DOOR)]
     assert house.answer(1) == everybody(PAIRED)
 
 
@@ -331,6 +335,7 @@ print(json.dumps(heard), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_false_announcement_leads_nowhere(street: Street) -> None:
     house = street.house
     house.does(STRANGER, "stop")

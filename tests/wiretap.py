@@ -85,9 +85,15 @@ class Wiretap:
         ]
 
     def sent(self, source: str, not_at: set[int]) -> bytes:
-        """What a host has sent on its first connection to any port but these."""
+        """What a host has sent on its first connection that has none of these ports at either end."""
+        flows = self._flows()
         return next(
-            (sent for (host, _, _, port), sent in self._flows().items() if host == source and port not in not_at), b""
+            (
+                sent
+                for (host, own, _, port), sent in flows.items()
+                if host == source and port not in not_at and own not in not_at
+            ),
+            b"",
         )
 
 

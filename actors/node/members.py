@@ -143,6 +143,13 @@ class Members:
             known.where = replace(known.where, doors=both)
             self._process.relocate(known.where)
 
+    def says(self, where: Address) -> None:
+        """A node has said itself where it is now."""
+        known = self._all.get(where.node)
+        if known is not None and known is not self.me and known.where.process == where.process and where.doors:
+            known.info = replace(known.info, address=where.doors[0])
+            self._moved(known, where.doors)
+
     async def _join(self, id: str, where: Address) -> None:
         try:
             # What was announced is a hint that anybody can give, the process too: whoever has the node's key says it.

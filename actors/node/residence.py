@@ -162,6 +162,7 @@ class Residence:
     def _joined(self, member: Member) -> None:
         device_doors = {member.info.id: list(member.where.doors)}
         self._keep(asyncio.to_thread(device.remember_doors, device_doors))
+        self._refresh_doors()  # it may be back because this device has another address now
         self._keep(self._exchange(member))
 
     async def _exchange(self, member: Member) -> None:
@@ -202,6 +203,8 @@ class Residence:
         for address in (where, *others):
             if address.node in self._trust:
                 self._members.found_at(address)
+        if where.node == visitor.node:
+            self._members.says(where)
         roll = self._roll
         if roll is None or roll.digest == digest:
             return digest, None
