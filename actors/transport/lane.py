@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.refusals import refused
 from actors.transport.codec import MalformedMessageError, decode, encode
 from actors.transport.link import LinkLostError, QuickLink
 from actors.transport.session import ProtocolError, Session
@@ -46,6 +47,7 @@ class Lane:
         loop: the I/O loop.
         deliver: takes the messages that arrive.
         anywhere: whether a message may be delivered on any thread; None where all are for the loop.
+        age: see `actors.transport.standstill`; of a link that is of another age nothing is taken in.
     """
 
     def __init__(
@@ -53,11 +55,14 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Message], None],
         anywhere: Callable[[Message], bool] | None = None,
+        age: Callable[[], int] = lambda: 0,
     ) -> None:
         self._session: Session[Message] = Session()
         self._loop = loop
         self._deliver = deliver
         self._anywhere = anywhere
+        self._age = age
+        self._link_age = 0
         self._lock = threading.RLock()  # of the session; re-entered where the end of an object posts a message
         self._writing = False
         self._posted: deque[tuple[Message, int]] = deque()
@@ -196,6 +201,7 @@ class Lane:
             await self._link.close()
         with self._lock:
             self._link = link
+            self._link_age = self._age()
             self._broken = None
             self._quick = link if isinstance(link, QuickLink) else None
             self._ack_sent = 0
@@ -246,14 +252,15 @@ class Lane:
         except _EnoughError:
             pass
         except (ProtocolError, MalformedMessageError, DecodeError) as error:
+            refused("a frame against the rules of its session", error)
             await self._break_off(link, str(error))
         except Exception as error:  # of the receiver's; a session that stood still now would leave callers waiting
             log.exception("a message could not be taken in")
             await self._break_off(link, f"it failed at a message: {type(error).__name__}: {error}")
 
     def _take(self, link: Link, frame: pb.Frame) -> None:
-        if self._link is not link:
-            raise _EnoughError  # a newer link has taken over; it will bring these again
+        if self._link is not link or self._age() != self._link_age:
+            raise _EnoughError  # a newer link, here already or yet to come, will bring these again
         self._take_in(frame)
         if self.goodbye is not None:
             raise _EnoughError
@@ -264,7 +271,7 @@ class Lane:
         An interrupt may come at any step. Then the loop takes the same frame: what was delivered here may be so again.
         """
         anywhere, session = self._anywhere, self._session
-        if anywhere is None or self._link is not link:
+        if anywhere is None or self._link is not link or self._age() != self._link_age:
             return False
         try:
             frame = pb.Frame.FromString(data)
