@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from actors.transport.peer import Party
 
 ASK_SECONDS = 30.0
+VOUCH_SECONDS = 2.0  # a node that lives has seen its processes long before
 LOBBY = "lobby"  # the target that stands for all light actors of a process
 
 
@@ -269,9 +270,9 @@ class Process:
     async def _is_vouched_for(self, address: Address) -> bool:
         """Whether a process that does not answer lives, by what its node sees of it."""
         with contextlib.suppress(TimeoutError, ActorDiedError, UnreachableError):
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(VOUCH_SECONDS):
                 node = await self.node_address(address.node)
-            return node is not None and await self.ask(node, "node", "vouches", address.process, timeout=5.0)
+                return node is not None and await self.ask(node, "node", "vouches", address.process)
         return False
 
     async def node_address(self, node: str) -> Address | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import threading
@@ -140,6 +141,10 @@ class Relay:
                 host, _, port = self._target.rpartition(":")
                 onward = await asyncio.open_connection(host, int(port))
         except OSError:
+            if self._path is not None and self._server is not None:  # where nobody listens, neither does this
+                self._server.close()
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
             writer.transport.abort()
             return
         connection = Connection((onward[1], writer), self._loses)
@@ -230,7 +235,7 @@ class Detour:
         else:
             self.relay = Relay(near.socket, near.socket.removesuffix(".sock") + "-relay")
             where = replace(near, socket=self.relay.address)
-        self._process.forget(near.process)  # else the peer that is there already would be used
+        self._forget()  # else the peer that is there already would be used
 
         async def locate(_: str | None) -> Address:
             return where
@@ -247,8 +252,12 @@ class Detour:
         if self.line.peer is not None:
             peer = self.line.peer
             self._process.portal.run(peer.close("the test is over"))
-        self._process.forget(self._near.process)
+        self._forget()
         self.relay.close()
+
+    def _forget(self) -> None:
+        self._process.forget(self._near.process)
+        self._process._dead.pop(self._near.process, None)
 
     def __enter__(self) -> Self:
         return self

@@ -61,18 +61,15 @@ class Ledger:
 class Steps:
     """Writes into a file what begins and ends, and waits at a second one while that is there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
     def pid(self) -> int:
         return os.getpid()
 
-    def run(self, name: str) -> str:
-        with (self.folder / "log").open("a") as log:
+    def run(self, folder: Path, name: str) -> str:
+        with (folder / "log").open("a") as log:
             log.write(f"began {name}\n")
-        while (self.folder / f"stop-{name}").exists():
+        while (folder / f"stop-{name}").exists():
             time.sleep(0.005)
-        with (self.folder / "log").open("a") as log:
+        with (folder / "log").open("a") as log:
             log.write(f"ended {name}\n")
         return name
 
@@ -84,8 +81,8 @@ class Asker:
     def pid(self) -> int:
         return os.getpid()
 
-    def ask(self, steps: Any, name: str) -> Any:
-        return actors.get(steps.run.remote(name))
+    def ask(self, steps: Any, folder: Path, name: str) -> Any:
+        return actors.get(steps.run.remote(folder, name))
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +91,20 @@ def cluster() -> Iterator[actors.Cluster]:
         yield cluster
 
 
-def there(cls: Any, *args: Any, **options: Any) -> Any:
+def there(cls: Any) -> Any:
     """Makes an actor on the other node and waits until it answers."""
-    actor = cls.options(node=actors.nodes()[1].id, **options).remote(*args)
+    actor = cls.options(node=actors.nodes()[1].id).remote()
     actors.get(getattr(actor, FIRST[cls]).remote(), timeout=30)
     return actor
 
 
 FIRST: dict[Any, str] = {Ledger: "state", Steps: "pid", Asker: "pid"}
+
+
+@pytest.fixture(scope="module")
+def survivor(cluster: actors.Cluster) -> Any:
+    """One that is never killed."""
+    return there(Steps)
 
 
 def acknowledged(detour: Detour) -> bool:
@@ -231,10 +234,10 @@ def test_a_pulled_cable_is_noticed_and_used_again_when_healed() -> None:
 def test_one_callers_trouble_does_not_hold_up_another() -> None:
     ledger = there(Ledger)
     asker = there(Asker)
-    steps = there(Steps, None)
+    steps = there(Steps)
     with Detour(ledger, "socket") as detour:
         detour.relay.hold(THERE, BACK)
-        data = bytes(8 << 20)
+        data = bytes(3 << 20)
         held = [detour.call("add_large", number, data) for number in range(3)]
         eventually(lambda: detour.relay.held[THERE] > 0, PATIENCE)
         # The same actor and another one of its node, by others that have no trouble.
@@ -260,24 +263,27 @@ class Scene:
         self.first = None
         if step == "sent":
             relay.hold(THERE)
-            self.ref = detour.call("run", "it")
+            self.ref = self.run("it")
             eventually(lambda: relay.held[THERE] > 0, PATIENCE)
         elif step == "received":
             self.latch("first")
-            self.first = detour.call("run", "first")
-            self.ref = detour.call("run", "it")
+            self.first = self.run("first")
+            self.ref = self.run("it")
             eventually(lambda: self.count("began first") and acknowledged(detour), PATIENCE)
         elif step == "running":
             self.latch("it")
-            self.ref = detour.call("run", "it")
+            self.ref = self.run("it")
             eventually(lambda: self.count("began it"), PATIENCE)
         elif step == "replied":
             relay.hold(BACK)
-            self.ref = detour.call("run", "it")
+            self.ref = self.run("it")
             eventually(lambda: self.count("ended it") and relay.held[BACK] > 0, PATIENCE)
         elif step == "acknowledged":
-            self.ref = detour.call("run", "it")
+            self.ref = self.run("it")
             assert actors.get(self.ref, timeout=PATIENCE) == "it"
+
+    def run(self, name: str) -> Any:
+        return self.detour.call("run", self.folder, name)
 
     def latch(self, name: str) -> None:
         (self.folder / f"stop-{name}").touch()
@@ -293,8 +299,7 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path, lane: str, step: str) -> Iterator[tuple[Scene, int]]:
-    steps = there(Steps, folder)
+def scene(steps: Any, folder: Path, lane: str, step: str) -> Iterator[tuple[Scene, int]]:
     pid = actors.get(steps.pid.remote(), timeout=PATIENCE)
     with Detour(steps, lane) as detour:
         eventually(lambda: detour.line.peer is not None and detour.line.peer._conversation.control.linked, PATIENCE)
@@ -304,11 +309,11 @@ def scene(folder: Path, lane: str, step: str) -> Iterator[tuple[Scene, int]]:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("lane", LANES)
 def test_an_actor_that_is_killed_at_each_step_of_a_call(lane: str, step: str, tmp_path: Path) -> None:
-    with scene(tmp_path, lane, step) as (it, pid):
+    with scene(there(Steps), tmp_path, lane, step) as (it, pid):
         os.kill(pid, signal.SIGKILL)
         if step == STEPS[0]:
             eventually(lambda: not psutil.pid_exists(pid))
-            it.ref = it.detour.call("run", "it")
+            it.ref = it.run("it")
         it.go_on()
         try:
             outcome: Any = actors.get(it.ref, timeout=PATIENCE)
@@ -324,20 +329,22 @@ def test_an_actor_that_is_killed_at_each_step_of_a_call(lane: str, step: str, tm
         }
         assert outcome in expected[step]
         assert it.count("began it") == (1 if step in STEPS[3:] else 0)
-        assert isinstance(failure(it.detour.call("run", "later"), PATIENCE), ActorDiedError)
+        assert isinstance(failure(it.run("later"), PATIENCE), ActorDiedError)
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("lane", LANES)
-def test_an_actor_that_is_stopped_at_each_step_of_a_call_goes_on(lane: str, step: str, tmp_path: Path) -> None:
-    with scene(tmp_path, lane, step) as (it, pid):
+def test_an_actor_that_is_stopped_at_each_step_of_a_call_goes_on(
+    lane: str, step: str, tmp_path: Path, survivor: Any
+) -> None:
+    with scene(survivor, tmp_path, lane, step) as (it, pid):
         os.kill(pid, signal.SIGSTOP)
         try:
             if step == STEPS[0]:
-                it.ref = it.detour.call("run", "it")
+                it.ref = it.run("it")
             it.go_on()
-            late = it.detour.call("run", "late")
-            assert actors.wait([late], timeout=0.5) == ([], [late])
+            late = it.run("late")
+            assert actors.wait([late], timeout=0.2) == ([], [late])
         finally:
             os.kill(pid, signal.SIGCONT)
         assert actors.get([it.ref, late], timeout=PATIENCE) == ["it", "late"]
@@ -346,16 +353,16 @@ def test_an_actor_that_is_stopped_at_each_step_of_a_call_goes_on(lane: str, step
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
-def test_a_node_that_is_stopped_until_its_connections_break(step: str, tmp_path: Path) -> None:
-    with scene(tmp_path, "door", step) as (it, _):
+def test_a_node_that_is_stopped_until_its_connections_break(step: str, tmp_path: Path, survivor: Any) -> None:
+    with scene(survivor, tmp_path, "door", step) as (it, _):
         lane = it.detour.line.peer._conversation.control  # type: ignore[union-attr]
         node = actors.nodes()[1].pid
         os.kill(node, signal.SIGSTOP)
         try:
             if step == STEPS[0]:
-                it.ref = it.detour.call("run", "it")
+                it.ref = it.run("it")
             it.go_on()
-            late = it.detour.call("run", "late")
+            late = it.run("late")
             eventually(lambda: not lane.linked, 20, "its caller notices")
         finally:
             os.kill(node, signal.SIGCONT)
@@ -365,16 +372,16 @@ def test_a_node_that_is_stopped_until_its_connections_break(step: str, tmp_path:
 
 @pytest.mark.parametrize("step", ["received", "running"])
 def test_a_caller_that_is_killed_at_a_step_of_its_call(step: str, tmp_path: Path) -> None:
-    steps, asker = there(Steps, tmp_path), there(Asker)
+    steps, asker = there(Steps), there(Asker)
     pid = actors.get(asker.pid.remote(), timeout=PATIENCE)
     with Detour(steps, "socket") as detour:
         it = Scene(tmp_path, detour, "nothing")
         name = "it" if step == "running" else "first"
         it.latch(name)
         if step == "received":
-            first = detour.call("run", "first")
+            first = it.run("first")
             eventually(lambda: it.count("began first"), PATIENCE)
-        asked = asker.ask.remote(steps, "it")
+        asked = asker.ask.remote(steps, tmp_path, "it")
         if step == "running":
             eventually(lambda: it.count("began it"), PATIENCE)
         os.kill(pid, signal.SIGKILL)
@@ -382,5 +389,5 @@ def test_a_caller_that_is_killed_at_a_step_of_its_call(step: str, tmp_path: Path
         it.go_on()
         if step == "received":
             assert actors.get(first, timeout=PATIENCE) == "first"
-        assert actors.get(detour.call("run", "later"), timeout=PATIENCE) == "later"
+        assert actors.get(it.run("later"), timeout=PATIENCE) == "later"
         assert it.count("began it") <= 1

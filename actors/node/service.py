@@ -77,8 +77,8 @@ class NodeService:
         if worker is not None and worker.spec is not None and worker.spec.driver is not None:
             self.say(
                 worker.spec.driver,
-                f"{worker.spec.class_name} (pid {pid}) has been stopped, as by SIGSTOP, and its calls wait: `kill -CONT "
-                f"{pid}` lets it go on; after {LOOK_SECONDS * STOPPED_LOOKS:g} s it is ended",
+                f"{worker.spec.class_name} (pid {pid}) has been stopped, as by SIGSTOP, and its calls wait: `kill "
+                f"-CONT {pid}` lets it go on; after {LOOK_SECONDS * STOPPED_LOOKS:g} s it is ended",
             )
 
     def _stopped_for_long(self, pid: int) -> None:
