@@ -199,7 +199,8 @@ class _Creation:
         self._keeper = node
         construction = replace(self._construction, spec=self._describe(None))
         construction = await resolved(construction, self._needs)
-        await self._process.ask(node, "node", "adopt", construction, self._options.max_restarts, timeout=None)
+        terms = (self._options.max_restarts, self._options.replicas)
+        await self._process.ask(node, "custody", "adopt", construction, *terms, timeout=None)
 
     async def placed(self) -> None:
         """Waits until the actor has a place; raises what kept it from that as its own error."""
@@ -237,6 +238,7 @@ def _manner(options: ActorOptions) -> Manner:
         retry_exceptions=options.retry_exceptions,
         max_pending=options.max_pending_calls,
         out_of_order=bool(options.allow_out_of_order_execution),
+        survives=options.detached,
     )
 
 
