@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors import runtime
+from actors import device, runtime
 from actors.calls import is_reference
 from actors.charge import resolved
 from actors.cluster import current, environment_for
@@ -19,7 +19,7 @@ from actors.handle import ActorHandle, hold_of, placed_at
 from actors.ids import new_id
 from actors.line import Line
 from actors.lodging import take_charge
-from actors.saving import checkpoint_of
+from actors.saving import checkpoint_of, moves
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
@@ -40,18 +40,21 @@ RETRY_SECONDS = 0.02
 def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
     """Makes one actor. A named one is made before this returns, since the name may be taken."""
     process = current()
-    if not options.get_if_exists:
-        return _make(process, cls, options, args, kwargs)
-    name, until = options.name or "", time.monotonic() + NAME_SECONDS
+    name, space = options.name or "", options.namespace or process.namespace
+    until = time.monotonic() + NAME_SECONDS
     while True:
-        found = process.portal.run(find_named(process, name, options.namespace or process.namespace))
-        if found is not None:
+        if (
+            name is not None
+            and options.get_if_exists
+            and (found := process.portal.run(find_named(process, name, space)))
+        ):
             process.portal.run(_refuse_older(process, found, cls, name))
             return found
         try:
             return _make(process, cls, options, args, kwargs)
-        except ActorAlreadyExistsError:  # another made it just now, or one that nobody refers to any more still ends
-            if time.monotonic() > until:
+        except ActorAlreadyExistsError:  # by one that another made just now, or that nobody refers to and that ends
+            is_ending = options.get_if_exists or process.portal.run(find_named(process, name or "", space)) is None
+            if not is_ending or time.monotonic() > until:
                 raise
             time.sleep(RETRY_SECONDS)
 
@@ -90,8 +93,8 @@ def create_group(
     if options.isolation == "thread":
         raise ValueError("isolation='thread' is not for groups: each rank of a collective has a process of its own")
     process = current()
-    group = new_id("group")
-    creations = [_Creation(process, cls, options, args, kwargs, GroupSpec(group, rank, (), ())) for rank in range(size)]
+    group = GroupSpec(new_id("group"), 0, (), (), costs=device.costs())
+    creations = [_Creation(process, cls, options, args, kwargs, replace(group, rank=rank)) for rank in range(size)]
     charges = [creation.charge for creation in creations]
     handles = []
     try:
@@ -104,7 +107,7 @@ def create_group(
             error = ActorDiedError(f"{charge.spec.label} was not made: making its group was interrupted")
             process.portal.soon(charge.give_up, error)
         raise
-    return ActorGroup(group, handles)
+    return ActorGroup(group.id, handles)
 
 
 class _Creation:
@@ -123,7 +126,7 @@ class _Creation:
         self._keeper = process.address
         self._options = options
         self._class = describe(cls)
-        self._manner = _manner(options)
+        self._manner = replace(_manner(options), moves=moves(cls) and group is None and options.isolation == "process")
         self._environment = environment_for(process, options.runtime_env)
         self._fingerprint = fingerprint(cls) if options.name is not None else ""
         self._id = new_id("actor")
@@ -164,6 +167,7 @@ class _Creation:
             handle=replace(dumps(self.handle), holds=()),  # for whoever asks by name, and for the actor itself
             demand=demand_of(self._options, shares=light),
             restarts=self._manner.restarts,
+            moves=self._manner.moves,
             light=light,
             environment=self._environment,
             fingerprint=self._fingerprint,
@@ -195,7 +199,8 @@ class _Creation:
         self._keeper = node
         construction = replace(self._construction, spec=self._describe(None))
         construction = await resolved(construction, self._needs)
-        await self._process.ask(node, "node", "adopt", construction, self._options.max_restarts, timeout=None)
+        terms = (self._options.max_restarts, self._options.replicas)
+        await self._process.ask(node, "custody", "adopt", construction, *terms, timeout=None)
 
     async def placed(self) -> None:
         """Waits until the actor has a place; raises what kept it from that as its own error."""
@@ -233,6 +238,7 @@ def _manner(options: ActorOptions) -> Manner:
         retry_exceptions=options.retry_exceptions,
         max_pending=options.max_pending_calls,
         out_of_order=bool(options.allow_out_of_order_execution),
+        survives=options.detached,
     )
 
 

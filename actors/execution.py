@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from actors.common import COMMON
 from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
+from actors.mailbox import Held
 from actors.messages import STREAMING, Outcome, Payload
 from actors.runtime import ActorExit, current
+from actors.saving import KeeperGone
 from actors.sealed import Several, open_arguments
 from actors.serialize import dumps
 from actors.transport.portal import wait
@@ -83,8 +85,13 @@ class Execution:
 
     def run(self, job: Job) -> None:
         """Runs a call to its end on this thread, unless it was answered already."""
-        if not self._starts(job):
-            return
+        while True:
+            try:
+                if not self._starts(job):
+                    return
+                break
+            except Held as held:
+                held.released.result()
         token = current.set(job)
         try:
             result = self._call(job)
@@ -158,8 +165,13 @@ class Execution:
 
     async def run_async(self, job: Job) -> None:
         """Runs a call to its end in this task, which is the call's own, unless it was answered already."""
-        if not self._starts(job):
-            return
+        while True:
+            try:
+                if not self._starts(job):
+                    return
+                break
+            except Held as held:
+                await asyncio.shield(asyncio.wrap_future(held.released))
         current.set(job)
         try:
             result = self._call(job)
@@ -240,6 +252,8 @@ class Execution:
             else:  # its caller hears of the death, after which it may be sent again
                 self._mailbox.answer(job, Outcome.CUT_OFF, dumps(None))
             self.left_by(error, f"its method {job.method}")
+        elif isinstance(error, KeeperGone):  # as above
+            self._mailbox.answer(job, Outcome.CUT_OFF, dumps(None))
         elif error is job.reason or isinstance(error, asyncio.CancelledError) or _interrupted(job, error):
             reason = job.reason or cancelled(job, place, started=True)
             self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(reason))

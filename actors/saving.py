@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 SAVE, LOAD = "__actor_save__", "__actor_load__"
 
 
+class KeeperGone(ActorDiedError):  # noqa: N818 - as the errors it is among
+    """Whoever has charge of the actor is gone, with whom it ends: its callers shall hear of that and no answer."""
+
+
 def checkpoint_of(cls: type, options: ActorOptions) -> tuple[int | None, float | None] | None:
     """Returns after how many calls, or seconds, the state of such an actor is to be taken; None for never.
 
@@ -49,6 +53,29 @@ def checkpoint_of(cls: type, options: ActorOptions) -> tuple[int | None, float |
     if not options.max_restarts:
         raise ValueError(f"checkpoint={options.checkpoint!r} needs max_restarts=: only a restart uses the saved state")
     return parse_checkpoint(options.checkpoint)
+
+
+def moves(cls: type) -> bool:
+    """Whether such an actor can be moved: it has both hooks."""
+    return all(callable(getattr(cls, name, None)) for name in (SAVE, LOAD))
+
+
+def taken(thing: Any, label: str) -> Payload:
+    """Returns the state of an actor's object.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+        Exception: whatever ``__actor_save__`` raises.
+    """
+    try:
+        state = thing.__actor_save__()
+    except Exception as error:
+        error.add_note(f"(raised by {SAVE} of {label}, between two calls)")
+        raise
+    try:
+        return dumps(state)
+    except SerializationError as error:
+        raise SerializationError(f"the state that {SAVE} of {label} returned was not saved: {error}") from error
 
 
 class Saver:
@@ -119,20 +146,10 @@ class Saver:
         return time.monotonic() - self._last >= self._seconds
 
     def _take(self) -> Payload:
-        try:
-            state = self._object.__actor_save__()
-        except Exception as error:
-            error.add_note(f"(raised by {SAVE} of {self._label}, after the method had ended)")
-            raise
-        try:
-            return dumps(state)
-        except SerializationError as error:
-            raise SerializationError(
-                f"the state that {SAVE} of {self._label} returned was not saved: {error}"
-            ) from error
+        return taken(self._object, self._label)
 
     async def _give(self, state: Payload) -> None:
         try:
             await self._process.ask(self._keeper, "keeper", "saved", self._actor, state, timeout=None)
         except ActorDiedError as error:
-            raise ActorDiedError(f"the state of {self._label} was not saved: {error}", actor=self._label) from error
+            raise KeeperGone(f"the state of {self._label} was not saved: {error}", actor=self._label) from error

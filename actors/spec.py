@@ -9,6 +9,7 @@ from types import ClassMethodDescriptorType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from actors.costs import Costs
 from actors.options import MethodOptions
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Manner:
         retry_exceptions: what a call is sent again for that its method raised.
         max_pending: calls that one process may have waiting; -1 for the line's own bound.
         out_of_order: whether a call may overtake one that waits for its arguments.
+        moves: whether it may come to live in another process, with its state.
+        survives: whether another node may come to have charge of it.
     """
 
     restarts: bool = False
@@ -110,6 +113,13 @@ class Manner:
     retry_exceptions: Retry = False
     max_pending: int = -1
     out_of_order: bool = False
+    moves: bool = False
+    survives: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether one who calls it looks for it again when its process has ended."""
+        return self.restarts or self.moves
 
 
 class _Default:
@@ -207,6 +217,7 @@ class GroupSpec:
         members: where each rank's process is.
         labels: how each rank is called in messages.
         backend: what carries arrays: ``"auto"``, ``"shm"`` or ``"grpc"``.
+        costs: of the ways between the ranks, by which theirs is chosen; the same on all.
     """
 
     id: str
@@ -214,6 +225,7 @@ class GroupSpec:
     members: tuple[Address, ...]
     labels: tuple[str, ...]
     backend: str = "auto"
+    costs: Costs = field(default_factory=Costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +244,11 @@ class ActorSpec:
         demand: what it needs to be placed, and holds from then on.
         environment: what its process is started in; None for the node's own.
         fingerprint: of its class, where it has a name; see `actors.fingerprint`.
+        moves: whether it can be moved; see `Manner`.
         restarts: whether it may be made anew, so that its name is kept for it.
         life: how often it was made before.
         task: whether it runs tasks, and so is no actor of the user's.
+        host: whether it hosts light actors, and so is none either.
         light: whether it shares a process with others.
     """
 
@@ -250,9 +264,11 @@ class ActorSpec:
     restarts: bool = False
     life: int = 0
     task: bool = False
+    host: bool = False
     light: bool = False
     environment: Environment | None = None
     fingerprint: str = ""
+    moves: bool = False
 
 
 @dataclass(frozen=True, slots=True)

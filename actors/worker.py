@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import faulthandler
 import io
 import os
+import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.address import Address
-from actors.exceptions import ActorDiedError
-from actors.instance import Ending, Instance
+from actors.exceptions import ActorDiedError, ActorUnavailableError
+from actors.instance import NOTHING, Ending, Instance
 from actors.parent import read_orders, watch
 from actors.process import Process
 from actors.runtime import Incarnation
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 FAREWELL_SECONDS = 2.0
 EXIT_SECONDS = 10.0
+HANDOVER_SECONDS = 20.0  # for callers that cannot be reached just now
 
 
 class Worker:
@@ -41,15 +45,23 @@ class Worker:
         self.process.serve("worker", self)
         self.process.on_gone = self._visitor_gone
         self._instance: Instance | None = None
+        self._construction: Construction | None = None  # what it was made by, but for what is large
         self._assigned = threading.Event()
 
     async def assign(self, _: Visitor, actor: str, namespace: str) -> None:
         """Service call of the node: this process is to be the actor with this id."""
         self.process.namespace = namespace
         self.process.holdings.myself.add(actor)
-        self._instance = Instance(actor, self._node_name, self._born, self._abort)
+        self._instance = Instance(actor, self._node_name, self._born, self._abort, self._rooted)
         self.process.targets[actor] = self._instance
         self._assigned.set()
+
+    async def emigrate(self, _: Visitor) -> None:
+        """Service call of the node, which is to be closed: the actor asks whoever has charge of it to move it."""
+        if self._construction is None or self._construction.keeper is None:
+            raise ActorUnavailableError("it is just being made")
+        keeper, id = self._construction.keeper, self._construction.spec.id
+        await self.process.ask(keeper, "keeper", "move", id, None, timeout=None)
 
     async def enter_group(self, _: Visitor, spec: GroupSpec) -> None:
         """Service call of whoever makes a group of actors that exist: this one is a member of it."""
@@ -65,6 +77,7 @@ class Worker:
 
     def _born(self, construction: Construction) -> Incarnation:
         assert self._instance is not None
+        self._construction = replace(construction, code=NOTHING, arguments=NOTHING, state=None)
         actor = Incarnation(construction.spec, construction.group, self._node_name, self._instance.leave)
         runtime.become(actor)
         if construction.group is not None:
@@ -72,6 +85,16 @@ class Worker:
 
             join_group(self.process, construction.group)
         return actor
+
+    def _rooted(self) -> str | None:
+        """Returns why the actor cannot live in another process, if so."""
+        from actors.collective.context import groups
+
+        if group := next(iter(groups()), None):
+            return f"it is in the group {group}, whose members have their places"
+        if made := [charge.spec for charge in self.process.keeper.charges.values() if not charge.spec.task]:
+            return f"it has made {made[0].label}, which ends with its process: make it with lifetime='detached'"
+        return None
 
     def _abort(self, ending: Ending) -> None:
         """Ends this process while a method runs that nothing else stops. On the I/O loop."""
@@ -101,10 +124,22 @@ class Worker:
 
     async def _leave(self, ending: Ending) -> None:
         # Calls and replies on their way are let out; whoever does not take them in time will find the process ended.
+        moved = ending.moved and await self._has_told_all()
         with contextlib.suppress(TimeoutError, ActorDiedError):
+            self.process.recorder.flush()
             async with asyncio.timeout(FAREWELL_SECONDS):
-                await self.process.ask(self._home, "node", "ending", self.process.id, ending.epitaph, ending.intended)
+                last = (self.process.id, ending.epitaph, ending.intended, moved)
+                await self.process.ask(self._home, "node", "ending", *last)
                 await self.process.flushed()
+
+    async def _has_told_all(self) -> bool:
+        """Waits until every caller has its answers; then what it has no answer to was never begun here."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HANDOVER_SECONDS):
+                await self.process.flushed()
+                while not self.process.acceptor.idle:  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0.05)
+        return self.process.acceptor.idle and not self.process.acceptor.has_lost
 
     def parent_gone(self) -> None:
         """The node has ended, or wants this process to end."""
@@ -164,6 +199,8 @@ def _print_whole_lines() -> None:
 def main() -> None:
     """Runs a worker by the orders on standard input."""
     _print_whole_lines()
+    # What it stands at, for one whose interpreter is busy in one long step; see `actors.inspection`.
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     orders, parent = read_orders()
     worker = Worker(orders)
     _extend_path(orders["path"])
