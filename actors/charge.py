@@ -7,10 +7,11 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from actors import runtime
 from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
-from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload
+from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload, Terms
 from actors.migration import check_moves, depart, destined, go, settled, stay
 from actors.sealed import Filled
 from actors.serialize import dumps, dumps_arguments, loads
@@ -67,6 +68,7 @@ class Charge:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
+        self._terms = Terms(origin=runtime.origin())  # of the constructor
         self._times = 0
         self._retiring = False
         self._moving = asyncio.Lock()
@@ -336,7 +338,7 @@ class Charge:
 
     def _make(self, address: Address, order: Payload) -> _Constructor:
         constructor = _Constructor(self._process.loop)
-        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor)
+        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor, self._terms)
         return constructor
 
     def _live_at(self, address: Address) -> None:

@@ -56,6 +56,7 @@ class Job(Running):
         deadline = None if left is None else time.monotonic() + left
         super().__init__((visitor.session, call.number), label, call.method, deadline)
         self.call = call
+        self.origin = call.terms.origin
         self.state = State.QUEUED
         self.reason: Exception | None = None
         self.awaiting = False

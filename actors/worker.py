@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import io
 import os
 import sys
 import threading
@@ -19,6 +18,7 @@ from actors.instance import Ending, Instance
 from actors.parent import read_orders, watch
 from actors.process import Process
 from actors.runtime import Incarnation
+from actors.stdio import print_whole_lines
 
 if TYPE_CHECKING:
     from actors.spec import Construction, GroupSpec
@@ -172,20 +172,9 @@ def _extend_path(folders: list[str]) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *([inherited] if inherited else [])])
 
 
-def _print_whole_lines() -> None:
-    """Sends each line at once and in one piece, also where threads print side by side; as UTF-8, as the node reads it.
-
-    An unbuffered stream, which the environment asks for on behalf of what this process starts, sends a line and its
-    end apart.
-    """
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
-        setattr(sys, name, io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True))
-
-
 def main() -> None:
     """Runs a worker by the orders on standard input."""
-    _print_whole_lines()
+    print_whole_lines()
     orders, parent = read_orders()
     worker = Worker(orders)
     _extend_path(orders["path"])
