@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
+from actors.events import event
 from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
@@ -81,7 +82,11 @@ class Charge:
     def begin(self) -> None:
         """Starts the making."""
         if self._error is None:
+            self._tell(event.PENDING)
             self._task = self._process.loop.create_task(self._run())
+
+    def _tell(self, state: str, reason: str = "") -> None:
+        self._process.recorder.emit(event.ActorChanged.of(self.spec, state, reason=reason))
 
     async def located(self, left: str | None) -> Address:
         """Waits until the actor lives another life than ``left``; returns where.
@@ -229,6 +234,7 @@ class Charge:
                 self._end(self._died_of(death))
                 return
             self._address = None
+            self._tell(event.RESTARTING, death.reason)
             # It has had its place: to come back it waits for one as long as it takes.
             demand = replace(self.spec.demand, timeout=None)
             self.spec = replace(self.spec, demand=demand, life=self.life.times)
@@ -249,6 +255,7 @@ class Charge:
         self._error = error
         self._needs = ()
         self._construction = replace(self._construction, code=_NOTHING, arguments=_NOTHING, state=None)
+        self._tell(event.DEAD, _briefly(error))
         self._turn()
         if self.spec.name is not None and (self.spec.restarts or self.spec.light):
             self._process.loop.create_task(self._free_name())
@@ -386,6 +393,11 @@ class Charge:
     async def _resolve(self) -> None:
         self._construction = await resolved(self._construction, self._needs)
         self._needs = ()
+
+
+def _briefly(error: ActorError) -> str:
+    """Returns the first line of what happened to an actor."""
+    return (str(error).splitlines() or [""])[0][:300]
 
 
 async def resolved(construction: Construction, needs: Sequence[Future[Sealed]]) -> Construction:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.deadlines import Deadlines
 from actors.departure import Departure
+from actors.events import event, recorder
 from actors.exceptions import ActorDiedError, ArgumentError, Verdict
 from actors.execution import LEFT, Execution, cancelled, too_late
 from actors.failure import Place, pack, unpack
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from actors.job import Visitor
     from actors.runtime import Incarnation
+    from actors.spec import ActorSpec
 
 ASYNC_CONCURRENCY = 1000
 FORCE_SECONDS = 2.0  # for what can be stopped otherwise to do so
@@ -67,6 +69,7 @@ class Instance:
         rooted: returns why it cannot live elsewhere, if it cannot, as a clause.
 
     Attributes:
+        spec: what it is, once that is known.
         ending: how it has ended, once it has.
         refusal: what calls are told that come after that.
     """
@@ -79,8 +82,10 @@ class Instance:
         abort: Callable[[Ending], None],
         rooted: Callable[[], str | None] = lambda: None,
     ) -> None:
+        self.spec: ActorSpec | None = None
         self.ending: Ending | None = None
         self.refusal: ActorDiedError | None = None
+        self._id = id
         self._node = node
         self._born = born
         self._abort = abort
@@ -297,6 +302,7 @@ class Instance:
             self._label = job.label = construction.spec.label
             cls = self._load(construction.code)
             actor = job.actor = self._born(construction)
+            self._tell(construction.spec, event.PENDING)
             args, kwargs = open_arguments(construction.arguments)
             thing = cls(*args, **kwargs)
             if construction.state is not None:
@@ -322,7 +328,26 @@ class Instance:
         finally:
             current.reset(token)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
+        self._tell(construction.spec, event.ALIVE)
         return replace(construction, code=_NOTHING, arguments=_NOTHING), execution
+
+    def _tell(self, spec: ActorSpec, state: str) -> None:
+        """Says who is here; of one that is made anew not before it lives."""
+        here = recorder.current
+        self.spec = spec
+        if here is not None:
+            here.born(spec.id, self)
+            if state == event.ALIVE or not spec.life:
+                guest = self._id if spec.light else ""
+                here.emit(
+                    event.ActorChanged.of(
+                        spec, state, node=self._node, process=here.process, guest=guest, pid=os.getpid()
+                    )
+                )
+
+    def open_calls(self) -> list[Job]:
+        """Returns the calls that wait or run, in the order of their arrival."""
+        return self._mailbox.open()
 
     def _load(self, code: Payload) -> Any:
         return loads(code)

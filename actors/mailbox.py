@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from actors.events import recorder as recording
 from actors.job import Job, State
 from actors.messages import Outcome
 from actors.serialize import dumps
@@ -91,6 +93,7 @@ class Mailbox:
             if self._held is not None:
                 raise Held(self._held)
             job.state = State.RUNNING
+            job.started = time.time()
             return True
 
     # -- standing still between two calls -----------------------------------------------------------------------
@@ -140,6 +143,8 @@ class Mailbox:
             self._open.pop(job.key, None)
             last = self._retired and not self._open
         job.post_reply(outcome, payload)
+        if (recorder := recording.current) is not None and recorder.records_calls and job.actor is not None:
+            recorder.call_ended(job, job.actor.spec, outcome)
         if last:
             self._emptied()
         if self._quiet is not None:
@@ -154,6 +159,11 @@ class Mailbox:
         """Returns a call that runs, if one does."""
         with self._lock:
             return next((job for job in self._open.values() if job.state is State.RUNNING), None)
+
+    def open(self) -> list[Job]:
+        """Returns the calls that wait or run, in the order of their arrival."""
+        with self._lock:
+            return list(self._open.values())
 
     def all_running(self) -> list[Job]:
         """Returns the calls that run."""

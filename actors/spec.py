@@ -243,6 +243,7 @@ class ActorSpec:
         restarts: whether it may be made anew, so that its name is kept for it.
         life: how often it was made before.
         task: whether it runs tasks, and so is no actor of the user's.
+        host: whether it hosts light actors, and so is none either.
         light: whether it shares a process with others.
     """
 
@@ -258,6 +259,7 @@ class ActorSpec:
     restarts: bool = False
     life: int = 0
     task: bool = False
+    host: bool = False
     light: bool = False
     environment: Environment | None = None
     fingerprint: str = ""

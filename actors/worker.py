@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import faulthandler
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -114,6 +116,7 @@ class Worker:
         # Calls and replies on their way are let out; whoever does not take them in time will find the process ended.
         moved = ending.moved and await self._has_told_all()
         with contextlib.suppress(TimeoutError, ActorDiedError):
+            self.process.recorder.flush()
             async with asyncio.timeout(FAREWELL_SECONDS):
                 last = (self.process.id, ending.epitaph, ending.intended, moved)
                 await self.process.ask(self._home, "node", "ending", *last)
@@ -175,6 +178,8 @@ def _extend_path(folders: list[str]) -> None:
 def main() -> None:
     """Runs a worker by the orders on standard input."""
     print_whole_lines()
+    # What it stands at, for one whose interpreter is busy in one long step; see `actors.inspection`.
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     orders, parent = read_orders()
     worker = Worker(orders)
     _extend_path(orders["path"])

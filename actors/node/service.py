@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from actors.demand import Demand, Parts
     from actors.messages import Payload
     from actors.node.members import Member, Members
+    from actors.node.observatory import Observatory
     from actors.node.waiting import Seat
     from actors.node.workers import WorkerProcess, Workers
     from actors.nodeinfo import NodeInfo
@@ -57,6 +58,7 @@ class NodeService:
         self._over: deque[str] = deque()  # detached actors that have ended
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
         self.workers: Workers  # set once, before anything is answered
+        self.observatory: Observatory  # likewise
 
     # -- processes of this host ---------------------------------------------------------------------------------
 
@@ -126,9 +128,10 @@ class NodeService:
             if worker.spec is not None and worker.spec.owner == visitor.process:
                 self.workers.kill(worker, "its owner has ended", intended=True)
 
-    def ended(self, worker: WorkerProcess, _: Death) -> None:
+    def ended(self, worker: WorkerProcess, death: Death) -> None:
         """A worker has ended."""
         self.kept.ended(worker.id)
+        self.observatory.ended(worker, death)
         self._process.forget(worker.id)
         self._process.acceptor.expire(worker.id)
         self._placing.places.release(worker.id)
@@ -159,6 +162,7 @@ class NodeService:
         if Progress.read(line) is None:
             who = (spec.id, spec.name, spec.class_name) if spec is not None else ()
             self.kept.add(Author(worker.id, worker.subprocess.pid, *who), stream, line)
+            self.observatory.printed(worker, stream, line)
         if spec is None or spec.driver is None:
             return
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"

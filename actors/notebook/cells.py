@@ -64,9 +64,7 @@ class Cells:
         # A front end must see what the cell itself has printed before, which is buffered for a moment.
         with contextlib.suppress(Exception):  # the kernel is ending
             topic = f"stream.{content['name']}" if kind == "stream" else kind
-            self._kernel.session.send(
-                self._kernel.iopub_socket, kind, content, parent=parent, ident=topic.encode()
-            )
+            self._kernel.session.send(self._kernel.iopub_socket, kind, content, parent=parent, ident=topic.encode())
 
     def summed_up(self) -> None:
         """Says of which cells lines were left out that nothing has followed."""

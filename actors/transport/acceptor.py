@@ -173,6 +173,11 @@ class Acceptor:
         """Whether this visitor is still expected: connected, or silent for not too long."""
         return visitor.session in self._visitors
 
+    def process_of(self, session: str) -> str:
+        """Returns whose session this is; empty for one that is gone."""
+        visitor = self._visitors.get(session)
+        return visitor.process if visitor is not None else ""
+
     def expire(self, process: str) -> None:
         """Forgets all visits of a process that is known to have ended."""
         for visitor in [v for v in self._visitors.values() if v.process == process]:
