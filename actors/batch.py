@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from actors import runtime
+from actors import face, runtime
 from actors.calls import OneCall, call_prepared, deadline_of, is_reference, returns_of, settings_of
 from actors.cluster import joined
 from actors.exceptions import GetTimeoutError, Verdict
@@ -163,6 +163,9 @@ class Batch:
         if running is not None:
             for part in parts:
                 running.adopt(part)
+        elif face.current.adopt is not None:
+            for part in parts:
+                face.current.adopt(part)
         self.deadline = deadline_of(self.settings.timeout, running)
         if not entered:
             self.line.enter(sum(self._sizes), len(self))

@@ -69,6 +69,7 @@ class Charge:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
+        self._constructor: _Constructor | None = None  # the latest
         self._terms = Terms(origin=runtime.origin())  # of the constructor
         self._times = 0
         self._retiring = False
@@ -87,6 +88,11 @@ class Charge:
 
     def _tell(self, state: str, reason: str = "") -> None:
         self._process.recorder.emit(event.ActorChanged.of(self.spec, state, reason=reason))
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been made, or never will be."""
+        return self._error is not None or (self._constructor is not None and self._constructor.made.done())
 
     async def located(self, left: str | None) -> Address:
         """Waits until the actor lives another life than ``left``; returns where.
@@ -344,7 +350,7 @@ class Charge:
         return await self._until_dead(address, constructor)
 
     def _make(self, address: Address, order: Payload) -> _Constructor:
-        constructor = _Constructor(self._process.loop)
+        constructor = self._constructor = _Constructor(self._process.loop)
         self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor, self._terms)
         return constructor
 

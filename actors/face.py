@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,14 +14,24 @@ if TYPE_CHECKING:
     from actors.refs import ObjectRef
 
 
+class Open(Protocol):
+    """A call that the program has made, or the making of an actor."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has had its answer."""
+
+
 class Face:
     """Shows things as a terminal does, or a file; others do so in their own way.
 
     Attributes:
+        adopt: told of each call that the program makes, and of each actor; None where that is of no interest.
         waiting: entered while the program waits for these references, and left at the end of the wait; None where
             nothing is shown of that.
     """
 
+    adopt: Callable[[Open], None] | None = None
     waiting: Callable[[Sequence[ObjectRef[Any]]], AbstractContextManager[None]] | None = None
 
     def origin(self) -> str:

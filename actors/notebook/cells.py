@@ -1,8 +1,9 @@
-"""Cells: which one runs, and how something is shown in one that has run before. The only code that sends to a kernel's front ends."""
+"""Cells: which one runs, and how something is shown in one that has run before. Only this sends to front ends."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -55,14 +56,19 @@ class Cells:
     def display(self, cell: str, display_id: str, bundle: dict[str, str], *, update: bool) -> None:
         """Shows a picture in a cell, or changes one that is shown, wherever that is."""
         content = {"data": bundle, "metadata": {}, "transient": {"display_id": display_id}}
-        self.send(cell, "update_display_data" if update else "display_data", content)
+        if update:  # as a message of the cell that runs: nbclient hears no others, and all find it by its id
+            self.send("", "update_display_data", content)
+        else:
+            self.send(cell, "display_data", content)
 
     def send(self, cell: str, kind: str, content: dict[str, Any]) -> None:
         """Sends a message to all front ends, as one that belongs to a cell."""
         with self._lock:
             parent = self._parents.get(cell) or self._kernel.get_parent("shell")
-        # A front end must see what the cell itself has printed before, which is buffered for a moment.
         with contextlib.suppress(Exception):  # the kernel is ending
+            # What the cell itself has printed before is buffered for a moment.
+            sys.stdout.flush()
+            sys.stderr.flush()
             topic = f"stream.{content['name']}" if kind == "stream" else kind
             self._kernel.session.send(self._kernel.iopub_socket, kind, content, parent=parent, ident=topic.encode())
 

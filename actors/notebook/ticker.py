@@ -1,4 +1,4 @@
-"""The ticker: one thread that redraws what is shown live, a few times a second, as long as there is anything to redraw."""
+"""The ticker: one thread that redraws what is shown live, a few times a second, while there is anything to redraw."""
 
 from __future__ import annotations
 
