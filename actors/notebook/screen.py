@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 1.0  # after which a wait for many values is shown
 DRAW_SECONDS = 0.2  # between two pictures of one bar
+IDLE_SECONDS = 2.0  # between two pictures of the cluster while no cell runs
+COST = 0.1  # share of the time that may go into looking at the cluster
 LIVE_PICTURES = 3  # of the cluster; those before stay as they were last
 FLUSH_SECONDS = 0.3  # at the end of a cell, for what its actors have printed
 QUICK_SECONDS = 0.3  # before that, for its calls to end
@@ -42,6 +44,9 @@ class Screen(Face):
 
     Args:
         cells: of the kernel.
+
+    Attributes:
+        busy: a cell runs.
     """
 
     def __init__(self, cells: Cells) -> None:
@@ -49,6 +54,7 @@ class Screen(Face):
         self._ticker = Ticker()
         self._numbers = itertools.count(1)
         self._live: list[_Live] = []
+        self.busy = True
         self._bars: dict[str, _Bar] = {}
         self._used = False  # the cell that runs has called an actor
         self._calls: list[weakref.ref[Open]] = []  # of the cell that runs
@@ -116,7 +122,7 @@ class Screen(Face):
         cell = self._cells.running()
         if any(live.cell == cell and live.cluster is cluster for live in self._live):
             return
-        live = _Live(self._cells, cell, self._name("cluster"), cluster)
+        live = _Live(self._cells, cell, self._name("cluster"), cluster, self)
         for older in self._live[:-LIVE_PICTURES]:
             self._ticker.remove(older.draw)
         self._live = [*self._live[-LIVE_PICTURES:], live]
@@ -126,9 +132,11 @@ class Screen(Face):
     def cell_begins(self, *_: Any) -> None:
         """A cell is about to run."""
         self._used, self._cut, self._calls = False, [], []
+        self.busy = True
 
     def cell_ends(self, result: Any = None) -> None:
         """A cell has run: what its actors have printed is shown now, since a front end may not take it later."""
+        self.busy = False
         for live in self._live:
             live.draw_end()
         if not self._used:
@@ -144,8 +152,6 @@ class Screen(Face):
             self._late[cell] = _Late(self._cells, cell, self._name("late"))
             if len(self._late) > MOST_LATE_CELLS:
                 self._late.popitem(last=False)
-        for live in self._live[-1:]:
-            live.draw()
 
     def _flush(self) -> None:
         """Waits a moment for the calls of the cell to end, and for what they have printed."""
@@ -188,16 +194,23 @@ class _Shown:
 class _Live(_Shown):
     """The cluster, as long as the program is in it."""
 
-    def __init__(self, cells: Cells, cell: str, name: str, cluster: Cluster) -> None:
+    def __init__(self, cells: Cells, cell: str, name: str, cluster: Cluster, screen: Screen) -> None:
         super().__init__(cells, cell, name)
         self.cluster = cluster
+        self._screen = screen
         self._view: Any = None
+        self._rests_until = 0.0
 
     def draw(self) -> bool:
         if is_current(self.cluster):
+            began = time.monotonic()
+            if began < self._rests_until:
+                return True
             with suppress(ActorsError, TimeoutError):
                 self._view = Observer.here().view()
                 self._show(pictures.of_cluster(self._view))
+            took = time.monotonic() - began
+            self._rests_until = began + max(took / COST, 0.0 if self._screen.busy else IDLE_SECONDS)
             return True
         self.draw_end()
         return False
