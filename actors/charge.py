@@ -77,7 +77,6 @@ class Charge:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
-        self._constructor: _Constructor | None = None  # the latest
         self._terms = Terms(origin=runtime.origin())  # of the constructor
         self._times = 0
         self._retiring = False
@@ -102,7 +101,7 @@ class Charge:
     @property
     def over(self) -> bool:
         """Whether it has been made, or never will be."""
-        return self._error is not None or (self._constructor is not None and self._constructor.made.done())
+        return self._error is not None or (self._maker is not None and self._maker.made.done())
 
     async def located(self, left: str | None) -> Address:
         """Waits until the actor lives another life than ``left``; returns where.
@@ -405,13 +404,8 @@ class Charge:
         return await self._until_dead(address, constructor)
 
     def _make(self, address: Address, order: Payload) -> _Constructor:
-<<<<<<< HEAD
-        constructor = self._constructor = _Constructor(self._process.loop)
-        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor, self._terms)
-=======
         constructor = self._maker = _Constructor(self._process.loop)
-        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor)
->>>>>>> main
+        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor, self._terms)
         return constructor
 
     def _live_at(self, address: Address) -> None:

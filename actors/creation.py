@@ -7,11 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-<<<<<<< HEAD
-from actors import face, runtime
-=======
-from actors import device, runtime
->>>>>>> main
+from actors import device, face, runtime
 from actors.calls import is_reference
 from actors.charge import resolved
 from actors.cluster import current, environment_for

@@ -7,14 +7,9 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-<<<<<<< HEAD
 from actors.console import Line
-from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
-from actors.lodging import take_charge
-=======
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError
 from actors.node.custody import Custody
->>>>>>> main
 from actors.node.logs import Author, LogLine, Logs
 from actors.node.names import Names
 from actors.node.placing import Placing
