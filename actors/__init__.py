@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors import communicator as communicator
     from actors import exceptions as exceptions
     from actors import models as models
+    from actors import testing as testing
     from actors import util as util
     from actors.actorclass import ActorClass as ActorClass
     from actors.actorclass import remote as remote
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from actors.group import ActorGroup as ActorGroup
     from actors.handle import ActorHandle as ActorHandle
     from actors.handle import kill as kill
+    from actors.handle import move as move
     from actors.marked import Marked as Marked
     from actors.marked import method as method
     from actors.nodeinfo import NodeInfo as NodeInfo
@@ -52,6 +54,7 @@ _HOMES = {
     "get_runtime_context": "context",
     "kill": "handle",
     "list_named_actors": "api",
+    "move": "handle",
     "nodes": "api",
     "Cluster": "cluster",
     "init": "cluster",
@@ -70,7 +73,7 @@ _HOMES = {
     "wait": "refs",
     "ObjectRefGenerator": "stream",
 }
-_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "util")
+_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "testing", "util")
 
 __all__ = [
     "ActorClass",
@@ -99,10 +102,12 @@ __all__ = [
     "list_named_actors",
     "method",
     "models",
+    "move",
     "nodes",
     "put",
     "remote",
     "shutdown",
+    "testing",
     "util",
     "wait",
 ]

@@ -187,7 +187,7 @@ class Batch:
             payload = dumps_plain([argument.value for argument in arguments])
         else:
             payload = Payload(b"", tuple(argument.pickled().pickle for argument in arguments))
-        if not (self.line.manner.restarts or self.retries):
+        if not (self.line.manner.follows or self.retries):
             self._arguments = None
         peer.call_together(numbers, target, self.method, payload, parts, self._terms())
 

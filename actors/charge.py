@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from actors.events import event
 from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
 from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload
+from actors.migration import check_moves, depart, destined, go, settled, stay
 from actors.sealed import Filled
 from actors.serialize import dumps, dumps_arguments, loads
+from actors.transport.peer import Death
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,8 +25,7 @@ if TYPE_CHECKING:
     from actors.messages import Item, Reply
     from actors.process import Process
     from actors.sealed import Sealed
-    from actors.spec import Construction, GroupSpec
-    from actors.transport.peer import Death
+    from actors.spec import ActorSpec, Construction, GroupSpec
 
 LOST_NODES = 20  # that died while the actor was on its way there
 LOST_SECONDS = 0.25
@@ -68,13 +70,21 @@ class Charge:
         self._returning: asyncio.Task[None] | None = None
         self._times = 0
         self._retiring = False
+        self._moving = asyncio.Lock()
+        self._transit: asyncio.Future[None] | None = None  # while it is made elsewhere
+        self._relieved: asyncio.Future[None] = process.loop.create_future()  # done where it has come to live elsewhere
+        self._next: tuple[Address, _Constructor] | None = None  # where that is
 
     # -- for its owner ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Starts the making."""
         if self._error is None:
+            self._tell(event.PENDING)
             self._task = self._process.loop.create_task(self._run())
+
+    def _tell(self, state: str, reason: str = "") -> None:
+        self._process.recorder.emit(event.ActorChanged.of(self.spec, state, reason=reason))
 
     async def located(self, left: str | None) -> Address:
         """Waits until the actor lives another life than ``left``; returns where.
@@ -138,6 +148,64 @@ class Charge:
         if not self.life.doomed:  # else it is not needed again
             self._construction = replace(self._construction, state=state)
 
+    async def move(self, node: str | None) -> None:
+        """Has the actor live on another node, with its state; returns once it does, and raises where it has stayed.
+
+        Args:
+            node: name or id; None for any other than its own.
+
+        Raises:
+            ValueError: it cannot be moved.
+            PlacementError: there is no such node, or no room on it.
+            ActorError: it is gone, or a call of its does not end.
+            Exception: what its ``__actor_save__`` raised.
+        """
+        async with self._moving:
+            here = await self.located(None)
+            if node in {here.node, here.node_name}:
+                return
+            check_moves(self.spec)
+            bound = destined(self.spec, node)
+            there = await self._find_place(bound, None)
+            try:
+                await self._transfer(here, there)
+            except BaseException:
+                await asyncio.shield(self._give_back(there))
+                raise
+            await go(self._process, here, self.spec, there)
+
+    async def _transfer(self, here: Address, there: Address) -> None:
+        """Has the actor made in another place while it stands still in this one."""
+        state = await depart(self._process, here, self.spec)
+        self._transit = self._process.loop.create_future()
+        try:
+            self._construction = replace(self._construction, state=state)
+            spec = replace(settled(self.spec, there), life=self.life.times)
+            constructor = self._make(there, self._order(None, spec))
+            ends: set[asyncio.Future[Any]] = {constructor.made, constructor.failed}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if constructor.failed.done():
+                raise constructor.failed.result()
+            if self._error is not None:
+                raise self._error
+            self.spec, self._next = spec, (there, constructor)
+            self._live_at(there)
+            self._relieved.set_result(None)
+        except BaseException:
+            stay(self._process, here, self.spec)
+            raise
+        finally:
+            if self.life.doomed:
+                self._construction = replace(self._construction, state=None)
+            self._transit.set_result(None)
+            self._transit = None
+
+    async def _moved(self, death: Death) -> bool:
+        """Whether the actor has come to live elsewhere, instead of having died."""
+        if self._transit is not None and not death.intended:
+            await asyncio.shield(self._transit)
+        return self._next is not None
+
     # -- its life -----------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -146,6 +214,11 @@ class Charge:
                 address = await self._take_up_place()
                 begun = self._process.loop.time()
                 death = await self._construct(address)
+                while await self._moved(death):
+                    assert self._next is not None
+                    following, self._next = self._next, None
+                    self._relieved = self._process.loop.create_future()
+                    death = await self._until_dead(*following)
             except asyncio.CancelledError:
                 self._end(ActorDiedError(f"{self.spec.label} was not placed: its program is shutting down"))
                 raise
@@ -159,6 +232,7 @@ class Charge:
                 self._end(self._died_of(death))
                 return
             self._address = None
+            self._tell(event.RESTARTING, death.reason)
             # It has had its place: to come back it waits for one as long as it takes.
             demand = replace(self.spec.demand, timeout=None)
             self.spec = replace(self.spec, demand=demand, life=self.life.times)
@@ -179,6 +253,7 @@ class Charge:
         self._error = error
         self._needs = ()
         self._construction = replace(self._construction, code=_NOTHING, arguments=_NOTHING, state=None)
+        self._tell(event.DEAD, _briefly(error))
         self._turn()
         if self.spec.name is not None and (self.spec.restarts or self.spec.light):
             self._process.loop.create_task(self._free_name())
@@ -212,12 +287,15 @@ class Charge:
     async def _take_place(self) -> Address:
         group = self._construction.group
         seat = (group.id, group.rank, len(self.labels)) if group is not None else None
+        return await self._find_place(self.spec, seat)
+
+    async def _find_place(self, spec: ActorSpec, seat: tuple[str, int, int] | None) -> Address:
         began, lost = self._process.loop.time(), 0
         while True:
             waited = self._process.loop.time() - began
-            node = await self._process.ask_home("schedule", self.spec, seat, waited, timeout=None)
+            node = await self._process.ask_home("schedule", spec, seat, waited, timeout=None)
             try:
-                place = await self._place_at(node)
+                place = await self._place_at(node, spec)
             except NodeDiedError:
                 lost += 1
                 if lost > LOST_NODES:
@@ -228,10 +306,10 @@ class Charge:
                     return place
             seat = None  # another was quicker there: it comes alone now, as one who has waited
 
-    async def _place_at(self, node: Address) -> Address | None:
-        environment = self.spec.environment
+    async def _place_at(self, node: Address, spec: ActorSpec) -> Address | None:
+        environment = spec.environment
         patience = PLACE_SECONDS + (environment.seconds if environment is not None else 0.0)
-        asked = self._process.ask(node, "node", "place", self.spec, timeout=patience)
+        asked = self._process.ask(node, "node", "place", spec, timeout=patience)
         placing: asyncio.Task[Address | None] = self._process.loop.create_task(asked)
         try:
             return await asyncio.shield(placing)
@@ -256,28 +334,42 @@ class Charge:
         except BaseException:
             await self._give_back(address)
             raise
-        order = self._order(group)
+        order = self._order(group, self.spec)
         address = self._seat(address)
-        peer = self._process.party(address)
-        constructor = _Constructor(self._process.loop)
-        peer.call(self.spec.id, CONSTRUCT, order, constructor)
+        constructor = self._make(address, order)
         del order
+        self._live_at(address)
+        return await self._until_dead(address, constructor)
+
+    def _make(self, address: Address, order: Payload) -> _Constructor:
+        constructor = _Constructor(self._process.loop)
+        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor)
+        return constructor
+
+    def _live_at(self, address: Address) -> None:
         self._address = address
         self.life.placed()
         self._turn()
+
+    async def _until_dead(self, address: Address, constructor: _Constructor) -> Death:
+        """Waits until the actor lives there no more; what is returned counts only if it has not moved."""
         died: asyncio.Future[Death] = self._process.loop.create_future()
-        peer.when_dead(lambda death: None if died.done() else died.set_result(death))
-        constructor.failed.add_done_callback(lambda _: died.cancel())
-        await asyncio.wait({died})
+        self._process.party(address).when_dead(lambda death: None if died.done() else died.set_result(death))
+        ends: set[asyncio.Future[Any]] = {died, constructor.failed, self._relieved}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if constructor.failed.done():
+            died.cancel()
             raise constructor.failed.result()
+        if not died.done():
+            died.set_result(Death("it has moved", moved=True))
         return died.result()
 
-    def _order(self, group: GroupSpec | None) -> Payload:
-        construction = replace(self._construction, spec=self.spec, group=group, keeper=self._process.address)
+    def _order(self, group: GroupSpec | None, spec: ActorSpec) -> Payload:
+        construction = replace(self._construction, spec=spec, group=group, keeper=self._process.address)
         if self.life.doomed:  # nothing of it is needed again
             construction = replace(construction, checkpoint=None)
-            self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING, state=None)
+            if not spec.moves:
+                self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING, state=None)
         return dumps_arguments((construction,), {})
 
     def _seat(self, address: Address, /) -> Address:
@@ -299,6 +391,11 @@ class Charge:
     async def _resolve(self) -> None:
         self._construction = await resolved(self._construction, self._needs)
         self._needs = ()
+
+
+def _briefly(error: ActorError) -> str:
+    """Returns the first line of what happened to an actor."""
+    return (str(error).splitlines() or [""])[0][:300]
 
 
 async def resolved(construction: Construction, needs: Sequence[Future[Sealed]]) -> Construction:
@@ -326,15 +423,18 @@ _NOTHING = Payload(b"")
 
 
 class _Constructor:
-    """Waits for the constructor's end; only a failure is news."""
+    """Waits for the constructor's end."""
 
     anywhere = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.made: asyncio.Future[None] = loop.create_future()
         self.failed: asyncio.Future[ActorDiedError] = loop.create_future()
 
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""
+        if reply.outcome is Outcome.VALUE and not self.made.done():
+            self.made.set_result(None)
         if reply.outcome in {Outcome.VALUE, Outcome.ENDED, Outcome.CUT_OFF} or self.failed.done():
             return  # the two others: its end is known soon, and how
         assert isinstance(reply.payload, Payload)

@@ -9,11 +9,12 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from actors import runtime
+from actors import launched, runtime
 from actors.demand import check_amount, check_labels
 from actors.environment import check_environment
 from actors.exceptions import ActorDiedError, ActorsError, AuthenticationError, ClusterTimeoutError, NoClusterError
 from actors.ids import new_id
+from actors.launched import LaunchedNode
 from actors.local import LocalNodes
 from actors.sealed import of_error
 from actors.waiting import Waiting
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.console import Console
     from actors.environment import Environment
+    from actors.launched import Launched
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
     from actors.residing import DeviceNode
@@ -61,9 +63,12 @@ class Cluster:
 
     def __init__(self, request: InitArguments, timeout: float) -> None:
         self.request = request
-        self._local: LocalNodes | DeviceNode
+        self._local: LocalNodes | DeviceNode | LaunchedNode
+        rank = launched.here()
         if request.address == "local":
             self._local = LocalNodes(request.local_nodes, timeout, request.resources, request.labels)
+        elif request.address is None and rank is not None:
+            self._local = _launched_node(rank, request)
         else:
             self._local = _device_node(request, timeout)
         self._process: Process | None = None
@@ -103,6 +108,8 @@ class Cluster:
         await process.listen()
         for address in self._local.addresses:
             await process.ask(address, "node", "attach", process.address)
+        if isinstance(self._local, LaunchedNode):  # the launcher has seen to the rest
+            return
         if not isinstance(self._local, LocalNodes):
             await self._settle(process, timeout)
             return
@@ -229,7 +236,9 @@ def init(
     Args:
         address: None: the cluster this device is paired with, found by zeroconf; where it is paired with none, or
             for ``"local"``: this machine alone, always a fresh cluster, closed to everybody else. ``"HOST:PORT"``, or
-            several with commas: nodes of the paired devices, where multicast does not reach them.
+            several with commas: nodes of the paired devices, where multicast does not reach them. ``"auto"`` is None
+            on a paired device, and an error on one that is not. In a rank of `actors launch` both are the cluster
+            that the job runs in.
         namespace: where the names of this program's actors hold.
         local_nodes: how many nodes to start here, as separate processes: a LAN in miniature. More than one is always
             this machine alone.
@@ -253,6 +262,7 @@ def init(
         ActorsError: this program is in another cluster already.
         ClusterTimeoutError: the nodes did not find each other in time, or none answers at ``address``.
         AuthenticationError: this device is not paired with the one at ``address``.
+        NoClusterError: ``address="auto"`` on a device that is paired with none.
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
     _refuse(engine=engine)
@@ -285,6 +295,15 @@ def _meant(address: str | None, local_nodes: int) -> str | None:
     """Returns ``"local"`` where this machine alone is meant, else the address given."""
     from actors import device
 
+    if address in {None, "auto"} and local_nodes == 1 and launched.here() is not None:
+        return None
+    if address == "auto":  # Ray's word for a cluster that is there already
+        if not device.is_paired():
+            raise NoClusterError(
+                "there is no cluster to join: this device is paired with none. Leave address='auto' out to use this "
+                "machine alone, or pair the device: `actors invite` on another one, `actors join CODE` here"
+            )
+        return None
     if address is None:
         return None if local_nodes == 1 and device.is_paired() else "local"
     if address != "local" and not device.is_paired():
@@ -293,6 +312,15 @@ def _meant(address: str | None, local_nodes: int) -> str | None:
             "here"
         )
     return address
+
+
+def _launched_node(rank: Launched, request: InitArguments) -> LaunchedNode:
+    if request.resources or request.labels:
+        raise ActorsError(
+            "this rank joins the cluster that `actors launch` has started it in: leave num_cpus=, num_gpus=, "
+            "resources= and labels= out"
+        )
+    return LaunchedNode(rank)
 
 
 def _device_node(request: InitArguments, timeout: float) -> DeviceNode:
@@ -327,7 +355,7 @@ def _check(
 ) -> None:
     if address is not None and (not isinstance(address, str) or not address):
         raise ValueError(f"address must be 'local', or 'HOST:PORT' of a node, not {address!r}")
-    if address not in {None, "local"}:
+    if address not in {None, "local", "auto"}:
         from discovery.addresses import host_and_port
 
         for part in address.split(",") if address is not None else ():

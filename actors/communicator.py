@@ -15,7 +15,7 @@ import secrets
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from actors import arrays, serialize
+from actors import arrays, launched, serialize
 from actors._wire import distributed_comm_pb2 as pb
 from actors.exceptions import AuthenticationError, CollectiveError, SerializationError
 from actors.home import locked, state_dir, write_private
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     T = TypeVar("T")
+
+
+BASE_PORT = 50100
 
 
 class CommunicationBackend(Enum):
@@ -75,10 +78,10 @@ class GRPCCommunicator:
 
     def init(
         self,
-        rank: int,
-        world_size: int,
+        rank: int | None = None,
+        world_size: int | None = None,
         *,
-        base_port: int = 50100,
+        base_port: int | None = None,
         host: str = "127.0.0.1",
         addresses: Sequence[str] | None = None,
         timeout: float = 30.0,
@@ -86,9 +89,10 @@ class GRPCCommunicator:
         """Starts this rank's server. The other ranks may start before or after.
 
         Args:
-            rank: this rank, from 0.
-            world_size: number of ranks, the same on all.
-            base_port: rank r listens on port ``base_port + r``.
+            rank: this rank, from 0; None: what ``RANK`` says, which `actors launch` sets, as others do.
+            world_size: number of ranks, the same on all; None: what ``WORLD_SIZE`` says.
+            base_port: rank r listens on port ``base_port + r``; None: 50100 or, where the rank comes from
+                `actors launch`, the ports that it has found to be free.
             host: loopback address that all ranks listen on.
             addresses: ``"host:port"`` of each rank, in place of host and base_port.
             timeout: seconds that any call waits at most.
@@ -101,11 +105,15 @@ class GRPCCommunicator:
         """
         if self._portal is not None:
             raise RuntimeError(f"this communicator is rank {self.rank} already: call finalize() first")
-        rank, world_size = _check_rank(rank, world_size)
+        launch = launched.here() if base_port is None and addresses is None and rank is None else None
+        rank, world_size = _check_rank(_given("RANK", "rank", rank), _given("WORLD_SIZE", "world_size", world_size))
         if not (math.isfinite(timeout) and timeout > 0):
             raise ValueError(f"timeout is {timeout!r}: give a number of seconds above 0")
-        if addresses is None:
-            addresses = [f"{_bracket(host)}:{base_port + other}" for other in range(world_size)]
+        if launch is not None and launch.size == world_size:
+            addresses = launch.addresses
+        elif addresses is None:
+            first = BASE_PORT if base_port is None else base_port
+            addresses = [f"{_bracket(host)}:{first + other}" for other in range(world_size)]
         if len(addresses) != world_size:
             raise ValueError(f"{len(addresses)} addresses were given for {world_size} ranks: give one for each")
         checked = [_check_address(address) for address in addresses]
@@ -318,6 +326,19 @@ def _job_secret() -> bytes:
 def _check_size(nbytes: int) -> None:
     if nbytes > MAX_PAYLOAD:
         raise ValueError(f"{nbytes} bytes are too many for one message; the limit is {MAX_PAYLOAD}: split them")
+
+
+def _given(variable: str, name: str, value: int | None) -> int:
+    """Returns an argument, or what the environment says in its place."""
+    if value is not None:
+        return value
+    text = os.environ.get(variable)
+    if text is None:
+        raise ValueError(f"{name} is not given, and {variable} is not set: give it, or start with `actors launch`")
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{variable} is {text!r}: it must be a number") from None
 
 
 def _check_rank(rank: int, world_size: int) -> tuple[int, int]:

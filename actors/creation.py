@@ -19,7 +19,7 @@ from actors.handle import ActorHandle, hold_of, placed_at
 from actors.ids import new_id
 from actors.line import Line
 from actors.lodging import take_charge
-from actors.saving import checkpoint_of
+from actors.saving import checkpoint_of, moves
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
@@ -40,18 +40,21 @@ RETRY_SECONDS = 0.02
 def create_actor(cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
     """Makes one actor. A named one is made before this returns, since the name may be taken."""
     process = current()
-    if not options.get_if_exists:
-        return _make(process, cls, options, args, kwargs)
-    name, until = options.name or "", time.monotonic() + NAME_SECONDS
+    name, space = options.name or "", options.namespace or process.namespace
+    until = time.monotonic() + NAME_SECONDS
     while True:
-        found = process.portal.run(find_named(process, name, options.namespace or process.namespace))
-        if found is not None:
+        if (
+            name is not None
+            and options.get_if_exists
+            and (found := process.portal.run(find_named(process, name, space)))
+        ):
             process.portal.run(_refuse_older(process, found, cls, name))
             return found
         try:
             return _make(process, cls, options, args, kwargs)
-        except ActorAlreadyExistsError:  # another made it just now, or one that nobody refers to any more still ends
-            if time.monotonic() > until:
+        except ActorAlreadyExistsError:  # by one that another made just now, or that nobody refers to and that ends
+            is_ending = options.get_if_exists or process.portal.run(find_named(process, name or "", space)) is None
+            if not is_ending or time.monotonic() > until:
                 raise
             time.sleep(RETRY_SECONDS)
 
@@ -123,7 +126,7 @@ class _Creation:
         self._keeper = process.address
         self._options = options
         self._class = describe(cls)
-        self._manner = _manner(options)
+        self._manner = replace(_manner(options), moves=moves(cls) and group is None and options.isolation == "process")
         self._environment = environment_for(process, options.runtime_env)
         self._fingerprint = fingerprint(cls) if options.name is not None else ""
         self._id = new_id("actor")
@@ -164,6 +167,7 @@ class _Creation:
             handle=replace(dumps(self.handle), holds=()),  # for whoever asks by name, and for the actor itself
             demand=demand_of(self._options, shares=light),
             restarts=self._manner.restarts,
+            moves=self._manner.moves,
             light=light,
             environment=self._environment,
             fingerprint=self._fingerprint,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from actors.common import COMMON
 from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
+from actors.mailbox import Held
 from actors.messages import STREAMING, Outcome, Payload
 from actors.runtime import ActorExit, current
 from actors.sealed import Several, open_arguments
@@ -83,8 +84,13 @@ class Execution:
 
     def run(self, job: Job) -> None:
         """Runs a call to its end on this thread, unless it was answered already."""
-        if not self._starts(job):
-            return
+        while True:
+            try:
+                if not self._starts(job):
+                    return
+                break
+            except Held as held:
+                held.released.result()
         token = current.set(job)
         try:
             result = self._call(job)
@@ -158,8 +164,13 @@ class Execution:
 
     async def run_async(self, job: Job) -> None:
         """Runs a call to its end in this task, which is the call's own, unless it was answered already."""
-        if not self._starts(job):
-            return
+        while True:
+            try:
+                if not self._starts(job):
+                    return
+                break
+            except Held as held:
+                await asyncio.shield(asyncio.wrap_future(held.released))
         current.set(job)
         try:
             result = self._call(job)

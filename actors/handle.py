@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actors.holdings import Hold
     from actors.line import Line
     from actors.marked import Call
+    from actors.nodeinfo import NodeInfo
     from actors.options import MethodOptions
     from actors.process import Process
     from actors.spec import ClassSpec, Manner, MethodSpec
@@ -244,6 +245,42 @@ def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
     process = joined()
     charge = process.keeper.charges.get(line.actor)
     process.portal.run(charge.kill(no_restart) if charge is not None else _kill(process, line, no_restart))
+
+
+def move(handle: ActorHandle, node: str | NodeInfo) -> None:
+    """Moves an actor to another node, with its state, while it is used; returns once it lives there.
+
+    It stands still between two calls, its ``__actor_save__`` gives its state, and it is made anew on the other node,
+    where its constructor runs and ``__actor_load__`` sets that state. Calls made meanwhile wait, and arrive there once
+    and in order. Where anything fails it goes on where it is.
+
+    Args:
+        handle: whom to move.
+        node: name or id of the node, or an element of `actors.nodes`.
+
+    Raises:
+        TypeError: ``handle`` is no actor handle, or ``node`` no node.
+        ValueError: the actor cannot be moved: it lacks the two hooks, shares its process, is in a group, or has made
+            actors that end with it.
+        PlacementError: there is no such node, or the actor does not fit there.
+        ActorDiedError: the actor is gone.
+        ActorUnavailableError: one of its calls ran for more than 30 s, and it moves only between two.
+    """
+    line = line_of(handle_of(handle))
+    name = getattr(node, "id", node)
+    if not isinstance(name, str) or not name:
+        raise ArgumentError(f"node is the name or id of a node, or one of actors.nodes(), not {node!r}")
+    me = runtime.myself()
+    if me is not None and me.spec.id == line.actor:
+        raise ValueError(f"{line.label} cannot move itself: it moves between two calls, and this one runs")
+    process = joined()
+    charge = process.keeper.charges.get(line.actor)
+    process.portal.run(charge.move(name) if charge is not None else _move(process, handle, name))
+
+
+async def _move(process: Process, handle: ActorHandle, node: str) -> None:
+    h = handle
+    await process.ask(h._keeper, "keeper", "move", h._id, node, timeout=None)  # noqa: SLF001 - one of us
 
 
 async def _kill(process: Process, line: Line, no_restart: bool) -> None:

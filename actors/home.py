@@ -223,6 +223,23 @@ def sweep() -> list[Path]:
     return removed
 
 
+def held_folders() -> list[Path]:
+    """Returns the run folders whose owners live."""
+    with os.scandir(socket_dir()) as entries:
+        folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    held = []
+    for folder in folders:
+        with suppress(OSError):  # it goes just now
+            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(folder)
+            finally:
+                os.close(descriptor)
+    return held
+
+
 def remove_if_dead(folder: Path) -> bool:
     """Remove a run folder unless its owner lives; returns whether it is gone."""
     try:

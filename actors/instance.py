@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from actors.deadlines import Deadlines
-from actors.exceptions import ActorDiedError, Verdict
+from actors.departure import Departure
+from actors.events import event, recorder
+from actors.exceptions import ActorDiedError, ArgumentError, Verdict
 from actors.execution import LEFT, Execution, cancelled, too_late
 from actors.failure import Place, pack, unpack
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
-from actors.messages import CONSTRUCT, PLAIN, RETIRE, Call, Cancel, Outcome, Payload
+from actors.messages import CONSTRUCT, DEPART, GO, PLAIN, RETIRE, STAY, Call, Cancel, Outcome, Payload
 from actors.runtime import ActorExit, current, joined
 from actors.saving import Saver
 from actors.sealed import open_arguments
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from actors.job import Visitor
     from actors.runtime import Incarnation
+    from actors.spec import ActorSpec
 
 ASYNC_CONCURRENCY = 1000
 FORCE_SECONDS = 2.0  # for what can be stopped otherwise to do so
@@ -44,11 +47,13 @@ class Ending:
         code: exit code of its process.
         epitaph: why, as a clause.
         intended: see `actors.transport.peer.Death`.
+        moved: likewise.
     """
 
     code: int
     epitaph: str
     intended: bool
+    moved: bool = False
 
 
 class Instance:
@@ -61,20 +66,34 @@ class Instance:
         node: name of its node.
         born: called with the construction before the constructor runs; returns what the actor is.
         abort: called on the I/O loop where the actor is to end at once, whatever its methods do.
+        rooted: returns why it cannot live elsewhere, if it cannot, as a clause.
 
     Attributes:
+        spec: what it is, once that is known.
         ending: how it has ended, once it has.
         refusal: what calls are told that come after that.
     """
 
     def __init__(
-        self, id: str, node: str, born: Callable[[Construction], Incarnation], abort: Callable[[Ending], None]
+        self,
+        id: str,
+        node: str,
+        born: Callable[[Construction], Incarnation],
+        abort: Callable[[Ending], None],
+        rooted: Callable[[], str | None] = lambda: None,
     ) -> None:
+        self.spec: ActorSpec | None = None
         self.ending: Ending | None = None
         self.refusal: ActorDiedError | None = None
+        self._id = id
         self._node = node
         self._born = born
         self._abort = abort
+        self._rooted = rooted
+        self._departure: Departure | None = None
+        self._departing: list[Job] = []  # asked to depart before it was made
+        self._thing: Any = None
+        self._own_thread: Callable[[Callable[[], None]], object] | None = None  # once it serves
         self._label = id
         self._lock = threading.Lock()
         self._mailbox = Mailbox(self._emptied)
@@ -91,6 +110,14 @@ class Instance:
         job = Job(call, visitor, self._label)
         if call.method == RETIRE:
             self._retire(job)
+        elif call.method == DEPART:
+            self._depart(job)
+        elif call.method == STAY:
+            if self._departure is not None:
+                self._departure.stay()
+            self._mailbox.answer(job, Outcome.VALUE, dumps(None))
+        elif call.method == GO:
+            self._go(job)
         elif call.method == CONSTRUCT and not self._begun:
             self._begun = True
             self._mailbox.arrive(job, queued=False)
@@ -161,6 +188,43 @@ class Instance:
         else:
             self._mailbox.retire(self._ended("its last handle is gone"))
 
+    # -- its move, on the I/O loop ------------------------------------------------------------------------------
+
+    def _depart(self, job: Job) -> None:
+        """Its owner wants its state between two calls, to have it made elsewhere."""
+        with self._lock:
+            if self._own_thread is None and self.ending is None:
+                self._departing.append(job)
+                return
+        if self.refusal is not None:
+            self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(self.refusal))
+            return
+        process = joined()
+        assert process is not None
+        assert self._own_thread is not None
+        self._departure = Departure(job, self._mailbox, self._place("__actor_save__"), process.id)
+        if (why := self._rooted()) is not None:
+            self._departure.refuse(ArgumentError(f"{self._label} cannot be moved: {why}"))
+        else:
+            self._departure.begin(self._thing, self._own_thread, asyncio.get_running_loop())
+
+    def _go(self, job: Job) -> None:
+        """It lives elsewhere: calls that it has not begun go there."""
+        assert isinstance(job.call.payload, Payload)
+        (node,), _ = loads(job.call.payload)
+        self._finish(0, f"it has moved to node {node}", intended=False, moved=True)
+        self._mailbox.answer(job, Outcome.VALUE, dumps(None))
+
+    def _serves(self, own_thread: Callable[[Callable[[], None]], object]) -> None:
+        """Calls are served from now on. Where its methods run."""
+        with self._lock:
+            self._own_thread = own_thread
+            departing, self._departing = self._departing, []
+        process = joined()
+        for job in departing:
+            assert process is not None
+            process.portal.soon(self._depart, job)
+
     # -- the end, from any thread -------------------------------------------------------------------------------
 
     def leave(self) -> None:
@@ -176,15 +240,20 @@ class Instance:
             with contextlib.suppress(IndexError):  # another thread was quicker
                 self._mailbox.answer(self._retiring.pop(), Outcome.VALUE, dumps(None))
 
-    def _finish(self, code: int, epitaph: str, intended: bool, error: ActorDiedError | None = None) -> None:
+    def _finish(
+        self, code: int, epitaph: str, intended: bool, error: ActorDiedError | None = None, *, moved: bool = False
+    ) -> None:
         """Ends the actor, once: calls that wait are told ``error``, then `run` returns."""
         with self._lock:
             if self.ending is not None:
                 return
-            self.ending = Ending(code, epitaph, intended)
+            self.ending = Ending(code, epitaph, intended, moved)
+            departing, self._departing = self._departing, []
         self.refusal = error = error or self._ended(epitaph)
         for job in self._mailbox.close(error):
             self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
+        for job in departing:
+            self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(error))
         self._answer_retiring()
         self._closed()
 
@@ -233,11 +302,13 @@ class Instance:
             self._label = job.label = construction.spec.label
             cls = self._load(construction.code)
             actor = job.actor = self._born(construction)
+            self._tell(construction.spec, event.PENDING)
             args, kwargs = open_arguments(construction.arguments)
             thing = cls(*args, **kwargs)
             if construction.state is not None:
                 step = "__actor_load__"
                 thing.__actor_load__(loads(construction.state))
+            self._thing = thing
             execution = Execution(
                 thing,
                 describe(cls).methods,
@@ -257,7 +328,26 @@ class Instance:
         finally:
             current.reset(token)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
+        self._tell(construction.spec, event.ALIVE)
         return replace(construction, code=_NOTHING, arguments=_NOTHING), execution
+
+    def _tell(self, spec: ActorSpec, state: str) -> None:
+        """Says who is here; of one that is made anew not before it lives."""
+        here = recorder.current
+        self.spec = spec
+        if here is not None:
+            here.born(spec.id, self)
+            if state == event.ALIVE or not spec.life:
+                guest = self._id if spec.light else ""
+                here.emit(
+                    event.ActorChanged.of(
+                        spec, state, node=self._node, process=here.process, guest=guest, pid=os.getpid()
+                    )
+                )
+
+    def open_calls(self) -> list[Job]:
+        """Returns the calls that wait or run, in the order of their arrival."""
+        return self._mailbox.open()
 
     def _load(self, code: Payload) -> Any:
         return loads(code)
@@ -284,6 +374,7 @@ class Instance:
             except SystemExit as error:  # of a task that a method has left behind
                 execution.left_by(error, "a task of its own")
         elif self._serial:
+            self._serves(self._mailbox.urge)
             for job in self._mailbox:
                 if execution.group_of(job) is not None:
                     execution.run(job)
@@ -313,13 +404,16 @@ class Instance:
                     pools[group].submit(execution.run, job)
 
         self._mailbox.divert(pass_on)
+        self._serves(lambda work: threading.Thread(target=work, name="actors-departure", daemon=True).start())
         over.wait()
         for pool in pools.values():
             pool.shutdown()
 
     async def _on_a_loop(self, execution: Execution, widths: dict[str, int]) -> None:
         over = asyncio.Event()
-        self._divert_to(asyncio.get_running_loop(), execution, widths, over.set)
+        loop = asyncio.get_running_loop()
+        self._divert_to(loop, execution, widths, over.set)
+        self._serves(loop.call_soon_threadsafe)
         await over.wait()
 
     def _divert_to(

@@ -47,15 +47,24 @@ class Job(Running):
         state: where it is in its life.
         reason: why it shall stop, once it shall.
         awaiting: the actor's loop is free while it runs, so that it can be cancelled.
+        arrived: when it came (epoch).
+        started: when it began to run; 0 before.
+        trace: see `actors.events.CallEnded`.
     """
 
-    __slots__ = ("_credit", "_more", "_room", "_told", "_visitor", "awaiting", "call", "reason", "state", "task")
+    __slots__ = (
+        "_credit", "_more", "_room", "_told", "_visitor", "arrived", "awaiting", "call", "reason", "started", "state",
+        "task", "trace",
+    )  # fmt: skip
 
     def __init__(self, call: Call, visitor: Visitor, label: str) -> None:
         left = call.terms.remaining
         deadline = None if left is None else time.monotonic() + left
         super().__init__((visitor.session, call.number), label, call.method, deadline)
         self.call = call
+        self.arrived = time.time()
+        self.started = 0.0
+        self.trace = ""
         self.state = State.QUEUED
         self.reason: Exception | None = None
         self.awaiting = False

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actors.messages import Payload
     from actors.opencall import Asked
     from actors.sealed import Sealed
+    from actors.spec import ActorSpec
     from actors.transport.acceptor import Visitor
 
 
@@ -72,7 +73,13 @@ _settling = threading.RLock()  # the end of an object may settle another's value
 
 
 class Charge(Protocol):
-    """An actor that this process owns."""
+    """An actor that this process owns.
+
+    Attributes:
+        spec: what it is.
+    """
+
+    spec: ActorSpec
 
     async def located(self, left: str | None) -> Address:
         """Waits until the actor lives another life than ``left``; raises ActorError where it never will be."""
@@ -85,6 +92,9 @@ class Charge(Protocol):
 
     async def retire(self) -> None:
         """Ends the actor once it has answered what it was asked."""
+
+    async def move(self, node: str | None) -> None:
+        """Has the actor live on another node; see `actors.charge.Charge`."""
 
 
 class Keeper:
@@ -168,6 +178,13 @@ class Keeper:
         charge = self.charges.get(actor)
         if charge is not None:  # else nothing refers to it any more: it is not made anew
             charge.saved(state)
+
+    async def move(self, _: Visitor, actor: str, node: str | None) -> None:
+        """Has an actor of this process live on another node, with its state."""
+        charge = self.charges.get(actor)
+        if charge is None:
+            raise ActorDiedError(f"{actor} does not belong to this process any more")
+        await charge.move(node)
 
     async def holds(self, visitor: Visitor, id: str) -> bool:
         """Whether something of this process is kept for the one that asks, or was free before it asked."""

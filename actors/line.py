@@ -127,7 +127,7 @@ class Line:
     def _opened(self, address: Address) -> None:
         """The actor is at ``address``: what waits in line goes there. On the I/O loop."""
         peer = self.process.party(address)
-        if self.manner.restarts:
+        if self.manner.follows:
             peer.when_dead(lambda death: self._left(peer, death))
             if peer.death is not None:
                 return
@@ -209,7 +209,7 @@ class Line:
         except RuntimeError as error:  # the I/O loop is closed
             call.end(of_error(NoClusterError("the cluster was shut down while the call was made")))
             raise NoClusterError("the cluster was shut down while the call was made") from error
-        if not (self.manner.restarts or call.retries):
+        if not (self.manner.follows or call.retries):
             call.payload = None
 
     def send_together(self, calls: Together) -> bool:

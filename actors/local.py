@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.address import Address, host_key
 from actors.exceptions import ActorsError, ClusterTimeoutError
-from actors.home import run_dir, sweep
+from actors.home import held_folders, run_dir, sweep, write_private
 from actors.ids import new_id
 from actors.parent import orders_line
 
@@ -24,6 +24,42 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 8.0
 LOOPBACK = "127.0.0.1"
+WHAT = "cluster.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCluster:
+    """The own cluster of a program on this device, as its commands find it.
+
+    Attributes:
+        pid: of the program.
+        program: its file, or what Python calls it.
+        since: when it began (epoch).
+        nodes: where they are.
+        folder: of its sockets.
+    """
+
+    pid: int
+    program: str
+    since: float
+    nodes: tuple[Address, ...]
+    folder: Path
+
+
+def clusters() -> list[LocalCluster]:
+    """Returns the clusters that programs of this device have for themselves, the oldest first."""
+    found = []
+    for folder in held_folders():
+        try:
+            said = json.loads((folder / WHAT).read_bytes())
+            nodes = tuple(
+                Address(process, host_key(), str(folder / f"{process}.sock"), id, node_name=name)
+                for process, id, name in said["nodes"]
+            )
+            found.append(LocalCluster(said["pid"], said["program"], said["since"], nodes, folder))
+        except (OSError, ValueError, TypeError, KeyError):  # it is just starting, or just ending, or no program's
+            continue
+    return sorted(found, key=lambda cluster: cluster.since)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +95,7 @@ class LocalNodes:
             identities = self._make_identities(count)
             for number in range(count):
                 self.nodes.append(self._start(number, identities))
+            self._write_down()
         except BaseException:
             self.close()
             raise
@@ -99,6 +136,12 @@ class LocalNodes:
         child = launch(orders, log)
         address = Address(process, host_key(), str(self.folder / f"{process}.sock"), id, node_name=name)
         return LocalNode(name, address, child, log)
+
+    def _write_down(self) -> None:
+        """Lets commands of this device find the cluster; see `clusters`."""
+        nodes = [[node.address.process, node.address.node, node.name] for node in self.nodes]
+        said = {"pid": os.getpid(), "program": sys.argv[0], "since": time.time(), "nodes": nodes}
+        write_private(self.folder / WHAT, json.dumps(said).encode())
 
     def wait_until_ready(self) -> None:
         """Waits until all nodes say that they are.

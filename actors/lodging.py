@@ -112,7 +112,7 @@ class House:
         host = ActorSpec(
             id=new_id("actor"), label="the host of light actors", class_name="light", name=None,
             namespace=spec.namespace, owner=process.id, driver=spec.driver, handle=None,
-            demand=Demand({}, {}, node.node), environment=spec.environment,
+            demand=Demand({}, {}, node.node), environment=spec.environment, host=True,
         )  # fmt: skip
         construction = Construction(
             code=dumps(Host), spec=host, arguments=dumps_arguments((), {}), max_concurrency=None, is_async=False,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from actors.job import State
+from actors.events import recorder as recording
+from actors.job import Job, State
 from actors.messages import Outcome
 from actors.serialize import dumps
 from actors.transport.bell import Bell
@@ -15,10 +18,21 @@ from actors.transport.bell import Bell
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from actors.job import Job
     from actors.messages import Payload
 
 LEAD_SECONDS = 0.05  # an actor that is asked less often does not mind another thread's time
+
+
+class Held(Exception):  # noqa: N818 - nothing is wrong
+    """No call may start before ``released`` is done."""
+
+    def __init__(self, released: Future[None]) -> None:
+        super().__init__("calls are held")
+        self.released = released
+
+
+def _nothing() -> None:
+    """Wakes who waits for a call."""
 
 
 class Mailbox:
@@ -35,8 +49,11 @@ class Mailbox:
         self._emptied = emptied
         self._lock = threading.Lock()
         self._order = threading.RLock()  # held while a call is passed on, so that none overtakes another
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Job | Callable[[], None] | None] = queue.SimpleQueue()
         self._sink: Callable[[Job | None], None] = self._queue.put
+        self._urgent: deque[Callable[[], None]] = deque()
+        self._held: Future[None] | None = None  # done when calls may start again
+        self._quiet: Callable[[], object] | None = None  # told when none runs, while calls are held
         self._open: dict[tuple[str, int], Job] = {}
         self._refusal: Exception | None = None
         self._retired = False
@@ -65,12 +82,47 @@ class Mailbox:
             self._ring()
 
     def start(self, job: Job) -> bool:
-        """The call's turn has come; returns False where it was answered while it waited."""
+        """The call's turn has come; returns False where it was answered while it waited.
+
+        Raises:
+            Held: no call may start just now.
+        """
         with self._lock:
             if job.state is not State.QUEUED:
                 return False
+            if self._held is not None:
+                raise Held(self._held)
             job.state = State.RUNNING
+            job.started = time.time()
             return True
+
+    # -- standing still between two calls -----------------------------------------------------------------------
+
+    def hold(self, quiet: Callable[[], object]) -> None:
+        """Lets no call start until `resume`; calls ``quiet`` once none runs, on any thread."""
+        with self._lock:
+            self._held, self._quiet = Future(), quiet
+        self._tell_quiet()
+
+    def resume(self) -> None:
+        """Lets calls start again."""
+        with self._lock:
+            held, self._held, self._quiet = self._held, None, None
+        if held is not None:
+            held.set_result(None)
+
+    def _tell_quiet(self) -> None:
+        with self._lock:
+            if self._quiet is None or any(job.state is State.RUNNING for job in self._open.values()):
+                return
+            quiet, self._quiet = self._quiet, None
+        quiet()
+
+    def urge(self, work: Callable[[], None]) -> None:
+        """Has ``work`` done by the thread that iterates, between two calls and before all those that wait."""
+        self._urgent.append(work)
+        self._queue.put(_nothing)
+        self._ring()
 
     def answer(self, job: Job, outcome: Outcome, payload: Payload) -> bool:
         """Answers a call; returns False where it has had its answer."""
@@ -91,8 +143,12 @@ class Mailbox:
             self._open.pop(job.key, None)
             last = self._retired and not self._open
         job.post_reply(outcome, payload)
+        if (recorder := recording.current) is not None and recorder.records_calls and job.actor is not None:
+            recorder.call_ended(job, job.actor.spec, outcome)
         if last:
             self._emptied()
+        if self._quiet is not None:
+            self._tell_quiet()
         return True
 
     def find(self, key: tuple[str, int]) -> Job | None:
@@ -103,6 +159,11 @@ class Mailbox:
         """Returns a call that runs, if one does."""
         with self._lock:
             return next((job for job in self._open.values() if job.state is State.RUNNING), None)
+
+    def open(self) -> list[Job]:
+        """Returns the calls that wait or run, in the order of their arrival."""
+        with self._lock:
+            return list(self._open.values())
 
     def all_running(self) -> list[Job]:
         """Returns the calls that run."""
@@ -131,6 +192,7 @@ class Mailbox:
             self._refusal = refusal
             jobs = list(self._open.values())
         running = [job for job in jobs if not self.withdraw(job, refusal, Outcome.ENDED) and not job.over]
+        self.resume()  # those that were held see that they have had their answer
         with self._order:
             self._sink(None)
         self._ring()
@@ -152,6 +214,10 @@ class Mailbox:
         bell = Bell()
         try:
             while (job := self._queue.get()) is not None:
+                while self._urgent:
+                    self._urgent.popleft()()
+                if not isinstance(job, Job):  # it was but woken
+                    continue
                 yield job
                 if self._queue.empty():
                     self._wait_at(job, bell)
@@ -174,7 +240,9 @@ class Mailbox:
         """Passes the calls on to ``sink`` as they come, those that wait first; None stands for the end."""
         with self._order:
             while not self._queue.empty():
-                sink(self._queue.get())
+                job = self._queue.get()
+                if job is None or isinstance(job, Job):
+                    sink(job)
             self._sink = sink
 
 

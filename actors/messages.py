@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 CONSTRUCT = "__construct__"  # the method by which an owner makes its actor
 RETIRE = "__retire__"  # and that by which it ends it, after all that was called before
+DEPART = "__depart__"  # and that by which it has it stand still between two calls, and gets its state
+STAY = "__stay__"  # then it goes on where it is,
+GO = "__go__"  # or it lives elsewhere now, and ends here
 WATCH = "__watch__"  # what a light actor answers when it has ended, with how
 STREAM_WINDOW = 16  # items a generator method may be ahead of its reader
 

@@ -158,7 +158,7 @@ class OpenCall:
         if reply.outcome is Outcome.RAISED and self._may_try_again(raising=True):
             # Aside, since what was raised may have to be unpickled, which runs code of the user's.
             self.line.process.portal.aside(self.raised, reply)
-        elif reply.outcome is Outcome.ENDED and self.line.manner.restarts and self.peer is not None:
+        elif reply.outcome is Outcome.ENDED and self.line.manner.follows and self.peer is not None:
             self.peer.when_dead(lambda death: self._refused(death, reply))
         elif reply.outcome is Outcome.CUT_OFF and self.peer is not None:
             self.peer.when_dead(lambda death: self.lost(death, Verdict.MAY_HAVE_RUN))
@@ -168,11 +168,11 @@ class OpenCall:
     def lost(self, death: Death, verdict: Verdict) -> None:
         """See `actors.transport.peer.Caller`."""
         self.number = None
-        if not self.over and self.line.manner.restarts and not death.intended:
-            if verdict is Verdict.NEVER_STARTED:
+        if not self.over and self.line.manner.follows and not death.intended:
+            if verdict is Verdict.NEVER_STARTED or death.moved:
                 self.line.take_back(self)
                 return
-            if self._may_try_again(raising=False):
+            if self.line.manner.restarts and self._may_try_again(raising=False):
                 self.retries -= self.retries > 0
                 self.line.take_back(self)
                 return
@@ -180,7 +180,7 @@ class OpenCall:
 
     def _refused(self, death: Death, reply: Reply) -> None:
         """The actor's process has died, which had said that it would not come to this call any more."""
-        if death.intended or self.over:
+        if self.over or not (death.moved or (self.line.manner.restarts and not death.intended)):
             self.end(of_reply(reply))
         else:
             self.line.take_back(self)

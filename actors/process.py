@@ -12,11 +12,13 @@ from weakref import WeakValueDictionary
 
 from actors.address import Address, host_key
 from actors.arena import Arena
+from actors.events.recorder import Recorder
 from actors.exceptions import ActorDiedError, NodeDiedError, Verdict
 from actors.failure import unpack
 from actors.guest import Guests
 from actors.holdings import Holdings
 from actors.home import arena_dir
+from actors.inspection import Inspection
 from actors.keeper import Keeper
 from actors.messages import Argument, Call, Calls, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
 from actors.parcels import Parcels
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from actors.events.recorder import Report
     from actors.holdings import Change
     from actors.transport.acceptor import Visitor
     from actors.transport.grpc_link import CredentialsFor
@@ -55,6 +58,8 @@ class Process:
         switchboard: takes values that members of groups send each other.
         holdings: what this process refers to, and who refers to what it owns.
         arena: memory that it shares with others of its host; None where it shares none.
+        recorder: collects what happens here.
+        deliver: takes its reports; a node's own keeps them.
     """
 
     def __init__(
@@ -96,6 +101,9 @@ class Process:
         self.waits = Waits(self)
         self.serve("waits", self.waits)
         self.serve("membership", Exile(self))
+        self.deliver: Callable[[Report], None] = self._deliver
+        self.recorder = Recorder(id, node_name, self)
+        self.serve("inspection", Inspection(self))
         self.acceptor = Acceptor(self.id, self, self.loop, self.holdings.passage, self.arena)
         self.server = WaysIn(self.id, self.acceptor)
         self._peers: dict[str, Peer] = {}  # those that live; of nodes also the dead, so that each is missed once
@@ -269,6 +277,21 @@ class Process:
             for address in await self.ask_home("addresses"):
                 self.directory[address.node] = address
         return self.directory.get(node)
+
+    # -- what is told of it -------------------------------------------------------------------------------------
+
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        """See `actors.events.recorder.Surroundings`."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is told any more
+            self.loop.call_soon_threadsafe(self.loop.call_later, seconds, work)
+
+    def _deliver(self, report: Report) -> None:
+        if self.home is not None and not self._closed:
+            self.tell(self.home, "events", "report", report)
+
+    def caller_of(self, session: str) -> str:
+        """See `actors.events.recorder.Surroundings`."""
+        return self.acceptor.process_of(session)
 
     async def _find_node(self, node: str) -> Address | None:
         try:

@@ -6,11 +6,11 @@ import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from actors import device
 from actors.address import Address, host_key
-from actors.exceptions import ActorDiedError, ActorsError, ClusterTimeoutError, NoClusterError
+from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError, NodeDiedError
 from actors.ids import new_id
 from actors.local import first_word, launch
 from actors.process import Process
@@ -94,26 +94,51 @@ def address_of(running: Running) -> Address:
     return Address(running.process, host_key(), socket, running.id, node_name=running.name)
 
 
-def ask_node(running: Running, target: str, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
-    """Asks a service of this device's node.
+class Visit:
+    """A command's conversation with a node of this device; a context manager.
 
-    Raises:
-        ClusterTimeoutError: no answer in time.
-        NoClusterError: the node is gone.
-        Exception: whatever the service raised.
+    Args:
+        node: where it is.
+        folder: of the sockets of its cluster.
     """
-    process = Process(new_id("command"), Path(running.folder), running.id, running.name)
-    try:
-        return process.portal.run(process.ask(address_of(running), target, method, *args, timeout=timeout))
-    except TimeoutError as error:
-        raise ClusterTimeoutError(f"the node of this device does not answer; see {device.log_file()}") from error
-    except ActorDiedError as error:
-        raise NoClusterError(f"the node of this device has just ended: {error}") from error
-    finally:
-        process.portal.run(process.close("the command has ended"))
-        process.portal.close()
-        if process.arena is not None:
-            process.arena.clear()
+
+    def __init__(self, node: Address, folder: Path) -> None:
+        self.node = node
+        self._process = Process(new_id("command"), folder, node.node, node.node_name)
+
+    def ask(self, target: str, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
+        """Asks a service of the node.
+
+        Raises:
+            ClusterTimeoutError: no answer in time.
+            NoClusterError: the node is gone.
+            Exception: whatever the service raised.
+        """
+        try:
+            return self._process.portal.run(self._process.ask(self.node, target, method, *args, timeout=timeout))
+        except TimeoutError as error:
+            raise ClusterTimeoutError(f"node {self.node.node_name} does not answer; see {device.log_file()}") from error
+        except NodeDiedError as error:
+            raise NoClusterError(f"node {self.node.node_name} has just ended: {error}") from error
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.portal.run(self._process.close("the command has ended"))
+        self._process.portal.close()
+        if self._process.arena is not None:
+            self._process.arena.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def ask_node(running: Running, target: str, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
+    """Asks a service of this device's node once; see `Visit.ask`."""
+    with Visit(address_of(running), Path(running.folder)) as visit:
+        return visit.ask(target, method, *args, timeout=timeout)
 
 
 @contextmanager

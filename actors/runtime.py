@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from actors import arena, holdings
+from actors.events import recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +116,7 @@ def join(process: Process | None) -> None:
     _process = process
     holdings.use(process.holdings if process is not None else None)
     arena.use(process.arena if process is not None else None)
+    recorder.use(process.recorder if process is not None else None)
 
 
 def become(actor: Incarnation) -> None:

@@ -51,6 +51,29 @@ def checkpoint_of(cls: type, options: ActorOptions) -> tuple[int | None, float |
     return parse_checkpoint(options.checkpoint)
 
 
+def moves(cls: type) -> bool:
+    """Whether such an actor can be moved: it has both hooks."""
+    return all(callable(getattr(cls, name, None)) for name in (SAVE, LOAD))
+
+
+def taken(thing: Any, label: str) -> Payload:
+    """Returns the state of an actor's object.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+        Exception: whatever ``__actor_save__`` raises.
+    """
+    try:
+        state = thing.__actor_save__()
+    except Exception as error:
+        error.add_note(f"(raised by {SAVE} of {label}, between two calls)")
+        raise
+    try:
+        return dumps(state)
+    except SerializationError as error:
+        raise SerializationError(f"the state that {SAVE} of {label} returned was not saved: {error}") from error
+
+
 class Saver:
     """Takes an object's state when it is due and gives it to whoever has charge of the actor.
 
@@ -119,17 +142,7 @@ class Saver:
         return time.monotonic() - self._last >= self._seconds
 
     def _take(self) -> Payload:
-        try:
-            state = self._object.__actor_save__()
-        except Exception as error:
-            error.add_note(f"(raised by {SAVE} of {self._label}, after the method had ended)")
-            raise
-        try:
-            return dumps(state)
-        except SerializationError as error:
-            raise SerializationError(
-                f"the state that {SAVE} of {self._label} returned was not saved: {error}"
-            ) from error
+        return taken(self._object, self._label)
 
     async def _give(self, state: Payload) -> None:
         try:

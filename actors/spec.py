@@ -103,6 +103,7 @@ class Manner:
         retry_exceptions: what a call is sent again for that its method raised.
         max_pending: calls that one process may have waiting; -1 for the line's own bound.
         out_of_order: whether a call may overtake one that waits for its arguments.
+        moves: whether it may come to live in another process, with its state.
     """
 
     restarts: bool = False
@@ -110,6 +111,12 @@ class Manner:
     retry_exceptions: Retry = False
     max_pending: int = -1
     out_of_order: bool = False
+    moves: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether one who calls it looks for it again when its process has ended."""
+        return self.restarts or self.moves
 
 
 class _Default:
@@ -232,9 +239,11 @@ class ActorSpec:
         demand: what it needs to be placed, and holds from then on.
         environment: what its process is started in; None for the node's own.
         fingerprint: of its class, where it has a name; see `actors.fingerprint`.
+        moves: whether it can be moved; see `Manner`.
         restarts: whether it may be made anew, so that its name is kept for it.
         life: how often it was made before.
         task: whether it runs tasks, and so is no actor of the user's.
+        host: whether it hosts light actors, and so is none either.
         light: whether it shares a process with others.
     """
 
@@ -250,9 +259,11 @@ class ActorSpec:
     restarts: bool = False
     life: int = 0
     task: bool = False
+    host: bool = False
     light: bool = False
     environment: Environment | None = None
     fingerprint: str = ""
+    moves: bool = False
 
 
 @dataclass(frozen=True, slots=True)

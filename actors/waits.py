@@ -114,6 +114,11 @@ class Waits:
                 if not waits:
                     del self._waits[running.key]
 
+    def of(self, key: tuple[str, int]) -> list[Wait]:
+        """Returns what a call of this process is blocked on."""
+        with self._lock:
+            return list(self._waits.get(key, ()))
+
     def _tell_node(self, what: str) -> None:
         """A task that waits gives its CPUs back for that time, or the tasks it waits for might never have one."""
         if self._process.home is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import faulthandler
 import io
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 FAREWELL_SECONDS = 2.0
 EXIT_SECONDS = 10.0
+HANDOVER_SECONDS = 20.0  # for callers that cannot be reached just now
 
 
 class Worker:
@@ -47,7 +50,7 @@ class Worker:
         """Service call of the node: this process is to be the actor with this id."""
         self.process.namespace = namespace
         self.process.holdings.myself.add(actor)
-        self._instance = Instance(actor, self._node_name, self._born, self._abort)
+        self._instance = Instance(actor, self._node_name, self._born, self._abort, self._rooted)
         self.process.targets[actor] = self._instance
         self._assigned.set()
 
@@ -72,6 +75,16 @@ class Worker:
 
             join_group(self.process, construction.group)
         return actor
+
+    def _rooted(self) -> str | None:
+        """Returns why the actor cannot live in another process, if so."""
+        from actors.collective.context import groups
+
+        if group := next(iter(groups()), None):
+            return f"it is in the group {group}, whose members have their places"
+        if made := [charge.spec for charge in self.process.keeper.charges.values() if not charge.spec.task]:
+            return f"it has made {made[0].label}, which ends with its process: make it with lifetime='detached'"
+        return None
 
     def _abort(self, ending: Ending) -> None:
         """Ends this process while a method runs that nothing else stops. On the I/O loop."""
@@ -101,10 +114,22 @@ class Worker:
 
     async def _leave(self, ending: Ending) -> None:
         # Calls and replies on their way are let out; whoever does not take them in time will find the process ended.
+        moved = ending.moved and await self._has_told_all()
         with contextlib.suppress(TimeoutError, ActorDiedError):
+            self.process.recorder.flush()
             async with asyncio.timeout(FAREWELL_SECONDS):
-                await self.process.ask(self._home, "node", "ending", self.process.id, ending.epitaph, ending.intended)
+                last = (self.process.id, ending.epitaph, ending.intended, moved)
+                await self.process.ask(self._home, "node", "ending", *last)
                 await self.process.flushed()
+
+    async def _has_told_all(self) -> bool:
+        """Waits until every caller has its answers; then what it has no answer to was never begun here."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HANDOVER_SECONDS):
+                await self.process.flushed()
+                while not self.process.acceptor.idle:  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0.05)
+        return self.process.acceptor.idle and not self.process.acceptor.has_lost
 
     def parent_gone(self) -> None:
         """The node has ended, or wants this process to end."""
@@ -164,6 +189,8 @@ def _print_whole_lines() -> None:
 def main() -> None:
     """Runs a worker by the orders on standard input."""
     _print_whole_lines()
+    # What it stands at, for one whose interpreter is busy in one long step; see `actors.inspection`.
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     orders, parent = read_orders()
     worker = Worker(orders)
     _extend_path(orders["path"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,6 +20,9 @@ from actors.exceptions import (
     TaskError,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("cluster")
 PATIENCE = 30.0
@@ -576,6 +580,12 @@ def test_a_second_init_returns_the_same_cluster_or_says_what_is_different(cluste
 def test_init_refuses_what_cannot_be(wrong_arguments: dict[str, object], named: str) -> None:
     with pytest.raises((TypeError, ValueError, NotImplementedError), match=named):
         actors.init(**wrong_arguments)
+
+
+def test_init_auto_wants_a_cluster_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ACTORS_HOME", str(tmp_path))  # of a device that is paired with none
+    with pytest.raises(actors.exceptions.NoClusterError, match="actors join CODE"):
+        actors.init("auto")
 
 
 def test_init_inside_an_actor_is_refused(wrong: actors.ActorHandle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from actors.mailbox import Lane, Mailbox
 from actors.messages import Call, Item, Outcome, Payload, Reply, Terms
 from actors.runtime import Running
 from actors.serialize import dumps, loads
+from actors.transport.bell import Bell
 from actors.transport.portal import Portal
 
 if TYPE_CHECKING:
@@ -358,3 +360,30 @@ def test_a_stream_on_a_thread_goes_on_as_far_as_it_is_credited() -> None:
     producer.join(10)
     assert not producer.is_alive()
     assert sent == list(range(20)) == [item.index for item in caller.items]
+
+
+def test_a_bell_that_was_closed_is_not_rung_in_anothers_file() -> None:
+    bell = Bell()
+    mouth = bell._mouth
+    bell.close()
+    ear, again = os.pipe()  # takes the numbers that were given back
+    try:
+        assert mouth in {ear, again}
+        bell.ring()
+        os.set_blocking(ear, False)
+        with pytest.raises(BlockingIOError):
+            os.read(ear, 1)
+    finally:
+        os.close(ear)
+        os.close(again)
+
+
+def test_a_bell_is_rung_by_some_while_another_closes_it() -> None:
+    for _ in range(200):
+        bell = Bell()
+        ringers = [threading.Thread(target=bell.ring) for _ in range(3)]
+        for ringer in ringers:
+            ringer.start()
+        bell.close()
+        for ringer in ringers:
+            ringer.join()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+from contextlib import closing
 from itertools import combinations, pairwise
 
 import pytest
@@ -15,6 +17,10 @@ from tiny_models import make_directory, make_gguf, whole_directory, whole_gguf, 
 
 from actors.exceptions import ModelError  # noqa: E402
 from actors.models import StageModel, describe  # noqa: E402
+from actors.models.sampler import Sampler  # noqa: E402
+from actors.models.sampling import Request, Sampling  # noqa: E402
+from actors.models.schedule import Schedule  # noqa: E402
+from actors.models.stage import Row, Step  # noqa: E402
 
 PROMPT = [3, 141, 59, 26, 53, 58, 97, 93, 23, 84, 62, 64]
 CHUNKS = [PROMPT[:7], PROMPT[7:11], PROMPT[11:], [5], [80]]
@@ -48,26 +54,64 @@ class Chain:
 
     def __init__(self, path, cut):
         self.stages = [StageModel.load(path, first, last) for first, last in cut]
+        self.asked = []
 
-    def upstream(self, key):
-        def run(ids):
-            hidden = None
-            for stage in self.stages[:-1]:
-                hidden = stage.forward(key, ids, hidden)
-            return hidden
-
-        return run if len(self.stages) > 1 else None
+    def run(self, step, finish=None):
+        self.asked += [row.ids for row in step.rows]
+        hidden = None
+        for stage in self.stages[:-1]:
+            hidden = stage.run(step, hidden)
+        return self.stages[-1].run(step, hidden, finish)
 
     def logits(self, key, ids):
-        run = self.upstream(key)
-        return self.stages[-1].forward(key, ids, run(ids) if run else None)
+        return self.run(Step((Row(key, tuple(ids)),)))
 
     def generate(self, key, prompt, count, **options):
-        return self.stages[-1].generate(key, prompt, self.upstream(key), max_tokens=count, **options)
+        return answers(self, [request(prompt, count, **options)])[0]
 
-    def forget(self, key):
-        for stage in self.stages:
-            stage.forget(key)
+    @property
+    def sequences(self):
+        return [stage.sequences for stage in self.stages]
+
+
+def request(prompt, count, *, chunk=2048, stop_ids=(), kept=(), processor=None, **sampling):
+    return Request(
+        tuple(prompt), count, Sampling.of(**sampling), chunk, frozenset(stop_ids), tuple(kept), processor=processor
+    )
+
+
+def answers(chain, requests, limit=10_000, stop_after=None):
+    """The tokens of each request, all of them under way at once."""
+
+    async def begun(step, finish):
+        return chain.run(step, finish)
+
+    async def read(schedule, request):
+        with closing(schedule.enter(request)) as entry:
+            choices = [item async for item in aiter_first(entry.items(), stop_after)]
+        return [choice.id for choice in choices if not isinstance(choice, int)]
+
+    async def all_of_them():
+        schedule = Schedule(lambda *step: asyncio.ensure_future(begun(*step)), width=len(chain.stages), limit=limit)
+        found = await asyncio.gather(*(read(schedule, each) for each in requests))
+        await asyncio.sleep(0)  # what is over is forgotten by a step of its own
+        busy = schedule.busy()
+        assert (busy["running"], busy["waiting"], busy["kv_tokens"]) == (0, 0, 0)
+        return found
+
+    async def aiter_first(items, count):
+        async for number, item in aenumerate(items):
+            if number == count:
+                return
+            yield item
+
+    async def aenumerate(items):
+        number = 0
+        async for item in items:
+            yield number, item
+            number += not isinstance(item, int)
+
+    return asyncio.run(all_of_them())
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -92,7 +136,7 @@ def test_every_cut_gives_the_logits_and_tokens_of_the_whole(model):
         chain = Chain(model, cut)
         for chunk, expected in zip(CHUNKS, logits, strict=True):
             assert mx.array_equal(chain.logits("a", chunk), expected), cut
-        assert list(chain.generate("b", PROMPT, 12)) == tokens, cut
+        assert chain.generate("b", PROMPT, 12) == tokens, cut
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"])
@@ -135,49 +179,59 @@ def test_loading_a_stage_takes_memory_for_that_stage_only(tmp_path):
     mx.clear_cache()
     before = mx.get_active_memory()
     stage = StageModel.load(path, 2, 2)
-    stage.forward("a", [1, 2, 3], mx.zeros((1, 3, 512)))
+    stage.run(Step((Row("a", (1, 2, 3)),)), mx.zeros((1, 3, 512)))
     grown = mx.get_active_memory() - before
     assert stage.nbytes <= grown < 1.2 * stage.nbytes
 
 
-def test_sequences_are_kept_apart_and_forgotten(llama):
-    tokens = whole_tokens(whole_directory(llama), PROMPT, 8)
-    other = whole_tokens(whole_directory(llama), PROMPT[:5], 8)
-    chain = Chain(llama, [(0, 2), (3, 4)])
-    pairs = list(zip(chain.generate("a", PROMPT, 8), chain.generate("b", PROMPT[:5], 8), strict=True))
-    assert [list(each) for each in zip(*pairs, strict=True)] == [tokens, other]
-    chain.forget("a")
-    assert [stage.sequences for stage in chain.stages] == [("b",), ()]
-    chain.forget("never seen")
-    assert list(chain.generate("a", PROMPT, 8)) == tokens
+def test_many_answers_at_once_are_those_of_the_whole_and_leave_nothing(llama):
+    whole = whole_directory(llama)
+    prompts = [PROMPT[:length] for length in (12, 1, 5, 7, 2, 9, 12)]
+    expected = [whole_tokens(whole, prompt, 5 + number) for number, prompt in enumerate(prompts)]
+    for cut in ([(0, 4)], [(0, 2), (3, 4)], [(0, 0), (1, 3), (4, 4)]):
+        chain = Chain(llama, cut)
+        wanted = [request(prompt, 5 + number) for number, prompt in enumerate(prompts)]
+        assert answers(chain, wanted) == expected
+        assert chain.sequences == [()] * len(cut)
 
 
-def test_an_iterator_that_is_closed_early_leaves_nothing(llama):
+def test_what_does_not_fit_waits_and_what_never_fits_is_refused(llama):
     chain = Chain(llama, [(0, 2), (3, 4)])
-    tokens = chain.generate("a", PROMPT, 100)
-    next(tokens)
-    assert chain.stages[1].sequences == ("a",)
-    tokens.close()
-    assert chain.stages[1].sequences == ()
+    expected = whole_tokens(whole_directory(llama), PROMPT, 8)
+    assert answers(chain, [request(PROMPT, 8)] * 4, limit=20) == [expected] * 4
+    with pytest.raises(ModelError, match=r"12 tokens of prompt and up to 9 of answer.*room for 20 tokens"):
+        answers(chain, [request(PROMPT, 9)], limit=20)
+
+
+def test_one_that_is_not_read_on_leaves_nothing_and_holds_nobody_up(llama):
+    chain = Chain(llama, [(0, 2), (3, 4)])
+    expected = whole_tokens(whole_directory(llama), PROMPT, 30)
+    assert answers(chain, [request(PROMPT, 30)] * 3, stop_after=2) == [expected[:2]] * 3
+    assert chain.sequences == [(), ()]
+
+
+@pytest.mark.parametrize("kept", [1, 2, 7])
+@pytest.mark.parametrize("temperature", [0, 0.9])
+def test_an_answer_that_was_begun_elsewhere_goes_on_as_it_would_have(llama, kept, temperature):
+    options = {"temperature": temperature, "seed": 5, "chunk": 5, "repetition_penalty": 1.3}
+    tokens = Chain(llama, [(0, 2), (3, 4)]).generate("a", PROMPT, 12, **options)
+    chain = Chain(llama, [(0, 0), (1, 4)])
+    assert chain.generate("a", PROMPT, 12, kept=tokens[:kept], **options) == tokens[kept:]
+    assert chain.asked[:3] == [tuple(PROMPT[:5]), tuple(PROMPT[5:10]), (PROMPT[10],)]
+    assert {len(ids) for ids in chain.asked[3:]} == {1}
 
 
 def test_a_stop_token_ends_the_answer_and_is_told(llama):
     tokens = whole_tokens(whole_directory(llama), PROMPT, 8)
     stop = tokens[3]
-    assert list(Chain(llama, [(0, 4)]).generate("a", PROMPT, 8, stop_ids={stop})) == tokens[: tokens.index(stop) + 1]
+    assert Chain(llama, [(0, 4)]).generate("a", PROMPT, 8, stop_ids={stop}) == tokens[: tokens.index(stop) + 1]
 
 
 def test_no_step_is_asked_for_that_nobody_wants(llama):
     chain = Chain(llama, [(0, 2), (3, 4)])
-    asked = []
-
-    def upstream(ids):
-        asked.append(ids)
-        return chain.stages[0].forward("a", ids)
-
-    tokens = list(chain.stages[1].generate("a", PROMPT, upstream, max_tokens=3))
-    assert asked == [PROMPT[:-1], PROMPT[-1:], tokens[:1], tokens[1:2]]
-    assert list(chain.stages[1].generate("b", PROMPT, upstream, max_tokens=0)) == []
+    tokens = chain.generate("a", PROMPT, 3)
+    assert chain.asked == [tuple(PROMPT[:-1]), tuple(PROMPT[-1:]), tuple(tokens[:1]), tuple(tokens[1:2])]
+    assert chain.generate("b", PROMPT, 0) == []
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
@@ -185,21 +239,76 @@ def test_sampling_with_a_seed_is_mlx_lms(llama, top_p):
     from mlx_lm.sample_utils import make_sampler
 
     chain = Chain(llama, [(0, 2), (3, 4)])
-    ours = list(chain.generate("a", PROMPT, 10, temperature=0.9, top_p=top_p, seed=11))
+    ours = chain.generate("a", PROMPT, 10, temperature=0.9, top_p=top_p, seed=11)
     whole = whole_directory(llama)
     mx.random.seed(11)
     theirs = whole_tokens(whole, PROMPT, 10, sampler=make_sampler(0.9, top_p=top_p))
     assert ours == theirs
-    chain.forget("a")
-    assert list(chain.generate("a", PROMPT, 10, temperature=0.9, top_p=top_p, seed=12)) != ours
+    assert chain.generate("a", PROMPT, 10, temperature=0.9, top_p=top_p, seed=12) != ours
 
 
-def test_a_long_prompt_goes_in_in_mlx_lms_chunks(llama, monkeypatch):
-    from actors.models import generate
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"top_k": 3}, {"top_k": 3}),
+        ({"min_p": 0.05}, {"min_p": 0.05}),
+        ({"top_p": 0.9, "min_p": 0.01, "top_k": 9}, {"top_p": 0.9, "min_p": 0.01, "top_k": 9}),
+    ],
+)
+def test_other_ways_of_sampling_are_mlx_lms_too(llama, ours, theirs):
+    from mlx_lm.sample_utils import make_sampler
 
-    monkeypatch.setattr(generate, "PREFILL_CHUNK", 5)
+    whole = whole_directory(llama)
+    mx.random.seed(11)
+    expected = whole_tokens(whole, PROMPT, 10, sampler=make_sampler(1.5, **theirs))
+    assert Chain(llama, [(0, 2), (3, 4)]).generate("a", PROMPT, 10, temperature=1.5, seed=11, **ours) == expected
+
+
+def test_penalties_and_bias_are_mlx_lms(llama):
+    from mlx_lm.sample_utils import make_logits_processors
+
+    bias = {3: 2.5, 60: -4.0}
+    options = {"repetition_penalty": 1.4, "presence_penalty": 0.5, "frequency_penalty": 0.25, "logit_bias": bias}
+    expected = whole_tokens(whole_directory(llama), PROMPT, 12, logits_processors=make_logits_processors(**options))
+    assert Chain(llama, [(0, 2), (3, 4)]).generate("a", PROMPT, 12, **options) == expected
+    assert expected != whole_tokens(whole_directory(llama), PROMPT, 12)
+
+
+def test_a_processor_of_the_users_own_sees_what_was_made_and_changes_what_comes(llama):
+    def even():
+        def only_even(tokens, logits):
+            assert all(token % 2 == 0 for token in tokens)
+            return mx.where(mx.arange(logits.size) % 2 == 0, logits, -mx.inf)
+
+        return only_even
+
+    def broken():
+        raise RuntimeError("made to fail")
+
+    chain = Chain(llama, [(0, 2), (3, 4)])
+    tokens = chain.generate("a", PROMPT, 8, processor=even)
+    assert len(tokens) == 8
+    assert not any(token % 2 for token in tokens)
+    with pytest.raises(RuntimeError, match="made to fail"):
+        chain.generate("a", PROMPT, 8, processor=broken)
+
+
+def test_probabilities_are_told_where_asked_for(llama):
+    chain = Chain(llama, [(0, 2), (3, 4)])
+    sampler = Sampler(request(PROMPT, 4, logprobs=3))
+    logits = chain.logits("a", PROMPT)[:, -1, :]
+    choice = sampler.tell(*sampler.lazily(logits))
+    expected = (logits - mx.logsumexp(logits))[0]
+    order = sorted(range(expected.size), key=lambda token: -expected[token].item())[:3]
+    assert [token for token, _ in choice.top_logprobs] == order
+    assert choice.id == order[0]
+    assert choice.logprob == choice.top_logprobs[0][1] == pytest.approx(expected[order[0]].item())
+    assert Sampler(request(PROMPT, 4)).tell(*sampler.lazily(logits)).logprob is None
+
+
+def test_a_long_prompt_goes_in_in_mlx_lms_chunks(llama):
     expected = whole_tokens(whole_directory(llama), PROMPT, 6, prefill_step_size=5)
-    assert list(Chain(llama, [(0, 1), (2, 4)]).generate("a", PROMPT, 6)) == expected
+    assert Chain(llama, [(0, 1), (2, 4)]).generate("a", PROMPT, 6, chunk=5) == expected
 
 
 def test_a_stage_may_be_loaded_in_one_thread_and_run_in_another(llama):
@@ -212,35 +321,27 @@ def test_a_stage_may_be_loaded_in_one_thread_and_run_in_another(llama):
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("rows", "hidden", "said"),
     [
-        (lambda whole, end: whole.forward("a", []), "no tokens"),
-        (lambda whole, end: whole.forward("a", [160]), "token 160 is not in the vocabulary"),
-        (lambda whole, end: whole.forward("a", [-1]), "token -1 is not in the vocabulary"),
-        (lambda whole, end: whole.forward("a", [1], mx.zeros((1, 1, 64))), "shape None"),
-        (lambda whole, end: end.forward("a", [1]), "got None"),
-        (lambda whole, end: end.forward("a", [1, 2], mx.zeros((1, 1, 64))), r"shape \(1, 2, 64\) for 2 tokens"),
-        (lambda whole, end: whole.generate("a", [], None), "no tokens"),
-        (lambda whole, end: whole.generate("a", [1], None, max_tokens=-1), "max_tokens is -1"),
-        (lambda whole, end: whole.generate("a", [1], None, temperature=-0.1), "temperature is -0.1"),
-        (lambda whole, end: whole.generate("a", [1], None, temperature=float("nan")), "temperature is nan"),
-        (lambda whole, end: whole.generate("a", [1], None, top_p=0), "top_p is 0"),
-        (lambda whole, end: whole.generate("a", [1], None, top_p=1.1), "top_p is 1.1"),
-        (lambda whole, end: end.generate("a", [1], None), "upstream is None"),
+        ([[]], None, "no tokens"),
+        ([[160]], None, "token 160 is not in the vocabulary"),
+        ([[-1]], None, "token -1 is not in the vocabulary"),
+        ([[1]], (1, 1, 64), "shape None"),
+        ([[1], [2, 3]], None, r"rows of \[1, 2\] tokens"),
     ],
 )
-def test_wrong_arguments_are_refused_at_once(llama, call, said):
+def test_steps_that_make_no_sense_are_refused(llama, rows, hidden, said):
+    step = Step(tuple(Row(str(number), tuple(ids)) for number, ids in enumerate(rows)))
     with pytest.raises(ValueError, match=said):
-        call(StageModel.load(llama, 0, 4), StageModel.load(llama, 3, 4))
+        StageModel.load(llama, 0, 4).run(step, None if hidden is None else mx.zeros(hidden))
 
 
-def test_a_key_under_way_and_a_stage_that_is_not_the_last_are_refused(llama):
-    stage = StageModel.load(llama, 0, 4)
-    stage.forward("a", [1])
-    with pytest.raises(ValueError, match="under way"):
-        stage.generate("a", [1], None)
-    with pytest.raises(ModelError, match="last stage; this one ends at layer 3 of 5"):
-        StageModel.load(llama, 0, 3).generate("a", [1], None)
+def test_hidden_states_that_do_not_fit_are_refused(llama):
+    end = StageModel.load(llama, 3, 4)
+    with pytest.raises(ValueError, match="got None"):
+        end.run(Step((Row("a", (1,)),)))
+    with pytest.raises(ValueError, match=r"shape \(1, 2, 64\) and got \(1, 1, 64\)"):
+        end.run(Step((Row("a", (1, 2)),)), mx.zeros((1, 1, 64)))
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 5), (-1, 2), (3, 2)])

@@ -53,7 +53,7 @@ def tokenizer(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     path = in_gguf(folder)
     if request.param == "directory":
-        load_tokenizer(path)._inner._tokenizer.save_pretrained(str(folder))
+        load_tokenizer(path).inner._tokenizer.save_pretrained(str(folder))
         path = make_directory(folder, eos_token_id=[1, 5])
     return load_tokenizer(path)
 
@@ -86,7 +86,7 @@ def test_a_conversation_goes_through_the_models_own_template(tokenizer):
 
 
 def test_stop_tokens_of_a_directory_are_those_of_its_configuration(tmp_path):
-    load_tokenizer(in_gguf(tmp_path))._inner._tokenizer.save_pretrained(str(tmp_path))
+    load_tokenizer(in_gguf(tmp_path)).inner._tokenizer.save_pretrained(str(tmp_path))
     make_directory(tmp_path, eos_token_id=[1, 5])
     assert load_tokenizer(tmp_path).stop_ids == {1, 5}
 

@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMES_WITH = {"huggingface_hub": "mlx-lm", "tokenizers": "mlx-lm", "transformers": "mlx-lm", "IPython": "ipykernel"}
 
 
-CHECKERS = {"mypy", "typing_extensions"}  # who loads these has them: mypy its plugin, and checkers what they know
+HOSTS = {"joblib", "mypy", "pytest", "typing_extensions"}  # who loads these has them: each of them its plugin
 
 
 def _names(requirements: list[str]) -> set[str]:
@@ -43,7 +43,7 @@ def _third_party_imports() -> Iterator[tuple[Path, str]]:
                 continue
             for module in modules:
                 top = module.partition(".")[0]
-                if top in CHECKERS:
+                if top in HOSTS:
                     continue
                 if top not in sys.stdlib_module_names | {"actors", "discovery"}:
                     yield file, module
@@ -133,6 +133,7 @@ def test_wheel_holds_every_module_and_the_type_markers(wheel: zipfile.ZipFile) -
 def test_wheel_installs_the_command_and_the_licence(wheel: zipfile.ZipFile, metadata: Message) -> None:
     entries = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "actors = actors.cli:main" in wheel.read(entries).decode()
+    assert "actors.testing.plugin = actors.testing.plugin" in wheel.read(entries).decode()
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
     assert metadata["License-Expression"] == "Apache-2.0"
 

@@ -502,6 +502,17 @@ def test_get_if_exists_makes_a_new_one_while_the_last_still_ends() -> None:
         del counter
 
 
+def test_a_name_is_free_for_the_next_while_the_last_still_ends() -> None:
+    for _ in range(5):
+        counter = Counter.options(name="once more").remote()
+        assert get(counter.add.remote()) == 1
+        del counter
+    kept = Counter.options(name="once more").remote()
+    with pytest.raises(actors.exceptions.ActorAlreadyExistsError):
+        Counter.options(name="once more").remote()
+    assert get(kept.add.remote()) == 1
+
+
 def test_a_name_alone_keeps_no_actor() -> None:
     counter = Counter.options(name="held by name").remote()
     pid = pid_of(counter)

@@ -26,6 +26,7 @@ COMMANDS = {
     "invite": "Show a code by which other devices may join.",
     "join": "Join the cluster of another device by its code.",
     "leave": "Leave the cluster.",
+    "launch": "Run a script once for each rank of a job.",
     "doctor": "Say why a device is not found or not usable, and what to do.",
     "revoke": "Remove a device from the cluster, for good.",
 }

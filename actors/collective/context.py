@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from actors import launched
 from actors.exceptions import CollectiveError
 from actors.group import ActorGroup
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 # An actor in a process of its own is all that runs there, also in threads that its methods start, which would
 # not see a context variable. Actors that share a process are told apart by the context of the running call.
 _of_process: dict[str, Group] = {}  # the first is the one that is meant where none is named
+_meeting = threading.Lock()
 _of_call: ContextVar[Group | None] = ContextVar("actors.collective.group", default=None)
 
 
@@ -30,6 +33,11 @@ def set_group(group: Group | None) -> None:
 def add_group(group: Group) -> None:
     """Makes all of this process belong to ``group`` too."""
     _of_process[group.name] = group
+
+
+def groups() -> list[str]:
+    """Returns the names of the groups that this process is in."""
+    return list(_of_process)
 
 
 def remove_group(name: str) -> None:
@@ -56,11 +64,11 @@ def current_group(group: Group | ActorGroup | None = None) -> Group:
         CollectiveError: there is none.
     """
     if group is None:
-        found = _of_call.get() or next(iter(_of_process.values()), None)
+        found = _of_call.get() or next(iter(_of_process.values()), None) or _of_launch()
         if found is None:
             raise CollectiveError(
                 "this code is in no group: call collectives in a method of an actor made with .group(n), as in "
-                "Trainer.options().group(3), or pass group="
+                "Trainer.options().group(3), in a script under `actors launch -n 3 script.py`, or pass group="
             )
         return found
     if not isinstance(group, ActorGroup):
@@ -72,3 +80,16 @@ def current_group(group: Group | ActorGroup | None = None) -> Group:
             "actors.collective.create_group(handles)"
         )
     return member
+
+
+def _of_launch() -> Group | None:
+    """Returns the group of all ranks of the job that this process is a rank of, which it joins now; None without."""
+    rank = launched.here()
+    if rank is None:
+        return None
+    from .meeting import meet
+
+    with _meeting:
+        if not _of_process:
+            meet(rank)
+    return next(iter(_of_process.values()))

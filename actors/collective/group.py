@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors.events import recorder
 from actors.exceptions import CollectiveError
 
 from .agreement import INLINE_BYTES, Offer, disagreement, exchange
@@ -267,6 +268,19 @@ class Group:
         return f"{nbytes} bytes among {self.size} ranks: {how}; messages by {way} ({self._fabric.why})"
 
     def _collective(self, name: str, make: Callable[[], Call], timeout: float | None) -> Any:
+        here = recorder.current
+        if here is None:
+            return self._carry_out(name, make, timeout)[0]
+        begun, nbytes, failed = time.monotonic(), 0, True
+        try:
+            result, nbytes = self._carry_out(name, make, timeout)
+            failed = False
+            return result
+        finally:
+            here.collective_ended(self._name, self.rank, name, nbytes, time.monotonic() - begun, failed=failed)
+
+    def _carry_out(self, name: str, make: Callable[[], Call], timeout: float | None) -> tuple[Any, int]:
+        """Takes part in a collective; returns its result, and how many bytes this rank has brought."""
         self._queue.drain()
         seconds = DEFAULT_TIMEOUT
         try:
@@ -286,7 +300,8 @@ class Group:
             wrong = disagreement(offers, self._fabric.describe)
             if wrong is not None:
                 raise CollectiveError(f"group {self.name!r}: {wrong}")
-            return self._attempt(channel, seconds, lambda: call.perform(channel, offers))
+            brought = sum(spec.nbytes for spec in call.offer.specs)
+            return self._attempt(channel, seconds, lambda: call.perform(channel, offers)), brought
 
     @contextmanager
     def _taking_turns(self, seconds: float) -> Iterator[Channel]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from actors.collective.context import add_group
 from actors.collective.group import Group
 from actors.collective.near import NearFabric
+from actors.events.event import GroupChanged
 from actors.exceptions import CollectiveError
 from actors.home import arena_dir
 from actors.messages import Payload, Tensor
@@ -88,6 +89,7 @@ class WireFabric:
 
     async def open(self) -> None:
         """Begins a session with every other member. On the I/O loop."""
+        self._tell("OPEN")
         for rank, address in enumerate(self._spec.members):
             if rank != self.rank:
                 peer = self._process.peer(address)
@@ -154,8 +156,18 @@ class WireFabric:
 
     def _end(self, reason: str) -> None:
         with self._arrived:
+            first = self._aborted is None
             self._aborted = self._aborted or reason
             self._arrived.notify_all()
+        if first:
+            self._tell("CLOSED", reason)
+
+    def _tell(self, state: str, reason: str = "") -> None:
+        if "?" not in self.group:  # else it is a passing one, by which the ranks of another find each other
+            spec, node = self._spec, self._process.address.node_name
+            self._process.recorder.emit(
+                GroupChanged(time.time(), spec.id, spec.rank, self.size, spec.labels, spec.backend, state, node, reason)
+            )
 
 
 def join_group(process: Process, spec: GroupSpec) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .checkpoint import ModelInfo as ModelInfo
     from .checkpoint import describe as describe
+    from .generation import Generation as Generation
+    from .generation import Token as Token
     from .partitioning import partition as partition
     from .plan import Device as Device
     from .plan import Plan as Plan
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "ModelInfo": "checkpoint",
     "describe": "checkpoint",
+    "Generation": "generation",
+    "Token": "generation",
     "partition": "partitioning",
     "Device": "plan",
     "Plan": "plan",
@@ -41,12 +45,14 @@ _HOMES = {
 
 __all__ = [
     "Device",
+    "Generation",
     "ModelInfo",
     "Plan",
     "ShardedModel",
     "Stage",
     "StageModel",
     "StagePlan",
+    "Token",
     "Tokenizer",
     "demo_model",
     "describe",

@@ -56,6 +56,12 @@ class Slice:
         """Bytes of the weights that this slice uses."""
         return sum(array.nbytes for array in self._arrays)
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of the numbers in hidden states, as far as the weights tell."""
+        floats = (array.dtype for array in self._arrays if mx.issubdtype(array.dtype, mx.floating))
+        return next(floats, mx.float32)
+
     def load(self) -> None:
         """Bring the slice's weights into memory, and no others."""
         mx.eval(self._arrays)

@@ -2,54 +2,84 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+import secrets
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakSet
 
-from actors.actorclass import remote
 from actors.api import nodes as cluster_nodes
-from actors.exceptions import ActorDiedError, ModelError, PlacementError, TaskError
-from actors.handle import kill
-from actors.ids import new_id
+from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
 from actors.refs import get
 
 from .checkpoint import describe
+from .deployment import Deployment
 from .extra import require_mlx_lm
+from .generation import Generation, Token
 from .plan import Device, Plan, make_plan
-from .stageactor import Stage
+from .sampling import Request, Sampling, check_stops, refuse_if_never
 from .tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from actors.handle import ActorHandle
     from actors.nodeinfo import NodeInfo
-    from actors.refs import ObjectRef
 
+    from .checkpoint import ModelInfo
+    from .sampling import Processor
     from .tokenizer import Tokenizer
 
 STRATEGIES = ("auto", "pipeline")
+_MOST_REQUESTS: Final = 256
+_ATTEMPTS: Final = 3  # to begin anew on what nodes there are, while more of them die
+_SETTLING: Final = 0.5  # seconds until another attempt
 
 
 class ShardedModel:
     """A language model whose layers live on several nodes. Make one with `load`; it is a context manager too.
 
-    The program that holds it never holds the weights.
+    The program that holds it never holds the weights. Any number of threads may ask it at once. When a device dies,
+    answers under way go on, on those that remain: with `temperature=0` with exactly the tokens that would have come.
 
     Attributes:
-        plan: which layers are on which node, and why.
         tokenizer: of the model.
     """
 
-    def __init__(self, plan: Plan, stages: Sequence[ActorHandle], tokenizer: Tokenizer) -> None:
-        self.plan = plan
+    def __init__(
+        self,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        *,
+        nodes: Sequence[str] | None,
+        kv_memory: int | None,
+        max_requests: int,
+    ) -> None:
         self.tokenizer = tokenizer
-        self._stages = list(stages)
+        self._info, self._nodes, self._kv_memory = info, nodes, kv_memory
+        self._max_requests = max_requests
+        self._guard = threading.RLock()  # of the open answers
+        self._open: WeakSet[Generation] = WeakSet()  # one that nobody holds any more ends itself
+        self._changing = threading.RLock()  # held while one deployment takes the place of another
+        self._closed = self._begun = False
+        self._retired: list[Deployment] = []
+        self._deployment = self._deploy(frozenset())
+        self._begun = True
+        self._chunk = self._deployment.chunk  # kept for life, so that an answer goes on as it began
 
     @classmethod
-    def load(cls, path: str | Path, *, nodes: Sequence[str] | None = None, strategy: str = "auto") -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        nodes: Sequence[str] | None = None,
+        strategy: str = "auto",
+        kv_memory: int | None = None,
+        max_requests: int = _MOST_REQUESTS,
+    ) -> Self:
         """Cuts a model by its layers and loads each piece on a node of its own.
 
         Args:
@@ -57,6 +87,9 @@ class ShardedModel:
             nodes: names of the nodes to use, in the order of the layers; None takes all that are alive. Where there
                 are more of them than layers, the last ones get nothing to do.
             strategy: `"pipeline"` cuts by layers; `"auto"` chooses, and there is one way as yet.
+            kv_memory: bytes on each node for the caches of all answers; None takes a quarter of what is free once the
+                weights are there. Requests wait until there is room for them.
+            max_requests: how many may be under way or waiting; more are refused.
 
         Raises:
             ModelError: the model cannot be read, cut or held; the message says why.
@@ -65,107 +98,116 @@ class ShardedModel:
             NotImplementedError: `strategy="tensor"`.
         """
         _check_strategy(strategy)
+        _check_bound("max_requests", max_requests)
+        if kv_memory is not None:
+            _check_bound("kv_memory", kv_memory)
         require_mlx_lm()
         path = Path(path).expanduser().absolute()  # the stages run in other folders
         info = describe(path)
-        chosen = _choose(nodes)[: info.layers]
-        plan = make_plan(info, [_device(node) for node in chosen])
-        tokenizer = load_tokenizer(path)
-        stages = _start(plan)
-        model = cls(plan, stages, tokenizer)
-        try:
-            model._await_loaded()
-        except BaseException:
-            model.close()
-            raise
-        return model
+        return cls(info, load_tokenizer(path), nodes=nodes, kv_memory=kv_memory, max_requests=max_requests)
 
-    def _await_loaded(self) -> None:
-        loaded = [stage.loaded.remote() for stage in self._stages]
-        for stage, ref in zip(self.plan.stages, loaded, strict=True):
-            try:
-                get(ref)
-            except ActorDiedError as error:
-                cause = error.__cause__
-                if not isinstance(cause, ModelError):
-                    raise
-                told = getattr(cause, "cause", None) or cause  # without the remote traceback
-                raise ModelError(f"node {stage.node} could not load its layers: {told}") from error
+    @property
+    def plan(self) -> Plan:
+        """Which layers are on which node, and why."""
+        return self._deployment.plan
 
-    def tokens(
+    def submit(
         self,
-        prompt_ids: Sequence[int],
+        prompt: str | Sequence[int],
         *,
         max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-    ) -> Iterator[int]:
-        """Gives the tokens that follow those of a prompt, as they are made; closing the iterator stops the work.
-
-        Several may be read side by side: the stages give each a turn. The work begins when the first token is asked
-        for, and stays a few tokens ahead of its reader.
+        stop: str | Sequence[str] = (),
+        processor: Callable[[], Processor] | None = None,
+        **sampling: Any,
+    ) -> Generation:
+        """Begins an answer and returns at once. Any number may be under way; the stages work on several at a time.
 
         Args:
-            prompt_ids: at least one token.
-            max_tokens: how many at most.
-            temperature: 0 takes the likeliest token each time.
-            top_p: keep the likeliest tokens that together have this probability.
-            seed: makes sampling repeatable.
+            prompt: a text, or at least one token.
+            max_tokens: how many tokens at most.
+            stop: texts that end the answer; they are no part of it.
+            processor: makes, in the process of the last stage, a function of the answer's tokens so far and the logits
+                (vocabulary) of the next token, that returns the logits to use. It must be possible to pickle it.
+            **sampling: see `sampling.Sampling`; `logit_bias` is a mapping of tokens to what is added to their logits.
 
         Raises:
             ValueError: an argument out of its range.
-            ModelError: the model was closed.
-            ActorDiedError: while it is read: a stage, or its node, is gone.
+            TypeError: no such argument, or a prompt that is none.
+            PendingCallsLimitExceeded: `max_requests` are under way or waiting.
+            ModelError: the model was closed, no longer fits the devices that remain, or has no room for a request this
+                long.
         """
-        from .generate import Sampling, check_request
+        request = self._request(prompt, max_tokens, processor, Sampling.of(**sampling))
+        stops = check_stops(stop)
+        source = self._working()
+        refuse_if_never(request, source.limit)
+        with self._guard:
+            self._refuse_if_full()
+            answer = Generation(self, source, request, self.tokenizer, stops)
+            self._open.add(answer)
+        return answer
 
-        Sampling(temperature, top_p, seed)
-        check_request(prompt_ids, max_tokens)
-        self._last_stage()
-        return self._answer(
-            list(prompt_ids), max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed,
-            stop_ids=sorted(self.tokenizer.stop_ids),
-        )  # fmt: skip
+    def tokens(self, prompt: str | Sequence[int], **options: Any) -> Iterator[int]:
+        """Gives the tokens that follow those of a prompt, as they are made; closing the iterator stops the work.
 
-    def _answer(self, prompt_ids: list[int], **sampling: Any) -> Iterator[int]:
-        answer = self._last_stage().generate.remote(new_id("sequence"), prompt_ids, **sampling)
-        try:
-            for ref in answer:
-                yield _token(ref)
-        finally:
-            answer.close()
+        The token that ends the answer is given too. See `submit` for the arguments and errors.
+        """
+        return _each(self.submit(prompt, **options), lambda token: token.id)
 
-    def _last_stage(self) -> ActorHandle:
-        if not self._stages:
-            raise ModelError("this model was closed: load it again")
-        return self._stages[-1]
-
-    def stream(self, prompt: str, **sampling: Any) -> Iterator[str]:
-        """Yields the text that follows a prompt, piece by piece; see `tokens` for the arguments and errors."""
+    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
+        """Yields the text that follows a prompt, piece by piece; see `submit` for the arguments and errors."""
         if not isinstance(prompt, str):
             raise TypeError(f"a prompt is a text, not {prompt!r}")
-        return self._text(self.tokenizer.encode(prompt), sampling)
+        return self._text(prompt, options)
 
-    def generate(self, prompt: str, **sampling: Any) -> str:
-        """Returns the text that follows a prompt; see `tokens` for the arguments and errors."""
-        return "".join(self.stream(prompt, **sampling))
+    def generate(self, prompt: str, **options: Any) -> str:
+        """Returns the text that follows a prompt; see `submit` for the arguments and errors."""
+        return "".join(self.stream(prompt, **options))
 
-    def chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> Iterator[str]:
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
         """Yields the answer to a conversation of `{"role", "content"}`, by the model's own chat template."""
         if isinstance(messages, str) or not all(isinstance(each, Mapping) for each in messages):
             raise TypeError(f'messages are a list of {{"role": "user", "content": "…"}}, not {messages!r}')
-        return self._text(self.tokenizer.encode_chat(messages), sampling)
+        return self._text(self.tokenizer.encode_chat(messages), options)
 
-    def _text(self, prompt_ids: Sequence[int], sampling: dict[str, Any]) -> Iterator[str]:
-        stop = self.tokenizer.stop_ids
-        kept = itertools.takewhile(lambda token: token not in stop, self.tokens(prompt_ids, **sampling))
-        return self.tokenizer.stream(kept)
+    def status(self) -> dict[str, Any]:
+        """Says how busy the model is.
+
+        Returns:
+            `ready`; and if so `running` and `waiting` requests, `kv_tokens` that their caches may need of `kv_limit`,
+            `tokens` made so far by the stages as they are, and what each of the `stages` said of itself.
+        """
+        deployment = self._deployment
+        try:
+            busy = get(deployment.stages[-1].busy.remote(), timeout=5)
+        except (ActorDiedError, TimeoutError):
+            return {"ready": False}
+        return {"ready": not deployment.broken, **busy, "stages": deployment.held}
+
+    def rebalance(self) -> Plan:
+        """Deals the layers out anew, over the nodes that there are now, and returns the plan.
+
+        Answers under way end where they began; the next ones are given by the new stages.
+
+        Raises:
+            ModelError: the model was closed, or does not fit.
+        """
+        with self._changing:
+            self._refuse_if_closed()
+            plan = self._plan(frozenset())
+            old = self._deployment
+            if old.broken or plan.stages != old.plan.stages:
+                self._deployment = Deployment.start(plan, kv_memory=self._kv_memory)
+                self._retire(old)
+        return self.plan
 
     def close(self) -> None:
         """Ends the stages and gives their memory back."""
-        while self._stages:
-            kill(self._stages.pop())
+        with self._changing:
+            self._closed = True
+            for deployment in (*self._retired, self._deployment):
+                deployment.close()
+            self._retired.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -178,15 +220,103 @@ class ShardedModel:
     def __repr__(self) -> str:
         return f"ShardedModel({self.plan})"
 
+    # -- requests -----------------------------------------------------------------------------------------------
 
-def _token(ref: ObjectRef[int]) -> int:
+    def _request(self, prompt: str | Sequence[int], max_tokens: int, processor: Any, sampling: Sampling) -> Request:
+        if not isinstance(prompt, str | Sequence):
+            raise TypeError(f"a prompt is a text or a list of tokens, not {prompt!r}")
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        if sampling.temperature > 0 and sampling.seed is None:
+            sampling = replace(sampling, seed=secrets.randbits(64))  # so that it can be gone on with elsewhere
+        request = Request(tuple(ids), max_tokens, sampling, self._chunk, self.tokenizer.stop_ids, processor=processor)
+        request.check_vocabulary(self._info.vocab_size)
+        return request
+
+    def _text(self, prompt: str | Sequence[int], options: dict[str, Any]) -> Iterator[str]:
+        pieces = _each(self.submit(prompt, **options), lambda token: token.text)
+        return (piece for piece in pieces if piece)
+
+    def _refuse_if_full(self) -> None:
+        if len(self._open) >= self._max_requests:
+            raise PendingCallsLimitExceeded(
+                f"{len(self._open)} requests are under way or waiting, as many as this model takes "
+                f"(max_requests={self._max_requests}); ask again later"
+            )
+
+    def left(self, answer: Generation) -> None:
+        """An answer is over; for use inside this package."""
+        with self._guard:
+            self._open.discard(answer)
+            used = {id(each.source) for each in self._open}
+            idle = [each for each in self._retired if id(each) not in used]
+            self._retired = [each for each in self._retired if id(each) in used]
+        for each in idle:
+            each.close()
+
+    # -- devices that come and go -------------------------------------------------------------------------------
+
+    def replace(self, broken: Deployment, error: ActorDiedError) -> Deployment:
+        """Returns stages that work in place of `broken`; for use inside this package.
+
+        Raises:
+            ModelError: the model was closed, or no longer fits.
+        """
+        with self._changing:
+            self._refuse_if_closed()
+            if self._deployment is not broken and not self._deployment.broken:
+                return self._deployment  # somebody else saw to it
+            gone = broken.lost_nodes()
+            broken.close()
+            if self._deployment is broken:
+                self._deployment = self._deploy(gone, error)
+            return self._working()
+
+    def _working(self) -> Deployment:
+        """The stages; made anew where they ended and the model did not fit."""
+        with self._changing:
+            self._refuse_if_closed()
+            if self._deployment.broken:
+                self._deployment = self._deploy(frozenset())
+            return self._deployment
+
+    def _deploy(self, gone: Collection[str], cause: BaseException | None = None) -> Deployment:
+        for attempt in range(_ATTEMPTS):
+            plan = self._plan(gone)
+            try:
+                return Deployment.start(plan, kv_memory=self._kv_memory)
+            except (ActorDiedError, PlacementError):
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(_SETTLING)
+            except ModelError as error:
+                raise error from cause
+        raise AssertionError
+
+    def _plan(self, gone: Collection[str]) -> Plan:
+        nodes = [node for node in _choose(self._nodes, lost=self._begun) if node.name not in gone]
+        if not nodes:
+            raise ModelError("none of the model's nodes is there any more")
+        return make_plan(self._info, [_device(node) for node in nodes[: self._info.layers]])
+
+    def _retire(self, old: Deployment) -> None:
+        with self._guard:
+            used = any(answer.source is old for answer in self._open)
+            if used and not old.broken:
+                self._retired.append(old)
+                return
+        old.close()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ModelError("this model was closed: load it again")
+
+
+def _each(answer: Generation, what: Callable[[Token], Any]) -> Iterator[Any]:
     try:
-        token: int = get(ref)
-    except TaskError as error:
-        if isinstance(error.cause, ActorDiedError):  # of a stage before the last; the way it came is of no interest
-            raise error.cause from None
-        raise
-    return token
+        for token in answer:
+            yield what(token)
+    finally:
+        answer.cancel()
 
 
 def _check_strategy(strategy: str) -> None:
@@ -196,7 +326,8 @@ def _check_strategy(strategy: str) -> None:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
 
 
-def _choose(names: Sequence[str] | None) -> list[NodeInfo]:
+def _choose(names: Sequence[str] | None, *, lost: bool = False) -> list[NodeInfo]:
+    """Nodes that are alive, of `names` where there are any; with `lost`, not all of them need be there."""
     alive = [node for node in cluster_nodes() if node.alive]
     if names is None:
         return alive
@@ -206,22 +337,17 @@ def _choose(names: Sequence[str] | None) -> list[NodeInfo]:
         raise ValueError(f"a node has one stage of a model, but nodes= names one twice: {', '.join(names)}")
     known = {node.name: node for node in alive}
     for name in names:
-        if name not in known:
+        if name not in known and not lost:
             raise PlacementError(f"no node is called {name!r}; there are: {', '.join(known)}")
-    return [known[name] for name in names]
+    return [known[name] for name in names if name in known]
+
+
+def _check_bound(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number from 1")
 
 
 def _device(node: NodeInfo) -> Device:
     memory = node.device["memory"]
     assert isinstance(memory, int)
     return Device(node.name, memory=memory)
-
-
-def _start(plan: Plan) -> list[ActorHandle]:
-    actor_class = remote(Stage)
-    stages: list[ActorHandle] = []
-    for stage in plan.stages:
-        before = stages[-1] if stages else None
-        options = actor_class.options(node=stage.node)
-        stages.append(options.remote(str(plan.model.path), stage.first, stage.last, before))
-    return stages

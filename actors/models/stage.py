@@ -6,8 +6,9 @@ should load it and call it.
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, Self
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import mlx.core as mx
 
@@ -15,13 +16,35 @@ from actors.exceptions import ModelError
 
 from .checkpoint import open_checkpoint
 from .cut import Slice
-from .generate import Sampling, generate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from .checkpoint import ModelInfo
+
+_PROBES: Final = 3  # the first one brings up what the others need
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The next tokens of one sequence."""
+
+    key: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What all stages do next, in the same order.
+
+    Attributes:
+        forget: sequences whose caches are dropped first.
+        rows: sequences that are taken further; all by the same number of tokens.
+    """
+
+    rows: tuple[Row, ...] = ()
+    forget: tuple[str, ...] = ()
 
 
 class StageModel:
@@ -58,6 +81,11 @@ class StageModel:
         return self._slice.last
 
     @property
+    def is_last(self) -> bool:
+        """Whether logits come out, rather than hidden states."""
+        return self._slice.is_last
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the weights held, without caches."""
         return self._slice.nbytes
@@ -67,147 +95,84 @@ class StageModel:
         """Keys of the sequences that have a cache here."""
         return tuple(self._caches)
 
-    def forward(self, key: str, token_ids: Sequence[int], hidden: mx.array | None = None) -> mx.array:
-        """Take the next tokens of sequence `key` through this stage's layers.
+    def run(self, step: Step, hidden: mx.array | None = None, finish: Callable[[mx.array], Any] | None = None) -> Any:
+        """Take sequences through this stage's layers. A sequence's cache is made at its first row.
 
         Args:
-            key: names the sequence; its cache is made at the first call and kept until `forget`.
-            token_ids: the tokens, the same in every stage.
-            hidden: (1, tokens, hidden size) from the stage before; None in the first.
+            step: the sequences with their next tokens, the same in every stage.
+            hidden: (rows, tokens, hidden size) from the stage before; None in the first.
+            finish: is given the output, not computed yet: hidden states (rows, tokens, hidden size) or, in the last
+                stage, logits (rows, tokens, vocabulary). None: computes it.
 
         Returns:
-            Evaluated: the hidden state (1, tokens, hidden size), or in the last stage logits (1, tokens, vocabulary).
+            What `finish` gave; None where there are no rows.
 
         Raises:
-            ValueError: no tokens, a token the vocabulary does not have, or a hidden state that does not fit.
+            ValueError: a row without tokens or with another number of them, a token the vocabulary does not have, or
+                hidden states that do not fit.
         """
-        out: mx.array = self._advance(key, token_ids, hidden, lambda out: out)
-        return out
+        self.forget(*step.forget)
+        if not step.rows:
+            return None
+        self._check_rows(step.rows)
+        self._check_hidden(step.rows, hidden)
+        outs, states = [], []
+        for number, row in enumerate(step.rows):
+            cache = self._caches.get(row.key)
+            if cache is None:
+                cache = self._caches[row.key] = self._slice.make_cache()
+            inward = None if hidden is None else hidden[number : number + 1]
+            outs.append(self._slice(mx.array([row.ids]), cache, inward))
+            states += [each.state for each in cache]
+        value = (finish or _computed)(outs[0] if len(outs) == 1 else mx.concatenate(outs))
+        mx.eval(states)
+        return value
 
-    def forget(self, key: str) -> None:
-        """Drop the cache of a sequence; nothing happens if there is none."""
-        self._caches.pop(key, None)
+    def probe(self) -> tuple[float, int]:
+        """Measure: seconds that one token takes in this stage, and bytes that one takes in its caches."""
+        width = self.info.hidden_size
+        hidden = None if self._slice.is_first else mx.zeros((1, 1, width), self._slice.dtype)
+        row, seconds = Step((Row("probe", (0,)),)), []
+        for _ in range(_PROBES):
+            start = time.perf_counter()
+            self.run(row, hidden)
+            seconds.append(time.perf_counter() - start)
+        nbytes = sum(_token_nbytes(each) for each in self._caches["probe"])
+        self.forget("probe")
+        return min(seconds), nbytes
 
-    def generate(
-        self,
-        key: str,
-        prompt_ids: Sequence[int],
-        upstream: Callable[[list[int]], mx.array] | None,
-        **sampling: Any,
-    ) -> Iterator[int]:
-        """Yield the tokens that follow a prompt; see `steps` for the arguments and errors."""
-        return _tokens(self.steps(key, prompt_ids, upstream, **sampling))
+    def forget(self, *keys: str) -> None:
+        """Drop the caches of sequences; nothing happens where there is none."""
+        for key in keys:
+            self._caches.pop(key, None)
 
-    def steps(
-        self,
-        key: str,
-        prompt_ids: Sequence[int],
-        upstream: Callable[[list[int]], mx.array] | None,
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop_ids: Collection[int] = (),
-    ) -> Generator[int | None, None, None]:
-        """Yield the tokens that follow a prompt, and None after each piece of a long prompt; only in the last stage.
-
-        Between two steps, other sequences may be taken further.
-
-        Args:
-            key: names the sequence, which must be new here; its cache here is dropped when the iterator ends or is
-                closed. The stages before keep theirs until they are told to `forget`.
-            prompt_ids: tokens of the prompt, at least one.
-            upstream: takes tokens through all earlier stages and gives the last of their hidden states; None if this
-                stage is the whole model.
-            max_tokens: how many tokens at most.
-            temperature: 0 for the likeliest token each time: exactly those of the model run whole by mlx-lm.
-            top_p: see `generate.Sampling`.
-            seed: see `generate.Sampling`.
-            stop_ids: tokens that end the answer; the one that did is yielded too.
-
-        Raises:
-            ValueError: an argument out of its range.
-            ModelError: this is not the last stage.
-        """
-        if not self._slice.is_last:
-            raise ModelError(
-                f"tokens come from the last stage; this one ends at layer {self.last} of {self.info.layers}"
-            )
-        if (upstream is None) != self._slice.is_first:
-            raise ValueError(f"upstream is {upstream!r} in a stage that begins at layer {self.first}")
-        if key in self._caches:
-            raise ValueError(f"the sequence {key!r} is under way already; give each its own key")
-        sampling = Sampling(temperature, top_p, seed)
-        self._check_tokens(prompt_ids)
-        steps = generate(
-            _Pipeline(self, key, upstream),
-            list(prompt_ids),
-            max_tokens=max_tokens,
-            sampling=sampling,
-            stop_ids=frozenset(stop_ids),
-        )
-        return self._forgetting(key, steps)
-
-    def _forgetting(self, key: str, steps: Iterator[int | None]) -> Generator[int | None, None, None]:
-        try:
-            yield from steps
-        finally:
-            self.forget(key)
-
-    def _advance(
-        self,
-        key: str,
-        ids: Sequence[int],
-        hidden: mx.array | None,
-        want: Callable[[mx.array], mx.array | None],
-    ) -> Any:
-        """One forward pass; `want` picks what of its output is computed."""
-        self._check_tokens(ids)
-        self._check_hidden(len(ids), hidden)
-        cache = self._caches.get(key)
-        if cache is None:
-            cache = self._caches[key] = self._slice.make_cache()
-        out = want(self._slice(mx.array([ids]), cache, hidden))
-        mx.eval(out, [each.state for each in cache])
-        return out
-
-    def _check_tokens(self, ids: Sequence[int]) -> None:
-        if not len(ids):
-            raise ValueError("no tokens were given; at least one is needed")
+    def _check_rows(self, rows: Sequence[Row]) -> None:
         size = self.info.vocab_size
-        bad = next((each for each in ids if not 0 <= each < size), None)
-        if bad is not None:  # MLX would read whatever lies beyond the table
-            raise ValueError(f"token {bad} is not in the vocabulary, which has the ids 0 to {size - 1}")
+        lengths = {len(row.ids) for row in rows}
+        if len(lengths) > 1:
+            raise ValueError(f"rows of {sorted(lengths)} tokens cannot go together")
+        for row in rows:
+            if not row.ids:
+                raise ValueError("no tokens were given; at least one is needed")
+            bad = next((each for each in row.ids if not 0 <= each < size), None)
+            if bad is not None:  # MLX would read whatever lies beyond the table
+                raise ValueError(f"token {bad} is not in the vocabulary, which has the ids 0 to {size - 1}")
 
-    def _check_hidden(self, count: int, hidden: mx.array | None) -> None:
-        shape = None if self._slice.is_first else (1, count, self.info.hidden_size)
+    def _check_hidden(self, rows: Sequence[Row], hidden: mx.array | None) -> None:
+        shape = None if self._slice.is_first else (len(rows), len(rows[0].ids), self.info.hidden_size)
         found = None if hidden is None else hidden.shape
         if found != shape:
             raise ValueError(
-                f"the stage of layers {self.first} to {self.last} needs a hidden state of shape {shape} for {count} "
-                f"tokens and got {found}"
+                f"the stage of layers {self.first} to {self.last} needs a hidden state of shape {shape} and got {found}"
             )
 
 
-def _tokens(steps: Generator[int | None, None, None]) -> Iterator[int]:
-    with closing(steps):
-        yield from (token for token in steps if token is not None)
+def _token_nbytes(cache: Any) -> int:
+    """Bytes of one more token; a cache of states does not grow."""
+    keys = getattr(cache, "keys", None)
+    return int(cache.nbytes // keys.shape[-2]) if isinstance(keys, mx.array) else 0
 
 
-class _Pipeline:
-    """What `generate` asks, answered by the stages before and the last one; see `generate.Steps`."""
-
-    def __init__(self, stage: StageModel, key: str, upstream: Callable[[list[int]], mx.array] | None) -> None:
-        self._stage, self._key, self._upstream = stage, key, upstream
-
-    def prefill(self, ids: Sequence[int]) -> None:
-        self._run(ids, lambda _: None)
-
-    def logits(self, ids: Sequence[int]) -> mx.array:
-        out: mx.array = self._run(ids, lambda out: out[:, -1, :])
-        return out
-
-    def _run(self, ids: Sequence[int], want: Callable[[mx.array], mx.array | None]) -> Any:
-        hidden = None if self._upstream is None else self._upstream(list(ids))
-        return self._stage._advance(self._key, ids, hidden, want)  # noqa: SLF001 - a part of it
+def _computed(out: mx.array) -> mx.array:
+    mx.eval(out)
+    return out

@@ -1,32 +1,37 @@
-"""The actor of one stage: takes tokens through its layers, asking the stage before it first."""
+"""The actor of one stage: takes sequences through its layers, asking the stage before it first."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from actors.context import get_runtime_context
-from actors.refs import get
 
-from .extra import require_mlx_lm
+from .extra import on_cpu, require_mlx_lm
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import mlx.core as mx
 
     from actors.handle import ActorHandle
 
-_END: Final = object()
+    from .sampling import Request
+    from .schedule import Schedule
+    from .stage import Step
 
 
 class Stage:
     """Layers `first` to `last` of a model, in a process of their own.
 
-    The last stage is asked for tokens. Each stage asks the one before it for the hidden states of the same tokens,
-    so that these go from stage to stage and an error anywhere along the line comes back along it.
-
-    Several answers may be under way: they take turns, one token each, whoever reads them and however slowly.
+    The last stage chooses what all stages do next (`schedule.Schedule`). Each step goes from stage to stage towards
+    the first, and the hidden states come back the same way, so that an error anywhere along the line comes back along
+    it. Many steps are under way at once: every stage takes them in the order in which they began.
 
     Args:
         path: the model, as this stage's device sees it.
@@ -42,53 +47,93 @@ class Stage:
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
         self._model = self._turns.submit(StageModel.load, path, first, last).result()
+        self._seconds, self._token_nbytes = self._turns.submit(self._model.probe).result()
         self._before = before
+        self._order = _Order()
+        self._schedule: Schedule | None = None
 
     async def loaded(self) -> dict[str, Any]:
-        """Returns what this stage holds, and where: `node`, `pid`, `first`, `last` and the bytes of its weights."""
+        """Returns what this stage holds, and where.
+
+        `node`, `pid`, `first`, `last`, `nbytes` of its weights, whether it computes on a `cpu`, the `seconds` that a
+        token takes here, the bytes that one takes in caches (`token_nbytes`) and those that are `free` in memory.
+        """
         model = self._model
-        where = {"node": get_runtime_context().node_name, "pid": os.getpid()}
-        return {**where, "first": model.first, "last": model.last, "nbytes": model.nbytes}
+        where = {"node": get_runtime_context().node_name, "pid": os.getpid(), "cpu": on_cpu()}
+        what = {"first": model.first, "last": model.last, "nbytes": model.nbytes}
+        free = psutil.virtual_memory().available
+        return {**where, **what, "seconds": self._seconds, "token_nbytes": self._token_nbytes, "free": free}
+
+    async def open(self, *, width: int, limit: int) -> None:
+        """Makes the last stage take requests; see `schedule.Schedule` for the arguments."""
+        from .schedule import Schedule
+
+        assert self._model.is_last
+        self._schedule = Schedule(self.begin, width=width, limit=limit)
 
     async def sequences(self) -> tuple[str, ...]:
         """Returns the keys of the sequences that have a cache here."""
         return self._model.sequences
 
-    async def forward(self, key: str, token_ids: Sequence[int]) -> Any:
-        """Takes tokens of sequence `key` through all stages up to this one; returns the hidden states."""
-        return await self._turn(lambda: self._model.forward(key, token_ids, self._hidden(key, token_ids)))
+    async def forward(self, step: Step) -> Any:
+        """Takes a step through all stages up to this one; returns the hidden states, None where there are no rows."""
+        return await self.begin(step, None)
 
-    async def generate(self, key: str, prompt_ids: Sequence[int], **sampling: Any) -> AsyncIterator[int]:
-        """Yields the tokens that follow a prompt; only in the last stage. See `StageModel.steps`."""
-        upstream = None if self._before is None else lambda ids: self._hidden(key, ids)
-        steps = await self._turn(lambda: self._model.steps(key, prompt_ids, upstream, **sampling))
-        try:
-            while (token := await self._turn(lambda: next(steps, _END))) is not _END:
-                if token is not None:
-                    yield token
-        finally:
-            # Not awaited: this answer may have been cancelled in the middle of a step, which has to end first.
-            self._turns.submit(self._end, key, steps)
+    async def answer(self, request: Request) -> AsyncIterator[Any]:
+        """Yields the number of prompt tokens taken from the prefix cache, then each `sampler.Choice`.
 
-    async def forget(self, key: str) -> None:
-        """Drops the caches of a sequence here and in the stages before."""
-        await self._turn(lambda: self._forget(key))
+        Only in the last stage. Several may be under way, whoever reads them and however slowly.
+        """
+        assert self._schedule is not None
+        with closing(self._schedule.enter(request)) as entry:
+            async for item in entry.items():
+                yield item
 
-    async def _turn(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._turns, work)
+    async def busy(self) -> dict[str, int]:
+        """Returns how busy the last stage is; see `schedule.Schedule.busy`."""
+        assert self._schedule is not None
+        return self._schedule.busy()
 
-    # -- on the thread of MLX -----------------------------------------------------------------------------------
+    def begin(self, step: Step, finish: Callable[[mx.array], Any] | None) -> Awaitable[Any]:
+        """Begin a step; see `StageModel.run`. Steps pass through all stages in the order of these calls."""
+        hidden = None if self._before is None else self._before.forward.remote(step)
+        return asyncio.ensure_future(self._pass(step, hidden, finish, self._order.next()))
 
-    def _hidden(self, key: str, token_ids: Sequence[int]) -> Any:
-        if self._before is None:
-            return None
-        return get(self._before.forward.remote(key, list(token_ids)))
+    async def _pass(self, step: Step, hidden: Any, finish: Any, turn: _Turn) -> Any:
+        with closing(turn):
+            try:
+                value = None if hidden is None else await hidden
+            finally:
+                await turn.mine()
+            work = asyncio.get_running_loop().run_in_executor(self._turns, self._model.run, step, value, finish)
+        return await work
 
-    def _end(self, key: str, steps: Generator[int | None, None, None]) -> None:
-        steps.close()
-        self._forget(key)
 
-    def _forget(self, key: str) -> None:
-        self._model.forget(key)
-        if self._before is not None:
-            self._before.forget.remote(key)
+class _Order:
+    """Who comes when: each waits for the one that came before it."""
+
+    def __init__(self) -> None:
+        self._last = asyncio.Event()
+        self._last.set()
+
+    def next(self) -> _Turn:
+        """A turn after all that were given out so far."""
+        turn = _Turn(self._last)
+        self._last = turn.over
+        return turn
+
+
+class _Turn:
+    """A place in the order, which ends when it is closed."""
+
+    def __init__(self, before: asyncio.Event) -> None:
+        self._before = before
+        self.over = asyncio.Event()
+
+    async def mine(self) -> None:
+        """Wait until the one before is over."""
+        await self._before.wait()
+
+    def close(self) -> None:
+        """Let the next one come."""
+        self.over.set()

@@ -10,6 +10,7 @@ from actors.exceptions import ModelError
 from .checkpoint import open_checkpoint
 from .extra import require_mlx_lm
 from .gguf import GgufFile, read_header
+from .text import Detokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,63 +24,71 @@ _LLAMA3_WORDS: Final = (
 _SINGLE_DIGITS: Final = ("smollm", "starcoder", "refact", "command-r")
 _LLAMA3: Final = ("llama-bpe", "llama3", "llama-v3")
 _PLAIN: Final = ("gpt-2",)
-_REPLACEMENT: Final = "\ufffd"  # what decoding makes of a character whose bytes are not all there
 
 
 class Tokenizer:
     """A model's tokenizer. Make one with `load_tokenizer`.
 
     Attributes:
+        inner: mlx-lm's wrapper of the one that transformers gives.
         stop_ids: tokens that end an answer.
     """
 
     def __init__(self, inner: Any, stop_ids: Collection[int]) -> None:
-        self._inner = inner
+        self.inner = inner
         self.stop_ids = frozenset(stop_ids)
 
     @property
     def has_chat_template(self) -> bool:
         """Whether the model was made for conversations, and says how they are written."""
-        return bool(self._inner.has_chat_template)
+        return bool(self.inner.has_chat_template)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text as it is, with the opening token if the model wants one."""
-        return [int(token) for token in self._inner.encode(text)]
+        return [int(token) for token in self.inner.encode(text)]
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **settings: Any,
+    ) -> list[int]:
         """Tokens of a conversation, each message with `role` and `content`, up to where the answer begins.
+
+        Args:
+            messages: the conversation.
+            tools: functions that the model may call, as OpenAI's interface describes them; for templates that know
+                of them.
+            settings: what else the model's template looks at, such as `enable_thinking`.
 
         Raises:
             ModelError: the model has no chat template, or its template refuses these messages.
         """
         if not self.has_chat_template:
             raise ModelError("this model has no chat template; give it plain text to go on from")
+        if tools:
+            settings["tools"] = [dict(each) for each in tools]
         try:
-            tokens = self._inner.apply_chat_template([dict(each) for each in messages], add_generation_prompt=True)
+            tokens = self.inner.apply_chat_template(
+                [dict(each) for each in messages], add_generation_prompt=True, **settings
+            )
         except Exception as error:  # a template is a program that came with the model: it raises what it likes
             raise ModelError(f"the model's chat template refuses these messages: {error}") from error
         return [int(token) for token in tokens]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without those that only control the model."""
-        text: str = self._inner.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self.inner.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
     def stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Text as tokens arrive, never a part of a character; joined, the pieces are `decode` of all tokens."""
-        window: list[int] = []
-        told = 0  # of the window's tokens, those whose text is out; they give the next ones their context
+        text = Detokenizer(self)
         for token in tokens:
-            window.append(token)
-            text = self.decode(window)
-            if text.endswith(_REPLACEMENT):
-                continue
-            piece = text[len(self.decode(window[:told])) :]
-            window, told = window[told:], len(window) - told
-            if piece:
+            if piece := text.add(token):
                 yield piece
-        rest = self.decode(window)[len(self.decode(window[:told])) :]
-        if rest:
+        if rest := text.rest():
             yield rest
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors import device, holdings
+from actors.events import recorder
 from actors.exceptions import ActorsError
 from actors.home import remove_if_dead, run_dir, sweep
 from actors.ids import new_id
 from actors.node.environments import Environments
 from actors.node.members import Member, Members
+from actors.node.observatory import Observatory
 from actors.node.opinion import Opinion
 from actors.node.service import NodeService
 from actors.node.workers import Workers
@@ -54,6 +56,7 @@ class Node:
             credentials = credentials_from(self._identity)
         self.process = Process(orders["process"], Path(orders["folder"]), orders["id"], orders["name"], credentials)
         holdings.use(self.process.holdings)
+        recorder.use(self.process.recorder)
         found = look_at_device()
         info = NodeInfo(
             id=orders["id"], name=orders["name"], address="", alive=True, pid=os.getpid(), found_by="local",
@@ -62,6 +65,8 @@ class Node:
         )  # fmt: skip
         self._members = Members(self.process, Member(info, self.process.address))
         self._service = NodeService(self.process, self._members)
+        self._observatory = self._service.observatory = Observatory(self.process, self._members, self._service)
+        self.process.serve("events", self._observatory)
         self._service.workers = Workers(
             self.process.address, orders["name"], orders["identity"], orders["folder"],
             self._service.ended, self._service.printed, Environments(self.process, orders["name"], self._service.say),

@@ -87,6 +87,7 @@ class Logs:
         self._lock: int | None = None
         self._paths: dict[str, Path] = {}  # by worker
         self._known: dict[str | int, Path] = {}  # by actor, name and pid
+        self._authors: dict[str, Author] = {}  # by worker, as it was called last
         self._open: OrderedDict[Path, _File] = OrderedDict()
         self._ended: deque[tuple[str, Path, int]] = deque()
         self._ended_bytes = 0
@@ -119,6 +120,14 @@ class Logs:
         found: list[LogLine] = []
         done: Future[None] = Future()
         self._orders.put((lambda: found.extend(self._last(who, count)), done))
+        await asyncio.wrap_future(done)
+        return found
+
+    async def read_all(self, count: int) -> list[tuple[Author, list[LogLine]]]:
+        """Returns the last ``count`` lines of each worker of which something is kept."""
+        found: list[tuple[Author, list[LogLine]]] = []
+        done: Future[None] = Future()
+        self._orders.put((lambda: self._all(found, count), done))
         await asyncio.wrap_future(done)
         return found
 
@@ -165,6 +174,7 @@ class Logs:
         if path is None:
             # As it was called when it first printed: one that prints before it is an actor keeps that file.
             path = self._paths[author.worker] = self._made_folder() / author.file_name
+        self._authors[author.worker] = author
         for key in (author.pid, author.actor, author.name):
             if key is not None:
                 self._known[key] = path
@@ -194,7 +204,7 @@ class Logs:
 
     def _forget(self, worker: str, path: Path, size: int) -> None:
         self._ended_bytes -= size
-        del self._paths[worker]
+        del self._paths[worker], self._authors[worker]
         for key in [key for key, kept in self._known.items() if kept == path]:
             del self._known[key]
         for part in _parts(path):
@@ -204,6 +214,13 @@ class Logs:
         path = self._known.get(who)
         if path is None:
             raise LookupError(f"node {self._node} has kept nothing that {who!r} printed")
+        return self._read(path, count)
+
+    def _all(self, found: list[tuple[Author, list[LogLine]]], count: int) -> None:
+        found += [(author, self._read(self._paths[worker], count)) for worker, author in self._authors.items()]
+
+    @staticmethod
+    def _read(path: Path, count: int) -> list[LogLine]:
         lines: list[str] = []
         for part in reversed(_parts(path)):
             with part.open(encoding="utf-8", errors="replace", newline="\n") as file:

@@ -72,6 +72,7 @@ class Members:
         self._closed = False
         self._changed = asyncio.Condition()
         self.on_change: Callable[[], None] | None = None  # told of each that comes or goes
+        self.on_fate: Callable[[Member], None] | None = None  # told of each that comes, and when it goes
         self.on_joined: Callable[[Member], None] | None = None  # told of each that comes
         self.trusted: Callable[[str], bool] | None = None  # whether a node may come at all
 
@@ -170,6 +171,8 @@ class Members:
         self._process.directory[info.id] = where
         if peer is not None:
             member.watch = asyncio.create_task(self._watch(member, peer))
+        if self.on_fate is not None:
+            self.on_fate(member)
         await self._tell()
         if self.on_joined is not None and member is not self.me:
             self.on_joined(member)
@@ -205,6 +208,8 @@ class Members:
         """A node is known to be gone."""
         member.info = replace(member.info, alive=False)
         member.actors = 0
+        if self.on_fate is not None:
+            self.on_fate(member)
         await self._tell()
 
     async def _tell(self) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from actors.demand import Demand, Parts
     from actors.messages import Payload
     from actors.node.members import Member, Members
+    from actors.node.observatory import Observatory
     from actors.node.waiting import Seat
     from actors.node.workers import WorkerProcess, Workers
     from actors.nodeinfo import NodeInfo
@@ -56,6 +57,7 @@ class NodeService:
         self._over: deque[str] = deque()  # detached actors that have ended
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
         self.workers: Workers  # set once, before anything is answered
+        self.observatory: Observatory  # likewise
 
     # -- processes of this host ---------------------------------------------------------------------------------
 
@@ -71,12 +73,12 @@ class NodeService:
         """A worker says where it listens."""
         self.workers.became_ready(address)
 
-    async def ending(self, _: Visitor, process: str, epitaph: str, intended: bool) -> None:
+    async def ending(self, _: Visitor, process: str, epitaph: str, intended: bool, moved: bool = False) -> None:
         """An actor says that it is about to end, why, and whether that was wanted; its name is free from now on."""
         worker = self.workers.get(process)
         if worker is not None:
-            self.workers.condemn(worker, epitaph, intended=intended)
-            if worker.spec is not None and not worker.spec.restarts:
+            self.workers.condemn(worker, epitaph, intended=intended, moved=moved)
+            if worker.spec is not None and (moved or not worker.spec.restarts):
                 self._names.release(worker.spec)
 
     def route(self, process: str) -> Address | None:
@@ -125,14 +127,15 @@ class NodeService:
             if worker.spec is not None and worker.spec.owner == visitor.process:
                 self.workers.kill(worker, "its owner has ended", intended=True)
 
-    def ended(self, worker: WorkerProcess, _: Death) -> None:
+    def ended(self, worker: WorkerProcess, death: Death) -> None:
         """A worker has ended."""
         self.kept.ended(worker.id)
+        self.observatory.ended(worker, death)
         self._process.forget(worker.id)
         self._process.acceptor.expire(worker.id)
         self._placing.places.release(worker.id)
         if worker.spec is not None:
-            if not worker.spec.restarts:  # else it is kept for the next life
+            if worker.moved or not worker.spec.restarts:  # else it is kept for the next life
                 self._names.release(worker.spec)
             for member in self._members.alive():
                 if member is not self._members.me:
@@ -158,6 +161,7 @@ class NodeService:
         if Progress.read(line) is None:
             who = (spec.id, spec.name, spec.class_name) if spec is not None else ()
             self.kept.add(Author(worker.id, worker.subprocess.pid, *who), stream, line)
+            self.observatory.printed(worker, stream, line)
         if spec is None or spec.driver is None:
             return
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"

@@ -61,6 +61,7 @@ class WorkerProcess:
         spec: the actor it is, once it was chosen for one.
         verdict: why it was ended, where this node ended it or it has said so itself.
         intended: its end was wanted; see `Death`.
+        moved: the actor lives elsewhere; see `Death`.
         taken: when it was chosen for an actor, by the loop's clock.
         lease: of the environment it runs in, if it is not the node's own.
     """
@@ -73,6 +74,7 @@ class WorkerProcess:
     spec: ActorSpec | None = None
     verdict: str | None = None
     intended: bool = False
+    moved: bool = False
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     watch: asyncio.Task[None] | None = None
     taken: float = 0.0
@@ -217,8 +219,9 @@ class Workers:
         futures = [worker.ready for worker in self._all.values()]
         return [f.result() for f in futures if f.done() and not f.cancelled() and f.exception() is None]
 
-    def condemn(self, worker: WorkerProcess, verdict: str, *, intended: bool) -> None:
+    def condemn(self, worker: WorkerProcess, verdict: str, *, intended: bool, moved: bool = False) -> None:
         """A worker is about to end; the first reason counts, and any wish that it stays so."""
+        worker.moved = worker.moved or (moved and worker.verdict is None)
         worker.verdict = worker.verdict or verdict
         worker.intended = worker.intended or intended
 
@@ -253,8 +256,9 @@ class Workers:
             worker.lease.end()
         lines = tuple(worker.tail) if code != 0 and worker.verdict is None else ()
         death = Death(
-            _how(code, worker), node=str(self._orders["node_name"]), last_lines=lines, intended=worker.intended
-        )
+            _how(code, worker), node=str(self._orders["node_name"]), last_lines=lines, intended=worker.intended,
+            moved=worker.moved,
+        )  # fmt: skip
         self._deaths[worker.id] = death
         if len(self._deaths) > REMEMBERED_DEATHS:
             self._deaths.popitem(last=False)

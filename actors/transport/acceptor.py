@@ -109,6 +109,7 @@ class Acceptor:
         self._new_passage = new_passage
         self._arena = arena
         self._visitors: dict[str, Visitor] = {}
+        self.has_lost = False  # a visitor has never had all its answers
 
     async def serve(self, link: Link, hello: pb.Hello) -> None:
         """Carries a visitor's session over ``link``, whose hello has been read, until the link ends."""
@@ -172,6 +173,11 @@ class Acceptor:
         """Whether this visitor is still expected: connected, or silent for not too long."""
         return visitor.session in self._visitors
 
+    def process_of(self, session: str) -> str:
+        """Returns whose session this is; empty for one that is gone."""
+        visitor = self._visitors.get(session)
+        return visitor.process if visitor is not None else ""
+
     def expire(self, process: str) -> None:
         """Forgets all visits of a process that is known to have ended."""
         for visitor in [v for v in self._visitors.values() if v.process == process]:
@@ -187,8 +193,14 @@ class Acceptor:
             return
         if visitor.expiry is not None:
             visitor.expiry.cancel()
+        self.has_lost = self.has_lost or not visitor.conversation.idle
         visitor.conversation.close()
         self._receiver.gone(visitor)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every visitor has all that was posted to it."""
+        return all(visitor.conversation.idle for visitor in self._visitors.values())
 
     async def flushed(self) -> None:
         """Waits until every visitor that is connected has all its answers."""

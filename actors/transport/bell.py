@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 
 
 class Bell:
@@ -13,15 +14,18 @@ class Bell:
         self._ear, self._mouth = os.pipe()
         os.set_blocking(self._ear, False)
         os.set_blocking(self._mouth, False)
+        self._lock = threading.Lock()  # else the descriptor of one that rings might be closed, and another's by then
+        self._closed = False
 
     def fileno(self) -> int:
         """Returns what is readable once it has been rung."""
         return self._ear
 
     def ring(self) -> None:
-        """Wakes who waits, or who will wait next."""
-        with contextlib.suppress(BlockingIOError):  # it has been rung often enough
-            os.write(self._mouth, b"!")
+        """Wakes who waits, or who will wait next; nobody where it was closed meanwhile."""
+        with self._lock, contextlib.suppress(BlockingIOError):  # it has been rung often enough
+            if not self._closed:
+                os.write(self._mouth, b"!")
 
     def mute(self) -> None:
         """Forgets that it was rung."""
@@ -30,5 +34,7 @@ class Bell:
 
     def close(self) -> None:
         """Gives the pipe back."""
-        os.close(self._ear)
-        os.close(self._mouth)
+        with self._lock:
+            self._closed = True
+            os.close(self._ear)
+            os.close(self._mouth)

@@ -187,6 +187,12 @@ class Conversation:
             if order is not None:
                 self._release(order)
 
+    @property
+    def idle(self) -> bool:
+        """Whether the other side has everything that was posted."""
+        feeding = self._feeder is not None and not self._feeder.done()
+        return not (self._outgoing or feeding) and self.control.session.idle and self.bulk.session.idle
+
     async def drained(self) -> None:
         """Waits until the other side has everything that was posted."""
         if self._outgoing:

@@ -45,6 +45,7 @@ class Death:
         node: name of the node, where known.
         last_lines: what it printed last.
         intended: somebody wanted it, or it would come again: the actor is not to be made anew.
+        moved: the actor lives elsewhere; what it has not answered here, it has not begun here.
     """
 
     reason: str
@@ -52,6 +53,7 @@ class Death:
     node: str | None = None
     last_lines: tuple[str, ...] = ()
     intended: bool = False
+    moved: bool = False
 
 
 class Caller(Protocol):

@@ -1,0 +1,140 @@
+"""Views: what a node, and a whole cluster, look like just now. Made for whoever shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from actors.events.event import DEAD
+from actors.events.state import State
+from actors.events.tally import merge
+
+if TYPE_CHECKING:
+    from actors.events.event import ActorChanged, Event
+    from actors.events.tally import Tallies
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCallView:
+    """A call that waits or runs.
+
+    Attributes:
+        actor: id of the actor that has it.
+        label: of that actor, for people.
+        state: ``"QUEUED"`` or ``"RUNNING"``.
+        age: seconds since it arrived.
+        running: seconds since it began; 0 where it waits.
+        caller: process that has made it.
+        waits_for: what it is blocked on, as far as its process knows: labels of calls.
+    """
+
+    actor: str
+    label: str
+    class_name: str
+    method: str
+    state: str
+    age: float
+    running: float
+    caller: str
+    node: str
+    process: str
+    waits_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessView:
+    """A process of a node.
+
+    Attributes:
+        kind: ``"node"``, ``"worker"`` or ``"driver"``.
+        rss: bytes of memory that are resident; 0 where that cannot be told.
+        answered: whether it said just now what it does; one whose interpreter is busy in one long step cannot.
+    """
+
+    id: str
+    pid: int
+    kind: str
+    rss: int
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node, as it tells of itself.
+
+    Attributes:
+        number: of the latest event in its journal.
+        at: when it was asked, by its own clock.
+        memory_used: bytes in use on the machine.
+        arena: bytes of shared memory of its cluster.
+        load: of the machine over the last minute.
+        events: what its state can be made of, see `State`.
+        calls: that are open there.
+        readings: metrics of the user's own, by process.
+    """
+
+    id: str
+    name: str
+    address: str
+    pid: int
+    chip: str
+    cpus: int
+    memory: int
+    memory_used: int
+    arena: int
+    load: float
+    resources: dict[str, float]
+    free: dict[str, float]
+    versions: dict[str, str]
+    number: int
+    at: float
+    since: float
+    events: tuple[Event, ...]
+    calls: tuple[OpenCallView, ...]
+    processes: tuple[ProcessView, ...]
+    tallies: Tallies
+    peers: tuple[tuple[str, float | None], ...] = ()
+    readings: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """All nodes of a cluster that answered.
+
+    Attributes:
+        nodes: those.
+        silent: name and reason of each node that is known and did not answer.
+    """
+
+    nodes: tuple[NodeView, ...]
+    silent: tuple[tuple[str, str], ...] = ()
+    state: State = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        state = State(event for node in self.nodes for event in node.events)
+        alive = {node.name for node in self.nodes}
+        for actor in list(state.actors.values()):
+            if actor.node is not None and actor.node not in alive and actor.state != DEAD:
+                state.apply(replace(actor, state=DEAD, reason=f"its node {actor.node} does not answer"))
+        object.__setattr__(self, "state", state)
+
+    def actors(self, *, ended: bool = False) -> list[ActorChanged]:
+        """Returns the actors, without the workers of tasks and hosts; those that have ended too if asked for."""
+        return [actor for actor in self.state.actors.values() if (ended or actor.state != DEAD) and not actor.ours]
+
+    @property
+    def calls(self) -> list[OpenCallView]:
+        """The calls that are open, the oldest first."""
+        return sorted((call for node in self.nodes for call in node.calls), key=lambda call: -call.age)
+
+    def pending(self, actor: str) -> int:
+        """Returns how many calls of an actor wait or run."""
+        return sum(call.actor == actor for call in self.calls)
+
+    @property
+    def tallies(self) -> Tallies:
+        """What all nodes have counted."""
+        found: Tallies = {}
+        for node in self.nodes:
+            merge(found, node.tallies)
+        return found

@@ -1,0 +1,131 @@
+"""Inspection: what a process says of itself to whoever looks at it: its open calls, and where its code stands."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from actors.events.recorder import readings
+from actors.events.view import OpenCallView
+from actors.job import State
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import FrameType
+
+    from actors.job import Job
+    from actors.process import Process
+    from actors.spec import ActorSpec
+    from actors.transport.acceptor import Visitor
+    from actors.waits import Wait
+
+MOST_CALLS = 2_000  # shown of one actor
+MOST_FRAMES = 60
+_ENTRIES = ("/actors/execution.py", "/actors/runner.py")
+_IDLE = ("/actors/mailbox.py", "/actors/threads.py", "/actors/instance.py", "/actors/light.py")
+_OURS = ("actors-parent", "actors-console", "actors-logs")
+
+
+class Inspection:
+    """The service ``"inspection"`` of every process. It answers on the I/O loop, so while methods run.
+
+    Args:
+        process: this process.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def look(self, _: Visitor) -> tuple[list[OpenCallView], dict[str, int], object]:
+        """Returns calls that are open here, how many each actor has, and what code here counts itself."""
+        shown: list[OpenCallView] = []
+        counts: dict[str, int] = {}
+        now = time.time()
+        for actor, instance in list(self._process.recorder.here.items()):
+            jobs: list[Job] = list(instance.open_calls())
+            counts[actor] = len(jobs)
+            if instance.spec is not None and not instance.spec.host:
+                shown += [self._view(instance.spec, job, now) for job in jobs[:MOST_CALLS]]
+        return shown, counts, readings()
+
+    def _view(self, spec: ActorSpec, job: Job, now: float) -> OpenCallView:
+        runs = job.state is State.RUNNING
+        waits = self._process.waits.of(job.key)
+        return OpenCallView(
+            actor=spec.id,
+            label=spec.label,
+            class_name=spec.class_name,
+            method=job.method.replace("__construct__", "__init__"),
+            state="RUNNING" if runs else "QUEUED",
+            age=now - job.arrived,
+            running=now - job.started if runs else 0.0,
+            caller=self._process.caller_of(job.key[0]),
+            node=self._process.address.node_name,
+            process=self._process.id,
+            waits_for=tuple(name for wait in waits for name in _names(wait)),
+        )
+
+    async def stacks(self, _: Visitor, actor: str | None = None) -> list[tuple[str, list[str]]]:
+        """Returns where the code of this process stands.
+
+        Args:
+            actor: show the tasks of this actor's calls only; None for all. Threads are always shown, since they may
+                be any actor's.
+
+        Returns:
+            What stands there, such as a thread's name, and its frames as lines, the innermost last.
+        """
+        found = []
+        frames = sys._current_frames()  # noqa: SLF001 - the standard library has no other way
+        for thread in threading.enumerate():
+            frame = frames.get(thread.ident or 0)
+            if frame is not None and thread is not threading.current_thread() and thread.name not in _OURS:
+                lines = _lines(frame)
+                if lines or thread is threading.main_thread():
+                    found.append((f"thread {thread.name}", lines))
+        seen: set[asyncio.Task[None]] = set()
+        for id, instance in list(self._process.recorder.here.items()):
+            for job in instance.open_calls() if actor in {None, id} else ():
+                task = job.task
+                if task is not None and not task.done() and task not in seen:
+                    seen.add(task)
+                    found.append((f"call {job.method}", _awaiting(task)))
+        return found
+
+
+def _names(wait: Wait) -> list[str]:
+    """Returns what a call is blocked on."""
+    names = []
+    for value, owner in wait.values:
+        if not value.future.done():
+            call = value.call
+            names.append(f"{call.line.label}.{call.method}" if call is not None else f"a value of {owner.node_name}")
+    return names or ["something that it will give up by itself"]
+
+
+def _awaiting(task: asyncio.Task[Any]) -> list[str]:
+    """Returns where a task waits: its coroutine, what that awaits, and so on."""
+    lines: list[str] = []
+    coroutine: Any = task.get_coro()
+    for _ in range(MOST_FRAMES):
+        kind = next((kind for kind in ("cr", "ag", "gi") if hasattr(coroutine, f"{kind}_frame")), None)
+        frame = getattr(coroutine, f"{kind}_frame", None)
+        if frame is None:
+            break
+        lines += _lines(frame, one=True)
+        coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    return lines
+
+
+def _lines(frame: FrameType, *, one: bool = False) -> list[str]:
+    """Returns frames as lines, without those by which this library came to the user's code; none where it is idle."""
+    summary = traceback.StackSummary.extract([(frame, frame.f_lineno)]) if one else traceback.extract_stack(frame)
+    if not one:
+        ours = [place for place, entry in enumerate(summary) if entry.filename.endswith(_ENTRIES)]
+        if any(entry.filename.endswith(_IDLE) for entry in summary) and not ours:
+            return []
+        summary = traceback.StackSummary.from_list(summary[ours[-1] + 1 :] if ours else summary)
+    return [line.rstrip() for entry in traceback.format_list(summary) for line in entry.splitlines()]

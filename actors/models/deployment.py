@@ -1,0 +1,114 @@
+"""The stages of a model at work on their nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from actors.actorclass import remote
+from actors.exceptions import ActorDiedError, ModelError, NodeDiedError
+from actors.handle import kill
+from actors.refs import get
+
+from .stageactor import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.handle import ActorHandle
+    from actors.stream import ObjectRefGenerator
+
+    from .plan import Plan
+    from .sampling import Request
+
+_KV_SHARE: Final = 4  # the caches of a stage take this part of the memory that is free once the weights are there
+_CHUNKS: Final = {True: 64, False: 512}  # tokens of a prompt taken in at once, by whether a CPU computes
+
+
+class Deployment:
+    """One actor for each stage of a plan, loaded and ready. Make one with `start`.
+
+    Attributes:
+        plan: which layers are on which node.
+        stages: the actors, in the order of the layers.
+        held: what each stage said of itself; see `Stage.loaded`.
+        limit: tokens that the caches of all answers together have room for.
+        broken: a stage has died, or it was closed.
+    """
+
+    def __init__(self, plan: Plan, stages: Sequence[ActorHandle]) -> None:
+        self.plan = plan
+        self.stages = list(stages)
+        self.held: list[dict[str, Any]] = []
+        self.limit = 0
+        self.broken = False
+
+    @classmethod
+    def start(cls, plan: Plan, *, kv_memory: int | None) -> Self:
+        """Make the actors and wait until their layers are loaded.
+
+        Args:
+            plan: which layers are on which node.
+            kv_memory: bytes for caches on each node; None takes a quarter of what is free.
+
+        Raises:
+            ModelError: a stage could not load its layers.
+            ActorDiedError: a stage has died.
+        """
+        self = cls(plan, [])
+        try:
+            for stage in plan.stages:
+                before = self.stages[-1] if self.stages else None
+                options = remote(Stage).options(node=stage.node)
+                self.stages.append(options.remote(str(plan.model.path), stage.first, stage.last, before))
+            self._await_loaded()
+            self.limit = min(_room(held, kv_memory) for held in self.held)
+            get(self.stages[-1].open.remote(width=len(self.stages), limit=self.limit))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of a prompt that are taken in at once."""
+        return _CHUNKS[any(held["cpu"] for held in self.held)]
+
+    def answer(self, request: Request) -> ObjectRefGenerator[Any]:
+        """Begin an answer; see `Stage.answer`."""
+        answer: ObjectRefGenerator[Any] = self.stages[-1].answer.remote(request)
+        return answer
+
+    def lost_nodes(self) -> set[str]:
+        """Names of the nodes that are gone, as far as calls to the stages tell."""
+        lost = set()
+        for stage, actor in zip(self.plan.stages, self.stages, strict=True):
+            try:
+                get(actor.sequences.remote(), timeout=10)
+            except NodeDiedError:
+                lost.add(stage.node)
+            except (ActorDiedError, TimeoutError):
+                pass
+        return lost
+
+    def close(self) -> None:
+        """End the actors and give their memory back."""
+        self.broken = True
+        for stage in self.stages:
+            kill(stage)
+
+    def _await_loaded(self) -> None:
+        loaded = [stage.loaded.remote() for stage in self.stages]
+        for stage, ref in zip(self.plan.stages, loaded, strict=True):
+            try:
+                self.held.append(get(ref))
+            except ActorDiedError as error:
+                cause = error.__cause__
+                if not isinstance(cause, ModelError):
+                    raise
+                told = getattr(cause, "cause", None) or cause  # without the remote traceback
+                raise ModelError(f"node {stage.node} could not load its layers: {told}") from error
+
+
+def _room(held: dict[str, Any], kv_memory: int | None) -> int:
+    memory = held["free"] // _KV_SHARE if kv_memory is None else kv_memory
+    return int(memory // max(held["token_nbytes"], 1))

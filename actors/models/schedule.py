@@ -1,0 +1,294 @@
+"""Which sequences a pipeline takes further next: many answers at once, fair, with a bound on their caches.
+
+The last stage holds the schedule, since tokens are chosen there. Answers that are under way are dealt out to *lanes*,
+a few for each stage: a lane takes one step at a time, and while it waits for one stage, the others work for other
+lanes. Answers join and leave a lane between its steps. Prompts pass in chunks, several at once, so that a long one
+fills all stages; requests take turns with their chunks, and steps of lanes come in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final
+
+from actors.ids import new_id
+
+from .sampler import Choice, Sampler
+from .sampling import refuse_if_never
+from .stage import Row, Step
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+
+    import mlx.core as mx
+
+    from .sampling import Request
+
+_AHEAD: Final = 16  # tokens that an answer is ahead of its reader
+
+
+class Entry:
+    """One answer under way."""
+
+    def __init__(self, schedule: Schedule, request: Request) -> None:
+        self._schedule = schedule
+        self.request = request
+        self.key = new_id("sequence")
+        self.over = False
+        self._made = len(request.kept)
+        self._next = (request.kept or request.prompt)[-1]
+        self._sampler: Sampler | None = None
+        self._items: deque[Any] = deque()
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def wants(self) -> bool:
+        """Whether it goes on in the next step: not if its reader is far behind."""
+        return not self.over and len(self._items) < _AHEAD
+
+    @property
+    def row(self) -> Row:
+        """What it takes in next."""
+        return Row(self.key, (self._next,))
+
+    def chunks(self) -> Iterator[tuple[int, ...]]:
+        """What is taken in before its first step, in the pieces in which it would be, or was, the first time."""
+        request = self.request
+        *head, last = request.prompt
+        for start in range(0, len(head), request.chunk):
+            yield tuple(head[start : start + request.chunk])
+        if request.kept:
+            yield (last,)
+            yield from ((token,) for token in request.kept[:-1])
+
+    async def items(self) -> AsyncIterator[Any]:
+        """Yield what is to be told, as it comes; raise what ended it."""
+        while True:
+            while self._items:
+                item = self._items.popleft()
+                self._schedule.wake(self)
+                yield item
+            if self._error is not None:
+                raise self._error
+            if self.over:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+    def tell(self, item: Any) -> None:
+        """Have the reader given `item`."""
+        self._items.append(item)
+        self._news.set()
+
+    def took(self, choice: Choice) -> None:
+        """A token was chosen."""
+        if self.over:
+            return
+        self._next = choice.id
+        self._made += 1
+        self.tell(choice)
+        if choice.id in self.request.stop_ids or self._made >= self.request.max_tokens:
+            self.close()
+
+    def fail(self, error: Exception) -> None:
+        """It cannot go on."""
+        if not self.over:
+            self._error = error
+            self.close()
+
+    def close(self) -> None:
+        """It is over, or nobody wants it any more; all that it held is free."""
+        if not self.over:
+            self.over = True
+            self._news.set()
+            self._schedule.leave(self)
+
+    # -- on the thread of MLX -----------------------------------------------------------------------------------
+
+    def lazily(self, logits: mx.array) -> tuple[mx.array, mx.array]:
+        """See `Sampler.lazily`."""
+        if self._sampler is None:
+            self._sampler = Sampler(self.request)
+        return self._sampler.lazily(logits)
+
+    def chosen(self, token: mx.array, logprobs: mx.array) -> Choice:
+        """See `Sampler.tell`."""
+        assert self._sampler is not None
+        return self._sampler.tell(token, logprobs)
+
+
+class Schedule:
+    """Takes requests, and steps of the pipeline. All of it runs on one event loop.
+
+    Args:
+        begin: takes a step through all stages, and its output through a function; steps are taken in the order in
+            which they were begun.
+        width: how many stages there are, so many steps can be under way.
+        limit: tokens that all caches together have room for.
+    """
+
+    def __init__(self, begin: Callable[[Step, Any], Awaitable[Any]], *, width: int, limit: int) -> None:
+        self._begin = begin
+        self._limit = limit
+        self._used = 0
+        self._made = 0
+        self._waiting: deque[Entry] = deque()
+        self._running: set[Entry] = set()
+        self._forget: list[str] = []
+        self._chunks = asyncio.Semaphore(width)
+        self._lanes = [_Lane() for _ in range(width + (width > 1))]
+        self._tasks: set[asyncio.Task[None]] = set()
+        for lane in self._lanes:
+            self._spawn(self._drive(lane))
+
+    def enter(self, request: Request) -> Entry:
+        """Begin an answer, or have it wait until there is room.
+
+        Raises:
+            ModelError: there can never be room for it.
+        """
+        refuse_if_never(request, self._limit)
+        entry = Entry(self, request)
+        if request.max_tokens <= len(request.kept):
+            entry.over = True
+            return entry
+        self._waiting.append(entry)
+        self._admit()
+        return entry
+
+    def leave(self, entry: Entry) -> None:
+        """It is over: everything that it held is free, in all stages."""
+        if entry in self._running:
+            self._running.discard(entry)
+            self._used -= entry.request.slots
+            for lane in self._lanes:
+                lane.discard(entry)
+            self._forget.append(entry.key)
+            self._spawn(self._flush())
+        else:
+            self._waiting.remove(entry)
+        self._admit()
+
+    def wake(self, entry: Entry) -> None:
+        """Its reader has taken something."""
+        for lane in self._lanes:
+            if entry in lane.entries:
+                lane.news.set()
+
+    def busy(self) -> dict[str, int]:
+        """How many answers run and wait, tokens that their caches may need, of how many, and tokens made so far."""
+        return {
+            "running": len(self._running),
+            "waiting": len(self._waiting),
+            "kv_tokens": self._used,
+            "kv_limit": self._limit,
+            "tokens": self._made,
+        }
+
+    def _admit(self) -> None:
+        """In the order in which they came: a large one that waits is not overtaken."""
+        while self._waiting and self._used + self._waiting[0].request.slots <= self._limit:
+            entry = self._waiting.popleft()
+            self._used += entry.request.slots
+            self._running.add(entry)
+            self._spawn(self._prefill(entry))
+
+    async def _prefill(self, entry: Entry) -> None:
+        entry.tell(0)
+        for ids in entry.chunks():
+            await self._chunks.acquire()
+            if entry.over:
+                self._chunks.release()
+                return
+            self._spawn(self._settle(entry, self._step((Row(entry.key, ids),), lambda _: None)))
+        if not entry.over:
+            min(self._lanes, key=lambda lane: len(lane.entries)).add(entry)
+
+    async def _settle(self, entry: Entry, chunk: Awaitable[Any]) -> None:
+        try:
+            await chunk
+        except Exception as error:  # of any stage: the reader is told
+            entry.fail(error)
+        finally:
+            self._chunks.release()
+
+    async def _drive(self, lane: _Lane) -> None:
+        while True:
+            self._level(lane)
+            entries = [entry for entry in lane.entries if entry.wants]
+            if entries:
+                await self._decode(entries)
+            else:
+                lane.news.clear()
+                await lane.news.wait()
+
+    async def _decode(self, entries: Sequence[Entry]) -> None:
+        try:
+            choices = await self._step(tuple(entry.row for entry in entries), lambda logits: _choose(entries, logits))
+        except Exception as error:  # of any stage: the readers are told
+            for entry in entries:
+                entry.fail(error)
+            return
+        for entry, choice in zip(entries, choices, strict=True):
+            if isinstance(choice, Exception):
+                entry.fail(choice)
+            else:
+                self._made += 1
+                entry.took(choice)
+
+    def _level(self, lane: _Lane) -> None:
+        """Give to a lane that has less to do, now that none of this one's is in a step."""
+        least = min(self._lanes, key=lambda lane: len(lane.entries))
+        while len(lane.entries) - len(least.entries) > 1:
+            least.add(lane.entries.pop())
+
+    def _step(self, rows: tuple[Row, ...], finish: Callable[[mx.array], Any] | None) -> Awaitable[Any]:
+        forget, self._forget = tuple(self._forget), []
+        return self._begin(Step(rows, forget), finish)
+
+    async def _flush(self) -> None:
+        if self._forget:
+            with suppress(Exception):  # a stage is gone, and the caches with it
+                await self._step((), None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        # In a context of its own: it is nobody's part, so that cancelling one request ends no other one's calls.
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Lane:
+    """Answers that are taken further together."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.news = asyncio.Event()
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.news.set()
+
+    def discard(self, entry: Entry) -> None:
+        if entry in self.entries:
+            self.entries.remove(entry)
+
+
+def _choose(entries: Sequence[Entry], logits: mx.array) -> list[Choice | Exception]:
+    """On the thread of MLX: the next token of each, or why there is none."""
+    import mlx.core as mx
+
+    lazy: list[tuple[mx.array, mx.array] | Exception] = []
+    for number, entry in enumerate(entries):
+        try:
+            lazy.append(entry.lazily(logits[number : number + 1, -1, :]))
+        except Exception as error:  # a user's own processor may raise anything; it ends its own answer alone
+            lazy.append(error)
+    mx.eval([each for each in lazy if not isinstance(each, Exception)])
+    return [
+        each if isinstance(each, Exception) else entry.chosen(*each) for entry, each in zip(entries, lazy, strict=True)
+    ]
