@@ -6,7 +6,7 @@ import secrets
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -22,9 +22,24 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all there are.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free.")
 @click.option("--name", help="What clients call the model [default: MODEL, without its folders].")
+@click.option(
+    "--max-requests",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="How many may be under way or waiting; more are told to come again (429).",
+)
 @click.option("--api-key", envvar="ACTORS_API_KEY", show_envvar=True, help="What clients have to show.")
 def serve(
-    model: str, local_nodes: int | None, strategy: str, *, host: str, port: int, name: str | None, api_key: str | None
+    model: str,
+    local_nodes: int | None,
+    strategy: str,
+    *,
+    host: str,
+    port: int,
+    name: str | None,
+    api_key: str | None,
+    max_requests: int,
 ) -> None:
     """Serve MODEL by OpenAI's HTTP API, at /v1.
 
@@ -47,15 +62,18 @@ def serve(
         key = _key(api_key, local=local)
         _say_where(door, host, name or _name(model, path), key if key != api_key else None)
         server = server_class(
-            lambda: ShardedModel.load(path, strategy=strategy), _names(model, path, name), door, key=key,
+            lambda: ShardedModel.load(path, strategy=strategy, max_requests=max_requests),
+            _names(model, path, name),
+            door,
+            key=key,
             on_ready=lambda: click.echo(f"{model} is loaded and answers. Ctrl-C ends it."),
-        )  # fmt: skip
+        )
         sign = server.run()
     if sign == signal.SIGINT:
         raise KeyboardInterrupt
 
 
-def _parts():  # type: ignore[no-untyped-def]
+def _parts() -> tuple[Any, Any, Any]:
     try:
         from actors.models.serving import Server, listen
         from actors.models.serving.guard import is_loopback

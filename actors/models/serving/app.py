@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -53,7 +54,7 @@ class Service:
     async def health(self, request: Request) -> Response:
         """200 where requests are answered, 503 until then."""
         del request
-        state = self._engine.state
+        state = await self._engine.state()
         return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 
     async def metrics(self, request: Request) -> Response:
@@ -88,11 +89,12 @@ class Service:
             body = read(kind, await _body(request))
             self._check_name(body.model)
             _ = self._engine.model  # loading, or stopping: before anything is looked at more closely
+            reply: Reply
             if isinstance(body, ChatBody):
                 order, reply = await chat_order(body, self._engine)
             else:
                 order, reply = await completion_order(body, self._engine)
-            answer = self._engine.ask(order)
+            answer = await self._engine.ask(order)
         except ApiError as fault:
             self._metrics.ended(endpoint, fault.code or str(fault.status), began)
             raise
@@ -180,7 +182,7 @@ def make_app(engine: Engine, names: tuple[str, ...], *, key: str | None, local: 
     return Starlette(
         routes=routes,
         middleware=[Middleware(Guard, key=key, local=local)],
-        exception_handlers={ApiError: _refused, HTTPException: _misrouted, Exception: _failed},
+        exception_handlers={ApiError: _refused, ClientDisconnect: _left, HTTPException: _misrouted, Exception: _failed},
     )
 
 
@@ -217,6 +219,11 @@ async def _misrouted(request: Request, error: Exception) -> Response:
     said = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not for {request.url.path}"}
     fault = ApiError(error.status_code, said.get(error.status_code, error.detail), code="not_found")
     return JSONResponse(fault.body, fault.status, dict(error.headers or {}))
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    del request, error
+    return Response(status_code=_GONE)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

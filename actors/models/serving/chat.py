@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import grammar
 from .conversation import conversation
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .fields import ChatBody
     from .tools import Toolbox
+
+# What transformers takes beside what goes to the template; a template of the client's own would be a program to run.
+_RESERVED: Final = frozenset(
+    {
+        "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length",
+        "messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize",
+        "tokenizer_kwargs", "tools", "truncation",
+    }
+)  # fmt: skip
 
 
 async def chat_order(body: ChatBody, engine: Engine) -> tuple[Order, ChatReply]:
@@ -71,6 +80,8 @@ def _form(body: ChatBody) -> str | None:
 def _options(body: ChatBody, guide: Guide | None) -> dict[str, Any]:
     """What the template is told besides the messages."""
     options = dict(body.chat_template_kwargs or {})
+    if taken := sorted(_RESERVED & options.keys()):
+        raise wrong("chat_template_kwargs", f"chat_template_kwargs may not have {taken[0]}: that is not the template's")
     if guide is not None:
         options["enable_thinking"] = False  # a form leaves no room for thoughts before it
     if body.reasoning_effort is not None:

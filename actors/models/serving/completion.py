@@ -49,7 +49,7 @@ async def _prompts(body: CompletionBody, engine: Engine) -> tuple[list[int], ...
     if not given:
         raise wrong("prompt", "prompt is an empty list")
     if isinstance(given[0], int):
-        given = [given]  # type: ignore[list-item, assignment]
+        given = [given]
     if len(given) > MAX_PROMPTS:
         raise wrong("prompt", f"{len(given)} prompts in one request; at most {MAX_PROMPTS} are taken")
     return tuple([await _tokens(prompt, engine) for prompt in given])

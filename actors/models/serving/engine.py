@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from actors.exceptions import ModelError
 
@@ -19,12 +19,16 @@ from .tools import dialect_of
 from .words import Words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from actors.models import Generation, ShardedModel
 
     from .grammar import Guide, Vocabulary
     from .tools import Dialect, Toolbox
+
+LONGEST: Final = 4096
+"""Tokens of an answer at most, where a request does not say: room is kept for all of them while it is written."""
+_WATCH: Final = 5.0  # seconds between looks at a model's health
 
 T = TypeVar("T")
 
@@ -85,14 +89,26 @@ class Engine:
         self._words = Words(model.tokenizer, self.vocabulary)
         self._model = model
 
-    @property
-    def state(self) -> str:
+    async def state(self) -> str:
         """`"loading"`, `"ready"`, `"lost"` while a device is missing, or `"stopping"`."""
         if self.stopping:
             return "stopping"
         if self._model is None:
             return "loading"
-        return "ready" if self._model.status()["ready"] else "lost"
+        return "ready" if (await asyncio.to_thread(self.status))["ready"] else "lost"
+
+    async def watch(self) -> None:
+        """Sees to it that a model that lost a device is whole again before somebody asks; never returns."""
+        while True:
+            await asyncio.sleep(_WATCH)
+            if await self.state() == "lost":
+                with suppress(Exception):  # as long as it does not fit what is left
+                    await asyncio.to_thread(self._try)
+
+    def _try(self) -> None:
+        """Has the model make one token; it is dealt out anew for that where it has to be."""
+        for _ in self.model.submit(sorted(self.model.tokenizer.stop_ids)[:1] or [0], max_tokens=1):
+            pass
 
     @property
     def model(self) -> ShardedModel:
@@ -119,7 +135,8 @@ class Engine:
 
     async def encode(self, text: str) -> list[int]:
         """Tokens of a text."""
-        return await self._in_turn(self.model.tokenizer.encode, text)
+        tokens: list[int] = await self._in_turn(self.model.tokenizer.encode, text)
+        return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens."""
@@ -134,7 +151,10 @@ class Engine:
             ApiError: there is no template, or it refuses these messages.
         """
         try:
-            return await self._in_turn(lambda: self.model.tokenizer.encode_chat(messages, tools=tools, **options))
+            tokens: list[int] = await self._in_turn(
+                lambda: self.model.tokenizer.encode_chat(messages, tools=tools, **options)
+            )
+            return tokens
         except ModelError as error:
             raise wrong("messages", str(error)) from error
 
@@ -146,22 +166,19 @@ class Engine:
         """
         await self._in_turn(guide.check, param)
 
-    def ask(self, order: Order) -> Answer:
+    async def ask(self, order: Order) -> Answer:
         """Puts a request to the model; all of it or nothing.
 
         Raises:
             ApiError: it cannot be taken.
         """
-        started: list[Generation] = []
-        try:
-            choices = [
-                self._choice(index, prompt, generation, order)
-                for index, (prompt, generation) in enumerate(self._submitted(order, started))
-            ]
-        except Exception as error:  # whatever it is, the client is told
-            for generation in started:
-                generation.cancel()
-            raise error_of(error) from error
+        # In a thread: where a device has been lost, the model is dealt out anew before it takes anything.
+        generations = await asyncio.to_thread(self._submit, order)
+        prompts = [prompt for prompt in order.prompts for _ in range(order.n)]
+        choices = [
+            self._choice(index, prompt, generation, order)
+            for index, (prompt, generation) in enumerate(zip(prompts, generations, strict=True))
+        ]
         answer = Answer(choices, sum(map(len, order.prompts)))
         self.answers.add(answer)
         self.idle.clear()
@@ -179,24 +196,30 @@ class Engine:
         if self._model is not None:
             self._model.close()
 
-    def _submitted(self, order: Order, started: list[Generation]) -> Iterator[tuple[list[int], Generation]]:
+    def _submit(self, order: Order) -> list[Generation]:
+        started: list[Generation] = []
         seed = order.sampling.get("seed")
-        for prompt in order.prompts:
-            room = self._room(order, prompt)
-            for number in range(order.n):
-                own = {} if seed is None else {"seed": (seed + number) % 2**64}
-                sampling = {**order.sampling, **own, "max_tokens": room, "processor": order.guide}
-                started.append(self.model.submit(prompt, **sampling))
-                yield prompt, started[-1]
+        try:
+            for prompt in order.prompts:
+                sampling = {**order.sampling, "max_tokens": self._room(order, prompt), "processor": order.guide}
+                for number in range(order.n):
+                    if seed is not None:
+                        sampling["seed"] = (seed + number) % 2**64
+                    started.append(self.model.submit(prompt, **sampling))
+        except Exception as error:  # whatever it is, the client is told
+            for generation in started:
+                generation.cancel()
+            raise error_of(error) from error
+        return started
 
     def _room(self, order: Order, prompt: Sequence[int]) -> int:
         """How many tokens may follow a prompt."""
         if not prompt:
             raise wrong(order.param, "the prompt is empty; the model needs at least one token to go on from")
-        bounds = (self.model.plan.model.context, self.model.status()["kv_limit"])
-        context = min(bound for bound in bounds if bound is not None)
-        wanted = order.sampling.get("max_tokens")
-        room: int = context - len(prompt)
+        model = self.model
+        context = min(model.plan.model.context or model.kv_limit, model.kv_limit)
+        wanted: int | None = order.sampling.get("max_tokens")
+        room = context - len(prompt)
         if room < (1 if wanted is None else wanted):
             asked = "" if wanted is None else f", and {wanted} more are asked for"
             raise wrong(
@@ -204,7 +227,7 @@ class Engine:
                 f"this model has room for {context} tokens, but the prompt has {len(prompt)}{asked}",
                 "context_length_exceeded",
             )
-        return room if wanted is None else int(wanted)
+        return min(room, LONGEST) if wanted is None else wanted
 
     def _choice(self, index: int, prompt: Sequence[int], generation: Generation, order: Order) -> Choice:
         thoughts = self.words.thoughts if order.guide is None else None

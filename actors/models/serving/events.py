@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.responses import Response
+
 from .errors import ApiError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ async def until_gone(receive: Receive) -> None:
         pass
 
 
-class EventStream:
+class EventStream(Response):
     """The response that streams an answer, and ends the work when the client goes.
 
     Args:
@@ -48,6 +50,7 @@ class EventStream:
     def __init__(
         self, answer: Answer, reply: Reply, on_delta: Callable[[Delta], None], on_end: Callable[[str], None]
     ) -> None:
+        super().__init__()
         self._answer = answer
         self._reply = reply
         self._on_delta = on_delta

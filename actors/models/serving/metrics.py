@@ -31,7 +31,7 @@ class Metrics:
     """
 
     def __init__(self, model: str, status: Callable[[], Mapping[str, object]]) -> None:
-        prometheus_client.disable_created_metrics()
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         build = Gauge("actors_build_info", "The version that runs, as a label.", ["version"], registry=registry)
         build.labels(__version__).set(1)

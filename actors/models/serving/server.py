@@ -83,6 +83,7 @@ class Server:
         for sign in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sign, self._stop, sign)
         loading = asyncio.create_task(self._load())
+        watching = asyncio.create_task(self._engine.watch())
         serving = asyncio.create_task(self._uvicorn.serve([self._door]))
         try:
             await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -93,6 +94,7 @@ class Server:
                 loading.result()
         finally:
             loading.cancel()
+            watching.cancel()
             self._engine.close()
 
     async def _load(self) -> None:

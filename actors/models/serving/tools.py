@@ -56,7 +56,7 @@ def dialect_of(tokenizer: Tokenizer) -> Dialect | None:
     """How the model writes calls, or None where its template knows of no tools."""
     from mlx_lm.tokenizer_utils import _infer_tool_parser
 
-    template = tokenizer.template
+    template = tokenizer.inner.chat_template
     if not isinstance(template, str) or "tools" not in template:
         return None
     name = _infer_tool_parser(tokenizer.inner)
