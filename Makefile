@@ -26,20 +26,26 @@ MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
 
+# In CI what failed (status 1) runs once more by itself, with nothing beside it: what passes then is told as flaky, and is
+# to be mended; what fails twice fails the run. Elsewhere nothing is repeated.
+pytest = $(BIN)/python -m pytest $(1) || ( code=$$?; test $$code -eq 1 -a -n "$$CI" || exit $$code; \
+	  echo "== once more, what failed; it is flaky if it passes now"; \
+	  $(BIN)/python -m pytest $(1) --last-failed --last-failed-no-failures=none )
+
 # --- what people run -------------------------------------------------------------------------------------------------
 
 demo: $(VENV)/.demo ## installs into .venv and runs `actors demo`
 	$(BIN)/actors demo
 
 test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, about 12 minutes
-	$(BIN)/python -m pytest $(PYTEST)
+	$(call pytest,$(PYTEST))
 
 # Left out on the other Pythons: what tests processes, kernels and instruments rather than the interpreter.
 ELSEWHERE := $(foreach part,actors_cleanup notebook benchmarks packaging,--ignore=tests/test_$(part).py)
 
 # Status 5 is pytest's word for "none selected".
 test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, then the suite on the other Pythons found
-	$(BIN)/python -m pytest --run-slow -m slow || test $$? -eq 5
+	$(call pytest,--run-slow -m slow) || test $$? -eq 5
 	@own=$$($(BIN)/python $(MINOR)); echo "Pythons beside $$own:" $(or $(PYTHONS),none found); \
 	for python in $(PYTHONS); do \
 	  minor=$$($$python $(MINOR)) || exit 1; \

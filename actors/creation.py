@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors import runtime
+from actors import device, runtime
 from actors.calls import is_reference
 from actors.charge import resolved
 from actors.cluster import current, environment_for
@@ -93,8 +93,8 @@ def create_group(
     if options.isolation == "thread":
         raise ValueError("isolation='thread' is not for groups: each rank of a collective has a process of its own")
     process = current()
-    group = new_id("group")
-    creations = [_Creation(process, cls, options, args, kwargs, GroupSpec(group, rank, (), ())) for rank in range(size)]
+    group = GroupSpec(new_id("group"), 0, (), (), costs=device.costs())
+    creations = [_Creation(process, cls, options, args, kwargs, replace(group, rank=rank)) for rank in range(size)]
     charges = [creation.charge for creation in creations]
     handles = []
     try:
@@ -107,7 +107,7 @@ def create_group(
             error = ActorDiedError(f"{charge.spec.label} was not made: making its group was interrupted")
             process.portal.soon(charge.give_up, error)
         raise
-    return ActorGroup(group, handles)
+    return ActorGroup(group.id, handles)
 
 
 class _Creation:
@@ -199,7 +199,8 @@ class _Creation:
         self._keeper = node
         construction = replace(self._construction, spec=self._describe(None))
         construction = await resolved(construction, self._needs)
-        await self._process.ask(node, "node", "adopt", construction, self._options.max_restarts, timeout=None)
+        terms = (self._options.max_restarts, self._options.replicas)
+        await self._process.ask(node, "custody", "adopt", construction, *terms, timeout=None)
 
     async def placed(self) -> None:
         """Waits until the actor has a place; raises what kept it from that as its own error."""
@@ -237,6 +238,7 @@ def _manner(options: ActorOptions) -> Manner:
         retry_exceptions=options.retry_exceptions,
         max_pending=options.max_pending_calls,
         out_of_order=bool(options.allow_out_of_order_execution),
+        survives=options.detached,
     )
 
 

@@ -226,6 +226,12 @@ def placed_at(handle: ActorHandle, where: Address | None) -> ActorHandle:
     return ActorHandle(h._id, h._label, h._spec, h._manner, h._keeper, where, h._hold)  # noqa: SLF001 - one of us
 
 
+def kept_by(handle: ActorHandle, keeper: Address) -> ActorHandle:
+    """Returns a handle of an actor that is in the charge of another process now."""
+    h = handle
+    return ActorHandle(h._id, h._label, h._spec, h._manner, keeper, None, h._hold)  # noqa: SLF001 - one of us
+
+
 def hold_of(handle: ActorHandle) -> Hold:
     """Returns what keeps an actor alive."""
     return handle._hold  # noqa: SLF001 - handles show nothing but methods

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ASYNC_CONCURRENCY = 1000
 FORCE_SECONDS = 2.0  # for what can be stopped otherwise to do so
-_NOTHING = Payload(b"")
+NOTHING = Payload(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +329,7 @@ class Instance:
             current.reset(token)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
         self._tell(construction.spec, event.ALIVE)
-        return replace(construction, code=_NOTHING, arguments=_NOTHING), execution
+        return replace(construction, code=NOTHING, arguments=NOTHING), execution
 
     def _tell(self, spec: ActorSpec, state: str) -> None:
         """Says who is here; of one that is made anew not before it lives."""

@@ -76,7 +76,7 @@ class Payload:
     @property
     def nbytes(self) -> int:
         """Bytes of the pickle and all buffers."""
-        return len(self.pickle) + sum(len(buffer) for buffer in self.buffers)
+        return len(self.pickle) + sum(map(len, self.buffers)) if self.buffers else len(self.pickle)
 
 
 class Argument(Payload):

@@ -35,6 +35,7 @@ class NodeInfo:
             itself.
         device: chip, platform and memory in bytes.
         versions: of Python and of packages that matter.
+        draining: whether nothing new is placed there, since it is to be closed.
     """
 
     id: str
@@ -47,6 +48,7 @@ class NodeInfo:
     labels: dict[str, str]
     device: dict[str, object]
     versions: dict[str, str]
+    draining: bool = False
 
 
 def device() -> dict[str, object]:

@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.address import Address
-from actors.exceptions import ActorDiedError
-from actors.instance import Ending, Instance
+from actors.exceptions import ActorDiedError, ActorUnavailableError
+from actors.instance import NOTHING, Ending, Instance
 from actors.parent import read_orders, watch
 from actors.process import Process
 from actors.runtime import Incarnation
@@ -44,6 +45,7 @@ class Worker:
         self.process.serve("worker", self)
         self.process.on_gone = self._visitor_gone
         self._instance: Instance | None = None
+        self._construction: Construction | None = None  # what it was made by, but for what is large
         self._assigned = threading.Event()
 
     async def assign(self, _: Visitor, actor: str, namespace: str) -> None:
@@ -53,6 +55,13 @@ class Worker:
         self._instance = Instance(actor, self._node_name, self._born, self._abort, self._rooted)
         self.process.targets[actor] = self._instance
         self._assigned.set()
+
+    async def emigrate(self, _: Visitor) -> None:
+        """Service call of the node, which is to be closed: the actor asks whoever has charge of it to move it."""
+        if self._construction is None or self._construction.keeper is None:
+            raise ActorUnavailableError("it is just being made")
+        keeper, id = self._construction.keeper, self._construction.spec.id
+        await self.process.ask(keeper, "keeper", "move", id, None, timeout=None)
 
     async def enter_group(self, _: Visitor, spec: GroupSpec) -> None:
         """Service call of whoever makes a group of actors that exist: this one is a member of it."""
@@ -68,6 +77,7 @@ class Worker:
 
     def _born(self, construction: Construction) -> Incarnation:
         assert self._instance is not None
+        self._construction = replace(construction, code=NOTHING, arguments=NOTHING, state=None)
         actor = Incarnation(construction.spec, construction.group, self._node_name, self._instance.leave)
         runtime.become(actor)
         if construction.group is not None:

@@ -18,6 +18,7 @@ from actors.events import recorder
 from actors.exceptions import ActorsError
 from actors.home import remove_if_dead, run_dir, sweep
 from actors.ids import new_id
+from actors.node.draining import Draining
 from actors.node.environments import Environments
 from actors.node.members import Member, Members
 from actors.node.observatory import Observatory
@@ -74,6 +75,10 @@ class Node:
         self.process.on_gone = self._service.gone
         self.process.on_link_lost = self._service.link_lost
         self.process.serve("node", self._service)
+        self.process.serve("custody", self._service.custody)
+        self.process.serve(
+            "draining", Draining(self.process, self._members, self._service.workers, self._service.custody)
+        )
         self.process.server.relay_to(self._service.route, self.process.dialer)
         self._residence: Residence | None = None
         if residence is not None:

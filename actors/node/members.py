@@ -42,6 +42,7 @@ class Member:
         reported: when that report came, on the loop's clock.
         totals: its resources, in parts; see `actors.demand`.
         free: what of them is free, by that report and what was sent there since.
+        lost: the process of it that a conversation has found dead, before this node's own watch has.
     """
 
     info: NodeInfo
@@ -52,6 +53,7 @@ class Member:
     totals: Parts = field(init=False)
     free: Parts = field(init=False)
     asking: asyncio.Task[None] | None = field(default=None, repr=False)
+    lost: str | None = None
 
     def __post_init__(self) -> None:
         self.totals = parts(self.info.resources)
@@ -71,7 +73,7 @@ class Members:
         self._blamed: set[tuple[str, tuple[str, ...]]] = set()
         self._closed = False
         self._changed = asyncio.Condition()
-        self.on_change: Callable[[], None] | None = None  # told of each that comes or goes
+        self.watchers: list[Callable[[], None]] = []  # told of each that comes or goes
         self.on_fate: Callable[[Member], None] | None = None  # told of each that comes, and when it goes
         self.on_joined: Callable[[Member], None] | None = None  # told of each that comes
         self.trusted: Callable[[str], bool] | None = None  # whether a node may come at all
@@ -79,6 +81,10 @@ class Members:
     def get(self, node: str) -> Member:
         """Returns the node with this id, which must be known."""
         return self._all[node]
+
+    def find(self, node: str) -> Member | None:
+        """Returns the node with this id, if it is known."""
+        return self._all.get(node)
 
     def all(self) -> list[Member]:
         """Returns every node ever known, this one first, then by name."""
@@ -213,8 +219,8 @@ class Members:
         await self._tell()
 
     async def _tell(self) -> None:
-        if self.on_change is not None:
-            self.on_change()
+        for watcher in self.watchers:
+            watcher()
         async with self._changed:
             self._changed.notify_all()
 

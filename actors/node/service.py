@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
-from actors.lodging import take_charge
+from actors.exceptions import ActorAlreadyExistsError, ActorDiedError
+from actors.node.custody import Custody
 from actors.node.logs import Author, LogLine, Logs
 from actors.node.names import Names
 from actors.node.placing import Placing
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from actors.node.workers import WorkerProcess, Workers
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
-    from actors.spec import ActorSpec, Construction
+    from actors.spec import ActorSpec
     from actors.transport.acceptor import Visitor
     from actors.transport.peer import Death
 
@@ -40,7 +38,6 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
 PIPE_SECONDS = 0.02
-REMEMBERED_CHARGES = 1000  # detached actors that have ended, for those who ask how
 
 
 class NodeService:
@@ -54,7 +51,7 @@ class NodeService:
         self.kept = Logs(members.me.info.name)
         self._background: set[asyncio.Task[None]] = set()
         self._placing = Placing(process, members, Stock(members.me.info.resources), self._printing)
-        self._over: deque[str] = deque()  # detached actors that have ended
+        self.custody = Custody(process, members)
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
         self.workers: Workers  # set once, before anything is answered
         self.observatory: Observatory  # likewise
@@ -62,7 +59,8 @@ class NodeService:
     # -- processes of this host ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Places nobody any more."""
+        """Places nobody any more, and takes nobody over."""
+        self.custody.close()
         self._placing.close()
 
     async def attach(self, _: Visitor, address: Address) -> None:
@@ -251,7 +249,7 @@ class NodeService:
 
     async def place(self, visitor: Visitor, spec: ActorSpec) -> Address | None:
         """Gives a process to an actor; its owner sends the class there itself. None: there is no room any more."""
-        if not self._placing.places.claim(spec.id, spec.demand):
+        if self._members.me.info.draining or not self._placing.places.claim(spec.id, spec.demand):
             return None
         try:
             await self._claim_name(spec)
@@ -306,26 +304,9 @@ class NodeService:
                 log.info("node %s was not asked for a name: %s", member.info.name, error)
         return False
 
-    async def adopt(self, _: Visitor, construction: Construction, max_restarts: int) -> None:
-        """Takes charge of a detached actor, which outlives its maker; returns once it has a place."""
-        # It stays where its charge is: with the node, both end.
-        demand = replace(construction.spec.demand, node=self._members.me.info.id, strategy="DEFAULT")
-        spec = replace(construction.spec, demand=demand)
-        charges = self._process.keeper.charges
-        construction = replace(construction, spec=spec)
-        charge = take_charge(self._process, construction, max_restarts, (), lambda _: self._charge_ended(spec.id))
-        charges[spec.id] = charge
-        charge.begin()
-        try:
-            await charge.located(None)
-        except ActorError as error:
-            charges.pop(spec.id, None)
-            raise error.__cause__ or error from None
-
-    def _charge_ended(self, actor: str) -> None:
-        self._over.append(actor)
-        if len(self._over) > REMEMBERED_CHARGES:
-            self._process.keeper.charges.pop(self._over.popleft(), None)
+    async def custodian(self, visitor: Visitor, actor: str) -> Address | None:
+        """Returns the node that has charge of a detached actor now; see `Custody`."""
+        return await self.custody.custodian(visitor, actor)
 
     async def claim_name(self, _: Visitor, spec: ActorSpec) -> None:
         """A light actor, which asks no node for a process of its own, is about to be made here under a name."""

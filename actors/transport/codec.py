@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from actors.holdings import Hold
 
 
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _DIGITS = 20  # of a token's number
 SOONEST = 1e-6  # seconds; a deadline that has passed must not read as none
 
@@ -173,10 +174,10 @@ def _terms(header: pb.Header) -> Terms:
 
 
 def _outcome(value: int) -> Outcome:
-    try:
-        return Outcome(value)
-    except ValueError as error:
-        raise MalformedMessageError(f"{value} is no outcome of a call") from error
+    outcome = _OUTCOMES.get(value)
+    if outcome is None:
+        raise MalformedMessageError(f"{value} is no outcome of a call")
+    return outcome
 
 
 _READERS: dict[str, Callable[[pb.CommData, pb.Header], Message]] = {

@@ -85,7 +85,7 @@ class Portal:
     @property
     def is_current(self) -> bool:
         """Whether the caller is on the I/O thread."""
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._thread.ident
 
     def close(self) -> None:
         """Stops the loop and waits for its thread."""
