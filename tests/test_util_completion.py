@@ -64,7 +64,7 @@ def test_more_may_be_added_meanwhile() -> None:
 
 def test_the_time_may_be_over_and_what_is_no_reference_is_refused() -> None:
     _, refs = held(1)
-    with pytest.raises(GetTimeoutError, match="1 values were not there within 0.2 s"):
+    with pytest.raises(GetTimeoutError, match=r"1 values were not there within 0\.2 s"):
         next(as_completed(refs, timeout=0.2))
     with pytest.raises(TypeError, match="takes ObjectRefs, not a int"):
         as_completed([3])  # type: ignore[list-item]
