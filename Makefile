@@ -114,7 +114,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 # Dependency groups need pip 25.1, later than what any of our Pythons brings.
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
-	$(PIP) install --quiet --editable '.[models]' --group test
+	$(PIP) install --quiet --editable '.[models,serve]' --group test
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
