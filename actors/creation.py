@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors import device, runtime
+from actors import device, face, runtime
 from actors.calls import is_reference
 from actors.charge import resolved
 from actors.cluster import current, environment_for
@@ -189,6 +189,8 @@ class _Creation:
         maker = runtime.myself()
         if maker is not None and maker.made is not None:
             maker.made.append(self._id)
+        elif face.current.adopt is not None:
+            face.current.adopt(self.charge)
         line.held_by(self._hold)
         keeper.when_free(self._id, partial(_retire, self._process, self._id))
         self._process.portal.soon(self.charge.begin)
@@ -201,7 +203,8 @@ class _Creation:
         self._keeper = node
         construction = replace(self._construction, spec=self._describe(None))
         construction = await resolved(construction, self._needs)
-        await self._process.ask(node, "node", "adopt", construction, self._options.max_restarts, timeout=None)
+        terms = (self._options.max_restarts, self._options.replicas)
+        await self._process.ask(node, "custody", "adopt", construction, *terms, timeout=None)
 
     async def placed(self) -> None:
         """Waits until the actor has a place; raises what kept it from that as its own error."""
@@ -239,6 +242,7 @@ def _manner(options: ActorOptions) -> Manner:
         retry_exceptions=options.retry_exceptions,
         max_pending=options.max_pending_calls,
         out_of_order=bool(options.allow_out_of_order_execution),
+        survives=options.detached,
     )
 
 

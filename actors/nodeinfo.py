@@ -36,6 +36,7 @@ class NodeInfo:
             itself.
         device: chip, platform and memory in bytes.
         versions: of Python and of packages that matter.
+        draining: whether nothing new is placed there, since it is to be closed.
     """
 
     id: str
@@ -48,6 +49,7 @@ class NodeInfo:
     labels: dict[str, str]
     device: dict[str, object]
     versions: dict[str, str]
+    draining: bool = False
 
 
 def device() -> dict[str, object]:

@@ -105,6 +105,7 @@ class Manner:
         max_pending: calls that one process may have waiting; -1 for the line's own bound.
         out_of_order: whether a call may overtake one that waits for its arguments.
         moves: whether it may come to live in another process, with its state.
+        survives: whether another node may come to have charge of it.
     """
 
     restarts: bool = False
@@ -113,6 +114,7 @@ class Manner:
     max_pending: int = -1
     out_of_order: bool = False
     moves: bool = False
+    survives: bool = False
 
     @property
     def follows(self) -> bool:

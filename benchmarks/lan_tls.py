@@ -6,7 +6,6 @@ python benchmarks/lan_tls.py call FOLDER HOST
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import sys

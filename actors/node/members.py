@@ -48,6 +48,7 @@ class Member:
         ended: whether it is known to have ended; one that does not answer and has not is only silent.
         totals: its resources, in parts; see `actors.demand`.
         free: what of them is free, by that report and what was sent there since.
+        lost: the process of it that a conversation has found dead, before this node's own watch has.
     """
 
     info: NodeInfo
@@ -61,6 +62,7 @@ class Member:
     totals: Parts = field(init=False)
     free: Parts = field(init=False)
     asking: asyncio.Task[None] | None = field(default=None, repr=False)
+    lost: str | None = None
 
     def __post_init__(self) -> None:
         self.totals = parts(self.info.resources)
@@ -81,15 +83,19 @@ class Members:
         self._closed = False
         self._telling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
-        self.on_change: Callable[[], None] | None = None  # told of each that comes or goes
         self.on_joined: list[Callable[[Member], None]] = []  # told of each that comes, or is back after a silence
         self.on_ended: list[Callable[[], None]] = []  # told whenever one is known to have ended
+        self.watchers: list[Callable[[], None]] = []  # told of each that comes or goes
         self.on_fate: Callable[[Member], None] | None = None  # told of each that comes, and when it goes
         self.trusted: Callable[[str], bool] | None = None  # whether a node may come at all
 
     def get(self, node: str) -> Member:
         """Returns the node with this id, which must be known."""
         return self._all[node]
+
+    def find(self, node: str) -> Member | None:
+        """Returns the node with this id, if it is known."""
+        return self._all.get(node)
 
     def all(self) -> list[Member]:
         """Returns every node ever known, this one first, then by name."""
@@ -99,6 +105,10 @@ class Members:
     def alive(self) -> list[Member]:
         """Returns the nodes that answer."""
         return [member for member in self.all() if member.info.alive]
+
+    def standing(self) -> list[Member]:
+        """Returns the nodes that are not known to have ended: those that answer, and those that are only silent."""
+        return [member for member in self.all() if not member.ended]
 
     def why(self, id: str) -> str:
         """Returns why a node that was here does not answer; empty for one that does, or was never here."""
@@ -272,8 +282,8 @@ class Members:
         await self._tell()
 
     async def _tell(self) -> None:
-        if self.on_change is not None:
-            self.on_change()
+        for watcher in self.watchers:
+            watcher()
         async with self._changed:
             self._changed.notify_all()
 

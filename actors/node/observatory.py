@@ -41,6 +41,7 @@ STACK_SECONDS = 1.0
 DUMP_SECONDS = 0.4  # until what a process writes on a signal is here
 LONGEST_LINE = 2_000
 MOST_WAIT_SECONDS = 25.0
+CLOCK_TRIES = 4
 GRACE_SECONDS = 0.05  # for the other nodes' news once one has some
 
 
@@ -113,6 +114,8 @@ class Observatory:
     def ended(self, worker: WorkerProcess, death: Death) -> None:
         """A worker has ended, and all actors in it."""
         self._readings.pop(worker.id, None)
+        if death.moved:  # who hosts it now says that it lives
+            return
         for actor in list(self._state.actors.values()):
             if actor.process == worker.id and actor.state != DEAD:
                 state = RESTARTING if actor.restarts and not death.intended else DEAD
@@ -170,6 +173,30 @@ class Observatory:
         await self._journal.news(number, min(timeout, MOST_WAIT_SECONDS))
         return self._journal.after(number)
 
+    async def now(self, _: Visitor) -> float:
+        """Returns what this node's clock shows."""
+        return time.time()
+
+    async def clocks(self, _: Visitor) -> dict[str, float]:
+        """Returns how many seconds each node's clock is ahead of this one's, by the node's name."""
+        found = await asyncio.gather(*(self._ahead(member) for member in self._others()), return_exceptions=True)
+        ahead = {
+            member.info.name: seconds
+            for member, seconds in zip(self._others(), found, strict=False)
+            if not isinstance(seconds, BaseException)
+        }
+        return {self._members.me.info.name: 0.0, **ahead}
+
+    async def _ahead(self, member: Member) -> float:
+        """Asks a node's clock a few times, and believes the quickest answer (Cristian, 1989)."""
+        answers = []
+        for _ in range(CLOCK_TRIES):
+            begun = time.time()
+            theirs: float = await self._process.ask(member.where, "events", "now", timeout=ASK_SECONDS)
+            ended = time.time()
+            answers.append((ended - begun, theirs - (begun + ended) / 2))
+        return min(answers)[1]
+
     # -- the whole cluster --------------------------------------------------------------------------------------
 
     async def cluster(self, visitor: Visitor) -> ClusterView:
@@ -180,7 +207,7 @@ class Observatory:
         if isinstance(mine, BaseException):
             raise mine
         nodes: list[NodeView] = [mine]
-        silent = [(m.info.name, "it is gone") for m in self._members.all() if not m.info.alive]
+        silent = [(m.info.name, m.why or "it is gone") for m in self._members.all() if not m.info.alive]
         for member, found in zip(others, theirs, strict=True):
             if isinstance(found, BaseException):
                 silent.append((member.info.name, str(found)))

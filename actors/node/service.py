@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from actors.exceptions import ActorDiedError, ActorError
-from actors.lodging import take_charge
+from actors.console import Line
+from actors.exceptions import ActorDiedError
+from actors.node.custody import Custody
 from actors.node.logs import Author, LogLine, Logs
 from actors.node.naming import Naming
 from actors.node.placing import Placing
 from actors.node.printing import Printing
 from actors.node.stock import Stock
+from actors.node.vitals import LOOK_SECONDS, STOPPED_LOOKS, Vitals, is_stopped
 from actors.progress import Progress
 from actors.transport.knock import probe_socket
 from actors.transport.link import GoneError, UnreachableError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from actors.node.workers import WorkerProcess, Workers
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
-    from actors.spec import ActorSpec, Construction
+    from actors.spec import ActorSpec
     from actors.transport.acceptor import Visitor
     from actors.transport.peer import Death
 
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
 PIPE_SECONDS = 0.02
-REMEMBERED_CHARGES = 1000  # detached actors that have ended, for those who ask how
 
 
 class NodeService:
@@ -55,17 +54,40 @@ class NodeService:
         self.kept = Logs(members.me.info.name)
         self._background: set[asyncio.Task[None]] = set()
         self._placing = Placing(process, members, Stock(members.me.info.resources), self._printing)
-        self._over: deque[str] = deque()  # detached actors that have ended
+        self.custody = Custody(process, members)
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
+        self._watch: asyncio.Task[None] | None = None
         self.workers: Workers  # set once, before anything is answered
         self.observatory: Observatory  # likewise
 
     # -- processes of this host ---------------------------------------------------------------------------------
 
+    def watch(self) -> None:
+        """Looks after the workers from now on."""
+        vitals = Vitals(self.workers.pids, self._found_stopped, self._stopped_for_long)
+        self._watch = self._process.loop.create_task(vitals.watch())
+
     def close(self) -> None:
-        """Places nobody any more."""
+        """Places nobody any more, and takes nobody over."""
+        self.custody.close()
         self._placing.close()
         self.naming.close()
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def _found_stopped(self, pid: int) -> None:
+        worker = self.workers.of_pid(pid)
+        if worker is not None and worker.spec is not None and worker.spec.driver is not None:
+            self.say(
+                worker.spec.driver,
+                f"{worker.spec.class_name} (pid {pid}) has been stopped, as by SIGSTOP, and its calls wait: `kill "
+                f"-CONT {pid}` lets it go on; after {LOOK_SECONDS * STOPPED_LOOKS:g} s it is ended",
+            )
+
+    def _stopped_for_long(self, pid: int) -> None:
+        worker = self.workers.of_pid(pid)
+        if worker is not None:  # its callers are told; were it to go on, it would begin what they were told is lost
+            self.workers.kill(worker, f"it was stopped, as by SIGSTOP, for {LOOK_SECONDS * STOPPED_LOOKS:g} s")
 
     async def attach(self, _: Visitor, address: Address) -> None:
         """A driver says where it listens."""
@@ -167,11 +189,11 @@ class NodeService:
         if spec is None or spec.driver is None:
             return
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"
-        self._printing.add(spec.driver, (label, stream, line))
+        self._printing.add(spec.driver, Line(label, stream, line, worker.origins.get(stream, "")))
 
     def say(self, driver: Address, line: str) -> None:
         """This node itself has something to say to a driver's user."""
-        self._printing.add(driver, (f"node {self._members.me.info.name}", "stderr", line))
+        self._printing.add(driver, Line(f"node {self._members.me.info.name}", "stderr", line))
 
     async def parcel(self, _: Visitor, digest: str, offset: int) -> Payload | None:
         """Returns a piece of a parcel that this node has been given; None for one that it has not."""
@@ -253,7 +275,7 @@ class NodeService:
 
     async def place(self, visitor: Visitor, spec: ActorSpec) -> Address | None:
         """Gives a process to an actor; its owner sends the class there itself. None: there is no room any more."""
-        if not self._placing.places.claim(spec.id, spec.demand):
+        if self._members.me.info.draining or not self._placing.places.claim(spec.id, spec.demand):
             return None
         try:
             await self.naming.claim(spec)
@@ -292,26 +314,9 @@ class NodeService:
         if worker is not None and worker.ready.done():
             self._process.tell(worker.ready.result(), "worker", "rename", spec.id, now)
 
-    async def adopt(self, _: Visitor, construction: Construction, max_restarts: int) -> None:
-        """Takes charge of a detached actor, which outlives its maker; returns once it has a place."""
-        # It stays where its charge is: with the node, both end.
-        demand = replace(construction.spec.demand, node=self._members.me.info.id, strategy="DEFAULT")
-        spec = replace(construction.spec, demand=demand)
-        charges = self._process.keeper.charges
-        construction = replace(construction, spec=spec)
-        charge = take_charge(self._process, construction, max_restarts, (), lambda _: self._charge_ended(spec.id))
-        charges[spec.id] = charge
-        charge.begin()
-        try:
-            await charge.located(None)
-        except ActorError as error:
-            charges.pop(spec.id, None)
-            raise error.__cause__ or error from None
-
-    def _charge_ended(self, actor: str) -> None:
-        self._over.append(actor)
-        if len(self._over) > REMEMBERED_CHARGES:
-            self._process.keeper.charges.pop(self._over.popleft(), None)
+    async def custodian(self, visitor: Visitor, actor: str) -> Address | None:
+        """Returns the node that has charge of a detached actor now; see `Custody`."""
+        return await self.custody.custodian(visitor, actor)
 
     async def claim_name(self, _: Visitor, spec: ActorSpec) -> None:
         """A light actor, which asks no node for a process of its own, is about to be made here under a name."""
@@ -384,6 +389,11 @@ class NodeService:
         if worker is not None:
             self.workers.kill(worker, "it was killed by actors.kill", intended=no_restart)
             await self.workers.autopsy(process)
+
+    async def vouches(self, _: Visitor, process: str) -> bool:
+        """Whether a process of this node lives, though it may not answer: it is busy and not stopped."""
+        worker = self.workers.get(process)
+        return worker is not None and worker.subprocess.returncode is None and not is_stopped(worker.subprocess.pid)
 
     async def autopsy(self, _: Visitor, process: str) -> Any:
         """Returns how a process of this node ended; None for one that is not known to have."""
