@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors import device, runtime
+from actors import device, face, runtime
 from actors.calls import is_reference
 from actors.charge import resolved
 from actors.cluster import current, environment_for
@@ -187,6 +187,8 @@ class _Creation:
         maker = runtime.myself()
         if maker is not None and maker.made is not None:
             maker.made.append(self._id)
+        elif face.current.adopt is not None:
+            face.current.adopt(self.charge)
         line.held_by(self._hold)
         keeper.when_free(self._id, partial(_retire, self._process, self._id))
         self._process.portal.soon(self.charge.begin)

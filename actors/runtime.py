@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from actors import arena, holdings
+from actors import arena, face, holdings
 from actors.events import recorder
 
 if TYPE_CHECKING:
@@ -60,10 +60,22 @@ class Running:
         deadline: by `time.monotonic`, when nobody waits for its answer any more; None for never.
         actor: that runs it.
         cancelled: the caller no longer wants the answer.
+        origin: by what in the driver it was made in the end; see `actors.face.Face`.
         over: it has been answered.
     """
 
-    __slots__ = ("__weakref__", "_children", "actor", "cancelled", "deadline", "key", "label", "method", "over")
+    __slots__ = (
+        "__weakref__",
+        "_children",
+        "actor",
+        "cancelled",
+        "deadline",
+        "key",
+        "label",
+        "method",
+        "origin",
+        "over",
+    )
 
     def __init__(self, key: tuple[str, int], label: str, method: str, deadline: float | None = None) -> None:
         self.key = key
@@ -72,6 +84,7 @@ class Running:
         self.deadline = deadline
         self.actor: Incarnation | None = None
         self.cancelled = False
+        self.origin = ""
         self.over = False
         self._children: list[weakref.ref[Child]] | None = None
 
@@ -143,6 +156,12 @@ def running() -> Running | None:
     """Returns the call that this code runs for; None outside of one, and in what has outlived it."""
     call = current.get()
     return call if call is not None and not call.over else None
+
+
+def origin() -> str:
+    """Returns by what a call is made that is made here; see `actors.face.Face`."""
+    call = current.get()
+    return call.origin if call is not None else face.current.origin()
 
 
 def remaining() -> float | None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "demo": "See the whole idea work, on this machine alone.",
+    "generate": "Print the text that follows a prompt.",
+    "chat": "Talk with a model.",
+    "serve": "Serve a model by OpenAI's HTTP API.",
     "start": "Start the node of this device.",
     "stop": "End the node of this device, and its actors.",
     "status": "Show this device, its node, and all devices of its cluster.",

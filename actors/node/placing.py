@@ -8,6 +8,7 @@ import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from actors.console import Line
 from actors.exceptions import ActorDiedError, PlacementError
 from actors.node.choice import Guarded, Obstacle, Offer, choose, inventory, obstacle
 from actors.node.places import Places
@@ -293,7 +294,7 @@ class Placing:
             more = f", as do {others} more" if others else ""
             text = f"waits for room{more}: it needs {first.demand.words}, but {first.obstacle}"
             assert first.first.driver is not None
-            self._printing.add(first.first.driver, (first.first.label, "stderr", text))
+            self._printing.add(first.first.driver, Line(first.first.label, "stderr", text))
 
     # -- places on any node -------------------------------------------------------------------------------------
 

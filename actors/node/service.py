@@ -7,6 +7,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from actors.console import Line
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError
 from actors.node.custody import Custody
 from actors.node.logs import Author, LogLine, Logs
@@ -163,11 +164,11 @@ class NodeService:
         if spec is None or spec.driver is None:
             return
         label = f"{spec.class_name} pid={worker.subprocess.pid} node={self._members.me.info.name}"
-        self._printing.add(spec.driver, (label, stream, line))
+        self._printing.add(spec.driver, Line(label, stream, line, worker.origins.get(stream, "")))
 
     def say(self, driver: Address, line: str) -> None:
         """This node itself has something to say to a driver's user."""
-        self._printing.add(driver, (f"node {self._members.me.info.name}", "stderr", line))
+        self._printing.add(driver, Line(f"node {self._members.me.info.name}", "stderr", line))
 
     async def parcel(self, _: Visitor, digest: str, offset: int) -> Payload | None:
         """Returns a piece of a parcel that this node has been given; None for one that it has not."""

@@ -20,6 +20,7 @@ from actors.ids import new_id
 from actors.node.environments import PLAIN
 from actors.parent import orders_line
 from actors.progress import Progress
+from actors.stdio import read_origin
 from actors.transport.peer import Death
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class WorkerProcess:
         moved: the actor lives elsewhere; see `Death`.
         taken: when it was chosen for an actor, by the loop's clock.
         lease: of the environment it runs in, if it is not the node's own.
+        origins: whose call prints on which stream, see `actors.stdio`.
     """
 
     id: str
@@ -79,6 +81,7 @@ class WorkerProcess:
     watch: asyncio.Task[None] | None = None
     taken: float = 0.0
     lease: Lease | None = None
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 class Workers:
@@ -283,6 +286,9 @@ class Workers:
             if not line:
                 return
             text = line.decode(errors="replace").rstrip("\n")
+            if (origin := read_origin(text)) is not None:
+                worker.origins[stream] = origin
+                continue
             if Progress.read(text) is None:  # a bar is not what it said last
                 worker.tail.append(text)
             self._printed(worker, stream, text)
