@@ -198,9 +198,8 @@ def main() -> int:
     for goal in told:
         met = "met" if goal["reached"] >= goal["goal"] else "NOT MET"
         beside = " and ".join(goal["beside"])
-        print(
-            f"{met:8}{goal['case']}, {goal['ranks']} ranks: {goal['reached']:.2f} times {beside} (goal {goal['goal']:.2f})"
-        )
+        reached = f"{goal['reached']:.2f} times {beside} (goal {goal['goal']:.2f})"
+        print(f"{met:8}{goal['case']}, {goal['ranks']} ranks: {reached}")
     weighed = weigh() if asked.memory else None
     if weighed:
         print(f"memory beyond the arrays, in payloads: {weighed['first']:.2f} early, {weighed['last']:.2f} in the end")
