@@ -23,6 +23,7 @@ from actors.node.environments import Environments
 from actors.node.members import Member, Members
 from actors.node.observatory import Observatory
 from actors.node.opinion import Opinion
+from actors.node.publicity import Publicity
 from actors.node.service import NodeService
 from actors.node.workers import Workers
 from actors.nodeinfo import NodeInfo, labels, totals, versions
@@ -80,6 +81,7 @@ class Node:
             "draining", Draining(self.process, self._members, self._service.workers, self._service.custody)
         )
         self.process.server.relay_to(self._service.route, self.process.dialer)
+        self.process.server.serve_public(Publicity(self.process).call)
         self._residence: Residence | None = None
         if residence is not None:
             from actors.node.residence import Residence
@@ -95,6 +97,7 @@ class Node:
         await self.process.listen()
         self.process.directory[self._orders["id"]] = self.process.address
         self._service.workers.prepare()
+        self._service.watch()
         if self._residence is not None:
             await self._residence.start()
         elif self._identity is not None:
