@@ -97,6 +97,7 @@ class Node:
         await self.process.listen()
         self.process.directory[self._orders["id"]] = self.process.address
         self._service.workers.prepare()
+        self._service.watch()
         if self._residence is not None:
             await self._residence.start()
         elif self._identity is not None:

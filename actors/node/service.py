@@ -15,6 +15,7 @@ from actors.node.names import Names
 from actors.node.placing import Placing
 from actors.node.printing import Printing
 from actors.node.stock import Stock
+from actors.node.vitals import LOOK_SECONDS, STOPPED_LOOKS, Vitals, is_stopped
 from actors.progress import Progress
 from actors.transport.knock import probe_socket
 from actors.transport.link import GoneError, UnreachableError
@@ -54,15 +55,37 @@ class NodeService:
         self._placing = Placing(process, members, Stock(members.me.info.resources), self._printing)
         self.custody = Custody(process, members)
         self._local: dict[str, Address] = {}  # drivers on this host, by process id
+        self._watch: asyncio.Task[None] | None = None
         self.workers: Workers  # set once, before anything is answered
         self.observatory: Observatory  # likewise
 
     # -- processes of this host ---------------------------------------------------------------------------------
 
+    def watch(self) -> None:
+        """Looks after the workers from now on."""
+        vitals = Vitals(self.workers.pids, self._found_stopped, self._stopped_for_long)
+        self._watch = self._process.loop.create_task(vitals.watch())
+
     def close(self) -> None:
         """Places nobody any more, and takes nobody over."""
         self.custody.close()
         self._placing.close()
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def _found_stopped(self, pid: int) -> None:
+        worker = self.workers.of_pid(pid)
+        if worker is not None and worker.spec is not None and worker.spec.driver is not None:
+            self.say(
+                worker.spec.driver,
+                f"{worker.spec.class_name} (pid {pid}) has been stopped, as by SIGSTOP, and its calls wait: `kill "
+                f"-CONT {pid}` lets it go on; after {LOOK_SECONDS * STOPPED_LOOKS:g} s it is ended",
+            )
+
+    def _stopped_for_long(self, pid: int) -> None:
+        worker = self.workers.of_pid(pid)
+        if worker is not None:  # its callers are told; were it to go on, it would begin what they were told is lost
+            self.workers.kill(worker, f"it was stopped, as by SIGSTOP, for {LOOK_SECONDS * STOPPED_LOOKS:g} s")
 
     async def attach(self, _: Visitor, address: Address) -> None:
         """A driver says where it listens."""
@@ -362,6 +385,11 @@ class NodeService:
         if worker is not None:
             self.workers.kill(worker, "it was killed by actors.kill", intended=no_restart)
             await self.workers.autopsy(process)
+
+    async def vouches(self, _: Visitor, process: str) -> bool:
+        """Whether a process of this node lives, though it may not answer: it is busy and not stopped."""
+        worker = self.workers.get(process)
+        return worker is not None and worker.subprocess.returncode is None and not is_stopped(worker.subprocess.pid)
 
     async def autopsy(self, _: Visitor, process: str) -> Any:
         """Returns how a process of this node ended; None for one that is not known to have."""

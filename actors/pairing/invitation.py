@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from actors.exceptions import ActorsError, AuthenticationError
 from actors.pairing.exchange import Inviter, PairingError, WrongCodeError, bytes_in, text_in, to_text
 from actors.pairing.wire import receive, send
+from actors.refusals import refused
 from actors.trust.statement import NAME_BYTES
 from actors.trust.store import to_bytes
 
@@ -135,9 +136,11 @@ class Invitation:
             async with asyncio.timeout(PEER_SECONDS):
                 await self._serve(reader, writer, where)
         except WrongCodeError:
+            refused("a pairing with a wrong code")
             log.warning("a device at %s tried a wrong code; %s", where, self._left())
             await _say(writer, "wrong code")
         except (PairingError, AuthenticationError, TypeError) as error:
+            refused("a pairing that does not keep to the protocol", error)
             log.warning("a device at %s was not let in: %s; %s", where, error, self._left())
             await _say(writer, "refused")
         except (TimeoutError, OSError, EOFError, asyncio.CancelledError):

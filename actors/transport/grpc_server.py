@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.refusals import refused
 from actors.transport.grpc_link import STREAM, GrpcLink
 from actors.transport.job import FiveCalls
 from actors.transport.options import server_options, unix_server_options
@@ -107,6 +108,7 @@ class StreamServer:
     async def _serve_door(self, _: Any, context: Any) -> None:
         node = self._member(context.auth_context()) if self._member is not None else None
         if node is None:
+            refused("a stranger at the door")
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this device is not a member of the cluster")
         await context.send_initial_metadata(())  # see _serve
         await self._serve(GrpcLink(context, node))
