@@ -97,9 +97,13 @@ class Reduction:
         with np.errstate(all="ignore"):
             if self.op == "mean":
                 partial = partial / partial.dtype.type(self.ranks)
-            if self.dtype == BFLOAT16:
-                return _to_bfloat16(partial)
-            return partial.astype(np.float16) if self.dtype == "float16" else partial
+            return self.narrowed(partial)
+
+    def narrowed(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns what has the precision that is calculated in as elements that travel."""
+        if self.dtype == BFLOAT16:
+            return _to_bfloat16(value)
+        return value.astype(np.float16) if self.dtype == "float16" else value
 
     def fold(self, values: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """Reduces all ranks' elements in the order given, of which there must be some, into a new array."""

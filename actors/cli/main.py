@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "demo": "See the whole idea work, on this machine alone.",
+    "generate": "Print the text that follows a prompt.",
+    "chat": "Talk with a model.",
+    "serve": "Serve a model by OpenAI's HTTP API.",
     "start": "Start the node of this device.",
     "stop": "End the node of this device, and its actors.",
     "status": "Show this device, its node, and all devices of its cluster.",
@@ -30,6 +33,7 @@ COMMANDS = {
     "leave": "Leave the cluster.",
     "drain": "Empty a device before it is closed.",
     "launch": "Run a script once for each rank of a job.",
+    "bench": "Measure calls and collectives of this cluster.",
     "doctor": "Say why a device is not found or not usable, and what to do.",
     "revoke": "Remove a device from the cluster, for good.",
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .engine import Engine
     from .fabric import Fabric
 
 
@@ -35,6 +36,7 @@ class Channel:
         deadline: when this call gives up, on the clock of ``time.monotonic``.
         part: keeps apart what one call does several times.
         ranks: the members that take part, by their numbers in the group; None for all.
+        engine: MLX's own collectives, where the group was made for them.
     """
 
     fabric: Fabric
@@ -42,6 +44,7 @@ class Channel:
     deadline: float
     part: str = ""
     ranks: tuple[int, ...] | None = None
+    engine: Engine | None = None
 
     @property
     def rank(self) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .group import Group
 
-BACKENDS = ("auto", "shm", "grpc")
+BACKENDS = ("auto", "shm", "grpc", "mlx")
 
 
 def create_group(handles: Iterable[ActorHandle[Any]], backend: str = "auto") -> ActorGroup[Any]:
@@ -36,7 +36,10 @@ def create_group(handles: Iterable[ActorHandle[Any]], backend: str = "auto") -> 
     Args:
         handles: the actors, each once, each in a process of its own.
         backend: ``"auto"`` takes shared memory where all ranks are on one host, else gRPC streams; ``"shm"`` takes
-            shared memory or fails; ``"grpc"`` takes streams.
+            shared memory or fails; ``"grpc"`` takes streams. ``"mlx"`` has arrays of more than 64 KiB carried by MLX's
+            own ring, `mx.distributed`, which knows allreduce, reduce, broadcast and allgather of its dtypes by sum,
+            mean, min and max. An actor can be in one such group only, which cannot be rebuilt; parts that `split` makes
+            of it are as with ``"auto"``. MLX's connections are not encrypted.
 
     Raises:
         ActorDiedError: one of the actors is dead.
@@ -68,11 +71,6 @@ def destroy_group(group: ActorGroup[Any] | Group) -> None:
 
 
 def _check(members: Sequence[object], backend: str) -> None:
-    if backend == "mlx":
-        raise ValueError(
-            "backend='mlx' cannot be had: mx.distributed begins once for a whole process, from a file of hosts "
-            "given at its start, while actors come and go; use backend='auto', which takes MLX arrays too"
-        )
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r:.100}; known: {', '.join(BACKENDS)}")
     for member in members:

@@ -49,7 +49,9 @@ class Broadcast:
         if channel.rank == self._root and self._value is not None:
             np.copyto(flat, self._value.data)
         terrain = channel.fabric.terrain
-        if terrain.shared and terrain.window is not None:
+        if channel.engine is not None:
+            channel.engine.broadcast(channel, self._root, flat)
+        elif terrain.shared and terrain.window is not None:
             shared.broadcast(channel, terrain.window, self._root, flat)
         elif terrain.mixed:
             mixed.broadcast(channel, self._root, flat)
@@ -76,6 +78,8 @@ class AllGather:
 
     def _gather(self, channel: Channel) -> list[Any]:
         terrain = channel.fabric.terrain
+        if channel.engine is not None:
+            return channel.engine.all_gather(channel, self._value.data)
         if terrain.mixed:
             return mixed.all_gather(channel, self._value.data)
         parts = [self._value.spec.empty() for _ in range(channel.size)]

@@ -11,7 +11,6 @@ from actors.reduction import Reduction
 
 from . import direct, mixed, pages, ring, shared
 from .agreement import Offer, inline
-from .channel import Channel
 from .estimates import MIXED, estimates, far_all_reduce
 from .flow import cut
 from .packing import Packed, pack, unpack
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from .channel import Channel
     from .packing import Spec
 
 
@@ -62,12 +62,7 @@ class AllReduceStructure:
         """Returns a structure like this rank's own."""
         if self.offer.data is None:
             flats = [
-                _all_reduce(
-                    Channel(channel.fabric, channel.call, channel.deadline, f"{index}/"),
-                    bucket.flat,
-                    reduction,
-                    self._ordered,
-                )
+                _all_reduce(channel.within(f"{index}/"), bucket.flat, reduction, self._ordered)
                 for index, (bucket, reduction) in enumerate(zip(self._structure.buckets, self._reductions, strict=True))
             ]
         else:
@@ -99,6 +94,8 @@ class Reduce:
     def _reduce(self, channel: Channel) -> Any:
         """Reduces by segments, each on another rank, and brings them to the root."""
         terrain = channel.fabric.terrain
+        if channel.engine is not None:
+            return channel.engine.all_reduce(channel, self._flat, self._reduction)
         if terrain.shared or terrain.mixed:
             whole = self._spec.empty() if channel.rank == self._root else None
             if terrain.shared and terrain.window is not None:
@@ -156,6 +153,8 @@ def _all_reduce(channel: Channel, flat: npt.NDArray[Any], reduction: Reduction, 
         ordered: every element is reduced in rank order, whichever way that is.
     """
     terrain = channel.fabric.terrain
+    if channel.engine is not None:
+        return channel.engine.all_reduce(channel, flat, reduction)
     if terrain.shared and terrain.window is not None:
         result = pages.empty(flat.size, flat.dtype)
         shared.all_reduce(channel, terrain.window, flat, reduction, result)

@@ -34,6 +34,7 @@ class ModelInfo:
         head_nbytes: bytes of what only the last stage holds: final norm and untied head.
         tied: the head is the embedding, used backwards.
         quantised: some weights have fewer than 16 bits.
+        context: positions that the model was made for; None where it does not say.
     """
 
     path: str
@@ -47,6 +48,7 @@ class ModelInfo:
     head_nbytes: int
     tied: bool
     quantised: bool
+    context: int | None = None
 
     @property
     def nbytes(self) -> int:

@@ -86,6 +86,7 @@ class DirectoryCheckpoint:
             head_nbytes=head,
             tied=tied,
             quantised=self.quantised,
+            context=_context(self.config),
         )
 
     def load(self, first: int, last: int) -> nn.Module:  # noqa: ARG002 - all is lazy: what is not used stays on disk
@@ -171,3 +172,9 @@ def _safetensors_header(path: Path) -> dict[str, tuple[str, int]]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} is damaged: its header makes no sense ({error}). Fetch it again") from error
     return tensors
+
+
+def _context(config: Mapping[str, Any]) -> int | None:
+    """Positions that a model was made for, by the names that its families have for it."""
+    found = (config.get(name) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"))
+    return next((value for value in found if isinstance(value, int) and value > 0), None)
