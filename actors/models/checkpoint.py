@@ -1,7 +1,7 @@
 """A model on disk: what it is, told without loading it, and its weights, only those that a stage needs.
 
 Two kinds are read: a `.gguf` file of the Llama family, and a directory as mlx-lm and Hugging Face keep them
-(`config.json` beside `*.safetensors`, quantised or not).
+(`config.json` beside `*.safetensors`, quantised or not), of any architecture of mlx-lm's.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class ModelInfo:
         head_nbytes: bytes of what only the last stage holds: final norm and untied head.
         tied: the head is the embedding, used backwards.
         quantised: some weights have fewer than 16 bits.
+        together: layers from this number on share keys and values and cannot be cut; None where there are none.
     """
 
     path: str
@@ -47,6 +48,12 @@ class ModelInfo:
     head_nbytes: int
     tied: bool
     quantised: bool
+    together: int | None = None
+
+    @property
+    def pieces(self) -> int:
+        """Into how many stages it can be cut at most."""
+        return self.layers if self.together is None else self.together + 1
 
     @property
     def nbytes(self) -> int:
