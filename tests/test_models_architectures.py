@@ -49,6 +49,8 @@ def cuts(model):
     anatomy = Anatomy.of(model)
     places = range(1, min(anatomy.together + 1, len(anatomy.layers)))
     yield []
+    if not places:
+        return
     yield from ([place] for place in {places[0], places[len(places) // 2], places[-1]})
     yield list(places)[:3]  # one layer a stage, but for the last
     if len(places) > 3:

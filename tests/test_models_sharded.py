@@ -411,6 +411,14 @@ class TestSubmit:
             assert len(list(third)) == 1
             second.cancel()
 
+    def test_a_prompt_seen_before_is_in_the_caches(self, model, whole):
+        prompt = list(range(30, 70))
+        first = model.submit(prompt, max_tokens=4)
+        assert [token.id for token in first] == whole(prompt, 4)
+        second = model.submit(prompt, max_tokens=4)
+        assert [token.id for token in second] == whole(prompt, 4)
+        assert (first.cached_tokens, second.cached_tokens) == (0, len(prompt) - 1)
+
     def test_caches_have_a_bound(self, cluster, names, path, whole):
         with ShardedModel.load(path, nodes=names[:2], kv_memory=50_000) as model:
             limit = model.status()["kv_limit"]

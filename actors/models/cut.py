@@ -148,7 +148,7 @@ class Anatomy:
             if id(module) in inner:
                 continue
             found = [value for key, value in module.items() if isinstance(value, mx.array) and key[0] != "_"]
-            if isinstance(module, nn.Embedding | nn.QuantizedEmbedding):
+            if "Embedding" in type(module).__name__ and found:
                 embedding += found
                 table = max(table, _table(module))
             else:
@@ -169,11 +169,11 @@ class Anatomy:
             )
 
 
-def _table(embedding: nn.Embedding | nn.QuantizedEmbedding) -> tuple[int, int]:
-    if isinstance(embedding, nn.QuantizedEmbedding):
-        return embedding.num_embeddings, embedding.dims
-    rows, width = embedding.weight.shape
-    return rows, width
+def _table(embedding: nn.Module) -> tuple[int, int]:
+    """Rows and columns of an embedding, quantised in whatever way or not."""
+    weight = embedding.weight
+    packed = weight.dtype == mx.uint32
+    return weight.shape[0], weight.shape[-1] * 32 // embedding.bits if packed else weight.shape[-1]
 
 
 def _all(out: Any) -> Any:

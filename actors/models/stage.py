@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import time
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import mlx.core as mx
 from mlx.utils import tree_map
-from mlx_lm.models.cache import CacheList
+from mlx_lm.models.cache import CacheList, can_trim_prompt_cache
 
 from actors.exceptions import ModelError
 
@@ -41,11 +42,17 @@ class Step:
 
     Attributes:
         forget: sequences whose caches are dropped first.
+        keep: sequences that are over, whose caches are kept for others that begin alike.
+        fork: a sequence that is kept, one that begins with its tokens, and how many of them.
+        drop: sequences that are kept no longer.
         rows: sequences that are taken further; all by the same number of tokens.
     """
 
     rows: tuple[Row, ...] = ()
     forget: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    fork: tuple[tuple[str, str, int], ...] = ()
+    drop: tuple[str, ...] = ()
 
 
 class StageModel:
@@ -61,6 +68,7 @@ class StageModel:
         self.seconds = math.inf
         self._slice = piece
         self._caches: dict[str, list[Any]] = {}
+        self._kept: dict[str, list[Any]] = {}
 
     @classmethod
     def load(cls, path: str | Path, first: int, last: int) -> Self:
@@ -122,7 +130,7 @@ class StageModel:
             ValueError: a row without tokens or with another number of them, a token the vocabulary does not have, or
                 hidden states that do not fit.
         """
-        self.forget(*step.forget)
+        self._arrange(step)
         if not step.rows:
             return None
         self._check_rows(step.rows)
@@ -142,10 +150,21 @@ class StageModel:
             self.seconds = min(self.seconds, time.perf_counter() - start)
         return value
 
-    def forget(self, *keys: str) -> None:
-        """Drop the caches of sequences; nothing happens where there is none."""
-        for key in keys:
+    def can_fork(self, key: str, tokens: int, length: int) -> bool:
+        """Whether the cache of a sequence that is kept, or will be by the next step, can be cut to a length."""
+        cache = self._kept.get(key) or self._caches.get(key)
+        return cache is not None and (length == tokens or can_trim_prompt_cache(cache))
+
+    def _arrange(self, step: Step) -> None:
+        for key in step.forget:
             self._caches.pop(key, None)
+        for key in step.keep:
+            if (cache := self._caches.pop(key, None)) is not None:
+                self._kept[key] = cache
+        for source, key, length in step.fork:
+            self._caches[key] = [_copy(each, length) for each in self._kept[source]]
+        for key in step.drop:
+            self._kept.pop(key, None)
 
     def _check_rows(self, rows: Sequence[Row]) -> None:
         size = self.info.vocab_size
@@ -193,6 +212,25 @@ def _is_array(value: Any) -> bool:
 def _computed(out: Any) -> Any:
     mx.eval(out)
     return out
+
+
+def _copy(cache: Any, length: int) -> Any:
+    """A cache that begins as another one does; what they have in common is copied when one of them changes it."""
+    if cache is None:
+        return None
+    new = copy(cache)
+    new.state = tree_map(lambda value: mx.array(value) if _is_array(value) else value, cache.state)
+    size = _size(new)
+    if size is not None and size > length:
+        new.trim(size - length)
+    return new
+
+
+def _size(cache: Any) -> int | None:
+    """How many tokens it holds, or has seen; None where it does not count them."""
+    if isinstance(cache, CacheList):
+        return next((size for size in map(_size, cache.caches) if size is not None), None)
+    return getattr(cache, "offset", None)
 
 
 def _token_nbytes(cache: Any) -> int:

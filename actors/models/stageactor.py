@@ -74,7 +74,7 @@ class Stage:
 
         assert self._model.is_last
         await self.begin(Step(forget=(PROBE,)), None)
-        self._schedule = Schedule(self.begin, width=width, limit=limit)
+        self._schedule = Schedule(self.begin, width=width, limit=limit, can_fork=self._model.can_fork)
 
     async def ready(self) -> None:
         """Returns when the layers are loaded, or raises why they are not."""
