@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from actors.marked import Marked as Marked
     from actors.marked import method as method
     from actors.nodeinfo import NodeInfo as NodeInfo
+    from actors.perfetto import timeline as timeline
     from actors.refs import ObjectRef as ObjectRef
     from actors.refs import get as get
     from actors.refs import put as put
@@ -60,6 +61,7 @@ _HOMES = {
     "init": "cluster",
     "is_initialized": "cluster",
     "shutdown": "cluster",
+    "timeline": "perfetto",
     "ActorGroup": "group",
     "ActorClass": "actorclass",
     "ActorHandle": "handle",
@@ -108,6 +110,7 @@ __all__ = [
     "remote",
     "shutdown",
     "testing",
+    "timeline",
     "util",
     "wait",
 ]
@@ -122,6 +125,10 @@ def _leave() -> None:
 # Registered here and not where the cluster is: that is loaded late, and handlers of the program's own, registered
 # after this import, may still use their actors.
 atexit.register(_leave)
+
+
+if "IPython" in sys.modules:  # things have pictures there, and what actors print belongs to a cell
+    import_module("actors.notebook").enable()
 
 
 def __getattr__(name: str) -> Any:

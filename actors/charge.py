@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from actors import runtime
 from actors.events import event
 from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
-from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload
+from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload, Terms
 from actors.migration import check_moves, depart, destined, go, settled, stay
 from actors.sealed import Filled
 from actors.serialize import dumps, dumps_arguments, loads
 from actors.transport.peer import Death
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from concurrent.futures import Future
 
     from actors.address import Address
@@ -33,6 +34,13 @@ PLACE_SECONDS = 120.0  # longer than a node takes to give up on a worker
 BACKOFF_SECONDS = 0.1  # before the first restart; twice as long before each further one
 LONGEST_BACKOFF_SECONDS = 10.0
 STEADY_SECONDS = 60.0  # an actor that has lived this long is restarted at once again
+
+
+class Copies(Protocol):
+    """Copies of an actor's state elsewhere; see `actors.node.copies`."""
+
+    async def saved(self, state: Payload) -> None:
+        """Returns when they are up to date."""
 
 
 class Charge:
@@ -61,6 +69,7 @@ class Charge:
         self._process = process
         self._construction = construction
         self.life = Life(max_restarts)
+        self.copies: Copies | None = None
         self._needs = needs
         self._ended = ended
         self._address: Address | None = None
@@ -68,9 +77,12 @@ class Charge:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
+        self._terms = Terms(origin=runtime.origin())  # of the constructor
         self._times = 0
         self._retiring = False
         self._moving = asyncio.Lock()
+        self._maker: _Constructor | None = None
+        self._passed = False  # it is in another's charge
         self._transit: asyncio.Future[None] | None = None  # while it is made elsewhere
         self._relieved: asyncio.Future[None] = process.loop.create_future()  # done where it has come to live elsewhere
         self._next: tuple[Address, _Constructor] | None = None  # where that is
@@ -85,6 +97,11 @@ class Charge:
 
     def _tell(self, state: str, reason: str = "") -> None:
         self._process.recorder.emit(event.ActorChanged.of(self.spec, state, reason=reason))
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been made, or never will be."""
+        return self._error is not None or (self._maker is not None and self._maker.made.done())
 
     async def located(self, left: str | None) -> Address:
         """Waits until the actor lives another life than ``left``; returns where.
@@ -143,10 +160,12 @@ class Charge:
             peer = self._process.party(address)
             peer.call(self.spec.id, RETIRE, dumps_arguments((), {}), _Nobody())
 
-    def saved(self, state: Payload) -> None:
-        """Takes the actor's state over, for the next time it is made."""
+    async def saved(self, state: Payload) -> None:
+        """Takes the actor's state over, for the next time it is made; returns when it is safe."""
         if not self.life.doomed:  # else it is not needed again
             self._construction = replace(self._construction, state=state)
+        if self.copies is not None:
+            await self.copies.saved(state)
 
     async def move(self, node: str | None) -> None:
         """Has the actor live on another node, with its state; returns once it does, and raises where it has stayed.
@@ -200,6 +219,47 @@ class Charge:
             self._transit.set_result(None)
             self._transit = None
 
+    async def pass_on(self, adopt: Callable[[Construction], Awaitable[Address]]) -> None:
+        """Gives the actor, as it is between two calls, into another's charge.
+
+        Args:
+            adopt: makes it there and returns where.
+
+        Raises:
+            Exception: it could not; the actor goes on where it is, in this charge.
+        """
+        async with self._moving:
+            here = await self.located(None)
+            check_moves(self.spec)
+            state = await depart(self._process, here, self.spec)
+            try:
+                there = await adopt(replace(self._construction, state=state))
+            except BaseException:
+                stay(self._process, here, self.spec)
+                raise
+            self._passed = True
+            await go(self._process, here, self.spec, there)
+
+    async def passed_on(self) -> None:
+        """Ends the actor here: another has charge of it, and has made it anew."""
+        self._passed = True
+        self.life.finish()
+        if self._address is not None:
+            await self._process.kill(self._address)
+
+    async def constructed(self) -> None:
+        """Waits until the actor's constructor is over.
+
+        Raises:
+            ActorError: it raised.
+        """
+        while self._maker is None:
+            await self.located(None)
+        ends: set[asyncio.Future[Any]] = {self._maker.made, self._maker.failed}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if self._maker.failed.done():
+            raise self._maker.failed.result()
+
     async def _moved(self, death: Death) -> bool:
         """Whether the actor has come to live elsewhere, instead of having died."""
         if self._transit is not None and not death.intended:
@@ -227,6 +287,8 @@ class Charge:
                 return
             except Exception as error:
                 self._end(never_placed(self.spec.label, error))
+                return
+            if self._passed:
                 return
             if not self.life.died(intended=death.intended):
                 self._end(self._died_of(death))
@@ -342,8 +404,8 @@ class Charge:
         return await self._until_dead(address, constructor)
 
     def _make(self, address: Address, order: Payload) -> _Constructor:
-        constructor = _Constructor(self._process.loop)
-        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor)
+        constructor = self._maker = _Constructor(self._process.loop)
+        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor, self._terms)
         return constructor
 
     def _live_at(self, address: Address) -> None:

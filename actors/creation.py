@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors import runtime
+from actors import device, face, runtime
 from actors.calls import is_reference
 from actors.charge import resolved
 from actors.cluster import current, environment_for
@@ -21,8 +21,9 @@ from actors.line import Line
 from actors.lodging import take_charge
 from actors.saving import checkpoint_of, moves
 from actors.sealed import with_slots
-from actors.serialize import dumps, dumps_arguments, loads
+from actors.serialize import dumps, dumps_arguments, loads, travels_by_value
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
+from actors.version import PYTHON
 
 if TYPE_CHECKING:
     import asyncio
@@ -93,8 +94,8 @@ def create_group(
     if options.isolation == "thread":
         raise ValueError("isolation='thread' is not for groups: each rank of a collective has a process of its own")
     process = current()
-    group = new_id("group")
-    creations = [_Creation(process, cls, options, args, kwargs, GroupSpec(group, rank, (), ())) for rank in range(size)]
+    group = GroupSpec(new_id("group"), 0, (), (), costs=device.costs())
+    creations = [_Creation(process, cls, options, args, kwargs, replace(group, rank=rank)) for rank in range(size)]
     charges = [creation.charge for creation in creations]
     handles = []
     try:
@@ -107,7 +108,7 @@ def create_group(
             error = ActorDiedError(f"{charge.spec.label} was not made: making its group was interrupted")
             process.portal.soon(charge.give_up, error)
         raise
-    return ActorGroup(group, handles)
+    return ActorGroup(group.id, handles)
 
 
 class _Creation:
@@ -129,6 +130,7 @@ class _Creation:
         self._manner = replace(_manner(options), moves=moves(cls) and group is None and options.isolation == "process")
         self._environment = environment_for(process, options.runtime_env)
         self._fingerprint = fingerprint(cls) if options.name is not None else ""
+        self._python = PYTHON if travels_by_value(cls) else None
         self._id = new_id("actor")
         # One in the charge of a node is counted by nobody.
         self._hold = process.holdings.hold(self._id, None if options.detached else process.address)
@@ -165,7 +167,7 @@ class _Creation:
             driver=runtime.driver(),
             # A name alone keeps no actor alive.
             handle=replace(dumps(self.handle), holds=()),  # for whoever asks by name, and for the actor itself
-            demand=demand_of(self._options, shares=light),
+            demand=demand_of(self._options, shares=light, python=self._python),
             restarts=self._manner.restarts,
             moves=self._manner.moves,
             light=light,
@@ -187,6 +189,8 @@ class _Creation:
         maker = runtime.myself()
         if maker is not None and maker.made is not None:
             maker.made.append(self._id)
+        elif face.current.adopt is not None:
+            face.current.adopt(self.charge)
         line.held_by(self._hold)
         keeper.when_free(self._id, partial(_retire, self._process, self._id))
         self._process.portal.soon(self.charge.begin)
@@ -199,7 +203,8 @@ class _Creation:
         self._keeper = node
         construction = replace(self._construction, spec=self._describe(None))
         construction = await resolved(construction, self._needs)
-        await self._process.ask(node, "node", "adopt", construction, self._options.max_restarts, timeout=None)
+        terms = (self._options.max_restarts, self._options.replicas)
+        await self._process.ask(node, "custody", "adopt", construction, *terms, timeout=None)
 
     async def placed(self) -> None:
         """Waits until the actor has a place; raises what kept it from that as its own error."""
@@ -237,6 +242,7 @@ def _manner(options: ActorOptions) -> Manner:
         retry_exceptions=options.retry_exceptions,
         max_pending=options.max_pending_calls,
         out_of_order=bool(options.allow_out_of_order_execution),
+        survives=options.detached,
     )
 
 

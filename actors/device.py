@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from actors.costs import Costs
 from actors.exceptions import ActorsError
 from actors.home import locked, log_dir, private_folder, state_dir, write_private
 
@@ -107,6 +108,25 @@ def roll() -> Roll | None:
     """Who belongs to this device's cluster; None where it is in none, or has been removed from it."""
     found = store().read()
     return found if found is not None and identity().node_id in found.members else None
+
+
+def costs() -> Costs:
+    """What collectives cost here: what `keep_costs` has kept, the defaults where there is nothing that can be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Costs(**json.loads(_costs_file().read_bytes()))
+    return Costs()
+
+
+def keep_costs(measured: Costs) -> Path:
+    """Keeps what collectives cost, for the groups that this device makes from now on; returns the file."""
+    path = _costs_file()
+    with locked(path.with_suffix(".lock")):
+        write_private(path, json.dumps(asdict(measured), indent=1).encode())
+    return path
+
+
+def _costs_file() -> Path:
+    return state_dir() / "costs.json"
 
 
 def is_paired() -> bool:

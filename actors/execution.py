@@ -16,6 +16,7 @@ from actors.failure import Place, exited, pack, unpicklable
 from actors.mailbox import Held
 from actors.messages import STREAMING, Outcome, Payload
 from actors.runtime import ActorExit, current
+from actors.saving import KeeperGone
 from actors.sealed import Several, open_arguments
 from actors.serialize import dumps
 from actors.transport.portal import wait
@@ -251,6 +252,8 @@ class Execution:
             else:  # its caller hears of the death, after which it may be sent again
                 self._mailbox.answer(job, Outcome.CUT_OFF, dumps(None))
             self.left_by(error, f"its method {job.method}")
+        elif isinstance(error, KeeperGone):  # as above
+            self._mailbox.answer(job, Outcome.CUT_OFF, dumps(None))
         elif error is job.reason or isinstance(error, asyncio.CancelledError) or _interrupted(job, error):
             reason = job.reason or cancelled(job, place, started=True)
             self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(reason))

@@ -172,6 +172,8 @@ class RemoteMethod(Generic[P, R]):
             TypeError: an option nobody knows.
             ValueError: a value out of range.
         """
+        if "public" in options:
+            raise ArgumentError("public= belongs to the method: @actors.method(public=True) in its class")
         chosen = self._options if self._options is not None else DEFAULTS
         return RemoteMethod(self._handle, self._method, chosen.merged(**options))
 
@@ -224,6 +226,12 @@ def placed_at(handle: ActorHandle, where: Address | None) -> ActorHandle:
     """Returns a handle that knows where its actor is."""
     h = handle
     return ActorHandle(h._id, h._label, h._spec, h._manner, h._keeper, where, h._hold)  # noqa: SLF001 - one of us
+
+
+def kept_by(handle: ActorHandle, keeper: Address) -> ActorHandle:
+    """Returns a handle of an actor that is in the charge of another process now."""
+    h = handle
+    return ActorHandle(h._id, h._label, h._spec, h._manner, keeper, None, h._hold)  # noqa: SLF001 - one of us
 
 
 def hold_of(handle: ActorHandle) -> Hold:

@@ -195,12 +195,14 @@ class Lobby:
         return self._node
 
     async def kill(self, id: str, no_restart: bool) -> None:
-        """Ends a light actor at once; returns when that is known, and its name is free."""
+        """Ends a light actor at once; returns when that is known, its name is free, and what it has made has ended."""
         guest = self._guests.get(id)
         if guest is None:
             return
         guest.instance.cut_off(Ending(1, "it was killed by actors.kill", intended=no_restart))
         await guest.gone.wait()
+        if guest.ending:
+            await asyncio.wait(guest.ending)
         spec = guest.spec
         if no_restart and spec is not None and spec.name is not None and self._process.home is not None:
             await self._process.ask(self._process.home, "node", "free_name", spec)

@@ -87,7 +87,7 @@ class Charge(Protocol):
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once."""
 
-    def saved(self, state: Payload) -> None:
+    async def saved(self, state: Payload) -> None:
         """Takes the actor's state over, for the next time it is made."""
 
     async def retire(self) -> None:
@@ -177,7 +177,7 @@ class Keeper:
         """An actor of this process gives its state into safe keeping."""
         charge = self.charges.get(actor)
         if charge is not None:  # else nothing refers to it any more: it is not made anew
-            charge.saved(state)
+            await charge.saved(state)
 
     async def move(self, _: Visitor, actor: str, node: str | None) -> None:
         """Has an actor of this process live on another node, with its state."""

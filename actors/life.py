@@ -19,17 +19,23 @@ class Life:
 
     Args:
         max_restarts: how often it may be; -1 for ever.
+        times: how often it was already.
 
     Attributes:
         state: where it is.
         times: how often it was made anew.
     """
 
-    def __init__(self, max_restarts: int) -> None:
+    def __init__(self, max_restarts: int, times: int = 0) -> None:
         self.state = State.PENDING_CREATION
-        self.times = 0
+        self.times = times
         self._left = max_restarts
         self._final = False
+
+    @property
+    def left(self) -> int:
+        """How often it may still be made anew; -1 for ever."""
+        return 0 if self._final else self._left
 
     @property
     def doomed(self) -> bool:

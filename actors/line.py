@@ -334,13 +334,21 @@ def reach(  # noqa: PLR0917 - what a handle holds
     """Begins a line to an actor that another process made."""
 
     async def locate(left: str | None) -> Address:
-        try:
-            found: Address = await process.ask(keeper, "keeper", "locate", id, left, timeout=None)
-        except NodeDiedError:
-            raise
-        except ActorError as error:
-            raise ActorDiedError(f"{label} is gone: {error}", actor=label, verdict=Verdict.NEVER_STARTED) from error
-        return found
+        custodian = keeper
+        while True:
+            try:
+                found: Address = await process.ask(custodian, "keeper", "locate", id, left, timeout=None)
+            except ActorError as error:
+                heir = await process.ask_home("custodian", id, timeout=None) if manner.survives else None
+                if heir is not None and heir.process != custodian.process:
+                    custodian = heir
+                elif isinstance(error, NodeDiedError):
+                    raise
+                else:
+                    gone = f"{label} is gone: {error}"
+                    raise ActorDiedError(gone, actor=label, verdict=Verdict.NEVER_STARTED) from error
+            else:
+                return found
 
     line = Line(process, id, label, manner, locate)
     kept = process.keeper.lines.setdefault(id, line)

@@ -76,7 +76,7 @@ class Payload:
     @property
     def nbytes(self) -> int:
         """Bytes of the pickle and all buffers."""
-        return len(self.pickle) + sum(len(buffer) for buffer in self.buffers)
+        return len(self.pickle) + sum(map(len, self.buffers)) if self.buffers else len(self.pickle)
 
 
 class Argument(Payload):
@@ -121,11 +121,18 @@ class Terms:
             travels is what is left.
         group: the concurrency group it runs in; empty for the method's own.
         returns: how many values the method gives, or `STREAMING`.
+        origin: by what in the driver the call was made; see `actors.face.Face`.
     """
 
     remaining: float | None = None
     group: str = ""
     returns: int = 1
+    origin: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the call has no end, runs in the method's own group, and gives one value."""
+        return self.remaining is None and not self.group and self.returns == 1
 
 
 PLAIN = Terms()

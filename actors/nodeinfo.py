@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import cast
 
-from actors.demand import ACCELERATOR, NODE_ID
+from actors.demand import ACCELERATOR, NODE_ID, PYTHON_MINOR
+from actors.version import PYTHON
 
 NODE_NAME = "actors.io/node-name"
 PACKAGES = ("mlx-actors", "grpcio", "numpy", "mlx", "mlx-lm")
@@ -35,6 +36,7 @@ class NodeInfo:
             itself.
         device: chip, platform and memory in bytes.
         versions: of Python and of packages that matter.
+        draining: whether nothing new is placed there, since it is to be closed.
     """
 
     id: str
@@ -47,6 +49,7 @@ class NodeInfo:
     labels: dict[str, str]
     device: dict[str, object]
     versions: dict[str, str]
+    draining: bool = False
 
 
 def device() -> dict[str, object]:
@@ -86,7 +89,10 @@ def totals(name: str, found: dict[str, object], given: dict[str, float]) -> dict
 
 def labels(id: str, name: str, given: dict[str, str]) -> dict[str, str]:
     """Returns the labels of a node: what `actors.init` was told, and what it says of itself."""
-    own = {NODE_ID: id, NODE_NAME: name, "actors.io/platform": f"{platform.system()}-{platform.machine()}"}
+    own = {
+        NODE_ID: id, NODE_NAME: name, "actors.io/platform": f"{platform.system()}-{platform.machine()}",
+        PYTHON_MINOR: PYTHON,
+    }  # fmt: skip
     accelerator = _accelerator()
     if accelerator:
         own[ACCELERATOR] = accelerator

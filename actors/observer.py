@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from actors import device
-from actors.cluster import joined
 from actors.exceptions import ActorsError, NoClusterError
 from actors.local import clusters
 from actors.residing import Visit, address_of
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from actors.events import ActorChanged, ClusterView, Event
+    from actors.nodeinfo import NodeInfo
 
 ASK_SECONDS = 10.0
 NOTHING_RUNS = (
@@ -46,6 +46,8 @@ class Observer:
         Raises:
             NoClusterError: it is in none.
         """
+        from actors.cluster import joined  # late: commands need none of it
+
         process = joined()
 
         def ask(target: str, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
@@ -57,6 +59,11 @@ class Observer:
     def view(self) -> ClusterView:
         """Returns what the cluster looks like just now."""
         found: ClusterView = self._ask("events", "cluster")
+        return found
+
+    def nodes(self) -> list[NodeInfo]:
+        """Returns every node of the cluster that was ever seen; ``alive`` says which answer."""
+        found: list[NodeInfo] = self._ask("node", "nodes")
         return found
 
     def follow(self, numbers: dict[str, int], timeout: float) -> dict[str, tuple[list[Event], int, int]]:
@@ -93,6 +100,11 @@ class Observer:
             found += [event for events, _, _ in news.values() for event in events]
             numbers = {id: number for id, (events, number, _) in news.items() if events}
         return sorted(found, key=lambda event: event.at)
+
+    def clocks(self) -> dict[str, float]:
+        """Returns how many seconds each node's clock is ahead of that of the node that is asked, by name."""
+        found: dict[str, float] = self._ask("events", "clocks")
+        return found
 
     def end(self, actor: ActorChanged, *, no_restart: bool = True) -> None:
         """Ends an actor at once; returns when it has ended.

@@ -135,7 +135,11 @@ class ActorOptions(_Placed):
             the end of the first call after ``"10s"``. None: after each call, if the actor can be restarted and has the
             hooks. The call is answered once its maker has the state. Where several calls run at once, the state may
             have others of them half-way.
-        replicas: copies kept of that state.
+        replicas: on how many other nodes a detached actor that can be restarted is kept, with its state: if its node is
+            lost, one of them makes it anew. A call is answered when all of them have the state that is due. With 1,
+            where there is no other node there is no copy until one comes; more than there are nodes is refused. An
+            actor that is not detached is kept by its maker, whom it does not outlive, so no other node's loss costs it
+            its state.
     """
 
     namespace: str | None = None
@@ -186,8 +190,8 @@ class ActorOptions(_Placed):
             parse_checkpoint(self.checkpoint)
         if self.isolation == "thread":
             _check_light(self)
-        if self.replicas != 1:
-            raise NotImplementedError("replicas= other than 1 is not there yet: one copy of the state is kept")
+        if not isinstance(self.replicas, int) or isinstance(self.replicas, bool) or self.replicas < 0:
+            raise ArgumentError(f"replicas must be a whole number from 0, not {self.replicas!r}")
 
     @property
     def detached(self) -> bool:
@@ -237,6 +241,7 @@ class MethodOptions(_Options):
         retry_exceptions: see `ActorOptions`; None takes the actor's.
         timeout: seconds from the call to its answer; the calls that it makes inherit what is left of them.
         name: how the call is shown in traces.
+        public: whether clients in other languages may call it, with arrays and JSON; see ``docs/wire.md``.
     """
 
     num_returns: int | str | None = None
@@ -245,6 +250,7 @@ class MethodOptions(_Options):
     retry_exceptions: Retry | None = None
     timeout: float | None = None
     name: str | None = None
+    public: bool = False
 
     @property
     def of(self) -> str:
@@ -254,6 +260,7 @@ class MethodOptions(_Options):
     def check(self) -> None:
         """See `_Options`."""
         _check_returns(self.num_returns)
+        _check_bool(self, "public")
         _check_text(self, "concurrency_group", "name")
         if self.max_task_retries is not None:
             _check_repeats("max_task_retries", self.max_task_retries)

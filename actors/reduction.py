@@ -86,14 +86,24 @@ class Reduction:
             combined: npt.NDArray[Any] = _UFUNCS[self.op](partial, self.start(value))
         return combined
 
+    def merge(self, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns two partial results as one, as a new array."""
+        with np.errstate(all="ignore"):
+            merged: npt.NDArray[Any] = _UFUNCS[self.op](first, second)
+        return merged
+
     def finish(self, partial: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns the result, once all ranks' elements are in it, as elements that travel."""
         with np.errstate(all="ignore"):
             if self.op == "mean":
                 partial = partial / partial.dtype.type(self.ranks)
-            if self.dtype == BFLOAT16:
-                return _to_bfloat16(partial)
-            return partial.astype(np.float16) if self.dtype == "float16" else partial
+            return self.narrowed(partial)
+
+    def narrowed(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns what has the precision that is calculated in as elements that travel."""
+        if self.dtype == BFLOAT16:
+            return _to_bfloat16(value)
+        return value.astype(np.float16) if self.dtype == "float16" else value
 
     def fold(self, values: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """Reduces all ranks' elements in the order given, of which there must be some, into a new array."""
@@ -121,6 +131,16 @@ class Reduction:
                     combine(target, value[block], out=target)
                 if self.op == "mean":
                     np.divide(target, target.dtype.type(self.ranks), out=target)
+
+
+def widened(reduction: Reduction, value: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Reduction]:
+    """Returns elements in the precision that is calculated in, and what makes partial results of such.
+
+    Once all ranks are in it, ``reduction.finish`` makes the result of one.
+    """
+    op = "sum" if reduction.op == "mean" else reduction.op
+    dtype = "float32" if reduction.dtype in {BFLOAT16, "float16"} else reduction.dtype
+    return reduction.start(value), Reduction(op, dtype, reduction.ranks)
 
 
 def reduce_tensors(op: str, parts: Sequence[Buffer], dtype: str) -> memoryview:

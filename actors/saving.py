@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 SAVE, LOAD = "__actor_save__", "__actor_load__"
 
 
+class KeeperGone(ActorDiedError):  # noqa: N818 - as the errors it is among
+    """Whoever has charge of the actor is gone, with whom it ends: its callers shall hear of that and no answer."""
+
+
 def checkpoint_of(cls: type, options: ActorOptions) -> tuple[int | None, float | None] | None:
     """Returns after how many calls, or seconds, the state of such an actor is to be taken; None for never.
 
@@ -148,4 +152,4 @@ class Saver:
         try:
             await self._process.ask(self._keeper, "keeper", "saved", self._actor, state, timeout=None)
         except ActorDiedError as error:
-            raise ActorDiedError(f"the state of {self._label} was not saved: {error}", actor=self._label) from error
+            raise KeeperGone(f"the state of {self._label} was not saved: {error}", actor=self._label) from error

@@ -25,6 +25,7 @@ class Sealed:
 
     def open(self) -> Any:
         """Returns the value, made anew, or raises the error."""
+        __tracebackhide__ = True
         if self.outcome is Outcome.VALUE:
             try:
                 return loads(self.payload)
@@ -76,6 +77,8 @@ def with_slots(
 ) -> tuple[tuple[Any, ...], dict[str, Any], list[Any]]:
     """Takes the references at top level out of a call's arguments; nested ones stay where they are."""
     references: list[Any] = []
+    if not kwargs and not any(map(is_reference, args)):
+        return args, kwargs, references
 
     def slot(value: Any) -> Any:
         if not is_reference(value):

@@ -9,6 +9,7 @@ from types import ClassMethodDescriptorType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from actors.costs import Costs
 from actors.options import MethodOptions
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Manner:
         max_pending: calls that one process may have waiting; -1 for the line's own bound.
         out_of_order: whether a call may overtake one that waits for its arguments.
         moves: whether it may come to live in another process, with its state.
+        survives: whether another node may come to have charge of it.
     """
 
     restarts: bool = False
@@ -112,6 +114,7 @@ class Manner:
     max_pending: int = -1
     out_of_order: bool = False
     moves: bool = False
+    survives: bool = False
 
     @property
     def follows(self) -> bool:
@@ -214,6 +217,7 @@ class GroupSpec:
         members: where each rank's process is.
         labels: how each rank is called in messages.
         backend: what carries arrays: ``"auto"``, ``"shm"`` or ``"grpc"``.
+        costs: of the ways between the ranks, by which theirs is chosen; the same on all.
     """
 
     id: str
@@ -221,6 +225,7 @@ class GroupSpec:
     members: tuple[Address, ...]
     labels: tuple[str, ...]
     backend: str = "auto"
+    costs: Costs = field(default_factory=Costs)
 
 
 @dataclass(frozen=True, slots=True)

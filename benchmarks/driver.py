@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from samples import Count
-from side import SIDES, Side
+from side import PEERS, SIDES, Side
 
 GIVE_UP_SECONDS = 15.0
 
@@ -50,6 +50,8 @@ def obey(side: Side, order: dict[str, Any], folder: Path) -> dict[str, Any]:
         if order["do"] == "start":
             side.start(folder)
             return {"version": side.version}
+        if not hasattr(side, order["do"]):
+            return {"seconds": None}
         return {"seconds": getattr(side, order["do"])(Count(order["warm"], order["measured"]))}
     except Exception as error:
         # Whatever a side raises is what its row in the table says; the other sides go on.
@@ -62,7 +64,7 @@ def main() -> None:
     # Read when a side loads gRPC, which would warn of the processes started while it is live.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     out, todo = answers(), orders()
-    side = next(entry for entry in SIDES if entry.name == name).load()
+    side = next(entry for entry in (*SIDES, *PEERS) if entry.name == name).load()
     try:
         while (order := todo.get()) is not None:
             print(json.dumps(obey(side, order, Path(folder))), file=out, flush=True)

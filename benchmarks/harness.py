@@ -6,13 +6,13 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from environments import interpreter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class Driver:
         with self._log.open("wb") as log:
             # In a session of its own: Ctrl-C is for the harness to act on, which then ends every driver.
             self._process = subprocess.Popen(
-                [sys.executable, str(DRIVER), entry.name, str(own)],
+                [str(interpreter(entry)), str(DRIVER), entry.name, str(own)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -64,14 +64,14 @@ class Driver:
         """
         self.version = self._answer(START_SECONDS)["version"]
 
-    def measure(self, workload: Workload, count: Count) -> list[float]:
-        """Does a workload and returns the seconds of each operation.
+    def measure(self, workload: Workload, count: Count) -> list[float] | None:
+        """Does a workload and returns the seconds of each operation; None where the side has no such thing.
 
         Raises:
             SideFailedError: it could not be done.
         """
         self._send({"do": workload.name, "warm": count.warm, "measured": count.measured})
-        seconds: list[float] = self._answer(STEP_SECONDS)["seconds"]
+        seconds: list[float] | None = self._answer(STEP_SECONDS)["seconds"]
         return seconds
 
     def _send(self, order: dict[str, Any]) -> None:
@@ -181,7 +181,7 @@ class Harness:
         Each round begins with another side, so that none always follows the same one.
 
         Returns:
-            For each side that has not failed, its samples by round.
+            For each side that can do it and has not failed, its samples by round.
         """
         found: dict[str, list[list[float]]] = {driver.entry.name: [] for driver in self.drivers}
         for number in range(rounds.warm + rounds.measured):
@@ -194,7 +194,7 @@ class Harness:
                 if number >= rounds.warm and seconds is not None:
                     found[driver.entry.name].append(seconds)
         failed = {driver.entry.name for driver in self.drivers if driver.failure is not None}
-        return {name: samples for name, samples in found.items() if name not in failed}
+        return {name: samples for name, samples in found.items() if samples and name not in failed}
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from programs import MEMORY, loading, run
 from samples import Count, check, timed
 from target import Block, Target, digest
-from workloads import IN_FLIGHT, SPAWN_MANY
+from workloads import BATCH, BESIDE_BYTES, DRIVERS, EACH, IN_FLIGHT, SPAWN_MANY, TARGETS
 
 import actors
 
@@ -15,6 +17,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANSWER_SECONDS = 30.0
+PROGRAM = """
+import time, actors
+class Echo:
+    def echo(self, value):
+        return value
+start = time.perf_counter()
+actors.init("local")
+echo = actors.remote(Echo).remote()
+assert actors.get(echo.echo.remote(1)) == 1
+result = time.perf_counter() - start
+"""
 
 
 class Relay:
@@ -29,18 +42,47 @@ class Relay:
         return answer
 
 
+class Crowd:
+    """One of several callers."""
+
+    def call(self, targets: list[actors.ActorHandle]) -> int:
+        """Calls each target as often as the workload says."""
+        refs = [ref for target in targets for ref in target.echo.map([1] * EACH)]
+        return sum(actors.get(refs))
+
+
+class Giver:
+    """An actor that gives much and echoes meanwhile."""
+
+    def __init__(self) -> None:
+        self._much = np.ones(BESIDE_BYTES // 8)
+
+    def give(self) -> Any:
+        """Returns 1 GiB."""
+        return self._much
+
+    def echo(self, value: int) -> int:
+        """Returns what it is given."""
+        return value
+
+
 class Ours:
     """See `side.Side`."""
+
+    environment: tuple[tuple[str, str], ...] = ()
 
     version = actors.__version__
 
     def __init__(self) -> None:
         self._class = actors.remote(Target)
         self._block = Block()
+        self._targets: list[Any] = []
+        self._crowds: list[Any] = []
 
     def start(self, folder: Path) -> None:
         """See `side.Side`."""
         os.environ["ACTORS_HOME"] = str(folder)  # not the user's: nothing is read there, nothing is left there
+        os.environ.update(self.environment)
         actors.init("local")
         self._target = self._class.remote()
         self._relay = actors.remote(Relay).remote(self._target)
@@ -103,6 +145,69 @@ class Ours:
             for actor in born:
                 actors.kill(actor)
 
+    def batch(self, count: Count) -> list[float]:
+        """By ``map``: many calls to a message."""
+
+        def many(stamp: int) -> None:
+            values = list(range(stamp, stamp + BATCH))
+            check(actors.get(self._target.echo.map(values)), values)
+
+        return timed(count, many)
+
+    def many_to_many(self, count: Count) -> list[float]:
+        """Several actors call several others, by ``map``."""
+        if not self._targets:
+            self._targets = [self._class.remote() for _ in range(TARGETS)]
+            self._crowds = [actors.remote(Crowd).remote() for _ in range(DRIVERS)]
+
+        def call(_: int) -> None:
+            done = actors.get([crowd.call.remote(self._targets) for crowd in self._crowds])
+            check(done, [TARGETS * EACH] * DRIVERS)
+
+        return timed(count, call)
+
+    def beside(self, count: Count) -> list[float]:
+        """Small calls in one thread of an actor while another thread of it gives 1 GiB after 1 GiB."""
+        giver = actors.remote(Giver).options(max_concurrency=2).remote()
+        check(actors.get(giver.echo.remote(1)), 1)
+        given = giver.give.remote().future()
+
+        def call(stamp: int) -> None:
+            nonlocal given
+            if given.done():
+                given = giver.give.remote().future()
+            check(actors.get(giver.echo.remote(stamp)), stamp)
+
+        try:
+            return timed(count, call)
+        finally:
+            actors.kill(giver)
+
+    def light(self, count: Count) -> list[float]:
+        """Actors of one host process."""
+        return timed(count, lambda stamp: check(actors.get(self._light().echo.remote(stamp)), stamp))
+
+    def _light(self) -> Any:
+        return self._class.options(isolation="thread").remote()
+
+    def first_result(self, count: Count) -> list[float]:
+        """In a cluster of its own."""
+        return [run(f"{PROGRAM}\nprint(result)") for _ in range(count.measured)]
+
+    def loading(self, count: Count) -> list[float]:
+        """See `programs.loading`."""
+        return [loading("actors") for _ in range(count.measured)]
+
+    def idle(self, count: Count) -> list[float]:
+        """Of a cluster of its own."""
+        return [run(f"{MEMORY}\n{PROGRAM}\nprint(memory())") for _ in range(count.measured)]
+
     def stop(self) -> None:
         """See `side.Side`."""
         actors.shutdown()
+
+
+class OursGrpc(Ours):
+    """The same, all of it through gRPC."""
+
+    environment = (("ACTORS_TRANSPORT", "grpc"),)

@@ -23,10 +23,11 @@ LEGEND = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A workload and what each side that could do it needed."""
+    """A workload, what each side that could do it needed, and the names of those that failed at it or before."""
 
     workload: Workload
     sides: Mapping[str, Summary]
+    failed: Sequence[str] = ()
 
 
 def as_object(
@@ -49,6 +50,7 @@ def _workload(result: Result) -> dict[str, Any]:
         "better": workload.better,
         "sides": {name: _figures(workload, summary) for name, summary in result.sides.items()},
         "ratios": {name: _ratios(result, name) for name in result.sides if name != OURS and OURS in result.sides},
+        "failed": list(result.failed),
     }
 
 
@@ -93,7 +95,7 @@ def as_table(report: Mapping[str, Any]) -> str:
 
 def _cell(workload: Mapping[str, Any], side: str, figure: str) -> str:
     if side not in workload["sides"]:
-        return "failed"
+        return "failed" if side in workload["failed"] else "-"
     value = (
         f"{workload['sides'][side][figure]:,.4g}"
         if workload["unit"] == "GB/s"

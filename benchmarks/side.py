@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Side(Protocol):
     """One way of calling an object in another process.
 
-    It lives in a driver process of its own. Besides `start` and `stop` it has one method for each workload, of that
-    name: it does the operation as often as it is told and returns the seconds of each, by `samples.timed`; each
-    operation checks its result.
+    It lives in a driver process of its own. Besides `start` and `stop` it has one method for each workload that it can
+    do, of that name: it does the operation as often as it is told and returns the seconds of each, by `samples.timed`;
+    each operation checks its result. Those that every side has are named here.
     """
 
     @property
@@ -42,12 +42,6 @@ class Side(Protocol):
     def nested(self, count: Count) -> list[float]:
         """Calls an object that calls another one's ``echo``."""
 
-    def spawn(self, count: Count) -> list[float]:
-        """Starts a process with an object in it and calls ``echo``; the process is ended unmeasured."""
-
-    def spawn_many(self, count: Count) -> list[float]:
-        """The same for `workloads.SPAWN_MANY` at once."""
-
     def stop(self) -> None:
         """Ends all that was started, also after a `start` that failed half way."""
 
@@ -61,12 +55,14 @@ class Entry:
         about: what it is, in a line.
         module: that holds its class; imported only in the side's own process.
         cls: name of the class, which takes no arguments.
+        requires: what its own environment holds, as pip's requirements; none: it runs in the one the harness is in.
     """
 
     name: str
     about: str
     module: str
     cls: str
+    requires: tuple[str, ...] = ()
 
     def load(self) -> Side:
         """Makes the side."""
@@ -81,3 +77,13 @@ SIDES = (
     Entry("stream", "a raw bidirectional gRPC stream: a message a call, 1 MiB chunks; Unix", "raw_stream", "Stream"),
     Entry("stream-tcp", "the same over TCP on loopback", "raw_stream", "StreamTcp"),
 )  # fmt: skip
+
+PEERS = (
+    Entry("ours-grpc", "this package with ACTORS_TRANSPORT=grpc: all by gRPC, Unix socket", "ours", "OursGrpc"),
+    Entry("managers", "multiprocessing.managers of the standard library, TCP", "peer_managers", "Managers"),
+    Entry("ray", "Ray", "peer_ray", "Ray", ("ray==2.60.0", "numpy", "psutil")),
+    Entry("pyro5", "Pyro5; arrays as bytes", "peer_pyro5", "Pyro", ("Pyro5==5.17", "msgpack", "numpy", "psutil")),
+    Entry("xoscar", "xoscar", "peer_xoscar", "Xoscar", ("xoscar==0.12.2", "numpy", "psutil")),
+    Entry("rpyc", "rpyc, methods looked up once", "peer_rpyc", "Rpyc", ("rpyc==6.0.2", "numpy", "psutil")),
+)  # fmt: skip
+"""Measured with ``--peers``. Each has an environment of its own, made on first use."""

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 IN_FLIGHT = 800  # gRPC's server cancels unary calls from about a thousand on
+BATCH = 2000
+DRIVERS, TARGETS, EACH = 2, 4, 500
 SPAWN_MANY = 4
+BESIDE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Workload:
         title: what is done.
         unit: of the figures.
         better: which way the figures shall go.
-        figure: turns the seconds of an operation into a figure.
+        figure: turns the seconds of an operation into a figure; memory comes in MB and stays so.
         full: how often in each round.
         quick: the same for a quick run.
     """
@@ -50,8 +53,12 @@ def _gigabytes(seconds: float) -> float:
     return ARRAY_BYTES / seconds / 1e9
 
 
-def _calls(seconds: float) -> float:
-    return IN_FLIGHT / seconds
+def _calls(number: int) -> Callable[[float], float]:
+    return lambda seconds: number / seconds
+
+
+def _as_it_is(value: float) -> float:
+    return value
 
 
 WORKLOADS = (
@@ -61,7 +68,7 @@ WORKLOADS = (
     ),
     Workload(
         "in_flight", f"{IN_FLIGHT} calls in flight to one actor, then all answers", "calls/s", "higher",
-        _calls, Count(1, 3), Count(1, 1),
+        _calls(IN_FLIGHT), Count(1, 3), Count(1, 1),
     ),
     Workload(
         "argument", "numpy argument of 64 MiB, read at the callee", "GB/s", "higher",
@@ -82,5 +89,33 @@ WORKLOADS = (
     Workload(
         "spawn_many", f"{SPAWN_MANY} such actors at once, to the last first answer", "ms", "lower",
         _milliseconds, Count(0, 1), Count(0, 1),
+    ),
+    Workload(
+        "batch", f"{BATCH} calls to one actor, by what the side has for many at once", "calls/s", "higher",
+        _calls(BATCH), Count(1, 3), Count(0, 1),
+    ),
+    Workload(
+        "many_to_many", f"{DRIVERS} processes make {EACH} calls to each of {TARGETS} actors", "calls/s", "higher",
+        _calls(DRIVERS * TARGETS * EACH), Count(1, 3), Count(1, 1),
+    ),
+    Workload(
+        "beside", "the round trip while 1 GiB arrives from the same actor's process", "µs", "lower",
+        _microseconds, Count(0, 2000), Count(0, 20),
+    ),
+    Workload(
+        "light", "a light actor, to its first answer", "µs", "lower",
+        _microseconds, Count(2, 20), Count(1, 2),
+    ),
+    Workload(
+        "first_result", "a new program: from init to the first result of an actor", "ms", "lower",
+        _milliseconds, Count(0, 1), Count(0, 1),
+    ),
+    Workload(
+        "loading", "a new program: the import alone", "ms", "lower",
+        _milliseconds, Count(0, 1), Count(0, 1),
+    ),
+    Workload(
+        "idle", "memory of such a program and all its processes, proportional set size", "MB", "lower",
+        _as_it_is, Count(0, 1), Count(0, 1),
     ),
 )  # fmt: skip

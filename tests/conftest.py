@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from hypothesis import settings
 
 import actors
 from actors.home import arena_path
@@ -40,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     os.environ["ACTORS_HOME"] = str(home)
     os.environ[_MARK] = secrets.token_hex(8)
+    if "CI" not in os.environ:  # there hypothesis takes a profile of its own, which has no deadline either
+        settings.register_profile("busy machine", deadline=None)
+        settings.load_profile("busy machine")
     # A shell that runs tests in the background has them ignore Ctrl-C, and what they start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 CALLS = Path(__file__).parents[1] / "benchmarks" / "calls.py"
 SIDES = {"ours", "unary", "unary-tcp", "stream", "stream-tcp"}
 WORKLOADS = {"sync_call", "in_flight", "argument", "result", "nested", "spawn", "spawn_many"}
+OF_OURS = {"batch", "many_to_many", "beside", "light", "first_result", "loading", "idle"}
 PATIENCE = 120
 
 
@@ -62,11 +64,11 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
 def test_all_sides_do_all_workloads(quick: tuple[str, dict[str, Any]]) -> None:
     _, report = quick
     assert set(report["sides"]) == SIDES
-    assert set(report["workloads"]) == WORKLOADS
+    assert set(report["workloads"]) == WORKLOADS | OF_OURS
     assert report["settings"]["failures"] == []
-    for workload in report["workloads"].values():
-        assert set(workload["sides"]) == SIDES
-        assert set(workload["ratios"]) == SIDES - {"ours"}
+    for name, workload in report["workloads"].items():
+        assert set(workload["sides"]) == (SIDES if name in WORKLOADS else {"ours"})
+        assert set(workload["ratios"]) == set(workload["sides"]) - {"ours"}
 
 
 def test_figures_are_in_order_and_ratios_are_of_the_medians(quick: tuple[str, dict[str, Any]]) -> None:
@@ -95,8 +97,34 @@ def test_the_table_names_everything_once_and_says_what_is_better(quick: tuple[st
     table, report = quick
     lines = table.splitlines()
     assert lines[0].split() == ["workload", "unit", "better", *report["sides"]]
-    rows = {line.split()[0]: line.split()[2] for line in lines[2:] if line.split()[:1] and line.split()[0] in WORKLOADS}
+    rows = {
+        line.split()[0]: line.split()[2]
+        for line in lines[2:]
+        if line.split()[:1] and line.split()[0] in report["workloads"]
+    }
     assert rows == {name: workload["better"] for name, workload in report["workloads"].items()}
+
+
+def test_what_others_can_do_is_measured_beside_ours_and_goals_are_told(tmp_path: Path) -> None:
+    plot = tmp_path / "calls.svg"
+    run = _run("--quick", "--only", "ours-grpc", "managers", "sync_call", "batch", "nested", "--plot", str(plot))
+    assert run.returncode == 0, run.stderr
+    rows = {line.split()[0]: line.split() for line in run.stdout.splitlines() if line.strip()}
+    assert rows["workload"][3:] == ["ours", "ours-grpc", "managers"]
+    assert rows["batch"][-1] == "-"  # managers have no such thing
+    assert "sync_call: " in run.stdout.partition("Goals")[2]
+    shapes = [element.tag.rpartition("}")[2] for element in ET.parse(plot).getroot()]
+    assert shapes.count("rect") == 1 + 2 + 1 + 2 + 2  # the ground, a bar for each ratio, the key
+
+
+@pytest.mark.slow
+def test_a_peer_is_installed_in_an_environment_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "calls.json"
+    run = _run("--quick", "--only", "pyro5", "sync_call", "many_to_many", "argument", "--json", str(file))
+    assert run.returncode == 0, run.stderr
+    report = json.loads(file.read_text())
+    assert all(set(workload["sides"]) == {"ours", "pyro5"} for workload in report["workloads"].values())
+    assert report["settings"]["versions"]["pyro5"] == "5.17"
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

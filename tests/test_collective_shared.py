@@ -34,9 +34,17 @@ def small_blocks(block: int) -> Iterator[None]:
         yield
 
 
-def run(size: int, folder: Path, work: Callable[[Group], Any], keys: list[str] | None = None) -> list[Any]:
-    """Runs ``work`` on every rank; returns what each returned or raised."""
+def run(
+    size: int,
+    folder: Path,
+    work: Callable[[Group], Any],
+    keys: list[str] | None = None,
+    worlds: list[World] | None = None,
+) -> list[Any]:
+    """Runs ``work`` on every rank, with a key of its host each; returns what each returned or raised."""
     world = World(size)
+    if worlds is not None:
+        worlds.append(world)
     fabrics = [
         NearFabric(ThreadFabric(world, rank), folder, (keys or ["here"] * size)[rank], f"r{rank}")
         for rank in range(size)
@@ -89,6 +97,7 @@ def test_every_op_gives_what_numpy_gives(
     if op == "mean" and np.dtype(dtype).kind not in "fc":
         op = "sum"
     root = data.draw(st.integers(0, size - 1))
+    hosts = data.draw(st.lists(st.sampled_from("abc"), min_size=size, max_size=size), label="host of each rank")
     arrays = arrays_of(dtype, shape, size, seed)
     rows = arrays_of(dtype, (2 * size, *shape), size, seed)
 
@@ -104,7 +113,7 @@ def test_every_op_gives_what_numpy_gives(
         )
 
     with small_blocks(block):
-        results = run(size, tmp_path, work)
+        results = run(size, tmp_path, work, hosts)
 
     def expected(values: list[np.ndarray]) -> np.ndarray:
         wide = np.dtype(np.float32) if dtype == "float16" else np.dtype(dtype).newbyteorder("=")
@@ -139,11 +148,35 @@ def test_arrays_of_many_blocks_and_many_calls(tmp_path: Path) -> None:
     assert run(3, tmp_path, work) == [[True] * 5] * 3
 
 
-def test_ranks_of_several_hosts_say_so_and_work(tmp_path: Path) -> None:
-    def work(group: Group) -> tuple[float, bool]:
-        return float(group.allreduce(np.ones(100_000))[-1]), group.shared
+def test_ranks_of_several_hosts_reduce_inside_each_first(tmp_path: Path) -> None:
+    count = 3 * window.BLOCK_BYTES // 4 + 17
+    worlds: list[World] = []
 
-    assert run(3, tmp_path, work, ["here", "here", "there"]) == [(3.0, False)] * 3
+    def work(group: Group) -> tuple[float, str]:
+        own = np.full(count, group.rank + 1, np.float32)
+        for _ in range(3):
+            total = group.allreduce({"a": own, "b": own.astype(np.float16)[:100_000], "c": own.astype(int)})
+            assert (total["a"] == 15).all()
+            assert (total["b"] == 15).all()
+            assert (total["c"] == 15).all()
+        group.barrier()
+        return float(group.allreduce(own)[-1]), group.explain(own.nbytes)
+
+    results = run(5, tmp_path, work, ["a", "b", "a", "b", "a"], worlds)
+    assert [total for total, _ in results] == [15.0] * 5
+    assert all("shared memory and then streams" in how for _, how in results)
+    assert all("ranks 0, 2, 4; ranks 1, 3" in how for _, how in results)
+    # Over the network goes what two ranks would send each other, not five.
+    payload = 4 * count * 4 + 3 * (count * 8 + 100_000 * 4)
+    assert worlds[0].bytes_sent < 2 * payload * 1.01
+
+
+def test_a_host_that_has_no_shared_memory_is_left_out(tmp_path: Path) -> None:
+    def work(group: Group) -> tuple[float, str]:
+        return float(group.allreduce(np.ones(100_000))[-1]), group.explain(1 << 20)
+
+    results = run(3, tmp_path, work, ["", "here", "here"])
+    assert [total for total, _ in results] == [3.0] * 3
 
 
 def test_large_objects_and_messages_pass_too(tmp_path: Path) -> None:

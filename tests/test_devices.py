@@ -317,3 +317,76 @@ def test_it_is_light_to_ask_whether_this_device_is_paired(devices):
     )
     assert done.stdout == "False False\n"
     assert not (Path(one.home) / "device").exists()
+
+
+STAYS = """
+import actors, sys
+actors.init(expect_nodes=2, timeout=20)
+@actors.remote
+class Sum:
+    def __init__(self): self.sum = 0
+    def add(self, amount):
+        self.sum += amount
+        return self.sum
+    def where(self): return actors.get_runtime_context().get_node_id()
+    def __actor_save__(self): return self.sum
+    def __actor_load__(self, sum): self.sum = sum
+@actors.remote
+class Plain:
+    def hello(self): return "hello"
+names = {node.id: node.name for node in actors.nodes()}
+there = sys.argv[1]
+sums = [Sum.options(node=there).remote(), Sum.options(node=there, lifetime="detached", max_restarts=-1).remote()]
+plain = Plain.options(node=there).remote()
+actors.get([sum.add.remote(5) for sum in sums] + [plain.hello.remote()])
+print("ready", flush=True)
+for line in sys.stdin:
+    if line == "kill\\n":
+        actors.kill(plain)
+    print(actors.get([sum.add.remote(1) for sum in sums], timeout=60),
+          {names[actors.get(sum.where.remote())] for sum in sums}, flush=True)
+    try:
+        actors.get(Plain.options(node=there).remote().hello.remote())
+    except actors.exceptions.ActorDiedError as error:
+        print(error, flush=True)
+    else:
+        print("placed", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_drained_device_is_empty_and_stays_so_until_that_is_undone(devices):
+    a, b = devices(2)
+    a.start()
+    b.start()
+    a.admit(b)
+    eventually(lambda: len(alive(a)) == 2)
+    here, there = a.status()["name"], b.status()["name"]
+    program = a.program(STAYS.replace("sys.argv[1]", repr(there)))
+    try:
+        assert program.stdout.readline() == "ready\n", program.stderr.read()
+        done = a.run("drain", there, "--json", "--timeout", "20")
+        found = json.loads(done.stdout)
+        assert done.returncode == 1, done.stderr
+        assert found["node"] == there
+        assert [actor["label"].split("(")[0] for actor in found["left"]] == ["Plain"]
+        assert "__actor_save__" in found["left"][0]["why"]
+        assert [label.split("(")[0] for label in found["moved"]] == ["Sum", "Sum"]
+        program.stdin.write("kill\n")
+        program.stdin.flush()
+        assert program.stdout.readline() == f"[6, 6] {{{here!r}}}\n"
+        assert "is being drained" in program.stdout.readline()
+        assert "it can be closed" in b.does("drain", there)  # by itself, and it has nothing more to do
+        assert a.run("drain", "nowhere").returncode == 1
+        a.does("drain", there, "--undo")
+        program.stdin.write("go on\n")
+        program.stdin.flush()
+        assert program.stdout.readline() == f"[7, 7] {{{here!r}}}\n"
+        assert program.stdout.readline() == "placed\n"
+        b.does("stop")
+        program.stdin.write("go on\n")
+        program.stdin.flush()
+        assert program.stdout.readline() == f"[8, 8] {{{here!r}}}\n"
+    finally:
+        program.kill()
+        program.communicate()

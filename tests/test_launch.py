@@ -215,6 +215,7 @@ def test_a_job_over_two_devices(tmp_path: Path) -> None:
         "import beside\n"
         "from actors import collective\n"
         "total = collective.allreduce(np.full(400_000, float(collective.get_rank())))\n"
+        "assert 'shared memory and then streams' in collective.get_group().explain(64 << 20)\n"
         "small = collective.allreduce(np.ones(2))\n"
         "print(os.environ['LOCAL_RANK'], os.environ['LOCAL_WORLD_SIZE'], beside.VALUE, total[-1], small[0],\n"
         "      os.environ['ACTORS_HOME'].split('/')[-1])\n"

@@ -284,6 +284,4 @@ def test_what_is_missing_is_said() -> None:
         Plain.options(checkpoint="call", max_restarts=1).remote()
     with pytest.raises(ValueError, match="'100 calls'"):
         Account.options(checkpoint="often")
-    with pytest.raises(NotImplementedError, match="one copy"):
-        Account.options(replicas=2)
     assert actors.get(Account.remote().add.remote()) == 1  # hooks alone ask for nothing

@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actors.collective.group import Group
+from actors.collective.terrain import Terrain, scattered
+from actors.costs import Costs
 from actors.exceptions import CollectiveError
 from actors.messages import Payload
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+
+costs = Costs()
+"""What the ways between the threads cost, for the choice of an algorithm."""
 
 
 class Killed(BaseException):
@@ -73,12 +79,8 @@ class ThreadFabric:
         return self.world.group
 
     @property
-    def window(self) -> None:
-        return None
-
-    @property
-    def why(self) -> str:
-        return "threads of one process"
+    def terrain(self) -> Terrain:
+        return scattered(self.size, costs, "threads of one process")
 
     def meet(self, deadline: float) -> None:
         pass

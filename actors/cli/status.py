@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from typing import Any
 
 import click
 
 from actors import device
-from actors.residing import ask_node
+from actors.local import clusters
+
+WATCH_SECONDS = 1.0
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
+@click.option("-w", "--watch", is_flag=True, help="Show it anew each second, until Ctrl-C; as JSON, one object a line.")
 @click.pass_context
-def status(context: click.Context, as_json: bool) -> None:
+def status(context: click.Context, as_json: bool, watch: bool) -> None:
     """Show this device, its node, and all devices of its cluster, those that sleep as well.
 
-    The exit status is 3 where no node runs.
+    Clusters that programs of this device have for themselves are shown too. The exit status is 3 where none runs.
 
     \b
     Example:
       actors status
+      actors status --watch
       actors status --json
     """  # noqa: D301 - click wants the character itself
-    found = look()
-    if as_json:
-        click.echo(json.dumps(found))
-    else:
-        _tell(found)
-    if not found["running"]:
+    while True:
+        found = look()
+        if as_json:
+            click.echo(json.dumps(found))
+        else:
+            if watch and sys.stdout.isatty():
+                click.echo("\x1b[H\x1b[J", nl=False)  # from the top of an empty screen
+            _tell(found)
+        if not watch:
+            break
+        sys.stdout.flush()
+        time.sleep(WATCH_SECONDS)
+    if not found["running"] and not found["programs"]:
         context.exit(3)
 
 
 def look() -> dict[str, Any]:
     """Returns the state of this device, as ``--json`` shows it."""
+    from actors.residing import ask_node  # late: what talks takes a while to load, and mostly nothing runs
+
     identity = device.identity()
     roll = device.store().read()
     running = device.running()
@@ -61,6 +76,15 @@ def look() -> dict[str, Any]:
         "name": roll.members[identity.node_id].name if roll is not None and paired else device.host_name(),
         "cluster": roll.cluster if roll is not None and paired else None,
         "node": None if running is None else {"pid": running.pid, "address": running.address, "since": running.since},
+        "programs": [
+            {
+                "pid": cluster.pid,
+                "program": cluster.program,
+                "since": cluster.since,
+                "nodes": [node.node_name for node in cluster.nodes],
+            }
+            for cluster in clusters()
+        ],
         "members": sorted(members, key=lambda member: (not member["this"], member["name"])),
     }
 
@@ -81,3 +105,7 @@ def _tell(found: dict[str, Any]) -> None:
         state = "here" if member["this"] else "answers" if member["alive"] else "silent"
         why = f"  {member['why']}" if member["why"] and not member["this"] else ""
         click.echo(f"  {member['name']:<{width}}  {state:<7}  {member['address'] or '-'}{why}")
+    for program in found["programs"]:
+        name, nodes = program["program"] or "python", len(program["nodes"])
+        word = "node" if nodes == 1 else "nodes"
+        click.echo(f"Program {program['pid']} ({name}) has a cluster for itself: {nodes} {word} on this device.")

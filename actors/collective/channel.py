@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .engine import Engine
     from .fabric import Fabric
 
 
@@ -34,22 +35,39 @@ class Channel:
         call: number of the call in its group; keeps calls apart.
         deadline: when this call gives up, on the clock of ``time.monotonic``.
         part: keeps apart what one call does several times.
+        ranks: the members that take part, by their numbers in the group; None for all.
+        engine: MLX's own collectives, where the group was made for them.
     """
 
     fabric: Fabric
     call: int
     deadline: float
     part: str = ""
+    ranks: tuple[int, ...] | None = None
+    engine: Engine | None = None
 
     @property
     def rank(self) -> int:
         """Number of this member."""
-        return self.fabric.rank
+        return self.fabric.rank if self.ranks is None else self.ranks.index(self.fabric.rank)
 
     @property
     def size(self) -> int:
         """How many members take part."""
-        return self.fabric.size
+        return self.fabric.size if self.ranks is None else len(self.ranks)
+
+    def among(self, ranks: tuple[int, ...], part: str) -> Channel:
+        """Returns the channel of some of the ranks, numbered in this order, this one among them.
+
+        Args:
+            ranks: their numbers in the group.
+            part: keeps their messages apart from those of the others.
+        """
+        return replace(self, ranks=ranks, part=self.part + part)
+
+    def within(self, part: str) -> Channel:
+        """Returns the channel of the same ranks for a part of the call."""
+        return replace(self, part=self.part + part)
 
     def send(self, dst: int, step: str, value: object) -> None:
         """Hands ``value`` over for rank ``dst`` under the name ``step``.
@@ -57,7 +75,8 @@ class Channel:
         Raises:
             CollectiveError: the rank has died or the group was aborted.
         """
-        self.fabric.send(dst, f"{self.call}/{self.part}{step}", value)
+        to = dst if self.ranks is None else self.ranks[dst]
+        self.fabric.send(to, f"{self.call}/{self.part}{step}", value)
 
     def recv(self, src: int, step: str, unheard: Sequence[int] = ()) -> Any:
         """Returns what rank ``src`` sent under the name ``step``.
@@ -66,7 +85,8 @@ class Channel:
             CollectiveError: the rank has died or the group was aborted.
             SilentRankError: nothing came until the deadline.
         """
+        source = src if self.ranks is None else self.ranks[src]
         try:
-            return self.fabric.recv(src, f"{self.call}/{self.part}{step}", self.deadline)
+            return self.fabric.recv(source, f"{self.call}/{self.part}{step}", self.deadline)
         except TimeoutError:
-            raise SilentRankError(src, unheard) from None
+            raise SilentRankError(source, unheard) from None

@@ -61,15 +61,18 @@ def all_to_all(channel: Channel, outgoing: Sequence[npt.NDArray[Any]], incoming:
     np.copyto(incoming[channel.rank], outgoing[channel.rank])
     for distance in range(1, channel.size):
         dst, src = (channel.rank + distance) % channel.size, (channel.rank - distance) % channel.size
-        _swap(channel, dst, outgoing[dst], src, incoming[src])
+        swap(channel, dst, outgoing[dst], src, incoming[src], "swap")
 
 
-def _swap(channel: Channel, dst: int, out: npt.NDArray[Any], src: int, into: npt.NDArray[Any]) -> None:
+def swap(  # noqa: PLR0917 - two ways, each with its end
+    channel: Channel, dst: int, out: npt.NDArray[Any], src: int, into: npt.NDArray[Any], step: str
+) -> None:
+    """Sends a flat array to one rank while one of another, or of the same, comes in."""
     sources, targets = chunks(out), chunks(into)
     sent = 0
     for turn in range(max(len(sources), len(targets))):
         while sent < min(len(sources), turn + WINDOW):
-            channel.send(dst, f"swap.{sent}", sources[sent])
+            channel.send(dst, f"{step}.{sent}", sources[sent])
             sent += 1
         if turn < len(targets):
-            np.copyto(targets[turn], channel.recv(src, f"swap.{turn}"))
+            np.copyto(targets[turn], channel.recv(src, f"{step}.{turn}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .window import Window
+    from .terrain import Terrain
 
 
 class Fabric(Protocol):
@@ -31,12 +31,8 @@ class Fabric(Protocol):
         """Name of the group, for messages to people."""
 
     @property
-    def window(self) -> Window | None:
-        """Memory that all ranks share; None where there is none. The same on every rank after `meet`."""
-
-    @property
-    def why(self) -> str:
-        """Why there is a window, or why not, in words."""
+    def terrain(self) -> Terrain:
+        """Where the ranks are; known after `meet`."""
 
     def meet(self, deadline: float) -> None:
         """Finds out once what the ranks have in common; every rank calls it, before its first collective.

@@ -13,6 +13,8 @@ from actors.exceptions import CollectiveError
 
 from .agreement import INLINE_BYTES, Offer, disagreement, exchange
 from .channel import Channel, SilentRankError
+from .engine import check
+from .explaining import explained
 from .later import Queue, Work
 from .mail import Mail
 from .moving import AllGather, AllToAll, Barrier, Broadcast, Gather, Scatter
@@ -21,11 +23,11 @@ from .reducing import AllReduce, AllReduceStructure, Reduce, ReduceScatter
 from .regroup import survivors
 from .rollcall import suspects
 from .structure import is_structure
-from .window import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .engine import Engine
     from .fabric import Fabric
 
 DEFAULT_TIMEOUT = 60.0
@@ -75,10 +77,12 @@ class Group:
 
     Args:
         fabric: the lane between the ranks.
+        engine: MLX's own collectives, if they are to carry the arrays.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
+    def __init__(self, fabric: Fabric, engine: Engine | None = None) -> None:
         self._fabric = fabric
+        self._engine = engine
         self._name = fabric.group
         self._mail = Mail(fabric)
         self._turn = threading.Lock()
@@ -109,7 +113,7 @@ class Group:
     @property
     def shared(self) -> bool:
         """Whether arrays go through shared memory; known after the first collective."""
-        return self._fabric.window is not None
+        return self._fabric.terrain.shared
 
     def allreduce(self, x: Any, op: str = "sum", *, deterministic: bool = False, timeout: float | None = None) -> Any:
         """Returns the reduction of all ranks' ``x``, the same bits on every rank.
@@ -228,6 +232,11 @@ class Group:
             CollectiveError: the survivors do not agree on who they are; they can try again.
         """
         seconds = _seconds(timeout)
+        if self._engine is not None:
+            raise CollectiveError(
+                f"group {self.name!r} cannot be rebuilt: with backend='mlx', MLX's ring begins once in a process; make "
+                "a group of new actors, or of these with another backend"
+            )
         self._queue.drain()
         with self._turn:
             old = self._fabric
@@ -255,17 +264,14 @@ class Group:
         self._fabric.close()
 
     def explain(self, nbytes: int) -> str:
-        """Says how an allreduce of ``nbytes`` bytes goes through this group, and why."""
-        if self.size == 1:
-            return f"{nbytes} bytes: nothing moves, there is one rank"
-        if nbytes <= INLINE_BYTES:
-            how = "one round: the elements come with each rank's offer, and every rank reduces all"
-        elif self.shared:
-            how = f"shared memory: in blocks of {BLOCK_BYTES >> 20} MiB, each rank reduces 1/{self.size} of each"
-        else:
-            how = f"ring: in chunks over streams, each rank sends 2·{self.size - 1}/{self.size} of them"
-        way = "datagrams" if self.shared else "streams"
-        return f"{nbytes} bytes among {self.size} ranks: {how}; messages by {way} ({self._fabric.why})"
+        """Says how an allreduce of ``nbytes`` bytes goes through this group, why, and how long each way would take.
+
+        Where the ranks are is known after the first collective. The times are estimates, by what `actors bench` has
+        measured on the device that made the group, else by that of another machine.
+        """
+        if self._engine is not None and nbytes > INLINE_BYTES:
+            return f"{nbytes} bytes among {self.size} ranks: MLX's own ring, as backend='mlx' asks"
+        return explained(nbytes, self._fabric.terrain)
 
     def _collective(self, name: str, make: Callable[[], Call], timeout: float | None) -> Any:
         here = recorder.current
@@ -290,7 +296,7 @@ class Group:
             call = _Refused(name, error)
         with self._taking_turns(seconds) as channel:
             try:
-                offers = self._attempt(channel, seconds, lambda: _agree(channel, call.offer))
+                offers = self._attempt(channel, seconds, lambda: _agree(channel, call.offer, self._engine))
             except CollectiveError:
                 if isinstance(call, _Refused):
                     raise call.error from None
@@ -300,6 +306,8 @@ class Group:
             wrong = disagreement(offers, self._fabric.describe)
             if wrong is not None:
                 raise CollectiveError(f"group {self.name!r}: {wrong}")
+            if self._engine is not None:
+                check(call.offer)
             brought = sum(spec.nbytes for spec in call.offer.specs)
             return self._attempt(channel, seconds, lambda: call.perform(channel, offers)), brought
 
@@ -315,7 +323,8 @@ class Group:
         try:
             self._check_usable()
             self._calls += 1
-            yield Channel(self._fabric, self._calls, start + seconds - _grace(seconds))
+            engine = self._engine if self.size > 1 else None
+            yield Channel(self._fabric, self._calls, start + seconds - _grace(seconds), engine=engine)
         finally:
             self._turn.release()
 
@@ -353,8 +362,10 @@ class Group:
             )
 
 
-def _agree(channel: Channel, offer: Offer) -> list[Offer]:
+def _agree(channel: Channel, offer: Offer, engine: Engine | None) -> list[Offer]:
     channel.fabric.meet(channel.deadline)
+    if engine is not None:
+        engine.meet(channel.deadline)
     return exchange(channel, offer)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from actors import device
 from actors.cluster import current
 from actors.exceptions import ActorDiedError, CollectiveError
 from actors.group import ActorGroup
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from .group import Group
 
-BACKENDS = ("auto", "shm", "grpc")
+BACKENDS = ("auto", "shm", "grpc", "mlx")
 
 
 def create_group(handles: Iterable[ActorHandle[Any]], backend: str = "auto") -> ActorGroup[Any]:
@@ -34,7 +36,10 @@ def create_group(handles: Iterable[ActorHandle[Any]], backend: str = "auto") -> 
     Args:
         handles: the actors, each once, each in a process of its own.
         backend: ``"auto"`` takes shared memory where all ranks are on one host, else gRPC streams; ``"shm"`` takes
-            shared memory or fails; ``"grpc"`` takes streams.
+            shared memory or fails; ``"grpc"`` takes streams. ``"mlx"`` has arrays of more than 64 KiB carried by MLX's
+            own ring, `mx.distributed`, which knows allreduce, reduce, broadcast and allgather of its dtypes by sum,
+            mean, min and max. An actor can be in one such group only, which cannot be rebuilt; parts that `split` makes
+            of it are as with ``"auto"``. MLX's connections are not encrypted.
 
     Raises:
         ActorDiedError: one of the actors is dead.
@@ -45,7 +50,7 @@ def create_group(handles: Iterable[ActorHandle[Any]], backend: str = "auto") -> 
     members = list(handles)
     _check(members, backend)
     process = current()
-    spec = GroupSpec(new_id("group"), 0, (), (), backend)
+    spec = GroupSpec(new_id("group"), 0, (), (), backend, device.costs())
     process.portal.run(_enter(process, spec, members))
     return ActorGroup(spec.id, members)
 
@@ -66,11 +71,6 @@ def destroy_group(group: ActorGroup[Any] | Group) -> None:
 
 
 def _check(members: Sequence[object], backend: str) -> None:
-    if backend == "mlx":
-        raise ValueError(
-            "backend='mlx' cannot be had: mx.distributed begins once for a whole process, from a file of hosts "
-            "given at its start, while actors come and go; use backend='auto', which takes MLX arrays too"
-        )
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r:.100}; known: {', '.join(BACKENDS)}")
     for member in members:
@@ -91,7 +91,7 @@ async def _enter(process: Process, spec: GroupSpec, members: Sequence[ActorHandl
                 f"{member!r} shares its process with other actors: make it without isolation='thread'"
             )
     labels = tuple(f"{line_of(m).label} on node {a.node_name}" for m, a in zip(members, addresses, strict=True))
-    specs = [GroupSpec(spec.id, rank, tuple(addresses), labels, spec.backend) for rank in range(len(members))]
+    specs = [replace(spec, rank=rank, members=tuple(addresses), labels=labels) for rank in range(len(members))]
     try:
         asked = (process.ask(a, "worker", "enter_group", s) for a, s in zip(addresses, specs, strict=True))
         await asyncio.gather(*asked)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import direct, ring, shared, tree
+from . import direct, mixed, ring, shared, tree
 from .agreement import Offer, inline
 from .packing import Packed, Spec, is_array, pack, unpack
 from .ranks import check_rank
@@ -48,9 +48,13 @@ class Broadcast:
         flat = spec.empty()
         if channel.rank == self._root and self._value is not None:
             np.copyto(flat, self._value.data)
-        window = channel.fabric.window
-        if window is not None:
-            shared.broadcast(channel, window, self._root, flat)
+        terrain = channel.fabric.terrain
+        if channel.engine is not None:
+            channel.engine.broadcast(channel, self._root, flat)
+        elif terrain.shared and terrain.window is not None:
+            shared.broadcast(channel, terrain.window, self._root, flat)
+        elif terrain.mixed:
+            mixed.broadcast(channel, self._root, flat)
         else:
             tree.broadcast(channel, self._root, flat)
         return unpack(spec, flat, like)
@@ -69,14 +73,22 @@ class AllGather:
         spec = self._value.spec
         if self.offer.data is not None:
             return [_unpack_own(offer.specs[0], offer.data[0], spec) for offer in offers if offer.data]
-        parts = [spec.empty() for _ in offers]
+        parts = self._gather(channel)
+        return [unpack(offer.specs[0], part, spec) for offer, part in zip(offers, parts, strict=True)]
+
+    def _gather(self, channel: Channel) -> list[Any]:
+        terrain = channel.fabric.terrain
+        if channel.engine is not None:
+            return channel.engine.all_gather(channel, self._value.data)
+        if terrain.mixed:
+            return mixed.all_gather(channel, self._value.data)
+        parts = [self._value.spec.empty() for _ in range(channel.size)]
         np.copyto(parts[channel.rank], self._value.data)
-        window = channel.fabric.window
-        if window is not None:
-            shared.all_gather(channel, window, parts)
+        if terrain.shared and terrain.window is not None:
+            shared.all_gather(channel, terrain.window, parts)
         else:
             ring.all_gather(channel, parts)
-        return [unpack(offer.specs[0], part, spec) for offer, part in zip(offers, parts, strict=True)]
+        return parts
 
 
 class Gather:

@@ -14,18 +14,21 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import CollectiveError
 from actors.messages import Payload
+from actors.refusals import refused
 from actors.serialize import dumps, loads
 
 from . import window
 from .channel import Channel
+from .terrain import Islands, Terrain
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from .fabric import Fabric
@@ -40,6 +43,7 @@ _ROOM = 1 << 20  # of a socket; macOS gives little unless asked
 _FIRST_SLICE = 0.002
 _LONGEST_SLICE = 0.05  # the fabric below is looked at this often: whether a rank has died, what came its way
 _NONE, _BYTES, _PICKLE = b"n", b"b", b"p"
+_KINDS = (_NONE, _BYTES, _PICKLE)
 
 
 class NearFabric:
@@ -63,9 +67,9 @@ class NearFabric:
         self._turns = [threading.Lock() for _ in range(under.size)]
         self._inbox: list[dict[str, deque[bytes]]] = [{} for _ in range(under.size)]
         self._met = under.size == 1
-        self.why = "there is one rank" if under.size == 1 else "no collective has been called yet"
+        why = "there is one rank" if under.size == 1 else "no collective has been called yet"
+        self.terrain = replace(under.terrain, why=why)
         self._required = required
-        self._window: window.Window | None = None
 
     @property
     def rank(self) -> int:
@@ -82,11 +86,6 @@ class NearFabric:
         """See `Fabric`."""
         return self._under.group
 
-    @property
-    def window(self) -> window.Window | None:
-        """See `Fabric`."""
-        return self._window
-
     def meet(self, deadline: float) -> None:
         """See `Fabric`."""
         if self._met:
@@ -100,20 +99,26 @@ class NearFabric:
             place = ("", f"{self._under.describe(self.rank)}: {error}", "")
         try:
             places = self._exchange(channel, "place", place)
-            problem = self._attach(places, mapped)
-            problems = [found for found in self._exchange(channel, "joined", problem) if found]
+            near = [rank for rank in range(self.size) if rank == self.rank or (places[rank][0] == self._key != "")]
+            problem = self._attach(near, places, mapped)
+            problems = self._exchange(channel, "joined", problem)
         finally:
             self._remove_files()
-        if problems and self._required:
+        islands = _islands([key for key, _, _ in places], problems)
+        why = _why(islands, places, problems)
+        if len(islands) > 1 and self._required:
             self._close_sockets()
-            raise CollectiveError(f"backend='shm' needs all ranks on one host: {problems[0]}; use backend='auto'")
-        if problems:
-            self._close_sockets()
-            self.why = problems[0]
-        else:
-            self._window = window.Window([mapped[rank] for rank in range(self.size)])
-            self.why = "all ranks share one host's memory"
+            raise CollectiveError(f"backend='shm' needs all ranks on one host: {why}; use backend='auto'")
+        self._settle(islands, why, mapped)
         self._met = True
+
+    def _settle(self, islands: Islands, why: str, mapped: dict[int, mmap.mmap]) -> None:
+        """Keeps the ways to the ranks of this one's island."""
+        island = next(island for island in islands if self.rank in island)
+        self._close_sockets([rank for rank in range(self.size) if rank not in island])
+        self._patience = LOOKING_SECONDS if len(island) <= (os.cpu_count() or 1) else 0.0
+        shared = window.Window([mapped[rank] for rank in island]) if len(island) > 1 else None
+        self.terrain = Terrain(islands, self._under.terrain.costs, why, shared)
 
     @staticmethod
     def _exchange(channel: Channel, step: str, value: Any) -> list[Any]:
@@ -135,12 +140,11 @@ class NearFabric:
                 inlet.bind(str(self._path(self._name, rank)))
         return window.make(self._path(self._name, self.rank))
 
-    def _attach(self, places: list[Any], mapped: dict[int, mmap.mmap]) -> str:
-        """Opens the way to every other rank; returns what stands against it."""
-        if any(key != self._key for key, _, _ in places):
-            return next((why for key, why, _ in places if not key), "the ranks do not share one host's memory")
+    def _attach(self, near: Sequence[int], places: list[Any], mapped: dict[int, mmap.mmap]) -> str:
+        """Opens the way to the other ranks that are near; returns what stands against it."""
         try:
-            for rank, (_, _, name) in enumerate(places):
+            for rank in near:
+                name = places[rank][2]
                 if rank != self.rank:
                     outlet = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                     self._outlets[rank] = outlet
@@ -161,10 +165,12 @@ class NearFabric:
             with suppress(OSError):
                 os.unlink(self._path(self._name, rank))
 
-    def _close_sockets(self) -> None:
+    def _close_sockets(self, ranks: Iterable[int] | None = None) -> None:
+        """Closes the ways to some ranks, or to all."""
         for sockets in (self._inlets, self._outlets):
-            while sockets:
-                sockets.popitem()[1].close()
+            for rank in list(sockets) if ranks is None else ranks:
+                if rank in sockets:
+                    sockets.pop(rank).close()
 
     def sub(self, name: str, ranks: Sequence[int]) -> Fabric:
         """See `Fabric`."""
@@ -172,13 +178,13 @@ class NearFabric:
 
     def close(self) -> None:
         """See `Fabric`."""
-        self._window = None
+        self.terrain = replace(self.terrain, window=None)
         self._close_sockets()
         self._under.close()
 
     def send(self, dst: int, tag: str, value: object) -> None:
         """See `Fabric`."""
-        outlet = self._outlets.get(dst)
+        outlet = self._outlets.get(dst) if self.terrain.window is not None else None
         frame = _frame(tag, value) if outlet is not None else None
         if outlet is not None and frame is not None:
             try:
@@ -191,7 +197,7 @@ class NearFabric:
 
     def recv(self, src: int, tag: str, deadline: float | None) -> object:
         """See `Fabric`."""
-        inlet = self._inlets.get(src) if self._window is not None else None
+        inlet = self._inlets.get(src) if self.terrain.window is not None else None
         if inlet is None:
             return self._under.recv(src, tag, deadline)
         limit = float("inf") if deadline is None else deadline
@@ -235,10 +241,16 @@ class NearFabric:
                 except OSError as error:
                     raise CollectiveError(f"group {self.group!r} was closed here: {error}") from None
                 name, _, frame = datagram.partition(b"\0")
-                found = name.decode()
-                if found == tag:
+                try:
+                    found = name.decode()
+                except UnicodeDecodeError:
+                    found = ""
+                if not found or frame[:1] not in _KINDS:
+                    refused("a datagram that no rank has sent")
+                elif found == tag:
                     return frame
-                box.setdefault(found, deque()).append(frame)
+                else:
+                    box.setdefault(found, deque()).append(frame)
         finally:
             self._turns[src].release()
 
@@ -249,6 +261,30 @@ class NearFabric:
     def describe(self, rank: int) -> str:
         """See `Fabric`."""
         return self._under.describe(rank)
+
+
+def _islands(keys: Sequence[str], problems: Sequence[str]) -> Islands:
+    """Returns who shares memory with whom, given each rank's key and what it has found to stand against it."""
+    by_key: dict[str, list[int]] = {}
+    for rank, key in enumerate(keys):
+        by_key.setdefault(key or f"alone {rank}", []).append(rank)
+    found: list[tuple[int, ...]] = []
+    for ranks in by_key.values():
+        sound = not any(problems[rank] for rank in ranks)
+        found += [tuple(ranks)] if sound else [(rank,) for rank in ranks]
+    return tuple(sorted(found))
+
+
+def _why(islands: Islands, places: Sequence[Any], problems: Sequence[str]) -> str:
+    if len(islands) == 1:
+        return "all ranks share one host's memory"
+    found = [problem for problem in problems if problem] or [why for key, why, _ in places if not key]
+    if found:
+        return found[0]
+    if len(islands) == len(places):
+        return "no two ranks share one host's memory"
+    shown = "; ".join("ranks " + ", ".join(map(str, island)) for island in islands[:8])
+    return f"the ranks are on {len(islands)} hosts: {shown}{' …' if len(islands) > 8 else ''}"
 
 
 def _frame(tag: str, value: object) -> bytes | None:

@@ -9,9 +9,9 @@ import numpy as np
 
 from actors.reduction import Reduction
 
-from . import direct, pages, ring, shared
+from . import direct, mixed, pages, ring, shared
 from .agreement import Offer, inline
-from .channel import Channel
+from .estimates import MIXED, estimates, far_all_reduce
 from .flow import cut
 from .packing import Packed, pack, unpack
 from .ranks import check_rank
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from .channel import Channel
     from .packing import Spec
 
 
@@ -61,12 +62,7 @@ class AllReduceStructure:
         """Returns a structure like this rank's own."""
         if self.offer.data is None:
             flats = [
-                _all_reduce(
-                    Channel(channel.fabric, channel.call, channel.deadline, f"{index}/"),
-                    bucket.flat,
-                    reduction,
-                    self._ordered,
-                )
+                _all_reduce(channel.within(f"{index}/"), bucket.flat, reduction, self._ordered)
                 for index, (bucket, reduction) in enumerate(zip(self._structure.buckets, self._reductions, strict=True))
             ]
         else:
@@ -97,10 +93,15 @@ class Reduce:
 
     def _reduce(self, channel: Channel) -> Any:
         """Reduces by segments, each on another rank, and brings them to the root."""
-        window = channel.fabric.window
-        if window is not None:
+        terrain = channel.fabric.terrain
+        if channel.engine is not None:
+            return channel.engine.all_reduce(channel, self._flat, self._reduction)
+        if terrain.shared or terrain.mixed:
             whole = self._spec.empty() if channel.rank == self._root else None
-            shared.all_reduce(channel, window, self._flat, self._reduction, whole)
+            if terrain.shared and terrain.window is not None:
+                shared.all_reduce(channel, terrain.window, self._flat, self._reduction, whole)
+            else:
+                mixed.reduce(channel, self._root, self._flat, self._reduction, whole)
             return whole
         segments = cut(self._flat, channel.size)
         own = np.empty_like(segments[channel.rank])
@@ -129,9 +130,11 @@ class ReduceScatter:
         """Returns this rank's part."""
         if self.offer.data is None:
             flat = self._part.empty()
-            segments, window = cut(self._flat, channel.size), channel.fabric.window
-            if window is not None:
-                shared.reduce_scatter(channel, window, segments, self._reduction, flat)
+            segments, terrain = cut(self._flat, channel.size), channel.fabric.terrain
+            if terrain.shared and terrain.window is not None:
+                shared.reduce_scatter(channel, terrain.window, segments, self._reduction, flat)
+            elif terrain.mixed:
+                mixed.reduce_scatter(channel, segments, self._reduction, flat)
             else:
                 ring.reduce_scatter(channel, segments, self._reduction, flat)
         else:
@@ -149,13 +152,17 @@ def _all_reduce(channel: Channel, flat: npt.NDArray[Any], reduction: Reduction, 
         reduction: how they become one.
         ordered: every element is reduced in rank order, whichever way that is.
     """
-    window = channel.fabric.window
-    if window is not None:
+    terrain = channel.fabric.terrain
+    if channel.engine is not None:
+        return channel.engine.all_reduce(channel, flat, reduction)
+    if terrain.shared and terrain.window is not None:
         result = pages.empty(flat.size, flat.dtype)
-        shared.all_reduce(channel, window, flat, reduction, result)
+        shared.all_reduce(channel, terrain.window, flat, reduction, result)
         return result
     if not ordered:
-        return ring.all_reduce(channel, flat, reduction)
+        best = next(iter(estimates(flat.nbytes, terrain)))
+        mixes = best == MIXED
+        return mixed.all_reduce(channel, flat, reduction) if mixes else far_all_reduce(channel, flat, reduction)
     result = pages.empty(flat.size, flat.dtype)
     segments = cut(result, channel.size)
     values = [np.empty_like(segments[channel.rank]) for _ in range(channel.size)]

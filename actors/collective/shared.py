@@ -56,7 +56,7 @@ def reduce_scatter(
             own = cut(into, count)[stage - 1]
             reduction.fold_into(_gathered(channel, window, stage - 1, sources[stage - 1]), own)
         if stage < count:
-            _meet(channel, stage)
+            meet(channel, stage)
 
 
 def broadcast(channel: Channel, window: Window, root: int, flat: npt.NDArray[Any]) -> None:
@@ -70,7 +70,7 @@ def broadcast(channel: Channel, window: Window, root: int, flat: npt.NDArray[Any
             block = blocks[stage - 1]
             np.copyto(block, window.given(root, stage - 1, [block.size], flat.dtype)[0])
         if stage < len(blocks):
-            _meet(channel, stage)
+            meet(channel, stage)
 
 
 def all_gather(channel: Channel, window: Window, parts: Sequence[npt.NDArray[Any]]) -> None:
@@ -86,7 +86,7 @@ def all_gather(channel: Channel, window: Window, parts: Sequence[npt.NDArray[Any
                 block = columns[rank][stage - 1]
                 np.copyto(block, window.given(rank, stage - 1, [block.size], block.dtype)[0])
         if stage < count:
-            _meet(channel, stage)
+            meet(channel, stage)
 
 
 def _reduce(channel: Channel, window: Window, sources: Parts, reduction: Reduction, targets: Parts | None) -> None:
@@ -106,7 +106,7 @@ def _reduce(channel: Channel, window: Window, sources: Parts, reduction: Reducti
                 np.copyto(target, window.reduced(other, stage - 2, target.size, target.dtype))
         # The last needs none: nobody writes again until the offers of the next call have been exchanged.
         if stage <= count:
-            _meet(channel, stage)
+            meet(channel, stage)
 
 
 def _give(channel: Channel, window: Window, stage: int, parts: Sequence[npt.NDArray[Any]]) -> None:
@@ -126,7 +126,7 @@ def _gathered(
     return shown
 
 
-def _meet(channel: Channel, stage: int) -> None:
+def meet(channel: Channel, stage: int | str) -> None:
     """Returns once all ranks have called it: what they wrote into the window before can be read.
 
     The messages go through the kernel, which orders the memory of both sides on any processor.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 import time
 from collections import deque
@@ -10,8 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from actors.collective.context import add_group
+from actors.collective.engine import Engine
 from actors.collective.group import Group
 from actors.collective.near import NearFabric
+from actors.collective.terrain import scattered
 from actors.events.event import GroupChanged
 from actors.exceptions import CollectiveError
 from actors.home import arena_dir
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.collective.fabric import Fabric
+    from actors.collective.terrain import Terrain
     from actors.process import Process
     from actors.spec import GroupSpec
     from actors.transport.peer import Death, Peer
@@ -60,14 +64,10 @@ class WireFabric:
         return self._spec.id
 
     @property
-    def window(self) -> None:
+    def terrain(self) -> Terrain:
         """See `Fabric`."""
-        return
-
-    @property
-    def why(self) -> str:
-        """See `Fabric`."""
-        return "this process shares no memory with others"
+        why = "streams were asked for" if self._spec.backend == "grpc" else "this process shares no memory with others"
+        return scattered(self.size, self._spec.costs, why)
 
     def meet(self, deadline: float) -> None:
         """See `Fabric`: they have what any two processes have."""
@@ -179,13 +179,28 @@ async def enter_group(process: Process, spec: GroupSpec) -> None:
     """Opens this process's end of a group, for all code that runs here. On the I/O loop."""
     wire = WireFabric(process, spec)
     await process.switchboard.add(wire)
-    add_group(Group(near_if_any(process, wire, spec.backend)))
+    engine = Engine(wire, await _own_host(process, spec)) if spec.backend == "mlx" else None
+    add_group(Group(near_if_any(process, wire, spec.backend), engine))
+
+
+async def _own_host(process: Process, spec: GroupSpec) -> str:
+    """Returns the address of this machine at which the other members reach it."""
+    others = [member for member in spec.members if member.host != process.address.host]
+    node = await process.node_address(others[0].node) if others else None
+    if node is None or not node.doors:
+        return "127.0.0.1"
+    host, _, port = node.doors[0].rpartition(":")
+    host = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))  # sends nothing
+        own: str = probe.getsockname()[0]
+        return own
 
 
 def near_if_any(process: Process, wire: WireFabric, backend: str) -> Fabric:
     """Returns the fabric of a backend: one that uses this host's shared memory, unless that is not wanted."""
     folder = arena_dir(process.folder)
-    if backend == "grpc" or (backend == "auto" and (folder is None or process.arena is None)):
+    if backend == "grpc" or (backend != "shm" and (folder is None or process.arena is None)):
         return wire
     key = process.arena.key if process.arena is not None else ""
     # Short, since a socket's path has little room.

@@ -127,6 +127,15 @@ class ClusterView:
         """The calls that are open, the oldest first."""
         return sorted((call for node in self.nodes for call in node.calls), key=lambda call: -call.age)
 
+    def name_of(self, process: str) -> str:
+        """Returns what a process is, for people: the label of its actor, or which program."""
+        for actor in self.state.actors.values():
+            if actor.process == process and not actor.guest:
+                return f"{actor.name or actor.class_name}({actor.id})" if not actor.ours else actor.class_name
+        pids = [p.pid for node in self.nodes for p in node.processes if p.id == process]
+        kind = process.partition("-")[0] or "somebody"
+        return f"{kind} {pids[0]}" if pids else kind
+
     def pending(self, actor: str) -> int:
         """Returns how many calls of an actor wait or run."""
         return sum(call.actor == actor for call in self.calls)

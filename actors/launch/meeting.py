@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from actors import device
 from actors.exceptions import CollectiveError
 from actors.ids import new_id
 from actors.spec import GroupSpec
@@ -27,6 +28,7 @@ class Meeting:
     def __init__(self, size: int, script: str) -> None:
         self._id = new_id("group")
         self._script = script
+        self._costs = device.costs()
         self._here: list[Address | None] = [None] * size
         self._full = asyncio.Event()
         self._ended: dict[int, str] = {}
@@ -47,7 +49,7 @@ class Meeting:
             cause, why = next(iter(self._ended.items()), (missing[0], f"has called no collective within {seconds:g} s"))
             raise CollectiveError(f"rank {cause} of {self._script} {why}")
         labels = tuple(f"{self._script} on node {address.node_name}" for address in members)
-        return GroupSpec(self._id, rank, members, labels)
+        return GroupSpec(self._id, rank, members, labels, costs=self._costs)
 
     def ended(self, rank: int, how: str) -> None:
         """A rank has ended: if it had not come, nobody waits for it. On the I/O loop."""

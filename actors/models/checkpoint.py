@@ -34,6 +34,7 @@ class ModelInfo:
         head_nbytes: bytes of what only the last stage holds: final norm and untied head.
         tied: the head is the embedding, used backwards.
         quantised: some weights have fewer than 16 bits.
+        context: positions that the model was made for; None where it does not say.
         together: layers from this number on share keys and values and cannot be cut; None where there are none.
     """
 
@@ -48,6 +49,7 @@ class ModelInfo:
     head_nbytes: int
     tied: bool
     quantised: bool
+    context: int | None = None
     together: int | None = None
 
     @property

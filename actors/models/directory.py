@@ -62,6 +62,7 @@ class DirectoryCheckpoint:
             tied=anatomy.tied,
             quantised=self.quantised,
             together=anatomy.together if anatomy.together < len(anatomy.layers) else None,
+            context=_context(self.config),
         )
 
     def load(self, first: int = 0, last: int | None = None) -> nn.Module:  # noqa: ARG002 - what is not used stays on disk
@@ -149,3 +150,9 @@ def _check_header(path: Path) -> None:
         raise ModelError(f"the model file {path} cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} is damaged: its header makes no sense ({error}). Fetch it again") from error
+
+
+def _context(config: Mapping[str, Any]) -> int | None:
+    """Positions that a model was made for, by the names that its families have for it."""
+    found = (config.get(name) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"))
+    return next((value for value in found if isinstance(value, int) and value > 0), None)

@@ -67,6 +67,7 @@ class GgufCheckpoint:
             head_nbytes=head,
             tied=self.config["tie_word_embeddings"],
             quantised=self.quantised,
+            context=self.config["max_position_embeddings"],
         )
 
     def load(self, first: int, last: int) -> nn.Module:

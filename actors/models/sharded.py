@@ -135,6 +135,11 @@ class ShardedModel:
         """Which layers are on which node, and why."""
         return self._deployment.plan
 
+    @property
+    def kv_limit(self) -> int:
+        """Tokens that the caches of all requests together have room for."""
+        return self._deployment.limit
+
     def submit(
         self,
         prompt: str | Sequence[int],

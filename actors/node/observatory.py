@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ STACK_SECONDS = 1.0
 DUMP_SECONDS = 0.4  # until what a process writes on a signal is here
 LONGEST_LINE = 2_000
 MOST_WAIT_SECONDS = 25.0
+CLOCK_TRIES = 4
+KEPT_READINGS = 500
 GRACE_SECONDS = 0.05  # for the other nodes' news once one has some
 
 
@@ -61,6 +64,7 @@ class Observatory:
         self._state = State()
         self._tallies: Tallies = {}
         self._readings: dict[str, object] = {}
+        self._departed: deque[object] = deque(maxlen=KEPT_READINGS)  # what processes that have ended had counted
         self._drivers: dict[str, int] = {}  # their pids
         self._since = time.time()
         process.deliver = self._take
@@ -112,7 +116,10 @@ class Observatory:
 
     def ended(self, worker: WorkerProcess, death: Death) -> None:
         """A worker has ended, and all actors in it."""
-        self._readings.pop(worker.id, None)
+        counted: Any = self._readings.pop(worker.id, None) or ()
+        self._departed.append([reading for reading in counted if reading.kind != "gauge"])
+        if death.moved:  # who hosts it now says that it lives
+            return
         for actor in list(self._state.actors.values()):
             if actor.process == worker.id and actor.state != DEAD:
                 state = RESTARTING if actor.restarts and not death.intended else DEAD
@@ -126,6 +133,7 @@ class Observatory:
 
     async def view(self, _: Visitor) -> NodeView:
         """Returns what this node looks like just now."""
+        peers = self._process.loop.create_task(self._ping())
         looks = await self._look_around()
         calls = [call for look in looks.values() if look is not None for call in look[0]]
         for process, look in looks.items():
@@ -148,7 +156,8 @@ class Observatory:
             load=load, resources=me.resources, free=whole((await self._service.report(_))[1]), versions=me.versions,
             number=self._journal.last, at=time.time(), since=self._since, events=tuple(self._state.events()),
             calls=tuple(calls), processes=(own, *processes), tallies=self._tallies,
-            readings=(*self._readings.values(), *([readings()] if readings() is not None else [])),
+            peers=tuple(await peers),
+            readings=(*self._departed, *self._readings.values(), *([readings()] if readings() is not None else [])),
         )  # fmt: skip
 
     def _pid_of(self, process: str) -> int:
@@ -165,10 +174,48 @@ class Observatory:
             for address, look in zip(addresses, found, strict=True)
         }
 
+    async def _ping(self) -> list[tuple[str, float | None]]:
+        """Returns how long it takes to each other node and back; None for one that does not answer at once."""
+        others = self._others()
+        found = await asyncio.gather(*(self._trip(member) for member in others), return_exceptions=True)
+        return [
+            (member.info.name, seconds if not isinstance(seconds, BaseException) else None)
+            for member, seconds in zip(others, found, strict=True)
+        ]
+
+    async def _trip(self, member: Member) -> float:
+        begun = time.monotonic()
+        await self._process.ask(member.where, "events", "now", timeout=LOOK_SECONDS)
+        return time.monotonic() - begun
+
     async def since(self, _: Visitor, number: int, timeout: float = 0.0) -> tuple[list[Event], int, int]:
         """Returns the events of this node after one, waiting for the first; see `Journal.after`."""
         await self._journal.news(number, min(timeout, MOST_WAIT_SECONDS))
         return self._journal.after(number)
+
+    async def now(self, _: Visitor) -> float:
+        """Returns what this node's clock shows."""
+        return time.time()
+
+    async def clocks(self, _: Visitor) -> dict[str, float]:
+        """Returns how many seconds each node's clock is ahead of this one's, by the node's name."""
+        found = await asyncio.gather(*(self._ahead(member) for member in self._others()), return_exceptions=True)
+        ahead = {
+            member.info.name: seconds
+            for member, seconds in zip(self._others(), found, strict=False)
+            if not isinstance(seconds, BaseException)
+        }
+        return {self._members.me.info.name: 0.0, **ahead}
+
+    async def _ahead(self, member: Member) -> float:
+        """Asks a node's clock a few times, and believes the quickest answer (Cristian, 1989)."""
+        answers = []
+        for _ in range(CLOCK_TRIES):
+            begun = time.time()
+            theirs: float = await self._process.ask(member.where, "events", "now", timeout=ASK_SECONDS)
+            ended = time.time()
+            answers.append((ended - begun, theirs - (begun + ended) / 2))
+        return min(answers)[1]
 
     # -- the whole cluster --------------------------------------------------------------------------------------
 
@@ -180,7 +227,7 @@ class Observatory:
         if isinstance(mine, BaseException):
             raise mine
         nodes: list[NodeView] = [mine]
-        silent = [(m.info.name, "it is gone") for m in self._members.all() if not m.info.alive]
+        silent = [(m.info.name, m.why or "it is gone") for m in self._members.all() if not m.info.alive]
         for member, found in zip(others, theirs, strict=True):
             if isinstance(found, BaseException):
                 silent.append((member.info.name, str(found)))

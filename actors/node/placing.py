@@ -8,6 +8,7 @@ import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from actors.console import Line
 from actors.exceptions import ActorDiedError, PlacementError
 from actors.node.choice import Guarded, Obstacle, Offer, choose, inventory, obstacle
 from actors.node.places import Places
@@ -60,7 +61,7 @@ class Placing:
         self._runner: asyncio.Task[None] | None = None
         self._told: dict[Hashable, float] = {}  # drivers, of what, and when
         self._background: set[asyncio.Task[None]] = set()
-        members.on_change = self.look_again
+        members.watchers.append(self.look_again)
 
     # -- choosing -----------------------------------------------------------------------------------------------
 
@@ -99,11 +100,16 @@ class Placing:
         if demand.node is None:
             return
         named = [m for m in self._members.all() if demand.node in {m.info.id, m.info.name}]
-        alive = ", ".join(member.info.name for member in self._members.alive())
+        alive = ", ".join(member.info.name for member in self._members.alive() if not member.info.draining)
         if not named:
             raise PlacementError(f"no node is called {demand.node!r}; there are: {alive}")
-        if not any(member.info.alive for member in named):
-            raise PlacementError(f"node {demand.node!r} is gone; there are: {alive}")
+        if all(member.ended for member in named):
+            raise PlacementError(f"node {demand.node!r} is gone ({named[0].why}); there are: {alive}")
+        if all(member.info.draining for member in named if not member.ended):
+            raise PlacementError(
+                f"node {demand.node!r} is being drained and takes no actors until `actors drain {demand.node} --undo`; "
+                f"there are: {alive or 'no others'}"
+            )
 
     def _offers(self) -> list[Offer]:
         me = self._members.me
@@ -112,7 +118,7 @@ class Placing:
                 member.info.id, member.info.name, member.info.labels, member.totals,
                 self.places.report()[1] if member is me else member.free, member.actors,
             )
-            for member in self._members.alive()
+            for member in self._members.alive() if not member.info.draining
         ]  # fmt: skip
 
     async def _refresh(self, since: float) -> None:
@@ -288,7 +294,7 @@ class Placing:
             more = f", as do {others} more" if others else ""
             text = f"waits for room{more}: it needs {first.demand.words}, but {first.obstacle}"
             assert first.first.driver is not None
-            self._printing.add(first.first.driver, (first.first.label, "stderr", text))
+            self._printing.add(first.first.driver, Line(first.first.label, "stderr", text))
 
     # -- places on any node -------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ class Bell:
         os.set_blocking(self._ear, False)
         os.set_blocking(self._mouth, False)
         self._lock = threading.Lock()  # else the descriptor of one that rings might be closed, and another's by then
+        self._rung = False
         self._closed = False
 
     def fileno(self) -> int:
@@ -25,11 +26,15 @@ class Bell:
         """Wakes who waits, or who will wait next; nobody where it was closed meanwhile."""
         with self._lock, contextlib.suppress(BlockingIOError):  # it has been rung often enough
             if not self._closed:
+                self._rung = True
                 os.write(self._mouth, b"!")
 
     def mute(self) -> None:
         """Forgets that it was rung."""
-        with contextlib.suppress(BlockingIOError):
+        if not self._rung:  # as after most calls: spares them a system call that fails
+            return
+        with self._lock:
+            self._rung = False
             os.read(self._ear, 1 << 16)
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from actors.holdings import Hold
 
 
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _DIGITS = 20  # of a token's number
 SOONEST = 1e-6  # seconds; a deadline that has passed must not read as none
 
@@ -164,19 +165,20 @@ def _encode_terms(terms: Terms, header: pb.Header) -> None:
     header.remaining = max(terms.remaining, SOONEST) if terms.remaining is not None else 0.0
     header.group = terms.group
     header.returns = terms.returns - 1
+    header.origin = terms.origin
 
 
 def _terms(header: pb.Header) -> Terms:
-    if not (header.remaining or header.group or header.returns):
+    if not (header.remaining or header.group or header.returns or header.origin):
         return PLAIN
-    return Terms(header.remaining or None, header.group, header.returns + 1)
+    return Terms(header.remaining or None, header.group, header.returns + 1, header.origin)
 
 
 def _outcome(value: int) -> Outcome:
-    try:
-        return Outcome(value)
-    except ValueError as error:
-        raise MalformedMessageError(f"{value} is no outcome of a call") from error
+    outcome = _OUTCOMES.get(value)
+    if outcome is None:
+        raise MalformedMessageError(f"{value} is no outcome of a call")
+    return outcome
 
 
 _READERS: dict[str, Callable[[pb.CommData, pb.Header], Message]] = {

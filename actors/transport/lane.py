@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.refusals import refused
+from actors.transport import shorthand
 from actors.transport.codec import MalformedMessageError, decode, encode
 from actors.transport.link import LinkLostError, QuickLink
 from actors.transport.session import ProtocolError, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from actors.messages import Message
     from actors.transport.bell import Bell
@@ -46,6 +48,7 @@ class Lane:
         loop: the I/O loop.
         deliver: takes the messages that arrive.
         anywhere: whether a message may be delivered on any thread; None where all are for the loop.
+        age: see `actors.transport.standstill`; of a link that is of another age nothing is taken in.
     """
 
     def __init__(
@@ -53,11 +56,14 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Message], None],
         anywhere: Callable[[Message], bool] | None = None,
+        age: Callable[[], int] = lambda: 0,
     ) -> None:
         self._session: Session[Message] = Session()
         self._loop = loop
         self._deliver = deliver
         self._anywhere = anywhere
+        self._age = age
+        self._link_age = 0
         self._lock = threading.RLock()  # of the session; re-entered where the end of an object posts a message
         self._writing = False
         self._posted: deque[tuple[Message, int]] = deque()
@@ -136,7 +142,7 @@ class Lane:
         self._writing = True
         try:
             while self.session.has_unsent or self._ack_due:
-                if not send(self._next_frame().SerializeToString()):
+                if not send(self._next_bytes()):
                     self._to_writer()  # which waits for room, then goes on
                     break
         except Exception as error:
@@ -196,6 +202,7 @@ class Lane:
             await self._link.close()
         with self._lock:
             self._link = link
+            self._link_age = self._age()
             self._broken = None
             self._quick = link if isinstance(link, QuickLink) else None
             self._ack_sent = 0
@@ -236,7 +243,7 @@ class Lane:
         try:
             if isinstance(link, QuickLink):
                 await link.receive(
-                    lambda data: self._take(link, pb.Frame.FromString(data)),
+                    lambda data: self._take_bytes(link, data),
                     lambda data: self._take_here(link, data),
                 )
                 return
@@ -246,14 +253,27 @@ class Lane:
         except _EnoughError:
             pass
         except (ProtocolError, MalformedMessageError, DecodeError) as error:
+            refused("a frame against the rules of its session", error)
             await self._break_off(link, str(error))
         except Exception as error:  # of the receiver's; a session that stood still now would leave callers waiting
             log.exception("a message could not be taken in")
             await self._break_off(link, f"it failed at a message: {type(error).__name__}: {error}")
 
+    def _take_bytes(self, link: Link, data: bytes) -> None:
+        plain = shorthand.read(data)
+        if plain is None or self._link is not link or self._age() != self._link_age:
+            self._take(link, pb.Frame.FromString(data))
+            return
+        session, (ack, messages) = self.session, plain
+        self._acknowledged(ack)
+        for number, message in messages:
+            if session.accept(number):
+                self._deliver(message)
+        self._schedule_ack()
+
     def _take(self, link: Link, frame: pb.Frame) -> None:
-        if self._link is not link:
-            raise _EnoughError  # a newer link has taken over; it will bring these again
+        if self._link is not link or self._age() != self._link_age:
+            raise _EnoughError  # a newer link, here already or yet to come, will bring these again
         self._take_in(frame)
         if self.goodbye is not None:
             raise _EnoughError
@@ -264,25 +284,30 @@ class Lane:
         An interrupt may come at any step. Then the loop takes the same frame: what was delivered here may be so again.
         """
         anywhere, session = self._anywhere, self._session
-        if anywhere is None or self._link is not link:
+        if anywhere is None or self._link is not link or self._age() != self._link_age:
             return False
-        try:
-            frame = pb.Frame.FromString(data)
-            messages = [(envelope.seq, decode(envelope.data)) for envelope in frame.envelopes]
-        except (DecodeError, MalformedMessageError):
-            return False
+        messages: Sequence[tuple[int, Message]]
+        plain = shorthand.read(data)
+        if plain is not None:
+            ack, messages = plain
+        else:
+            try:
+                frame = pb.Frame.FromString(data)
+                if frame.HasField("goodbye") or frame.HasField("hello"):
+                    return False
+                ack, messages = frame.ack, [(envelope.seq, decode(envelope.data)) for envelope in frame.envelopes]
+            except (DecodeError, MalformedMessageError):
+                return False
         next_number = session.received + 1
         for index, (number, message) in enumerate(messages):
             if number != next_number + index or not anywhere(message):
                 return False
-        if frame.ack or not messages:
-            if frame.HasField("goodbye") or frame.HasField("hello"):
-                return False
+        if ack:
             with self._lock:
-                if frame.ack > session.sent:
+                if ack > session.sent:
                     return False
                 try:
-                    session.acknowledged(frame.ack)
+                    session.acknowledged(ack)
                 except BaseException:
                     session.mend_acknowledged()
                     raise
@@ -298,10 +323,7 @@ class Lane:
 
     def _take_in(self, frame: pb.Frame) -> None:
         session, deliver = self.session, self._deliver
-        if frame.ack:
-            with self._lock:
-                session.acknowledged(frame.ack)
-            self._room.set()
+        self._acknowledged(frame.ack)
         for envelope in frame.envelopes:
             if session.accept(envelope.seq):
                 deliver(decode(envelope.data))
@@ -309,6 +331,12 @@ class Lane:
             self.goodbye = frame.goodbye
         else:
             self._schedule_ack()
+
+    def _acknowledged(self, upto: int) -> None:
+        if upto:
+            with self._lock:
+                self._session.acknowledged(upto)
+            self._room.set()
 
     async def _write(self, link: Link) -> None:
         quick = link if isinstance(link, QuickLink) else None
@@ -318,7 +346,7 @@ class Lane:
                 while self.session.has_unsent or self._ack_due:
                     if self._link is not link:
                         return  # what were taken now would be lost to the link that has taken over
-                    await link.write(self._next_frame())
+                    await link.write(_frame(*self._next_messages()))
                 await self._woken(quick)
         except LinkLostError:
             pass
@@ -338,19 +366,21 @@ class Lane:
         if quick is not None:
             await quick.drained()
 
-    def _next_frame(self) -> pb.Frame:
+    def _next_bytes(self) -> bytes:
+        with self._lock:
+            ack, messages = self._next_messages()
+            plain = shorthand.write(ack, messages)
+            return _frame(ack, messages).SerializeToString() if plain is None else plain
+
+    def _next_messages(self) -> tuple[int, list[tuple[int, Message]]]:
+        """Takes what is to be written next; returns also what is acknowledged with it."""
         with self._lock:
             if self._broken is not None:
                 raise self._broken
             session = self.session
-            frame = pb.Frame(ack=session.received)
             self._ack_due = False
             self._ack_sent = session.received
-            for number, message in session.take(BATCH_MESSAGES, BATCH_BYTES):
-                envelope = frame.envelopes.add()
-                envelope.seq = number
-                encode(message, envelope.data)
-            return frame
+            return session.received, session.take(BATCH_MESSAGES, BATCH_BYTES)
 
     async def _break_off(self, link: Link, reason: str) -> None:
         """Ends the session on both sides: over another link it would miss what has gone wrong on this one."""
@@ -388,6 +418,15 @@ class Lane:
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
+
+
+def _frame(ack: int, messages: Sequence[tuple[int, Message]]) -> pb.Frame:
+    frame = pb.Frame(ack=ack)
+    for number, message in messages:
+        envelope = frame.envelopes.add()
+        envelope.seq = number
+        encode(message, envelope.data)
+    return frame
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

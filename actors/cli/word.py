@@ -1,0 +1,51 @@
+"""Arguments that are one of a few words, or the name of an actor."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Word(click.Choice[str]):
+    """One of a few words; for one that is nearly right the nearest is suggested."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(words)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See `click.ParamType`."""
+        if value not in self.choices:
+            close = difflib.get_close_matches(str(value), self.choices, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            self.fail(f"{value!r} is none of {', '.join(self.choices)}.{hint}", param, ctx)
+        return str(value)
+
+
+class Actor(click.ParamType[str]):
+    """The name, the id or the class of an actor; a shell completes those there are."""
+
+    name = "actor"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """See `click.ParamType`."""
+        del ctx, param
+        try:
+            found = sorted(_words())
+        except Exception:  # nothing runs: nothing to complete
+            return []
+        return [CompletionItem(word) for word in found if word.startswith(incomplete)]
+
+
+def _words() -> Iterable[str]:
+    from actors.observer import Observers
+
+    with Observers() as observers:
+        return {
+            word for _, view in observers.views() for actor in view.actors() for word in (actor.name, actor.id) if word
+        }

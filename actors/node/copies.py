@@ -1,0 +1,167 @@
+"""Copies: what other nodes need to take a detached actor over, kept there and kept up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from actors.demand import matches, parts
+from actors.exceptions import ActorDiedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.address import Address
+    from actors.life import Life
+    from actors.messages import Payload
+    from actors.node.members import Member, Members
+    from actors.process import Process
+    from actors.spec import ActorSpec, Construction
+
+DROP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """An actor that one node has charge of and others could take over.
+
+    Attributes:
+        construction: what it is made by, as it was asked for, with the state that was saved last.
+        left: how often it may still be made anew; -1 for ever.
+        times: how often it was.
+        holder: process of the node that has charge of it.
+        heirs: those of the nodes that would take it over, in this order.
+        term: how often its charge has passed on: of two nodes that believe to have it, the one with the higher has.
+        serial: how many states were saved in this term.
+        replicas: how many heirs it shall have.
+    """
+
+    construction: Construction
+    left: int
+    times: int
+    holder: str
+    heirs: tuple[str, ...]
+    term: int = 0
+    serial: int = 0
+    replicas: int = 0
+
+
+class Copies:
+    """Sees to it that an actor's heirs know of it. On the I/O loop.
+
+    Args:
+        process: of the node that has charge of it.
+        members: the nodes that are known.
+        ward: what is to be kept.
+        life: the actor's, which says how often it may still be made anew.
+        replicas: on how many other nodes.
+        lost: told who has charge of the actor since, where this node was not told.
+
+    Attributes:
+        ward: as it is now.
+        replicas: see above.
+    """
+
+    def __init__(  # noqa: PLR0917 - one place makes it
+        self,
+        process: Process,
+        members: Members,
+        ward: Ward,
+        life: Life,
+        replicas: int,
+        lost: Callable[[str, Address], None],
+    ) -> None:
+        self.ward = replace(ward, replicas=replicas)
+        self.replicas = replicas
+        self._process = process
+        self._members = members
+        self._life = life
+        self._lost = lost
+        self._at: dict[str, Address] = {}  # the heirs that have it, by node
+        self._sending = asyncio.Lock()  # states arrive in the order in which they were saved
+
+    @property
+    def lacks(self) -> bool:
+        """Whether an heir is gone, or there may be one more."""
+        alive = {member.info.id: member.where.process for member in self._members.standing()}
+        gone = any(alive.get(node) != where.process for node, where in self._at.items())
+        return gone or len(self._at) < self.replicas
+
+    async def saved(self, state: Payload) -> None:
+        """The actor has saved its state; returns when its heirs have it too."""
+        if not self.replicas:
+            return
+        async with self._sending:
+            ward = self.ward
+            self.ward = ward = replace(
+                ward, construction=replace(ward.construction, state=state), serial=ward.serial + 1
+            )
+            what = (ward.construction.spec.id, ward.term, ward.serial, state)
+            if self._at and all(await asyncio.gather(*(self._tell(n, "update", *what) for n in list(self._at)))):
+                return
+            await self._spread()
+
+    async def spread(self) -> None:
+        """Gives the actor as many heirs as it shall have, as far as there are nodes."""
+        if self.replicas:
+            async with self._sending:
+                await self._spread()
+
+    async def _spread(self) -> None:
+        while True:
+            found = heirs(self._members, self.ward.construction.spec)
+            there = {member.info.id: member.where for member in found}
+            processes = {where.process for where in there.values()}
+            self._at = {node: where for node, where in self._at.items() if where.process in processes}
+            for node, where in there.items():
+                if len(self._at) < self.replicas:
+                    self._at.setdefault(node, where)
+            self.ward = replace(
+                self.ward,
+                heirs=tuple(where.process for where in self._at.values()),
+                left=self._life.left,
+                times=self._life.times,
+            )
+            if all(await asyncio.gather(*(self._tell(node, "keep", self.ward) for node in list(self._at)))):
+                return
+
+    async def _tell(self, node: str, method: str, *what: object) -> bool:
+        """Tells an heir; False where it is none any more. One that is silent is waited for until it is known dead."""
+        try:
+            since = await self._process.ask(self._at[node], "custody", method, *what, timeout=None)
+        except (ActorDiedError, LookupError):
+            where = self._at.pop(node, None)
+            member = self._members.find(node)
+            if where is not None and member is not None and member.where.process == where.process:
+                member.lost = where.process  # this node is slower to see it than this conversation
+            return False
+        if since is not None:
+            self._lost(self.ward.construction.spec.id, since)
+            raise ActorDiedError(f"{self.ward.construction.spec.label} was taken over by node {since.node_name}")
+        return True
+
+    async def end(self) -> None:
+        """The actor has ended: nobody is to take it over."""
+        for where in self._at.values():
+            with contextlib.suppress(TimeoutError, ActorDiedError):
+                id = self.ward.construction.spec.id
+                await self._process.ask(where, "custody", "drop", id, self.ward.term, timeout=DROP_SECONDS)
+
+
+def heirs(members: Members, spec: ActorSpec) -> list[Member]:
+    """Returns the other nodes that could take an actor over, in the order of its preference, which differs by actor."""
+    demand = spec.demand
+    needs = parts(demand.needs)
+    found = [
+        member
+        for member in members.alive()
+        if member is not members.me
+        and member.lost != member.where.process
+        and not member.info.draining
+        and matches(demand.selector, member.info.labels)
+        and all(member.totals.get(name, 0) >= count for name, count in needs.items())
+    ]
+    return sorted(found, key=lambda member: hashlib.sha256(f"{spec.id}/{member.info.id}".encode()).digest())

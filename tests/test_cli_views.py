@@ -1,0 +1,248 @@
+"""The commands that look at a running cluster: they find those of programs, and tell the same truth as they do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from clusters import Program, eventually
+
+from actors.cli.table import table
+from actors.cli.table import use_color as takes_color
+
+PROGRAM = """
+    import time
+    import numpy as np
+    import actors
+    import actors.collective as col
+
+    actors.init("local", local_nodes=2)
+
+    @actors.remote
+    class Counter:
+        def __init__(self):
+            self.n = 0
+        def add(self, k):
+            self.n += k
+            return self.n
+        def sleep(self, seconds):
+            print("good night", flush=True)
+            time.sleep(seconds)
+        def grind(self):
+            print("grinding", flush=True)
+            # One call into C code that lets no other thread in.
+            return sum(range(10**13))
+        def mean(self):
+            return float(col.allreduce(np.ones(3), "mean").sum())
+
+    @actors.remote
+    class Asker:
+        def ask(self, other):
+            return actors.get(other.sleep.remote(600))
+
+    counter = Counter.options(name="counter").remote()
+    spare = Counter.options(name="spare").remote()
+    light = Counter.options(name="light", isolation="thread").remote()
+    grinder = Counter.options(name="grinder").remote()
+    asker = Asker.remote()
+    actors.get([counter.add.remote(i) for i in range(10)] + [light.add.remote(1), spare.add.remote(1)])
+    group = Counter.options().group(2)
+    actors.get(group.mean.remote())
+    refs = [asker.ask.remote(counter), grinder.grind.remote()]
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def program():
+    with Program(PROGRAM) as running:
+        running.line("ready")
+        yield running
+
+
+def run(program, *arguments, **more):
+    environment = {**os.environ, "ACTORS_HOME": str(program.home), **more}
+    return subprocess.run(
+        [sys.executable, "-c", "from actors.cli import main; main()", *arguments],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def listed(program, *arguments):
+    done = run(program, "list", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    return json.loads(done.stdout)
+
+
+def by_name(program, name):
+    return next(row for row in listed(program, "actors") if row["name"] == name)
+
+
+def test_a_stack_of_one_whose_interpreter_is_busy_comes_by_a_signal(program):
+    pid = by_name(program, "grinder")["pid"]
+    shown = json.loads(run(program, "stack", "grinder", "--json").stdout)
+    assert shown["gil_held"]
+    assert any("in grind" in line for part in shown["stacks"] for line in part["frames"])
+    assert by_name(program, "grinder")["pid"] == pid, "it went on"
+    assert run(program, "kill", "grinder").returncode == 0
+
+
+def test_actors_are_listed_with_where_they_are_and_what_waits(program):
+    eventually(lambda: by_name(program, "counter")["pending"] == 1)
+    rows = {row["name"] or row["class"]: row for row in listed(program, "actors")}
+    assert rows.keys() >= {"counter", "spare", "light", "Asker", "Counter"}
+    assert rows.pop("grinder")["state"] == "DEAD"
+    for row in rows.values():
+        assert row.keys() >= {"id", "name", "class", "node", "pid", "state", "pending"}
+        assert (row["state"], isinstance(row["pid"], int)) == ("ALIVE", True), row
+    assert {row["node"] for row in listed(program, "actors")} == {row["name"] for row in listed(program, "nodes")}
+
+
+def test_calls_say_who_waits_for_whom(program):
+    (asks,) = [row for row in listed(program, "calls") if row["class"] == "Asker"]
+    assert (asks["method"], asks["state"], asks["caller"]) == ("ask", "RUNNING", f"driver {program.process.pid}")
+    assert asks["waits_for"][0].endswith(".sleep")
+    (sleeps,) = [row for row in listed(program, "calls") if row["method"] == "sleep"]
+    assert sleeps["caller"].startswith("Asker(actor-")
+    slow = listed(program, "calls", "--slow", "--over", "0.0001")
+    assert {"ask", "sleep"} <= {row["method"] for row in slow}
+
+
+def test_groups_and_their_collectives_are_listed(program):
+    (group,) = listed(program, "groups")
+    assert (group["size"], group["state"], [m["rank"] for m in sorted(group["members"], key=lambda m: m["rank"])]) == (
+        2, "OPEN", [0, 1],
+    )  # fmt: skip
+    assert group["collectives"]["allreduce"]["count"] == 1
+
+
+def test_a_stack_shows_code_calls_and_who_is_kept_waiting(program):
+    done = run(program, "stack", "counter")
+    assert done.returncode == 0, done.stderr
+    assert "sleep runs for" in done.stdout
+    assert "in sleep" in done.stdout
+    assert "Asker(" in done.stdout
+    assert "has waited for it for" in done.stdout
+
+
+def test_logs_are_filtered_and_followed(program):
+    def lines(*arguments):
+        return [json.loads(line) for line in run(program, "logs", "--json", *arguments).stdout.splitlines()]
+
+    assert [line["text"] for line in lines("counter")] == ["good night"]
+    assert {line["text"] for line in lines("--class", "Counter", "--grep", "^g")} == {"good night", "grinding"}
+    assert lines("--stream", "stderr", "--grep", "^good") == []
+    plain = run(program, "logs", "counter").stdout
+    assert plain.endswith("good night\n")
+    assert "node=" in plain
+    wrong = run(program, "logs", "--grep", "(")
+    assert (wrong.returncode, "no regular expression" in wrong.stderr) == (2, True)
+
+
+def test_following_ends_with_ctrl_c_and_status_130(program):
+    follower = subprocess.Popen(
+        [sys.executable, "-c", "from actors.cli import main; main()", "logs", "-f", "counter"],
+        env={**os.environ, "ACTORS_HOME": str(program.home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert follower.stdout is not None
+    assert follower.stdout.readline().endswith("good night\n")
+    follower.send_signal(signal.SIGINT)
+    _, complaint = follower.communicate(timeout=30)
+    assert (follower.returncode, complaint) == (130, "\nInterrupted.\n")
+
+
+def test_a_trace_is_written_that_perfetto_opens(program, tmp_path):
+    path = tmp_path / "trace.json"
+    done = run(program, "timeline", str(path))
+    assert done.returncode == 0, done.stderr
+    events = json.loads(path.read_text())["traceEvents"]
+    assert {event["ph"] for event in events} == {"M", "X", "s", "f"}
+    assert sum(event["name"] == "Counter.add" for event in events) >= 12
+    assert run(program, "timeline", str(tmp_path)).returncode == 2
+
+
+def test_kill_ends_an_actor_and_says_so_when_it_has(program):
+    done = run(program, "kill", "spare")
+    assert (done.returncode, done.stdout) == (0, "Counter spare has ended.\n")
+    row = by_name(program, "spare")
+    assert (row["state"], "killed" in row["reason"]) == ("DEAD", True)
+    again = run(program, "kill", "spare")
+    assert (again.returncode, "has ended already" in again.stderr) == (1, True)
+    assert run(program, "kill", "light").returncode == 0
+    eventually(lambda: by_name(program, "light")["state"] == "DEAD")
+    wrong = run(program, "kill", "countr")
+    assert (wrong.returncode, "did you mean 'counter'?" in wrong.stderr) == (1, True)
+
+
+def test_status_shows_clusters_of_programs(program):
+    done = run(program, "status")
+    assert done.returncode == 0
+    assert f"Program {program.process.pid} (program.py) has a cluster for itself: 2 nodes" in done.stdout
+    found = json.loads(run(program, "status", "--json").stdout)
+    assert [one["pid"] for one in found["programs"]] == [program.process.pid]
+
+
+def test_colours_are_given_where_they_are_asked_for_and_nowhere_else(program):
+    assert "\x1b" not in run(program, "list", "actors").stdout
+    assert "\x1b[32m" in run(program, "list", "actors", FORCE_COLOR="1", NO_COLOR="").stdout
+    assert "\x1b" not in run(program, "list", "actors", FORCE_COLOR="1", NO_COLOR="1").stdout
+    narrow = run(program, "list", "actors", COLUMNS="40").stdout
+    assert max(map(len, narrow.splitlines())) <= 40
+
+
+def test_a_shell_completes_commands_words_and_actors(program):
+    def completed(*words):
+        return run(
+            program,
+            _ACTORS_COMPLETE="bash_complete",
+            COMP_WORDS=" ".join(["actors", *words]),
+            COMP_CWORD=str(len(words)),
+        ).stdout
+
+    assert "plain,stack" in completed("sta")
+    assert "plain,groups" in completed("list", "gr")
+    assert "plain,counter" in completed("stack", "co")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("list", "actors"), ("list", "nodes"), ("list", "calls"), ("logs",), ("kill", "x"), ("stack", "x"), ("timeline",)],
+)
+def test_where_nothing_runs_the_status_is_3_and_says_what_to_do(tmp_path, arguments):
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", "from actors.cli import main; main()", *arguments],
+        env={**os.environ, "ACTORS_HOME": str(home)}, cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "actors start" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list", "actros"), "Did you mean 'actors'?"),
+        (("list",), "Missing argument"),
+        (("list", "nodes", "--slow"), "--slow is for `actors list calls`"),
+        (("list", "calls", "--state", "ALIVE"), "--state is for `actors list actors`"),
+        (("logs", "--stream", "stdou"), "Did you mean 'stdout'?"),
+    ],
+)
+def test_wrong_use_is_status_2(program, arguments, said):
+    done = run(program, *arguments)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_table_is_cut_to_the_terminal_at_its_widest_columns(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not takes_color()
+    shown = table(("A", "B"), [("x" * 30, 7), ("y", None)], 20)
+    assert shown.splitlines() == ["A                  B", f"{'x' * 16}…  7", "y                  -"]

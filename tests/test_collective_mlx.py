@@ -1,0 +1,124 @@
+"""Groups whose arrays MLX's own ring carries."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import actors
+from actors import collective
+from actors.exceptions import CollectiveError, TaskError
+
+PATIENCE = 60.0
+COUNT = 50_000  # more than travels with an offer
+
+
+@actors.remote
+class Rank:
+    """In no group of its own."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def everything(self) -> list[Any]:
+        rank = collective.get_rank()
+        x = mx.full((COUNT,), rank + 1, dtype=mx.bfloat16)
+        whole = np.full((2, COUNT), rank + 1, np.int32)
+        mean = collective.allreduce(np.full(COUNT, rank, np.float32), "mean")
+        sent = collective.broadcast(np.arange(COUNT) * 1j if rank == 1 else None, 1)
+        tree = collective.average_gradients({"a": np.full(COUNT, rank, np.float32), "b": [mx.ones(COUNT)]})
+        total = collective.allreduce(x)
+        return [
+            (type(total).__name__, str(total.dtype), float(total[-1])),
+            int(collective.allreduce(whole, "max")[1, -1]),
+            float(mean[0]),
+            [int(part[0, 0]) for part in collective.allgather(whole)],
+            complex(sent[-1]),
+            (float(tree["a"][0]), float(tree["b"][0][0])),
+            collective.reduce(whole, 0, "min") is None,
+            float(collective.allreduce(np.ones(1, np.float32))[0]),
+            collective.get_group().explain(1 << 20),
+        ]
+
+    def refused(self) -> list[str]:
+        """What MLX does not have is said before anything is sent, and the group goes on."""
+        x = np.ones(COUNT)
+        said = []
+        for call in (
+            lambda: collective.allreduce(x.astype(np.float32), "product"),
+            lambda: collective.allreduce(x),
+            lambda: collective.alltoall([x] * collective.get_world_size()),
+            lambda: collective.allreduce(x.astype(np.float32), deterministic=True),
+        ):
+            try:
+                call()
+            except ValueError as error:
+                said.append(str(error))
+        assert collective.allreduce(np.ones(COUNT, np.float32))[0] == collective.get_world_size()
+        return said
+
+    def reduce(self, group: Any = None, timeout: float = 20.0) -> float:
+        return float(collective.allreduce(np.ones(COUNT, np.float32), group=group, timeout=timeout)[0])
+
+    def until_it_fails(self) -> str:
+        try:
+            while True:
+                self.reduce(timeout=5)
+        except CollectiveError as error:
+            return str(error)
+
+
+@pytest.fixture
+def ranks(cluster: actors.Cluster) -> Any:
+    handles = [Rank.options(num_cpus=0).remote() for _ in range(3)]
+    yield handles
+    for handle in handles:
+        actors.kill(handle)
+
+
+def get(refs: Any) -> Any:
+    return actors.get(refs, timeout=PATIENCE)
+
+
+def test_mlx_carries_what_it_can_and_refuses_the_rest_by_name(ranks: list[Any]) -> None:
+    group = collective.create_group(ranks, "mlx")
+    for rank, result in enumerate(get(group.everything.remote())):
+        *values, explanation = result
+        expected = [
+            ("array", "mlx.core.bfloat16", 6.0),
+            3,
+            1.0,
+            [1, 2, 3],
+            (COUNT - 1) * 1j,
+            (1.0, 1.0),
+            rank != 0,
+            3.0,
+        ]
+        assert values == expected
+        assert "MLX's own ring" in explanation
+    for said in get(group.refused.remote()):
+        product, float64, alltoall, ordered = said
+        assert "'product'" in product
+        assert "float64" in float64
+        assert "alltoall" in alltoall
+        assert "deterministic" in ordered
+    second = collective.create_group(ranks[::-1], "mlx")
+    with pytest.raises(TaskError, match="once in a process"):
+        get(second.reduce.remote(second))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_dies_or_stalls_in_the_ring_fails_it_on_all(ranks: list[Any], how: signal.Signals) -> None:
+    group = collective.create_group(ranks, "mlx")
+    pid = get(ranks[1].pid.remote())
+    assert get(group.reduce.remote()) == [3.0] * 3
+    waiting = [ranks[rank].until_it_fails.remote() for rank in (0, 2)]
+    get(ranks[1].reduce.remote())
+    os.kill(pid, how)
+    for said in get(waiting):
+        assert "rank 1 (" in said
