@@ -21,7 +21,7 @@ MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs into one environment would trip over each other
-.PHONY: help demo test test-all soak lint format types imports stubs stubs-check dist clean
+.PHONY: help demo test test-all soak lint format types imports stubs stubs-check docs dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, abo
 	$(call pytest,$(PYTEST))
 
 # Left out on the other Pythons: what tests processes, kernels and instruments rather than the interpreter.
-ELSEWHERE := $(foreach part,actors_cleanup notebook benchmarks packaging,--ignore=tests/test_$(part).py)
+ELSEWHERE := $(foreach part,actors_cleanup notebook notebooks benchmarks packaging,--ignore=tests/test_$(part).py)
 
 # Status 5 is pytest's word for "none selected".
 test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, then the suite on the other Pythons found
@@ -79,12 +79,16 @@ stubs-check: $(STUBS_STAMP) ## fails where actors/_wire is not what proto/ gives
 	  { echo "actors/_wire/$$stub is not what proto/ gives: run 'make stubs' and commit what changes"; exit 1; }; done
 	@echo "actors/_wire is what proto/ gives."
 
+docs: $(VENV)/.docs ## builds the pages into docs/_build; a warning fails it
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build
+	@echo "Open docs/_build/index.html"
+
 dist: $(VENV)/.lint ## builds the wheel and the sdist into dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
 clean: ## removes all that make made
-	rm -rf .venv .venv-3.* $(STUBS_VENV) dist build
+	rm -rf .venv .venv-3.* $(STUBS_VENV) dist build docs/_build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find actors discovery tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
@@ -120,6 +124,11 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(PIP) install --quiet --editable . --group lint
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(PIP) install --quiet --editable '.[models,serve]' --group docs
 	@touch $@
 
 $(STUBS_STAMP):

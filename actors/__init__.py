@@ -127,6 +127,10 @@ def _leave() -> None:
 atexit.register(_leave)
 
 
+if "IPython" in sys.modules:  # things have pictures there, and what actors print belongs to a cell
+    import_module("actors.notebook").enable()
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(f"actors.{_HOMES[name]}"), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from actors import runtime
+from actors import face, runtime
 from actors.calls import OneCall, call_prepared, deadline_of, is_reference, returns_of, settings_of
 from actors.cluster import joined
 from actors.exceptions import GetTimeoutError, Verdict
@@ -138,6 +138,7 @@ class Batch:
         self.target = ""
         self.settings = settings
         self.deadline: float | None = None
+        self.origin = runtime.origin()
         self.retries = settings.retries
         self._arguments: list[Argument] | None = arguments
         self._sizes = [argument.nbytes for argument in arguments]
@@ -162,6 +163,9 @@ class Batch:
         if running is not None:
             for part in parts:
                 running.adopt(part)
+        elif face.current.adopt is not None:
+            for part in parts:
+                face.current.adopt(part)
         self.deadline = deadline_of(self.settings.timeout, running)
         if not entered:
             self.line.enter(sum(self._sizes), len(self))
@@ -192,10 +196,10 @@ class Batch:
         peer.call_together(numbers, target, self.method, payload, parts, self._terms())
 
     def _terms(self) -> Terms:
-        if self.deadline is None and not self.settings.group:
+        if self.deadline is None and not self.settings.group and not self.origin:
             return PLAIN
         remaining = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        return Terms(remaining, self.settings.group)
+        return Terms(remaining, self.settings.group, origin=self.origin)
 
     def _watch_deadline(self, parts: list[Part]) -> None:
         assert self.deadline is not None
@@ -218,6 +222,7 @@ class Batch:
         call = Own(self.line, self.method, argument, self._sizes[index], part)
         self.settings.give(call)
         call.deadline = self.deadline
+        call.origin = self.origin
         call.place = self._place + index if self.peer is not None else 0
         call.peer, call.target = self.peer, self.target
         self.given_up()

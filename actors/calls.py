@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actors import runtime
+from actors import face, runtime
 from actors.cluster import joined
 from actors.messages import STREAMING, Outcome
 from actors.opencall import OpenCall
@@ -195,6 +195,8 @@ def inherit(opened: OpenCall, timeout: float | None) -> None:
     running = runtime.running()
     if running is not None:
         running.adopt(opened)
+    elif face.current.adopt is not None:
+        face.current.adopt(opened)
     opened.deadline = deadline_of(timeout, running)
     if opened.deadline is not None:
         joined().portal.soon(opened.watch_deadline)

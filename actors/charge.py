@@ -7,11 +7,12 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors import runtime
 from actors.events import event
 from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
-from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload
+from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload, Terms
 from actors.migration import check_moves, depart, destined, go, settled, stay
 from actors.sealed import Filled
 from actors.serialize import dumps, dumps_arguments, loads
@@ -76,6 +77,7 @@ class Charge:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
+        self._terms = Terms(origin=runtime.origin())  # of the constructor
         self._times = 0
         self._retiring = False
         self._moving = asyncio.Lock()
@@ -95,6 +97,11 @@ class Charge:
 
     def _tell(self, state: str, reason: str = "") -> None:
         self._process.recorder.emit(event.ActorChanged.of(self.spec, state, reason=reason))
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been made, or never will be."""
+        return self._error is not None or (self._maker is not None and self._maker.made.done())
 
     async def located(self, left: str | None) -> Address:
         """Waits until the actor lives another life than ``left``; returns where.
@@ -398,7 +405,7 @@ class Charge:
 
     def _make(self, address: Address, order: Payload) -> _Constructor:
         constructor = self._maker = _Constructor(self._process.loop)
-        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor)
+        self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor, self._terms)
         return constructor
 
     def _live_at(self, address: Address) -> None:

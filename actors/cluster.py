@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from actors import launched, runtime
+from actors import face, launched, runtime
 from actors.demand import check_amount, check_labels
 from actors.environment import check_environment
 from actors.exceptions import ActorDiedError, ActorsError, AuthenticationError, ClusterTimeoutError, NoClusterError
@@ -177,9 +177,7 @@ class Cluster:
 
     async def _farewell(self, process: Process) -> None:
         if self._console is not None:
-            nodes = await self._nodes_to_flush(process)
-            asks = [process.ask(node, "node", "flush", process.id, timeout=FLUSH_SECONDS) for node in nodes]
-            await asyncio.gather(*asks, return_exceptions=True)  # a node that is gone has nothing to show
+            await self._flush(process)
             await self._console.closed(FLUSH_SECONDS)
         if not isinstance(self._local, LocalNodes):
             with contextlib.suppress(TimeoutError, ActorDiedError):
@@ -188,6 +186,18 @@ class Cluster:
                 )
         process.keeper.close(of_error(NoClusterError("the cluster was shut down before the value came")))
         await process.close("the program has ended")
+
+    def flush_output(self, timeout: float) -> None:
+        """Returns once what actors have printed so far is shown, or ``timeout`` seconds are over."""
+        with contextlib.suppress(TimeoutError):
+            self.process.portal.run(self._flush(self.process), timeout=timeout)
+
+    async def _flush(self, process: Process) -> None:
+        if self._console is not None:
+            nodes = await self._nodes_to_flush(process)
+            asks = [process.ask(node, "node", "flush", process.id, timeout=FLUSH_SECONDS) for node in nodes]
+            await asyncio.gather(*asks, return_exceptions=True)  # a node that is gone has nothing to show
+            await self._console.summed_up()
 
     async def _nodes_to_flush(self, process: Process) -> list[Address]:
         if isinstance(self._local, LocalNodes):
@@ -281,6 +291,7 @@ def init(
             raise ActorsError("this code runs inside an actor, which is in a cluster already: leave actors.init out")
         if _cluster is not None:
             if _cluster.request == request or ignore_reinit_error:
+                face.current.joined(_cluster)
                 return _cluster
             raise ActorsError(
                 f"actors.init was called before with other arguments ({_cluster.request}): call actors.shutdown() first"
@@ -288,7 +299,8 @@ def init(
         cluster = Cluster(request, timeout)
         _cluster = cluster
         runtime.join(cluster.process)
-        return cluster
+    face.current.joined(cluster)
+    return cluster
 
 
 def _meant(address: str | None, local_nodes: int) -> str | None:
@@ -391,6 +403,22 @@ def _offered(num_cpus: float | None, num_gpus: float | None, resources: dict[str
         check_amount(f"resources[{name!r}]", value)
     offered = {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}
     return {name: float(value) for name, value in offered.items() if value is not None}
+
+
+def current_cluster() -> Cluster:
+    """Returns the cluster of this program, joining this machine's own if there is none yet."""
+    return _cluster or init()
+
+
+def is_current(cluster: Cluster) -> bool:
+    """Whether this program is in that cluster."""
+    return _cluster is cluster
+
+
+def flush_output(timeout: float) -> None:
+    """Returns once what actors have printed so far is shown, or ``timeout`` seconds are over."""
+    if (cluster := _cluster) is not None:
+        cluster.flush_output(timeout)
 
 
 def shutdown() -> None:

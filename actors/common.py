@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from actors.public import PUBLIC, call_public
 from actors.runtime import ActorExit
 from actors.spec import MethodSpec
 
@@ -37,5 +38,6 @@ COMMON: dict[str, tuple[MethodSpec, Callable[..., Any]]] = {
     "__ray_ready__": (MethodSpec("__ray_ready__", inspect.Signature(), False), _ready),
     "__ray_call__": (MethodSpec("__ray_call__", inspect.Signature([_FUNCTION, *_ANYTHING]), False), _call),
     "__ray_terminate__": (MethodSpec("__ray_terminate__", inspect.Signature(), False), _terminate),
+    PUBLIC: (MethodSpec(PUBLIC, inspect.Signature(_ANYTHING), False), call_public),
 }
 """By name: what a handle must know of it, and what does it with the actor's object."""

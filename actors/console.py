@@ -6,14 +6,16 @@ import asyncio
 import os
 import queue
 import re
-import sys
 import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
+from actors import face
 from actors.progress import Progress, bars
 
 if TYPE_CHECKING:
@@ -22,8 +24,22 @@ if TYPE_CHECKING:
     from actors.process import Process
     from actors.transport.acceptor import Visitor
 
-Line = tuple[str, str, str]
-"""Who printed, on which stream, what."""
+
+class Line(NamedTuple):
+    """What was printed.
+
+    Attributes:
+        label: who printed it.
+        stream: ``"stdout"`` or ``"stderr"``.
+        text: without its end.
+        origin: what the call was made by that printed it, see `actors.face.Face`; empty where that is not known.
+    """
+
+    label: str
+    stream: str
+    text: str
+    origin: str = ""
+
 
 DEDUP = "ACTORS_DEDUP_LOGS"
 WINDOW_SECONDS = 5.0
@@ -62,7 +78,7 @@ class Deduplicator:
     def __init__(self, window: float = WINDOW_SECONDS, now: Callable[[], float] = time.monotonic) -> None:
         self._window = window
         self._now = now
-        self._recent: OrderedDict[tuple[str, str], _Pattern] = OrderedDict()  # the oldest window first
+        self._recent: OrderedDict[tuple[str, str, str], _Pattern] = OrderedDict()  # the oldest window first
         self._holding = 0  # how many of them hold lines back
         self._has_explained = False
 
@@ -78,12 +94,12 @@ class Deduplicator:
         return shown
 
     def _holds_back(self, line: Line) -> bool:
-        source, stream, text = line
+        source, stream, text, origin = line
         # Words with numbers in them tend to differ between actors that say the same.
         words = [word for word in text.split() if not _NUMBER.search(word)]
         if not words:  # then the numbers are what it says
             return False
-        key = (stream, " ".join(words))
+        key = (origin, stream, " ".join(words))
         pattern = self._recent.get(key)
         if pattern is None:
             self._recent[key] = _Pattern(self._now(), line, {source})
@@ -122,7 +138,7 @@ class Deduplicator:
         return shown
 
     def _end(self, pattern: _Pattern) -> list[Line]:
-        source, stream, text = pattern.latest
+        source, stream, text, origin = pattern.latest
         if pattern.held == 0:
             return []
         self._holding -= 1
@@ -130,7 +146,7 @@ class Deduplicator:
             return [pattern.latest]
         hint = "" if self._has_explained else f" ({DEDUP}=0 in the environment shows every line)"
         self._has_explained = True
-        return [(source, stream, f"{text} [repeated {pattern.held}x across cluster]{hint}")]
+        return [Line(source, stream, f"{text} [repeated {pattern.held}x across cluster]{hint}", origin)]
 
 
 class Console:
@@ -144,20 +160,24 @@ class Console:
         self._loop = process.loop
         self._deduplicator = Deduplicator() if os.environ.get(DEDUP) != "0" else None
         self._timer: asyncio.TimerHandle | None = None
-        self._orders: queue.SimpleQueue[tuple[list[Line] | None, Future[bool]]] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[tuple[Callable[[], bool] | None, Future[bool]]] = queue.SimpleQueue()
         self._is_closed = False
         threading.Thread(target=self._run, name="actors-console", daemon=True).start()
 
     async def show(self, _: Visitor, lines: list[Line]) -> None:
         """Prints lines of actors, each with who said it before it; returns when they are out."""
-        self._look_again_if(await self._order(lines))
+        self._look_again_if(await self._order(partial(self._print, lines)))
 
-    def _order(self, lines: list[Line] | None) -> asyncio.Future[bool]:
+    async def summed_up(self) -> None:
+        """Shows what is held back, and returns when that is out."""
+        await self._order(self._sum_up)
+
+    def _order(self, work: Callable[[], bool] | None) -> asyncio.Future[bool]:
         done: Future[bool] = Future()
         if self._is_closed:
             done.set_result(False)
         else:
-            self._orders.put((lines, done))
+            self._orders.put((work, done))
         return asyncio.wrap_future(done)
 
     def _look_again_if(self, held: bool) -> None:
@@ -166,7 +186,8 @@ class Console:
 
     def _look_again(self) -> None:
         self._timer = None
-        self._order([]).add_done_callback(lambda done: self._look_again_if(not done.exception() and done.result()))
+        looked = self._order(partial(self._print, []))
+        looked.add_done_callback(lambda done: self._look_again_if(not done.exception() and done.result()))
 
     async def closed(self, timeout: float) -> None:
         """Shows what is still held back, and returns when that is out, or the time is over."""
@@ -179,13 +200,13 @@ class Console:
     # -- on the console's own thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        lines: list[Line] | None = []
-        while lines is not None:
-            lines, done = self._orders.get()
+        work: Callable[[], bool] | None = self._sum_up
+        while work is not None:
+            work, done = self._orders.get()
             is_awaited = done.set_running_or_notify_cancel()
             held, problem = False, None
             try:
-                held = self._print(lines) if lines is not None else self._finish()
+                held = (work or self._finish)()
             except Exception as error:  # a stream of the user's own may raise anything
                 problem = error
             if is_awaited and problem is not None:
@@ -197,29 +218,28 @@ class Console:
         """Shows lines; returns whether some are held back."""
         said = []
         for line in lines:
-            progress = Progress.read(line[2])
+            progress = Progress.read(line.text)
             if progress is None:
                 said.append(line)
             else:
-                bars.show(progress, line[0])
+                bars.show(progress, line.label, line.origin)
         if self._deduplicator is None:
             _print(said)
             return False
         _print(self._deduplicator.take(said) if said else self._deduplicator.due())
         return self._deduplicator.waits
 
-    def _finish(self) -> bool:
+    def _sum_up(self) -> bool:
         if self._deduplicator is not None:
             _print(self._deduplicator.flush())
+        return False
+
+    def _finish(self) -> bool:
+        self._sum_up()
         bars.close()
         return False
 
 
 def _print(lines: list[Line]) -> None:
-    for label, stream, line in lines:
-        out = sys.stderr if stream == "stderr" else sys.stdout
-        if out is None:  # the program has none
-            continue
-        text = f"({label}) {line}"
-        encoding = getattr(out, "encoding", None) or "utf-8"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
+    for (origin, stream), some in groupby(lines, key=lambda line: (line.origin, line.stream)):
+        face.current.write(origin, stream, "".join(f"({line.label}) {line.text}\n" for line in some))

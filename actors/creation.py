@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors import device, runtime
+from actors import device, face, runtime
 from actors.calls import is_reference
 from actors.charge import resolved
 from actors.cluster import current, environment_for
@@ -21,8 +21,9 @@ from actors.line import Line
 from actors.lodging import take_charge
 from actors.saving import checkpoint_of, moves
 from actors.sealed import with_slots
-from actors.serialize import dumps, dumps_arguments, loads
+from actors.serialize import dumps, dumps_arguments, loads, travels_by_value
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
+from actors.version import PYTHON
 
 if TYPE_CHECKING:
     import asyncio
@@ -129,6 +130,7 @@ class _Creation:
         self._manner = replace(_manner(options), moves=moves(cls) and group is None and options.isolation == "process")
         self._environment = environment_for(process, options.runtime_env)
         self._fingerprint = fingerprint(cls) if options.name is not None else ""
+        self._python = PYTHON if travels_by_value(cls) else None
         self._id = new_id("actor")
         # One in the charge of a node is counted by nobody.
         self._hold = process.holdings.hold(self._id, None if options.detached else process.address)
@@ -165,7 +167,7 @@ class _Creation:
             driver=runtime.driver(),
             # A name alone keeps no actor alive.
             handle=replace(dumps(self.handle), holds=()),  # for whoever asks by name, and for the actor itself
-            demand=demand_of(self._options, shares=light),
+            demand=demand_of(self._options, shares=light, python=self._python),
             restarts=self._manner.restarts,
             moves=self._manner.moves,
             light=light,
@@ -187,6 +189,8 @@ class _Creation:
         maker = runtime.myself()
         if maker is not None and maker.made is not None:
             maker.made.append(self._id)
+        elif face.current.adopt is not None:
+            face.current.adopt(self.charge)
         line.held_by(self._hold)
         keeper.when_free(self._id, partial(_retire, self._process, self._id))
         self._process.portal.soon(self.charge.begin)

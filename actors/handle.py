@@ -172,6 +172,8 @@ class RemoteMethod(Generic[P, R]):
             TypeError: an option nobody knows.
             ValueError: a value out of range.
         """
+        if "public" in options:
+            raise ArgumentError("public= belongs to the method: @actors.method(public=True) in its class")
         chosen = self._options if self._options is not None else DEFAULTS
         return RemoteMethod(self._handle, self._method, chosen.merged(**options))
 

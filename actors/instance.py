@@ -20,7 +20,7 @@ from actors.execution import LEFT, Execution, cancelled, too_late
 from actors.failure import Place, pack, unpack
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
-from actors.messages import CONSTRUCT, DEPART, GO, PLAIN, RETIRE, STAY, Call, Cancel, Outcome, Payload
+from actors.messages import CONSTRUCT, DEPART, GO, RETIRE, STAY, Call, Cancel, Outcome, Payload
 from actors.runtime import ActorExit, current, joined
 from actors.saving import Saver
 from actors.sealed import open_arguments
@@ -129,7 +129,7 @@ class Instance:
 
     def anywhere(self, call: Call) -> bool:
         """See `actors.service.Target`."""
-        return self._begun and call.terms is PLAIN and not call.method.startswith("__")
+        return self._begun and call.terms.plain and not call.method.startswith("__")
 
     def _begin(self, job: Job) -> None:
         """Has the object made by a call of `CONSTRUCT`."""

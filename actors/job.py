@@ -62,6 +62,7 @@ class Job(Running):
         deadline = None if left is None else time.monotonic() + left
         super().__init__((visitor.session, call.number), label, call.method, deadline)
         self.call = call
+        self.origin = call.terms.origin
         self.arrived = time.time()
         self.started = 0.0
         self.trace = ""

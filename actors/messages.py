@@ -121,11 +121,18 @@ class Terms:
             travels is what is left.
         group: the concurrency group it runs in; empty for the method's own.
         returns: how many values the method gives, or `STREAMING`.
+        origin: by what in the driver the call was made; see `actors.face.Face`.
     """
 
     remaining: float | None = None
     group: str = ""
     returns: int = 1
+    origin: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the call has no end, runs in the method's own group, and gives one value."""
+        return self.remaining is None and not self.group and self.returns == 1
 
 
 PLAIN = Terms()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from actors import runtime
 from actors.exceptions import GetTimeoutError, TaskCancelledError, Verdict
 from actors.failure import raised_kind
 from actors.messages import PLAIN, Outcome, Payload, Terms
@@ -97,11 +98,12 @@ class OpenCall:
         deadline: when nobody waits any more, on the clock of `time.monotonic`.
         retries: how often it may be sent again after a death that may have cut it off; -1 for ever.
         retry_exceptions: what it is sent again for that the method raised.
+        origin: see `actors.messages.Terms`.
     """
 
     __slots__ = (
         "__weakref__", "_nbytes", "deadline", "forced", "group", "hold", "in_room", "line", "method", "needs", "number",
-        "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "target",
+        "origin", "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "target",
     )  # fmt: skip
 
     def __init__(self, line: Way, method: str, payload: Payload, needs: list[Future[Sealed]]) -> None:
@@ -112,6 +114,7 @@ class OpenCall:
         self.needs = needs
         self.group = ""
         self.returns = 1
+        self.origin = runtime.origin()
         self.deadline: float | None = None
         self.retries = 0
         self.retry_exceptions: Retry = False
@@ -141,10 +144,10 @@ class OpenCall:
 
     def terms(self) -> Terms:
         """Returns how the call is to be answered, as of now."""
-        if self.deadline is None and not self.group and self.returns == 1:
+        if self.deadline is None and not self.group and self.returns == 1 and not self.origin:
             return PLAIN
         remaining = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        return Terms(remaining, self.group, self.returns)
+        return Terms(remaining, self.group, self.returns, self.origin)
 
     def sent(self, peer: Party, target: str, number: int) -> None:
         """The call has been given its number."""

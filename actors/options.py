@@ -241,6 +241,7 @@ class MethodOptions(_Options):
         retry_exceptions: see `ActorOptions`; None takes the actor's.
         timeout: seconds from the call to its answer; the calls that it makes inherit what is left of them.
         name: how the call is shown in traces.
+        public: whether clients in other languages may call it, with arrays and JSON; see ``docs/wire.md``.
     """
 
     num_returns: int | str | None = None
@@ -249,6 +250,7 @@ class MethodOptions(_Options):
     retry_exceptions: Retry | None = None
     timeout: float | None = None
     name: str | None = None
+    public: bool = False
 
     @property
     def of(self) -> str:
@@ -258,6 +260,7 @@ class MethodOptions(_Options):
     def check(self) -> None:
         """See `_Options`."""
         _check_returns(self.num_returns)
+        _check_bool(self, "public")
         _check_text(self, "concurrency_group", "name")
         if self.max_task_retries is not None:
             _check_repeats("max_task_retries", self.max_task_retries)

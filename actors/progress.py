@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from actors import runtime
+from actors import face, runtime
 
 if TYPE_CHECKING:
     import rich.progress
@@ -101,8 +101,10 @@ class Bars:
         self._bars: dict[str, _Bar] = {}
         self._live: rich.progress.Progress | None = None
 
-    def show(self, progress: Progress, label: str = "") -> None:
-        """Shows the state of a bar; ``label`` says whose it is."""
+    def show(self, progress: Progress, label: str = "", origin: str = "") -> None:
+        """Shows the state of a bar; ``label`` says whose it is, ``origin`` by what the call was made that tells it."""
+        if face.current.draw(origin, label, progress):
+            return
         with self._lock:
             bar = self._bars.get(progress.id)
             if bar is None:
@@ -189,4 +191,4 @@ def tell(progress: Progress) -> None:
         sys.stdout.write(f"{progress.line}\n")  # in one write: another thread's line must not come between
         sys.stdout.flush()
     else:
-        bars.show(progress)
+        bars.show(progress, origin=face.current.origin())

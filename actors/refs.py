@@ -6,12 +6,12 @@ import asyncio
 import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from actors import runtime
+from actors import face, runtime
 from actors.cluster import current, joined
-from actors.exceptions import ActorsError, ArgumentError, GetTimeoutError, ObjectLostError
+from actors.exceptions import ActorsError, ArgumentError, GetTimeoutError, ObjectLostError, RemoteError
 from actors.messages import Outcome
 from actors.sealed import Sealed, of_error, of_value
 from actors.transport.portal import SLICE_SECONDS
@@ -116,6 +116,7 @@ class ObjectRef(Pending, Generic[T_co]):
         return self._wait().__await__()
 
     async def _wait(self) -> T_co:
+        __tracebackhide__ = True
         process = joined()
         if process.portal.is_current:
             raise RuntimeError("a reference cannot be awaited on the I/O loop")
@@ -123,13 +124,17 @@ class ObjectRef(Pending, Generic[T_co]):
         if not future.done():
             await asyncio.wait({future}, timeout=PATIENCE_SECONDS)
         if not future.done():
-            with _waiting(process, [self], endless=True) as wait:
+            watch = face.current.waiting
+            with _waiting(process, [self], endless=True) as wait, watch([self]) if watch else nullcontext():
                 # In slices: an interrupt is only seen when something wakes the loop.
                 # And an interrupt may have cut short what tells of the value.
                 while not future.done() and not self.pending.done():
                     await asyncio.wait({future}, timeout=AWAIT_SLICE_SECONDS)
                     _raise_if_stuck(wait)
-        value: T_co = self.pending.result().open()
+        try:
+            value: T_co = self.pending.result().open()
+        except RemoteError as error:
+            raise error.with_traceback(None)  # noqa: B904 - see `get`
         return value
 
     def __repr__(self) -> str:
@@ -197,14 +202,18 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         ActorDiedError: an actor, or its node, is gone.
         ArgumentError: what was given is no reference; a TypeError and a ValueError.
     """
+    __tracebackhide__ = True  # IPython and pytest show the caller's line instead
     process = joined()
     if process.portal.is_current:
         raise RuntimeError("actors.get would block the I/O loop for ever; await the reference instead")
     _check_timeout(timeout)
-    if isinstance(refs, ObjectRef):
-        return _get_all([refs], timeout)[0]
-    if isinstance(refs, list | tuple) and all(isinstance(ref, ObjectRef) for ref in refs):
-        return _get_all(refs, timeout)
+    try:
+        if isinstance(refs, ObjectRef):
+            return _get_all([refs], timeout)[0]
+        if isinstance(refs, list | tuple) and all(isinstance(ref, ObjectRef) for ref in refs):
+            return _get_all(refs, timeout)
+    except RemoteError as error:
+        raise error.with_traceback(None)  # noqa: B904 - it brings the traceback of there; that of our own says nothing
     if isinstance(refs, Pending):
         return refs
     raise ArgumentError(
@@ -230,6 +239,16 @@ def _kind(value: object, kind: type = ObjectRef) -> str:
 
 
 def _get_all(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+    __tracebackhide__ = True
+    watch = face.current.waiting
+    if watch is None:
+        return _collect(refs, timeout)
+    with watch(refs):
+        return _collect(refs, timeout)
+
+
+def _collect(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+    __tracebackhide__ = True
     deadline = None if timeout is None else time.monotonic() + timeout
     values = []
     for index, ref in enumerate(refs):

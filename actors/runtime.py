@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from actors import arena, holdings
+from actors import arena, face, holdings
 from actors.events import recorder
 
 if TYPE_CHECKING:
@@ -60,10 +60,22 @@ class Running:
         deadline: by `time.monotonic`, when nobody waits for its answer any more; None for never.
         actor: that runs it.
         cancelled: the caller no longer wants the answer.
+        origin: by what in the driver it was made in the end; see `actors.face.Face`.
         over: it has been answered.
     """
 
-    __slots__ = ("__weakref__", "_children", "actor", "cancelled", "deadline", "key", "label", "method", "over")
+    __slots__ = (
+        "__weakref__",
+        "_children",
+        "actor",
+        "cancelled",
+        "deadline",
+        "key",
+        "label",
+        "method",
+        "origin",
+        "over",
+    )
 
     def __init__(self, key: tuple[str, int], label: str, method: str, deadline: float | None = None) -> None:
         self.key = key
@@ -72,6 +84,7 @@ class Running:
         self.deadline = deadline
         self.actor: Incarnation | None = None
         self.cancelled = False
+        self.origin = ""
         self.over = False
         self._children: list[weakref.ref[Child]] | None = None
 
@@ -101,6 +114,7 @@ _MANY = 64  # calls of one call, from which on those that are over are looked fo
 _adopting = threading.Lock()  # a method may call from threads of its own
 _process: Process | None = None
 _self: Incarnation | None = None
+_renamed: dict[str, str] = {}  # actors of this process that have lost their names, by id
 current: ContextVar[Running | None] = ContextVar("actors_running", default=None)
 """The call that this code runs for. Set by the actor around each method; use `running`."""
 
@@ -117,6 +131,16 @@ def join(process: Process | None) -> None:
     holdings.use(process.holdings if process is not None else None)
     arena.use(process.arena if process is not None else None)
     recorder.use(process.recorder if process is not None else None)
+
+
+def rename(actor: str, name: str) -> None:
+    """An actor of this process has lost its name, and is found by this one from now on."""
+    _renamed[actor] = name
+
+
+def name_of(spec: ActorSpec) -> str:
+    """Returns what an actor of this process is called; empty where it has no name."""
+    return _renamed.get(spec.id, spec.name or "")
 
 
 def become(actor: Incarnation) -> None:
@@ -143,6 +167,12 @@ def running() -> Running | None:
     """Returns the call that this code runs for; None outside of one, and in what has outlived it."""
     call = current.get()
     return call if call is not None and not call.over else None
+
+
+def origin() -> str:
+    """Returns by what a call is made that is made here; see `actors.face.Face`."""
+    call = current.get()
+    return call.origin if call is not None else face.current.origin()
 
 
 def remaining() -> float | None:

@@ -25,6 +25,7 @@ class Sealed:
 
     def open(self) -> Any:
         """Returns the value, made anew, or raises the error."""
+        __tracebackhide__ = True
         if self.outcome is Outcome.VALUE:
             try:
                 return loads(self.payload)

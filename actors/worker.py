@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import contextlib
 import faulthandler
-import io
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ from actors.instance import NOTHING, Ending, Instance
 from actors.parent import read_orders, watch
 from actors.process import Process
 from actors.runtime import Incarnation
+from actors.stdio import print_whole_lines
 
 if TYPE_CHECKING:
     from actors.spec import Construction, GroupSpec
@@ -55,6 +55,10 @@ class Worker:
         self._instance = Instance(actor, self._node_name, self._born, self._abort, self._rooted)
         self.process.targets[actor] = self._instance
         self._assigned.set()
+
+    async def rename(self, _: Visitor, actor: str, name: str) -> None:
+        """Service call of the node: the actor has lost its name to another one."""
+        runtime.rename(actor, name)
 
     async def emigrate(self, _: Visitor) -> None:
         """Service call of the node, which is to be closed: the actor asks whoever has charge of it to move it."""
@@ -185,20 +189,9 @@ def _extend_path(folders: list[str]) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *([inherited] if inherited else [])])
 
 
-def _print_whole_lines() -> None:
-    """Sends each line at once and in one piece, also where threads print side by side; as UTF-8, as the node reads it.
-
-    An unbuffered stream, which the environment asks for on behalf of what this process starts, sends a line and its
-    end apart.
-    """
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
-        setattr(sys, name, io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True))
-
-
 def main() -> None:
     """Runs a worker by the orders on standard input."""
-    _print_whole_lines()
+    print_whole_lines()
     # What it stands at, for one whose interpreter is busy in one long step; see `actors.inspection`.
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     orders, parent = read_orders()

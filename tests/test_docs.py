@@ -93,6 +93,22 @@ def test_every_python_block_is_run_above() -> None:
     assert len(PROGRAMS) == 4
 
 
+def of_pages() -> list[tuple[str, str]]:
+    """The programs of the pages under docs, each named by its page and place."""
+    found = []
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        programs = [body for kind, body in _BLOCK.findall(page.read_text("utf-8")) if kind == "python"]
+        found += [(f"{page.stem}-{place}", program) for place, program in enumerate(programs)]
+    return found
+
+
+@pytest.mark.parametrize("program", [pytest.param(body, id=name) for name, body in of_pages()])
+def test_a_program_of_a_page_prints_what_its_comments_say(program: str, tmp_path: Path) -> None:
+    wanted = [line.rpartition("  # ")[2] for line in program.splitlines() if "print(" in line and "  # " in line]
+    assert wanted, "its prints say in a comment what comes"
+    assert run("-c", program, cwd=tmp_path).splitlines() == wanted
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_is_there(command: str) -> None:
     first, *words = command.split()

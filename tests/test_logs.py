@@ -39,7 +39,7 @@ class Clock:
 
 
 def line(source: int, text: str, stream: str = "stdout") -> Line:
-    return (f"Worker pid={source} node=x", stream, text)
+    return Line(f"Worker pid={source} node=x", stream, text)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def deduplicator(clock: Clock) -> Deduplicator:
 
 
 def texts(lines: list[Line]) -> list[str]:
-    return [text for _, _, text in lines]
+    return [line.text for line in lines]
 
 
 def test_the_first_is_shown_at_once_and_the_others_are_counted(deduplicator: Deduplicator, clock: Clock) -> None:

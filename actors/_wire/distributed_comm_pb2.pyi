@@ -17,7 +17,7 @@ class TensorData(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class CommData(_message.Message):
-    __slots__ = ("comm_type", "tensor_data", "numpy_data", "pickle_data", "metadata", "header", "buffers")
+    __slots__ = ("comm_type", "tensor_data", "numpy_data", "pickle_data", "json_data", "metadata", "header", "buffers")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class CommData(_message.Message):
     TENSOR_DATA_FIELD_NUMBER: _ClassVar[int]
     NUMPY_DATA_FIELD_NUMBER: _ClassVar[int]
     PICKLE_DATA_FIELD_NUMBER: _ClassVar[int]
+    JSON_DATA_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     HEADER_FIELD_NUMBER: _ClassVar[int]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
@@ -36,10 +37,11 @@ class CommData(_message.Message):
     tensor_data: TensorData
     numpy_data: bytes
     pickle_data: bytes
+    json_data: str
     metadata: _containers.ScalarMap[str, str]
     header: Header
     buffers: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, comm_type: _Optional[str] = ..., tensor_data: _Optional[_Union[TensorData, _Mapping]] = ..., numpy_data: _Optional[bytes] = ..., pickle_data: _Optional[bytes] = ..., metadata: _Optional[_Mapping[str, str]] = ..., header: _Optional[_Union[Header, _Mapping]] = ..., buffers: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, comm_type: _Optional[str] = ..., tensor_data: _Optional[_Union[TensorData, _Mapping]] = ..., numpy_data: _Optional[bytes] = ..., pickle_data: _Optional[bytes] = ..., json_data: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., header: _Optional[_Union[Header, _Mapping]] = ..., buffers: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class SendRequest(_message.Message):
     __slots__ = ("source_rank", "dest_rank", "data", "tag")
@@ -136,7 +138,7 @@ class BarrierResponse(_message.Message):
     def __init__(self, success: bool = ..., participants: _Optional[int] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("target", "method", "call", "index", "outcome", "transfer", "sizes", "source_rank", "tag", "remaining", "group", "returns", "force", "alone", "claims", "shared")
+    __slots__ = ("target", "method", "call", "index", "outcome", "transfer", "sizes", "source_rank", "tag", "remaining", "group", "returns", "force", "alone", "claims", "origin", "shared")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +154,7 @@ class Header(_message.Message):
     FORCE_FIELD_NUMBER: _ClassVar[int]
     ALONE_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
     target: str
     method: str
@@ -168,8 +171,9 @@ class Header(_message.Message):
     force: bool
     alone: bool
     claims: _containers.RepeatedCompositeFieldContainer[Claim]
+    origin: str
     shared: _containers.RepeatedCompositeFieldContainer[Shared]
-    def __init__(self, target: _Optional[str] = ..., method: _Optional[str] = ..., call: _Optional[int] = ..., index: _Optional[int] = ..., outcome: _Optional[int] = ..., transfer: _Optional[int] = ..., sizes: _Optional[_Iterable[int]] = ..., source_rank: _Optional[int] = ..., tag: _Optional[str] = ..., remaining: _Optional[float] = ..., group: _Optional[str] = ..., returns: _Optional[int] = ..., force: bool = ..., alone: bool = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., shared: _Optional[_Iterable[_Union[Shared, _Mapping]]] = ...) -> None: ...
+    def __init__(self, target: _Optional[str] = ..., method: _Optional[str] = ..., call: _Optional[int] = ..., index: _Optional[int] = ..., outcome: _Optional[int] = ..., transfer: _Optional[int] = ..., sizes: _Optional[_Iterable[int]] = ..., source_rank: _Optional[int] = ..., tag: _Optional[str] = ..., remaining: _Optional[float] = ..., group: _Optional[str] = ..., returns: _Optional[int] = ..., force: bool = ..., alone: bool = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., origin: _Optional[str] = ..., shared: _Optional[_Iterable[_Union[Shared, _Mapping]]] = ...) -> None: ...
 
 class Shared(_message.Message):
     __slots__ = ("index", "name", "offset", "size")
@@ -262,3 +266,21 @@ class Frame(_message.Message):
     envelopes: _containers.RepeatedCompositeFieldContainer[Envelope]
     goodbye: Goodbye
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[int] = ..., envelopes: _Optional[_Iterable[_Union[Envelope, _Mapping]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+
+class PublicCall(_message.Message):
+    __slots__ = ("actor", "namespace", "method", "arguments")
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    actor: str
+    namespace: str
+    method: str
+    arguments: _containers.RepeatedCompositeFieldContainer[CommData]
+    def __init__(self, actor: _Optional[str] = ..., namespace: _Optional[str] = ..., method: _Optional[str] = ..., arguments: _Optional[_Iterable[_Union[CommData, _Mapping]]] = ...) -> None: ...
+
+class PublicReply(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: CommData
+    def __init__(self, value: _Optional[_Union[CommData, _Mapping]] = ...) -> None: ...

@@ -65,6 +65,11 @@ class DistributedCommStub(object):
                 request_serializer=actors_dot___wire_dot_distributed__comm__pb2.Frame.SerializeToString,
                 response_deserializer=actors_dot___wire_dot_distributed__comm__pb2.Frame.FromString,
                 _registered_method=True)
+        self.Call = channel.unary_unary(
+                '/distributed_comm.DistributedComm/Call',
+                request_serializer=actors_dot___wire_dot_distributed__comm__pb2.PublicCall.SerializeToString,
+                response_deserializer=actors_dot___wire_dot_distributed__comm__pb2.PublicReply.FromString,
+                _registered_method=True)
 
 
 class DistributedCommServicer(object):
@@ -107,6 +112,12 @@ class DistributedCommServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Call(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DistributedCommServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +150,11 @@ def add_DistributedCommServicer_to_server(servicer, server):
                     servicer.Stream,
                     request_deserializer=actors_dot___wire_dot_distributed__comm__pb2.Frame.FromString,
                     response_serializer=actors_dot___wire_dot_distributed__comm__pb2.Frame.SerializeToString,
+            ),
+            'Call': grpc.unary_unary_rpc_method_handler(
+                    servicer.Call,
+                    request_deserializer=actors_dot___wire_dot_distributed__comm__pb2.PublicCall.FromString,
+                    response_serializer=actors_dot___wire_dot_distributed__comm__pb2.PublicReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -304,6 +320,33 @@ class DistributedComm(object):
             '/distributed_comm.DistributedComm/Stream',
             actors_dot___wire_dot_distributed__comm__pb2.Frame.SerializeToString,
             actors_dot___wire_dot_distributed__comm__pb2.Frame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Call(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/distributed_comm.DistributedComm/Call',
+            actors_dot___wire_dot_distributed__comm__pb2.PublicCall.SerializeToString,
+            actors_dot___wire_dot_distributed__comm__pb2.PublicReply.FromString,
             options,
             channel_credentials,
             insecure,

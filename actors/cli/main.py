@@ -32,6 +32,7 @@ COMMANDS = {
     "leave": "Leave the cluster.",
     "drain": "Empty a device before it is closed.",
     "launch": "Run a script once for each rank of a job.",
+    "bench": "Measure calls and collectives of this cluster.",
     "doctor": "Say why a device is not found or not usable, and what to do.",
     "revoke": "Remove a device from the cluster, for good.",
 }

@@ -23,6 +23,7 @@ from actors.node.environments import Environments
 from actors.node.members import Member, Members
 from actors.node.observatory import Observatory
 from actors.node.opinion import Opinion
+from actors.node.publicity import Publicity
 from actors.node.service import NodeService
 from actors.node.workers import Workers
 from actors.nodeinfo import NodeInfo, labels, totals, versions
@@ -75,11 +76,13 @@ class Node:
         self.process.on_gone = self._service.gone
         self.process.on_link_lost = self._service.link_lost
         self.process.serve("node", self._service)
+        self.process.serve("names", self._service.naming)
         self.process.serve("custody", self._service.custody)
         self.process.serve(
             "draining", Draining(self.process, self._members, self._service.workers, self._service.custody)
         )
         self.process.server.relay_to(self._service.route, self.process.dialer)
+        self.process.server.serve_public(Publicity(self.process).call)
         self._residence: Residence | None = None
         if residence is not None:
             from actors.node.residence import Residence
@@ -95,6 +98,7 @@ class Node:
         await self.process.listen()
         self.process.directory[self._orders["id"]] = self.process.address
         self._service.workers.prepare()
+        self._service.watch()
         if self._residence is not None:
             await self._residence.start()
         elif self._identity is not None:
@@ -107,7 +111,9 @@ class Node:
         identity, trust = load(identity_folder)
         host = self._orders["door"].rpartition(":")[0]
         port = await self.process.server.listen_door(
-            self._orders["door"], server_credentials(identity, trust), lambda context: peer_node_id(context, trust)
+            self._orders["door"],
+            server_credentials(identity, trust),
+            lambda context: peer_node_id(context.auth_context(), trust),
         )
         me = self._members.me
         me.where = replace(me.where, doors=(f"{host}:{port}",))

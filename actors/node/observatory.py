@@ -207,7 +207,7 @@ class Observatory:
         if isinstance(mine, BaseException):
             raise mine
         nodes: list[NodeView] = [mine]
-        silent = [(m.info.name, "it is gone") for m in self._members.all() if not m.info.alive]
+        silent = [(m.info.name, m.why or "it is gone") for m in self._members.all() if not m.info.alive]
         for member, found in zip(others, theirs, strict=True):
             if isinstance(found, BaseException):
                 silent.append((member.info.name, str(found)))

@@ -8,6 +8,7 @@ import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from actors.console import Line
 from actors.exceptions import ActorDiedError, PlacementError
 from actors.node.choice import Guarded, Obstacle, Offer, choose, inventory, obstacle
 from actors.node.places import Places
@@ -102,9 +103,9 @@ class Placing:
         alive = ", ".join(member.info.name for member in self._members.alive() if not member.info.draining)
         if not named:
             raise PlacementError(f"no node is called {demand.node!r}; there are: {alive}")
-        if not any(member.info.alive for member in named):
-            raise PlacementError(f"node {demand.node!r} is gone; there are: {alive}")
-        if all(member.info.draining for member in named if member.info.alive):
+        if all(member.ended for member in named):
+            raise PlacementError(f"node {demand.node!r} is gone ({named[0].why}); there are: {alive}")
+        if all(member.info.draining for member in named if not member.ended):
             raise PlacementError(
                 f"node {demand.node!r} is being drained and takes no actors until `actors drain {demand.node} --undo`; "
                 f"there are: {alive or 'no others'}"
@@ -293,7 +294,7 @@ class Placing:
             more = f", as do {others} more" if others else ""
             text = f"waits for room{more}: it needs {first.demand.words}, but {first.obstacle}"
             assert first.first.driver is not None
-            self._printing.add(first.first.driver, (first.first.label, "stderr", text))
+            self._printing.add(first.first.driver, Line(first.first.label, "stderr", text))
 
     # -- places on any node -------------------------------------------------------------------------------------
 

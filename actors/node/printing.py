@@ -7,12 +7,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from actors.console import Line
+
 if TYPE_CHECKING:
     from actors.address import Address
     from actors.process import Process
-
-Line = tuple[str, str, str]
-"""Who printed, on which stream, what."""
 
 WAITING_LINES = 10_000  # for one driver; what an actor prints beyond that is counted and left out
 BATCH_LINES = 500
@@ -59,7 +58,7 @@ class Printing:
             while way.lines:
                 batch = [way.lines.popleft() for _ in range(min(len(way.lines), BATCH_LINES))]
                 if way.left_out and not way.lines:
-                    batch.append((batch[-1][0], "stderr", f"({way.left_out} lines were left out here)"))
+                    batch.append(Line(batch[-1].label, "stderr", f"({way.left_out} lines were left out here)"))
                     way.left_out = 0
                 await self._process.ask(way.driver, "console", "show", batch, timeout=SHOW_SECONDS)
         except Exception:

@@ -20,6 +20,7 @@ from actors.ids import new_id
 from actors.node.environments import PLAIN
 from actors.parent import orders_line
 from actors.progress import Progress
+from actors.stdio import read_origin
 from actors.transport.peer import Death
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class WorkerProcess:
         moved: the actor lives elsewhere; see `Death`.
         taken: when it was chosen for an actor, by the loop's clock.
         lease: of the environment it runs in, if it is not the node's own.
+        origins: whose call prints on which stream, see `actors.stdio`.
     """
 
     id: str
@@ -79,6 +81,7 @@ class WorkerProcess:
     watch: asyncio.Task[None] | None = None
     taken: float = 0.0
     lease: Lease | None = None
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 class Workers:
@@ -202,6 +205,14 @@ class Workers:
         if worker is not None and not worker.ready.done():
             worker.ready.set_result(address)
 
+    def pids(self) -> list[int]:
+        """Returns the process numbers of the workers that live."""
+        return [worker.subprocess.pid for worker in self._all.values()]
+
+    def of_pid(self, pid: int) -> WorkerProcess | None:
+        """Returns the worker with this process number, while it lives."""
+        return next((worker for worker in self._all.values() if worker.subprocess.pid == pid), None)
+
     def get(self, process: str) -> WorkerProcess | None:
         """Returns the worker with this process id, while it lives."""
         return self._all.get(process)
@@ -283,6 +294,9 @@ class Workers:
             if not line:
                 return
             text = line.decode(errors="replace").rstrip("\n")
+            if (origin := read_origin(text)) is not None:
+                worker.origins[stream] = origin
+                continue
             if Progress.read(text) is None:  # a bar is not what it said last
                 worker.tail.append(text)
             self._printed(worker, stream, text)

@@ -165,12 +165,13 @@ def _encode_terms(terms: Terms, header: pb.Header) -> None:
     header.remaining = max(terms.remaining, SOONEST) if terms.remaining is not None else 0.0
     header.group = terms.group
     header.returns = terms.returns - 1
+    header.origin = terms.origin
 
 
 def _terms(header: pb.Header) -> Terms:
-    if not (header.remaining or header.group or header.returns):
+    if not (header.remaining or header.group or header.returns or header.origin):
         return PLAIN
-    return Terms(header.remaining or None, header.group, header.returns + 1)
+    return Terms(header.remaining or None, header.group, header.returns + 1, header.origin)
 
 
 def _outcome(value: int) -> Outcome:

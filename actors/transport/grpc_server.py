@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.refusals import refused
 from actors.transport.grpc_link import STREAM, GrpcLink
 from actors.transport.job import FiveCalls
 from actors.transport.options import server_options, unix_server_options
+from actors.transport.public import PublicCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from actors.public import Part
     from actors.transport.reception import Reception
 
 _SERVICE, _METHOD = STREAM[1:].split("/")
 _SHORT_NAME = _SERVICE.rpartition(".")[2]
+_PUBLIC = "Call"
 
 
 class StreamServer:
@@ -26,10 +30,14 @@ class StreamServer:
 
     Args:
         reception: takes the streams that come in.
+
+    Attributes:
+        public: calls a public method of a named actor, for `PublicCalls`; None where that is not served.
     """
 
     def __init__(self, reception: Reception) -> None:
         self._reception = reception
+        self.public: Callable[[str, str, str, Sequence[Part], float], Awaitable[Part]] | None = None
         self._member: Callable[[Any], str | None] | None = None
         self._servers: list[grpc.aio.Server] = []
         self._door: grpc.aio.Server | None = None
@@ -52,11 +60,17 @@ class StreamServer:
         Args:
             address: host and port.
             credentials: which demand and check the client's certificate.
-            member: says which member of the cluster a caller is, by gRPC's auth context; None for a stranger.
+            member: says which member of the cluster a caller is, by gRPC's context of its call; None for a stranger.
         """
         self._member = member
         server = self._server(self._serve_door, server_options())
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, _five_calls()),))
+        handlers = _five_calls()
+        if self.public is not None:
+            calls = PublicCalls(self.public, member)
+            handlers[_PUBLIC] = grpc.unary_unary_rpc_method_handler(
+                calls.serve, pb.PublicCall.FromString, pb.PublicReply.SerializeToString
+            )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
         try:
             port = int(server.add_secure_port(address, credentials))
         except BaseException:
@@ -92,8 +106,9 @@ class StreamServer:
         await self._serve(GrpcLink(context))
 
     async def _serve_door(self, _: Any, context: Any) -> None:
-        node = self._member(context.auth_context()) if self._member is not None else None
+        node = self._member(context) if self._member is not None else None
         if node is None:
+            refused("a stranger at the door")
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this device is not a member of the cluster")
         await context.send_initial_metadata(())  # see _serve
         await self._serve(GrpcLink(context, node))
@@ -131,7 +146,7 @@ def _five_calls() -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
     servicer = FiveCalls()
     handlers = {}
     for method in pb.DESCRIPTOR.services_by_name[_SHORT_NAME].methods:
-        if method.name == _METHOD:
+        if method.name in {_METHOD, _PUBLIC}:
             continue
         kind = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
         request = getattr(pb, method.input_type.name)

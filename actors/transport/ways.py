@@ -13,11 +13,12 @@ from actors.transport.local_server import LocalServer
 from actors.transport.reception import Reception
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     import grpc
 
     from actors.address import Address
+    from actors.public import Part
     from actors.transport.acceptor import Acceptor
     from actors.transport.grpc_link import CredentialsFor, GrpcDialer
     from actors.transport.grpc_server import StreamServer
@@ -88,10 +89,15 @@ class WaysIn:
         self._reception = Reception(me, acceptor)
         self._local: LocalServer | None = None
         self._grpc: StreamServer | None = None
+        self._public: Callable[[str, str, str, Sequence[Part], float], Awaitable[Part]] | None = None
 
     def relay_to(self, route: Callable[[str], Address | None], dialer: Dialer) -> None:
         """See `Reception`."""
         self._reception.relay_to(route, dialer)
+
+    def serve_public(self, call: Callable[[str, str, str, Sequence[Part], float], Awaitable[Part]]) -> None:
+        """Takes public calls at the door; see `actors.transport.public`."""
+        self._public = call
 
     async def listen_socket(self, path: str) -> None:
         """Listens on a Unix socket, in a folder that only this user may enter."""
@@ -122,6 +128,7 @@ class WaysIn:
             from actors.transport.grpc_server import StreamServer
 
             self._grpc = StreamServer(self._reception)
+            self._grpc.public = self._public
         return self._grpc
 
     async def close(self) -> None:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actors.api import list_named_actors as list_named_actors
     from actors.util import actor_pool as actor_pool
+    from actors.util import completion as completion
     from actors.util import executor as executor
+    from actors.util import joblib as joblib
     from actors.util import metrics as metrics
     from actors.util import progress as progress
     from actors.util import queue as queue
     from actors.util import scheduling_strategies as scheduling_strategies
     from actors.util import serializability as serializability
     from actors.util.actor_pool import ActorPool as ActorPool
+    from actors.util.completion import as_completed as as_completed
+    from actors.util.completion import map as map  # noqa: A004 - as dask calls it
     from actors.util.executor import Executor as Executor
     from actors.util.queue import Queue as Queue
     from actors.util.serializability import inspect_serializability as inspect_serializability
@@ -24,19 +28,35 @@ _HOMES = {
     "ActorPool": "actors.util.actor_pool",
     "Executor": "actors.util.executor",
     "Queue": "actors.util.queue",
+    "as_completed": "actors.util.completion",
     "inspect_serializability": "actors.util.serializability",
     "list_named_actors": "actors.api",
+    "map": "actors.util.completion",
 }
-_MODULES = ("actor_pool", "executor", "metrics", "progress", "queue", "scheduling_strategies", "serializability")
+_MODULES = (
+    "actor_pool",
+    "completion",
+    "executor",
+    "joblib",
+    "metrics",
+    "progress",
+    "queue",
+    "scheduling_strategies",
+    "serializability",
+)
 
 __all__ = [
     "ActorPool",
     "Executor",
     "Queue",
     "actor_pool",
+    "as_completed",
+    "completion",
     "executor",
     "inspect_serializability",
+    "joblib",
     "list_named_actors",
+    "map",
     "metrics",
     "progress",
     "queue",

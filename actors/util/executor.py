@@ -48,7 +48,7 @@ class Executor(futures.Executor):
 
     def __init__(self, workers: int | None = None, *, actor_options: dict[str, Any] | None = None) -> None:
         if workers is None:
-            workers = _cpus()
+            workers = cpus()
         if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
             raise ValueError(f"workers must be a whole number from 1, not {workers!r}")
         self._runner_class = actors.remote(_Runner).options(
@@ -57,7 +57,7 @@ class Executor(futures.Executor):
         self._changed = threading.Condition()
         self._waiting: deque[_Item] = deque()
         self._idle = [self._runner_class.remote() for _ in range(workers)]
-        self._busy = 0
+        self._running: set[actors.ActorHandle] = set()
         self._closing = False
         self._is_over = False
 
@@ -119,6 +119,15 @@ class Executor(futures.Executor):
             while wait and not self._is_over:
                 self._changed.wait(_WAIT_SLICE_SECONDS)
 
+    def kill(self) -> None:
+        """Ends the actors at once: what runs raises `ActorDiedError`, what waits is cancelled."""
+        self.shutdown(wait=False, cancel_futures=True)
+        with self._changed:
+            running = list(self._running)
+        with contextlib.suppress(ActorsError):  # the cluster has ended, and they with it
+            for runner in running:
+                actors.kill(runner)
+
     def _give_out(self) -> None:
         """Begins calls while there are both waiting calls and idle actors."""
         while True:
@@ -126,7 +135,7 @@ class Executor(futures.Executor):
                 if not self._waiting or not self._idle:
                     return
                 item, runner = self._waiting.popleft(), self._idle.pop()
-                self._busy += 1
+                self._running.add(runner)
             if not item.future.set_running_or_notify_cancel():
                 self._free(runner)
                 continue
@@ -144,9 +153,8 @@ class Executor(futures.Executor):
             item.future.set_exception(error)
         else:
             item.future.set_result(answer.result())
-        if isinstance(error, ActorError) and not isinstance(error, TaskError):  # not one that the function raised
-            runner = self._replaced(runner)
-        self._free(runner)
+        died = isinstance(error, ActorError) and not isinstance(error, TaskError)  # not one that the function raised
+        self._free(runner, self._replaced(runner) if died and not self._closing else runner)
         self._give_out()
         self._dismiss()
 
@@ -156,10 +164,10 @@ class Executor(futures.Executor):
         except Exception:
             return runner  # the cluster has ended: the next call says so
 
-    def _free(self, runner: actors.ActorHandle) -> None:
+    def _free(self, runner: actors.ActorHandle, successor: actors.ActorHandle | None = None) -> None:
         with self._changed:
-            self._busy -= 1
-            self._idle.append(runner)
+            self._running.discard(runner)
+            self._idle.append(successor or runner)
 
     def _dismiss(self) -> None:
         """Ends the actors that nothing is left for."""
@@ -171,7 +179,7 @@ class Executor(futures.Executor):
             for runner in runners:
                 actors.kill(runner)
         with self._changed:
-            self._is_over = not self._busy
+            self._is_over = not self._running
             self._changed.notify_all()
 
 
@@ -189,7 +197,8 @@ def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
     return [fn(*values) for values in chunk]
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """Returns the number of CPUs of the cluster, at least 1."""
     if not actors.is_initialized():
         actors.init()
     return max(1, int(sum(node.resources.get("CPU", 0) for node in actors.nodes() if node.alive)))
