@@ -23,6 +23,7 @@ COMMANDS = {
     "logs": "Show what actors print.",
     "stack": "Show where an actor's code stands, and what waits for it.",
     "kill": "End an actor.",
+    "dashboard": "Open a page that shows the cluster.",
     "timeline": "Write what has happened as a file that Perfetto opens.",
     "generate": "Print the text that follows a prompt.",
     "chat": "Talk with a model.",
