@@ -9,12 +9,12 @@ import sys
 import sysconfig
 from functools import cache
 from pathlib import Path
-from types import CellType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from actors import arena
+from actors import arena, sources
 from actors.exceptions import SerializationError
 from actors.holdings import Hold
 from actors.messages import PLAIN_TYPES, Payload
@@ -110,6 +110,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         super().__init__(*args, **kwargs)
         self.fixed: list[pickle.PickleBuffer] = []  # buffers that nobody writes to any more
         self.holds: list[Hold] = []  # what keeps the values and actors that were met
+        self._inner: set[CodeType] = set()  # functions inside a function whose text has been met
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -126,6 +127,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
                 return _of_bytes, (obj.ravel().view("u1"), obj.dtype, obj.shape)
             if not obj.flags.forc:
                 return obj.copy().__reduce_ex__(PROTOCOL)
+        if kind is CodeType:
+            return self._code(obj)
         if kind.__module__ == "nanobind" and kind.__name__ in {"nb_func", "nb_method"}:
             return obj.__qualname__  # MLX's functions, which say where they are and refuse to pickle
         if isinstance(obj, type | FunctionType):
@@ -133,6 +136,25 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         elif isinstance(obj, ModuleType):
             _travel_by_value(obj.__name__)
         return super().reducer_override(obj)
+
+    def _code(self, code: CodeType) -> tuple[Any, ...]:
+        """Reduces code as cloudpickle does, and adds its text and the name of its file, which that leaves out."""
+        make, arguments = self.dispatch_table[CodeType](code)
+        arguments = tuple(code.co_filename if value == _NO_FILE else value for value in arguments)
+        text = "" if code in self._inner else sources.text_of(code)
+        if text:
+            self._inner.update(sources.nested_in(code))
+        return _code_with_text, (make, arguments, text)
+
+
+_NO_FILE = "<dynamic-code>"
+
+
+def _code_with_text(make: Any, arguments: tuple[Any, ...], text: str) -> CodeType:
+    code: CodeType = make(*arguments)
+    if text:
+        sources.keep(code.co_filename, code.co_firstlineno, text)
+    return code
 
 
 def _lends_memory(array: Any) -> bool:
