@@ -31,16 +31,13 @@ def text_of(code: CodeType) -> str:
 
 
 def keep(filename: str, first: int, text: str) -> None:
-    """Makes lines of a file known to this process, beginning at one; what it knows itself, and is the same, stays."""
+    """Makes lines of a file known to this process, beginning at one. They go before those of a file of that name."""
     lines = text.splitlines(keepends=True)
     if not lines:
         return
     known = linecache.getlines(filename)
     if known[first - 1 : first - 1 + len(lines)] == lines:
         return
-    entry = linecache.cache.get(filename)
-    if entry is not None and len(entry) > 1 and entry[1] is not None:  # another file of that name
-        known = []
     kept = [*known, *["\n"] * (first - 1 + len(lines) - len(known))]
     kept[first - 1 : first - 1 + len(lines)] = lines
     # Without a time of its file linecache leaves it as it is.

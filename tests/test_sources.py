@@ -55,7 +55,7 @@ def test_another_file_of_that_name_gives_way(tmp_path: Path) -> None:
     sources.keep(str(file), 2, "two\n")
     assert linecache.getline(str(file), 3) == "three\n"  # the same as far as it is known
     sources.keep(str(file), 2, "zwei\n")
-    assert [linecache.getline(str(file), number) for number in (1, 2, 3)] == ["\n", "zwei\n", ""]
+    assert [linecache.getline(str(file), number) for number in (1, 2, 3)] == ["one\n", "zwei\n", "three\n"]
     sources.keep(str(file), 5, "fünf\n")
     assert [linecache.getline(str(file), number) for number in (2, 5)] == ["zwei\n", "fünf\n"]
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "stack": "Show where an actor's code stands, and what waits for it.",
     "kill": "End an actor.",
     "timeline": "Write what has happened as a file that Perfetto opens.",
+    "replay": "Run the recorded calls of an actor again, here.",
     "invite": "Show a code by which other devices may join.",
     "join": "Join the cluster of another device by its code.",
     "leave": "Leave the cluster.",
