@@ -9,6 +9,7 @@ which only its maker has a name is written again, see `actors.spares`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import mmap
 import os
@@ -16,6 +17,7 @@ import re
 import resource
 import stat
 import sys
+import threading
 import weakref
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ from actors.messages import Shared
 from actors.spares import IDLE_SECONDS, KEPT_MODE, MODE, Spare, Spares
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from actors.messages import Buffer
@@ -75,6 +77,7 @@ class Arena:
         self._spares = Spares(folder)
         self._most = _most_mappings()
         self._pid = os.getpid()
+        self._reserve = Reserve()
         _arenas.add(self)
 
     def store(self, buffers: Sequence[memoryview]) -> list[memoryview] | None:
@@ -182,16 +185,14 @@ class Arena:
         path = self._new_path()
         os.link(self._folder / name, path)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
+            with self._reserve.open(path) as descriptor:
                 found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode) or not found.st_size:
                     raise ValueError(f"{name} is no shared memory")
                 if len(self._names) < self._most:
-                    return memoryview(self._map(path, descriptor, found.st_size))
+                    with contextlib.suppress(OSError):  # no descriptor is left, or no room for one more mapping
+                        return memoryview(self._map(path, descriptor, found.st_size))
                 content = _read(descriptor, found.st_size)
-            finally:
-                os.close(descriptor)
         except BaseException:
             _unlink(path)
             raise
@@ -225,6 +226,53 @@ class Arena:
     def clear(self) -> None:
         """Gives this process's names up: it ends, or has."""
         remove(self._folder, self._process)
+
+
+class Reserve:
+    """A descriptor that is kept back, so that what others have lent can be read where no other is left."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept = _nothing()
+
+    @contextlib.contextmanager
+    def open(self, path: Path) -> Iterator[int]:
+        """Opens a file to be read, if need be in the place of the descriptor kept back."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags)
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+        else:
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
+            return
+        with self._lock:
+            if self._kept is not None:
+                os.close(self._kept)
+                self._kept = None
+            try:
+                descriptor = os.open(path, flags)
+                try:
+                    yield descriptor
+                finally:
+                    os.close(descriptor)
+            finally:
+                self._kept = _nothing()
+
+    def __del__(self) -> None:
+        if self._kept is not None:
+            os.close(self._kept)
+
+
+def _nothing() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def remove(folder: Path, process: str) -> None:

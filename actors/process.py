@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from actors.transport.peer import Party
 
 ASK_SECONDS = 30.0
+VOUCH_SECONDS = 2.0  # a node that lives has seen its processes long before
 LOBBY = "lobby"  # the target that stands for all light actors of a process
 
 
@@ -191,7 +192,10 @@ class Process:
             address = address.host_process
             autopsy = None if address.is_node else self._autopsy_of(address)
             passage = self.holdings.passage()
-            peer = Peer(address, self.id, self.dialer, self.loop, autopsy, passage=passage, arena=self.arena)
+            vouched = None if address.is_node else partial(self._is_vouched_for, address)
+            peer = Peer(
+                address, self.id, self.dialer, self.loop, autopsy, vouched=vouched, passage=passage, arena=self.arena
+            )
             self._peers[address.process] = peer
             if not address.is_node:
                 peer.when_dead(partial(self._lost, peer))
@@ -270,6 +274,14 @@ class Process:
             return self._guests.explained(address.process, found if isinstance(found, Death) else death)
 
         return autopsy
+
+    async def _is_vouched_for(self, address: Address) -> bool:
+        """Whether a process that does not answer lives, by what its node sees of it."""
+        with contextlib.suppress(TimeoutError, ActorDiedError, UnreachableError):
+            async with asyncio.timeout(VOUCH_SECONDS):
+                node = await self.node_address(address.node)
+                return node is not None and await self.ask(node, "node", "vouches", address.process)
+        return False
 
     async def node_address(self, node: str) -> Address | None:
         """Returns where the node with this id is, asking the home node for one not met before."""

@@ -26,6 +26,7 @@ COMMANDS = {
     "logs": "Show what actors print.",
     "stack": "Show where an actor's code stands, and what waits for it.",
     "kill": "End an actor.",
+    "dashboard": "Open a page that shows the cluster.",
     "timeline": "Write what has happened as a file that Perfetto opens.",
     "replay": "Run the recorded calls of an actor again, here.",
     "invite": "Show a code by which other devices may join.",
@@ -33,6 +34,7 @@ COMMANDS = {
     "leave": "Leave the cluster.",
     "drain": "Empty a device before it is closed.",
     "launch": "Run a script once for each rank of a job.",
+    "bench": "Measure calls and collectives of this cluster.",
     "doctor": "Say why a device is not found or not usable, and what to do.",
     "revoke": "Remove a device from the cluster, for good.",
 }

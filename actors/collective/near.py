@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import CollectiveError
 from actors.messages import Payload
+from actors.refusals import refused
 from actors.serialize import dumps, loads
 
 from . import window
@@ -42,6 +43,7 @@ _ROOM = 1 << 20  # of a socket; macOS gives little unless asked
 _FIRST_SLICE = 0.002
 _LONGEST_SLICE = 0.05  # the fabric below is looked at this often: whether a rank has died, what came its way
 _NONE, _BYTES, _PICKLE = b"n", b"b", b"p"
+_KINDS = (_NONE, _BYTES, _PICKLE)
 
 
 class NearFabric:
@@ -239,10 +241,16 @@ class NearFabric:
                 except OSError as error:
                     raise CollectiveError(f"group {self.group!r} was closed here: {error}") from None
                 name, _, frame = datagram.partition(b"\0")
-                found = name.decode()
-                if found == tag:
+                try:
+                    found = name.decode()
+                except UnicodeDecodeError:
+                    found = ""
+                if not found or frame[:1] not in _KINDS:
+                    refused("a datagram that no rank has sent")
+                elif found == tag:
                     return frame
-                box.setdefault(found, deque()).append(frame)
+                else:
+                    box.setdefault(found, deque()).append(frame)
         finally:
             self._turns[src].release()
 

@@ -205,6 +205,14 @@ class Workers:
         if worker is not None and not worker.ready.done():
             worker.ready.set_result(address)
 
+    def pids(self) -> list[int]:
+        """Returns the process numbers of the workers that live."""
+        return [worker.subprocess.pid for worker in self._all.values()]
+
+    def of_pid(self, pid: int) -> WorkerProcess | None:
+        """Returns the worker with this process number, while it lives."""
+        return next((worker for worker in self._all.values() if worker.subprocess.pid == pid), None)
+
     def get(self, process: str) -> WorkerProcess | None:
         """Returns the worker with this process id, while it lives."""
         return self._all.get(process)

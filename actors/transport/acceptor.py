@@ -8,9 +8,11 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.refusals import refused
 from actors.transport.answers import Answers
 from actors.transport.conversation import Conversation
 from actors.transport.link import LinkLostError
+from actors.transport.standstill import Standstill
 from actors.version import PROTOCOL, __version__
 
 if TYPE_CHECKING:
@@ -62,12 +64,15 @@ class Visitor:
         loop: asyncio.AbstractEventLoop,
         passage: Passage | None = None,
         arena: Arena | None = None,
+        age: Callable[[], int] = lambda: 0,
     ) -> None:
         self.process: str = hello.source
         self.session: str = hello.session
         self.node = node
         self.arena = arena
-        self.conversation = Conversation(loop, self._deliver, lambda: None, passage, arena, anywhere=receiver.anywhere)
+        self.conversation = Conversation(
+            loop, self._deliver, lambda: None, passage, arena, anywhere=receiver.anywhere, age=age
+        )
         self.expiry: asyncio.TimerHandle | None = None
         self.together = Answers(self, loop)
         self._receiver = receiver
@@ -93,6 +98,9 @@ class Acceptor:
         loop: the I/O loop.
         new_passage: makes what counts the references inside answers; None where there are none.
         arena: memory that this process shares with others of its host; None where it shares none.
+
+    Attributes:
+        standstill: whether this process was stopped.
     """
 
     def __init__(
@@ -110,6 +118,7 @@ class Acceptor:
         self._arena = arena
         self._visitors: dict[str, Visitor] = {}
         self.has_lost = False  # a visitor has never had all its answers
+        self.standstill = Standstill(loop)
 
     async def serve(self, link: Link, hello: pb.Hello) -> None:
         """Carries a visitor's session over ``link``, whose hello has been read, until the link ends."""
@@ -117,12 +126,13 @@ class Acceptor:
         arena = self._arena if near else None
         refusal = self._refuse(hello, link.node, arena)
         if refusal is not None:
+            refused("a hello of another protocol" if refusal.code == 3 else "a hello of a session that is not its own")
             await say_goodbye(link, refusal)
             return
         visitor = self._visitors.get(hello.session)
         if visitor is None:
             passage = self._new_passage() if self._new_passage is not None else None
-            visitor = Visitor(hello, link.node, self._receiver, self._loop, passage, arena)
+            visitor = Visitor(hello, link.node, self._receiver, self._loop, passage, arena, self.standstill.age)
             self._visitors[hello.session] = visitor
         if hello.lane != "bulk" and visitor.expiry is not None:
             visitor.expiry.cancel()
@@ -218,6 +228,7 @@ class Acceptor:
                 visitor.expiry.cancel()
             visitor.conversation.close()
         self._visitors.clear()
+        self.standstill.close()
 
 
 async def say_goodbye(link: Link, goodbye: pb.Goodbye) -> None:

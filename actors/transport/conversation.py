@@ -49,10 +49,11 @@ class Conversation:
         arena: Arena | None = None,
         *,
         anywhere: Callable[[Message], bool] | None = None,
+        age: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.control = Lane(loop, self._arrived, self._is_plain if anywhere is not None else None)
+        self.control = Lane(loop, self._arrived, self._is_plain if anywhere is not None else None, age)
         self._anywhere = anywhere
-        self.bulk = Lane(loop, self._chunk)
+        self.bulk = Lane(loop, self._chunk, age=age)
         self._loop = loop
         self._deliver = deliver
         self._need_bulk = need_bulk

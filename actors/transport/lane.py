@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.refusals import refused
 from actors.transport import shorthand
 from actors.transport.codec import MalformedMessageError, decode, encode
 from actors.transport.link import LinkLostError, QuickLink
@@ -47,6 +48,7 @@ class Lane:
         loop: the I/O loop.
         deliver: takes the messages that arrive.
         anywhere: whether a message may be delivered on any thread; None where all are for the loop.
+        age: see `actors.transport.standstill`; of a link that is of another age nothing is taken in.
     """
 
     def __init__(
@@ -54,11 +56,14 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Message], None],
         anywhere: Callable[[Message], bool] | None = None,
+        age: Callable[[], int] = lambda: 0,
     ) -> None:
         self._session: Session[Message] = Session()
         self._loop = loop
         self._deliver = deliver
         self._anywhere = anywhere
+        self._age = age
+        self._link_age = 0
         self._lock = threading.RLock()  # of the session; re-entered where the end of an object posts a message
         self._writing = False
         self._posted: deque[tuple[Message, int]] = deque()
@@ -197,6 +202,7 @@ class Lane:
             await self._link.close()
         with self._lock:
             self._link = link
+            self._link_age = self._age()
             self._broken = None
             self._quick = link if isinstance(link, QuickLink) else None
             self._ack_sent = 0
@@ -247,6 +253,7 @@ class Lane:
         except _EnoughError:
             pass
         except (ProtocolError, MalformedMessageError, DecodeError) as error:
+            refused("a frame against the rules of its session", error)
             await self._break_off(link, str(error))
         except Exception as error:  # of the receiver's; a session that stood still now would leave callers waiting
             log.exception("a message could not be taken in")
@@ -254,7 +261,7 @@ class Lane:
 
     def _take_bytes(self, link: Link, data: bytes) -> None:
         plain = shorthand.read(data)
-        if plain is None or self._link is not link:
+        if plain is None or self._link is not link or self._age() != self._link_age:
             self._take(link, pb.Frame.FromString(data))
             return
         session, (ack, messages) = self.session, plain
@@ -265,8 +272,8 @@ class Lane:
         self._schedule_ack()
 
     def _take(self, link: Link, frame: pb.Frame) -> None:
-        if self._link is not link:
-            raise _EnoughError  # a newer link has taken over; it will bring these again
+        if self._link is not link or self._age() != self._link_age:
+            raise _EnoughError  # a newer link, here already or yet to come, will bring these again
         self._take_in(frame)
         if self.goodbye is not None:
             raise _EnoughError
@@ -277,7 +284,7 @@ class Lane:
         An interrupt may come at any step. Then the loop takes the same frame: what was delivered here may be so again.
         """
         anywhere, session = self._anywhere, self._session
-        if anywhere is None or self._link is not link:
+        if anywhere is None or self._link is not link or self._age() != self._link_age:
             return False
         messages: Sequence[tuple[int, Message]]
         plain = shorthand.read(data)

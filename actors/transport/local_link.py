@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from actors._wire.distributed_comm_pb2 import Frame
+from actors.refusals import refused
 from actors.transport.gate import Gate
 from actors.transport.knock import DIAL_SECONDS
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
@@ -149,6 +150,8 @@ class LocalLink(asyncio.Protocol):
                 self._give()
             else:
                 self._wake()
+        if self._hostile and not self._ended:
+            refused("a frame that is too long")
         if self._hostile or self._torn:
             self._abort()
         elif self._hung_up and not self._ended and self._transport is not None:

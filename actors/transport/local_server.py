@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 from actors.transport.local_link import LocalLink
 
 if TYPE_CHECKING:
     from actors.transport.reception import Reception
+
+BACKLOG = 512  # connections that may wait to be accepted
 
 
 class LocalServer:
@@ -26,7 +29,12 @@ class LocalServer:
     async def listen(self, path: str) -> None:
         """Listens at ``path``."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: LocalLink(self._came), path, backlog=512)
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        own.bind(path)
+        # asyncio accepts as many at once as the backlog it knows of, and where the first finds no descriptor left,
+        # each of the others begins to try anew as well: the tries would double every second.
+        self._server = await loop.create_unix_server(lambda: LocalLink(self._came), sock=own, backlog=1)
+        own.listen(BACKLOG)
 
     def _came(self, link: LocalLink) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(link))

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import TYPE_CHECKING, Protocol
 
+from google.protobuf.message import DecodeError
+
 from actors._wire import distributed_comm_pb2 as pb
 from actors.address import host_key
 from actors.exceptions import Verdict
 from actors.ids import new_id
 from actors.messages import PLAIN, Call, Calls, Cancel, Credit, Item, Outcome, Payload, Replies, Reply
+from actors.refusals import refused
 from actors.transport.conversation import Conversation
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 from actors.version import PROTOCOL, __version__
@@ -113,6 +116,10 @@ class Peer:
 
     ``call`` and ``post`` may be used from any thread. When the process is known to be gone, every open call is told,
     and so is each later one.
+
+    Attributes:
+        linked: whether a connection is up now.
+        on_link: told on the I/O loop whenever that changes.
     """
 
     def __init__(
@@ -123,6 +130,7 @@ class Peer:
         loop: asyncio.AbstractEventLoop,
         autopsy: Callable[[Death], Awaitable[Death]] | None = None,
         *,
+        vouched: Callable[[], Awaitable[bool]] | None = None,
         passage: Passage | None = None,
         arena: Arena | None = None,
     ) -> None:
@@ -134,6 +142,7 @@ class Peer:
             dialer: opens links.
             loop: the I/O loop.
             autopsy: finds out more about a death, from the node that hosted the process.
+            vouched: whether the node that hosts the process vouches that it lives, and is only too busy to answer.
             passage: counts the references inside what is sent; None where there are none.
             arena: memory that this process shares with others of its host; None where it shares none.
         """
@@ -145,6 +154,7 @@ class Peer:
         self._dialer = dialer
         self._loop = loop
         self._autopsy = autopsy
+        self._vouched = vouched
         self._watchers: list[Callable[[Death], None]] = []
         self._numbers = count(1)
         self._calls: dict[int, Caller] = {}
@@ -155,6 +165,8 @@ class Peer:
         )
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
+        self.linked = False
+        self.on_link: Callable[[bool], None] | None = None
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
 
     def call(self, target: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
@@ -244,6 +256,7 @@ class Peer:
         """Carries the lane over link after link until the other side is known to be gone."""
         silent_since: float | None = None
         while True:
+            dialled = self._loop.time()
             try:
                 link, welcome = await self._connect(lane, name)
             except GoneError as error:
@@ -254,19 +267,38 @@ class Peer:
                 OSError,
             ) as error:  # OSError: this process has run out of something
                 now = self._loop.time()
-                silent_since = now if silent_since is None else silent_since
-                if now - silent_since > RESUME_SECONDS:
+                silent_since = dialled if silent_since is None else silent_since
+                if now - silent_since > RESUME_SECONDS and not await self._lives():
                     return Death(f"it was silent for {RESUME_SECONDS:g} s ({error})")
                 await asyncio.sleep(REDIAL_SECONDS)
                 continue
             silent_since = None
             self._met = True
             begun = self._loop.time()
-            await lane.run(link, welcome.received)
+            if name == "control":
+                self._link_is(True)
+            try:
+                await lane.run(link, welcome.received)
+            finally:
+                if name == "control":
+                    self._link_is(False)
             if lane.goodbye is not None:
                 return Death(lane.goodbye.reason)
             if self._loop.time() - begun < REDIAL_SECONDS:  # one that drops at once would be dialled without end
                 await asyncio.sleep(REDIAL_SECONDS)
+
+    def _link_is(self, up: bool) -> None:
+        self.linked = up
+        if self.on_link is not None:
+            self.on_link(up)
+
+    async def _lives(self) -> bool:
+        """Whether a process that does not answer is known to live: one whose method holds the GIL is only busy."""
+        try:
+            return self._vouched is not None and await self._vouched()
+        except Exception:
+            log.exception("whether %s lives could not be found out", self.address.process)
+            return False
 
     async def _connect(self, lane: Lane, name: str) -> tuple[Link, pb.Hello]:
         link = await self._dialer.dial(self.address, name)
@@ -292,6 +324,10 @@ class Peer:
                 raise GoneError(answer.goodbye.reason)
             if answer.hello.source != self.address.process:
                 raise GoneError("another process answers at its address")
+        except DecodeError as error:
+            refused("a connection that was answered by no frame", error)
+            await link.close()
+            raise LinkLostError("it answered with what is no frame") from error
         except TimeoutError as error:
             await link.close()
             raise UnreachableError("it accepted the connection and said nothing") from error

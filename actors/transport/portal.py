@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STOP_SECONDS = 5.0
 DRAIN_SECONDS = 0.02
+NAG_SECONDS = 60.0  # between two complaints of the same kind
 SLICE_SECONDS = 0.1  # an unbounded wait would miss a Ctrl-C that another thread's signal handler took
 
 
@@ -28,6 +32,8 @@ class Portal:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._callbacks: ThreadPoolExecutor | None = None
+        self._complained = -NAG_SECONDS
+        self.loop.set_exception_handler(self._report)
         self._thread = threading.Thread(target=self._run, name="actors-io", daemon=True)
         self._thread.start()
 
@@ -42,6 +48,19 @@ class Portal:
         with suppress(RuntimeError):  # at the interpreter's end no thread can be started to wait for the others
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
+
+    def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What asyncio has to complain of. It tries once a second to accept who waits, and says so each time."""
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}):
+            loop.default_exception_handler(context)
+        elif loop.time() - self._complained >= NAG_SECONDS:
+            self._complained = loop.time()
+            log.warning(
+                "this process has no file descriptor left (%s): whoever is not connected yet waits until it closes "
+                "some; `ulimit -n` has the limit",
+                error.strerror,
+            )
 
     def _end_tasks(self) -> None:
         """Cancels all tasks, those too that others begin while they end."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.refusals import refused
 from actors.transport.acceptor import say_goodbye
 from actors.transport.inquiry import introduction
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
@@ -53,12 +54,17 @@ class Reception:
             async with asyncio.timeout(HELLO_SECONDS):
                 first = await link.read_bytes()
         except TimeoutError:
+            refused("a connection that said nothing")
             return
         if first is None:
             return
         try:
             frame = pb.Frame.FromString(first)
-        except DecodeError:
+        except DecodeError as error:
+            refused("a connection that began with no frame", error)
+            return
+        if not frame.HasField("hello"):
+            refused("a connection that began with no hello")
             return
         hello = frame.hello
         if not hello.target:  # it asks who is here
@@ -70,6 +76,7 @@ class Reception:
             return
         address = self._route(hello.target) if self._route is not None else None
         if address is None or self._dialer is None:
+            refused("a hello to a process that is not here", hello.target)
             await say_goodbye(link, pb.Goodbye(code=1, reason="its process has ended"))
             return
         if link.node is not None:
@@ -86,9 +93,10 @@ class Reception:
             return
         except UnreachableError:
             return
+        age = self._acceptor.standstill.age
         try:
             await onward.write_bytes(first)
-            ways = {asyncio.create_task(_pump(link, onward)), asyncio.create_task(_pump(onward, link))}
+            ways = {asyncio.create_task(_pump(link, onward, age)), asyncio.create_task(_pump(onward, link))}
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -101,6 +109,8 @@ class Reception:
             await onward.close()
 
 
-async def _pump(source: RawLink, sink: RawLink) -> None:
-    while (data := await source.read_bytes()) is not None:
+async def _pump(source: RawLink, sink: RawLink, age: Callable[[], int] = lambda: 0) -> None:
+    """Passes on what comes until that ends, or what comes is from before a standstill."""
+    begun = age()
+    while (data := await source.read_bytes()) is not None and age() == begun:
         await sink.write_bytes(data)
