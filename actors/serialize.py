@@ -134,8 +134,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
             return self._code(obj)
         if kind.__module__ == "nanobind" and kind.__name__ in {"nb_func", "nb_method"}:
             return obj.__qualname__  # MLX's functions, which say where they are and refuse to pickle
-        if kind is CodeType:
-            return _code, (PYTHON, cloudpickle.cloudpickle._code_reduce(obj)[1])  # noqa: SLF001 - what it would do
         if isinstance(obj, type | FunctionType):
             _travel_by_value(getattr(obj, "__module__", None))
             if (marked := _marked(obj)) is not None:
@@ -146,22 +144,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
 
     def _code(self, code: CodeType) -> tuple[Any, ...]:
         """Reduces code as cloudpickle does, and adds its text and the name of its file, which that leaves out."""
-        make, arguments = self.dispatch_table[CodeType](code)
+        _, arguments = self.dispatch_table[CodeType](code)
         arguments = tuple(code.co_filename if value == _NO_FILE else value for value in arguments)
         text = "" if code in self._inner else sources.text_of(code)
         if text:
             self._inner.update(sources.nested_in(code))
-        return _code_with_text, (make, arguments, text)
+        return _code, (PYTHON, arguments, text)
 
 
 _NO_FILE = "<dynamic-code>"
-
-
-def _code_with_text(make: Any, arguments: tuple[Any, ...], text: str) -> CodeType:
-    code: CodeType = make(*arguments)
-    if text:
-        sources.keep(code.co_filename, code.co_firstlineno, text)
-    return code
 
 
 def _lends_memory(array: Any) -> bool:
@@ -177,14 +168,16 @@ def _of_bytes(flat: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
     return flat.view(dtype).reshape(shape)
 
 
-def _code(python: str, parts: tuple[Any, ...]) -> CodeType:
+def _code(python: str, parts: tuple[Any, ...], text: str) -> CodeType:
     """Makes code that has travelled by value; of another minor version of Python it is other machine's code."""
     if python != PYTHON:
         raise VersionMismatchError(
             f"this code was sent by Python {python}, and node {platform.node()} runs it with Python {PYTHON}, which it "
             "cannot: put it into a package that is installed on both, or run both with the same minor version"
         )
-    return CodeType(*parts)
+    code = CodeType(*parts)
+    sources.keep(code.co_filename, code.co_firstlineno, text)
+    return code
 
 
 def _marked(thing: Any) -> tuple[str, str] | None:
