@@ -114,6 +114,7 @@ _MANY = 64  # calls of one call, from which on those that are over are looked fo
 _adopting = threading.Lock()  # a method may call from threads of its own
 _process: Process | None = None
 _self: Incarnation | None = None
+_renamed: dict[str, str] = {}  # actors of this process that have lost their names, by id
 current: ContextVar[Running | None] = ContextVar("actors_running", default=None)
 """The call that this code runs for. Set by the actor around each method; use `running`."""
 
@@ -130,6 +131,16 @@ def join(process: Process | None) -> None:
     holdings.use(process.holdings if process is not None else None)
     arena.use(process.arena if process is not None else None)
     recorder.use(process.recorder if process is not None else None)
+
+
+def rename(actor: str, name: str) -> None:
+    """An actor of this process has lost its name, and is found by this one from now on."""
+    _renamed[actor] = name
+
+
+def name_of(spec: ActorSpec) -> str:
+    """Returns what an actor of this process is called; empty where it has no name."""
+    return _renamed.get(spec.id, spec.name or "")
 
 
 def become(actor: Incarnation) -> None:

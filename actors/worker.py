@@ -56,6 +56,10 @@ class Worker:
         self.process.targets[actor] = self._instance
         self._assigned.set()
 
+    async def rename(self, _: Visitor, actor: str, name: str) -> None:
+        """Service call of the node: the actor has lost its name to another one."""
+        runtime.rename(actor, name)
+
     async def emigrate(self, _: Visitor) -> None:
         """Service call of the node, which is to be closed: the actor asks whoever has charge of it to move it."""
         if self._construction is None or self._construction.keeper is None:

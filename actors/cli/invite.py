@@ -43,6 +43,7 @@ def invite(uses: int, host: str | None, as_json: bool) -> None:
     import logging
 
     logging.basicConfig(level=logging.WARNING, format="actors: %(message)s")
+    logging.getLogger("zeroconf").setLevel(logging.CRITICAL)  # an address that cannot be used is one of several
     why = asyncio.run(_invite(uses, host, as_json))
     if why == "spent":
         raise ActorsError("three wrong codes were tried: the invitation is void. Run `actors invite` again")

@@ -76,6 +76,7 @@ class Node:
         self.process.on_gone = self._service.gone
         self.process.on_link_lost = self._service.link_lost
         self.process.serve("node", self._service)
+        self.process.serve("names", self._service.naming)
         self.process.serve("custody", self._service.custody)
         self.process.serve(
             "draining", Draining(self.process, self._members, self._service.workers, self._service.custody)
@@ -110,7 +111,9 @@ class Node:
         identity, trust = load(identity_folder)
         host = self._orders["door"].rpartition(":")[0]
         port = await self.process.server.listen_door(
-            self._orders["door"], server_credentials(identity, trust), lambda context: peer_node_id(context, trust)
+            self._orders["door"],
+            server_credentials(identity, trust),
+            lambda context: peer_node_id(context.auth_context(), trust),
         )
         me = self._members.me
         me.where = replace(me.where, doors=(f"{host}:{port}",))
