@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from actors.actorclass import remote
-from actors.exceptions import ActorDiedError, ModelError, NodeDiedError
+from actors.exceptions import ActorDiedError, ModelError, NodeDiedError, TaskError
 from actors.handle import kill
 from actors.refs import get
 
@@ -61,6 +61,9 @@ class Deployment:
                 options = remote(Stage).options(node=stage.node)
                 self.stages.append(options.remote(str(plan.model.path), stage.first, stage.last, before))
             self._await_loaded()
+            self._probe()
+            self.held = get([stage.loaded.remote() for stage in self.stages])
+            self.plan = plan.with_times([held["seconds"] for held in self.held])
             self.limit = min(_room(held, kv_memory) for held in self.held)
             get(self.stages[-1].open.remote(width=len(self.stages), limit=self.limit))
         except BaseException:
@@ -96,11 +99,19 @@ class Deployment:
         for stage in self.stages:
             kill(stage)
 
+    def _probe(self) -> None:
+        try:
+            get(self.stages[-1].probe.remote())
+        except TaskError as error:
+            if isinstance(error.cause, ModelError):  # an architecture that shows only as it runs that it cannot be cut
+                raise ModelError(str(error.cause)) from error
+            raise
+
     def _await_loaded(self) -> None:
-        loaded = [stage.loaded.remote() for stage in self.stages]
+        loaded = [stage.ready.remote() for stage in self.stages]
         for stage, ref in zip(self.plan.stages, loaded, strict=True):
             try:
-                self.held.append(get(ref))
+                get(ref)
             except ActorDiedError as error:
                 cause = error.__cause__
                 if not isinstance(cause, ModelError):
