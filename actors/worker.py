@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.address import Address
+from actors.debugging import enable as enable_debugging
 from actors.exceptions import ActorDiedError, ActorUnavailableError
 from actors.instance import NOTHING, Ending, Instance
 from actors.parent import read_orders, watch
@@ -196,6 +197,7 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     orders, parent = read_orders()
     worker = Worker(orders)
+    enable_debugging(worker.process)
     _extend_path(orders["path"])
     watch(parent, worker.parent_gone)
     worker.close(worker.serve())
