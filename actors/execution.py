@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from actors import debugging
+from actors import debugging, tracing
 from actors.common import COMMON
 from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
@@ -98,6 +98,7 @@ class Execution:
             except Held as held:
                 held.released.result()
         token = current.set(job)
+        job.traced = tracing.serve(job)
         try:
             result = self._call(job)
             returns = self._returns(job)
@@ -115,6 +116,8 @@ class Execution:
             else:
                 self._returned(job, result)
         finally:
+            if job.traced is not None:
+                job.traced.end()
             current.reset(token)
 
     def _starts(self, job: Job) -> bool:
@@ -185,6 +188,7 @@ class Execution:
             except Held as held:
                 await asyncio.shield(asyncio.wrap_future(held.released))
         current.set(job)
+        job.traced = tracing.serve(job)
         try:
             result = self._call(job)
             returns = self._returns(job)
@@ -209,6 +213,8 @@ class Execution:
             else:
                 self._returned(job, result)
         finally:
+            if job.traced is not None:
+                job.traced.end()
             current.set(None)  # the job knows its task, and the task its context: neither is to be kept
 
     async def _save_async(self, error: BaseException | None) -> BaseException | None:
@@ -254,6 +260,8 @@ class Execution:
 
     def _failed(self, job: Job, error: BaseException) -> None:
         self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)
+        if job.traced is not None:
+            job.traced.failed(error)
         place = self._place(job)
         if isinstance(error, ActorExit):
             self._answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("called exit_actor()", place)), error)
