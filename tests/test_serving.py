@@ -289,6 +289,8 @@ def test_what_is_too_long_is_refused(server):
     status, answer = server.post(COMPLETIONS, completion(prompt="x" * LONGEST))
     assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
     assert "room for 512 tokens, but the prompt has 512" in answer["error"]["message"]
+    status, answer = server.post(COMPLETIONS, completion(prompt="x" * (3 << 20)))  # not even cut into tokens
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
     assert server.post(CHAT, chat(max_tokens=LONGEST))[1]["error"]["code"] == "context_length_exceeded"
     status, answer = server.post(COMPLETIONS, completion(prompt="x" * (5 << 20)))
     assert (status, answer["error"]["code"]) == (413, "request_too_large")
