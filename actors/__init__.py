@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors import communicator as communicator
     from actors import exceptions as exceptions
     from actors import models as models
+    from actors import supervision as supervision
     from actors import testing as testing
     from actors import util as util
     from actors.actorclass import ActorClass as ActorClass
@@ -75,7 +76,7 @@ _HOMES = {
     "wait": "refs",
     "ObjectRefGenerator": "stream",
 }
-_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "testing", "util")
+_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "supervision", "testing", "util")
 
 __all__ = [
     "ActorClass",
@@ -109,6 +110,7 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "supervision",
     "testing",
     "timeline",
     "util",

@@ -77,9 +77,10 @@ def load(path: Path, strategy: str, **options: Any) -> ShardedModel:
     from actors.models import ShardedModel
 
     try:
-        return ShardedModel.load(path, strategy=strategy, **options)
+        sharded: ShardedModel = ShardedModel.load(path, strategy=strategy, **options)
     except NotImplementedError as error:
         raise ActorsError(str(error)) from error
+    return sharded
 
 
 @contextmanager
