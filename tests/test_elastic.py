@@ -65,7 +65,7 @@ def test_training_goes_on_from_the_last_step_after_a_lost_device() -> None:
                 lost.append(str(error))
                 done = {state[0] for state in actors.get([member.state.remote() for member in team.members])}
                 assert len(done) == 1  # of one state
-                assert done <= {10, 11}
+                assert done <= {max(losses), max(losses) + 1}  # the step that was cut short may be done on one
                 continue
             assert len(set(answers)) == 1  # all of one mind
             losses[answers[0][0]] = answers[0][1]
