@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from actors import debugging, tracing
 from actors.common import COMMON
 from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
@@ -97,6 +98,7 @@ class Execution:
             except Held as held:
                 held.released.result()
         token = current.set(job)
+        job.traced = tracing.serve(job)
         try:
             result = self._call(job)
             returns = self._returns(job)
@@ -114,6 +116,8 @@ class Execution:
             else:
                 self._returned(job, result)
         finally:
+            if job.traced is not None:
+                job.traced.end()
             current.reset(token)
 
     def _starts(self, job: Job) -> bool:
@@ -137,7 +141,10 @@ class Execution:
             if name in COMMON:
                 return COMMON[name][1](self._object, *args, **kwargs)
             raise AttributeError(f"{job.label} has no method {name!r}")
-        return getattr(self._object, name)(*args, **kwargs)
+        method = getattr(self._object, name)
+        if debugging.armed() and (session := debugging.session_for(self._actor.spec.id, name)) is not None:
+            return session.run(method, args, kwargs)
+        return method(*args, **kwargs)
 
     def _returns(self, job: Job) -> int:
         # A generator itself cannot be sent: asked for as one value, it can only be meant as its values.
@@ -181,6 +188,7 @@ class Execution:
             except Held as held:
                 await asyncio.shield(asyncio.wrap_future(held.released))
         current.set(job)
+        job.traced = tracing.serve(job)
         try:
             result = self._call(job)
             returns = self._returns(job)
@@ -205,6 +213,8 @@ class Execution:
             else:
                 self._returned(job, result)
         finally:
+            if job.traced is not None:
+                job.traced.end()
             current.set(None)  # the job knows its task, and the task its context: neither is to be kept
 
     async def _save_async(self, error: BaseException | None) -> BaseException | None:
@@ -250,6 +260,8 @@ class Execution:
 
     def _failed(self, job: Job, error: BaseException) -> None:
         self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)
+        if job.traced is not None:
+            job.traced.failed(error)
         place = self._place(job)
         if isinstance(error, ActorExit):
             self._answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("called exit_actor()", place)), error)

@@ -61,6 +61,7 @@ class Running:
         actor: that runs it.
         cancelled: the caller no longer wants the answer.
         origin: by what in the driver it was made in the end; see `actors.face.Face`.
+        traceparent: of the trace it is part of; empty for none. See `actors.tracing`.
         over: it has been answered.
     """
 
@@ -75,6 +76,7 @@ class Running:
         "method",
         "origin",
         "over",
+        "traceparent",
     )
 
     def __init__(self, key: tuple[str, int], label: str, method: str, deadline: float | None = None) -> None:
@@ -85,6 +87,7 @@ class Running:
         self.actor: Incarnation | None = None
         self.cancelled = False
         self.origin = ""
+        self.traceparent = ""
         self.over = False
         self._children: list[weakref.ref[Child]] | None = None
 
@@ -153,6 +156,11 @@ def myself() -> Incarnation | None:
     """Returns the actor that this code belongs to; None in a driver."""
     call = current.get()
     return call.actor if call is not None and call.actor is not None else _self
+
+
+def myself_is(actor: str) -> bool:
+    """Whether this whole process is that actor."""
+    return _self is not None and _self.spec.id == actor
 
 
 def driver() -> Address | None:
