@@ -41,7 +41,7 @@ test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, abo
 	$(call pytest,$(PYTEST))
 
 # Left out on the other Pythons: what tests processes, kernels and instruments rather than the interpreter.
-ELSEWHERE := $(foreach part,actors_cleanup notebook benchmarks packaging,--ignore=tests/test_$(part).py)
+ELSEWHERE := $(foreach part,actors_cleanup notebook notebooks benchmarks packaging,--ignore=tests/test_$(part).py)
 
 # Status 5 is pytest's word for "none selected".
 test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, then the suite on the other Pythons found

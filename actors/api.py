@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
-    """Returns the handle of the actor with this name.
+    """Returns the handle of the actor with this name, or with this name on one node: ``"NODE/NAME"``.
 
     Raises:
         ValueError: no actor of the namespace has the name; the message lists those there are.

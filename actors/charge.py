@@ -70,6 +70,7 @@ class Charge:
         self._construction = construction
         self.life = Life(max_restarts)
         self.copies: Copies | None = None
+        self.before_restart: Callable[[Death], Awaitable[None]] | None = None  # waited for before it is made anew
         self._needs = needs
         self._ended = ended
         self._address: Address | None = None
@@ -300,6 +301,8 @@ class Charge:
             self.spec = replace(self.spec, demand=demand, life=self.life.times)
             if self._process.loop.time() - begun > STEADY_SECONDS:
                 self._times = 0  # restarts one after the other
+            if self.before_restart is not None:
+                await self.before_restart(death)
             await asyncio.sleep(min(BACKOFF_SECONDS * 2**self._times, LONGEST_BACKOFF_SECONDS))
             self._times += 1
 

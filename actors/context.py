@@ -44,7 +44,7 @@ class RuntimeContext:
 
     def get_actor_name(self) -> str | None:
         """Returns the name of the actor this runs in, empty where it has none; None in a driver or a task."""
-        return (self._actor.spec.name or "") if self._actor is not None else None
+        return runtime.name_of(self._actor.spec) if self._actor is not None else None
 
     def get_task_id(self) -> str | None:
         """Returns what tells the current call, of a method or a function, from all others; None outside of one."""

@@ -21,8 +21,9 @@ from actors.line import Line
 from actors.lodging import take_charge
 from actors.saving import checkpoint_of, moves
 from actors.sealed import with_slots
-from actors.serialize import dumps, dumps_arguments, loads
+from actors.serialize import dumps, dumps_arguments, loads, travels_by_value
 from actors.spec import ActorSpec, Construction, GroupSpec, Manner, describe
+from actors.version import PYTHON
 
 if TYPE_CHECKING:
     import asyncio
@@ -129,6 +130,7 @@ class _Creation:
         self._manner = replace(_manner(options), moves=moves(cls) and group is None and options.isolation == "process")
         self._environment = environment_for(process, options.runtime_env)
         self._fingerprint = fingerprint(cls) if options.name is not None else ""
+        self._python = PYTHON if travels_by_value(cls) else None
         self._id = new_id("actor")
         # One in the charge of a node is counted by nobody.
         self._hold = process.holdings.hold(self._id, None if options.detached else process.address)
@@ -146,6 +148,7 @@ class _Creation:
             group=group,
             concurrency_groups=options.concurrency_groups,
             checkpoint=checkpoint_of(cls, options),
+            record=options.record,
         )
         ended = partial(_ended, process, self._id)
         self.charge = take_charge(process, construction, options.max_restarts, needs, ended)
@@ -165,7 +168,7 @@ class _Creation:
             driver=runtime.driver(),
             # A name alone keeps no actor alive.
             handle=replace(dumps(self.handle), holds=()),  # for whoever asks by name, and for the actor itself
-            demand=demand_of(self._options, shares=light),
+            demand=demand_of(self._options, shares=light, python=self._python),
             restarts=self._manner.restarts,
             moves=self._manner.moves,
             light=light,

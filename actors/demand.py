@@ -18,6 +18,7 @@ GRAIN = 10_000
 
 BYTES = "memory"
 NODE_ID = "ray.io/node-id"
+PYTHON_MINOR = "actors.io/python"
 ACCELERATOR = "ray.io/accelerator-type"
 OURS = ("ray.io/", "actors.io/")
 
@@ -40,6 +41,8 @@ class Demand:
         selector: labels that the node must have, see `matches`.
         strategy: which of the nodes that will do.
         timeout: seconds it waits for room; None waits, 0 does not.
+        python: minor version of Python that the node should run, where code travels there by value. A node that is
+            asked for by name is not looked at for it, and refuses the code itself.
     """
 
     needs: dict[str, float]
@@ -48,6 +51,7 @@ class Demand:
     selector: dict[str, str] | None = None
     strategy: Strategy = "DEFAULT"
     timeout: float | None = None
+    python: str | None = None
 
     @property
     def words(self) -> str:
@@ -63,13 +67,16 @@ class Demand:
         return text
 
 
-def demand_of(options: ActorOptions | TaskOptions, *, runs_at_once: bool = False, shares: bool = False) -> Demand:
+def demand_of(
+    options: ActorOptions | TaskOptions, *, runs_at_once: bool = False, shares: bool = False, python: str | None = None
+) -> Demand:
     """Returns what options ask for, as in Ray: without ``num_cpus`` an actor needs a node with 1 CPU and holds none.
 
     Args:
         options: of the actor or task.
         runs_at_once: it is a task, which holds the 1 CPU too.
         shares: it is a light actor, which needs no CPU either.
+        python: see `Demand`.
     """
     given = {"CPU": options.num_cpus, "GPU": options.num_gpus, BYTES: options.memory, **(options.resources or {})}
     holds = {name: float(value) for name, value in given.items() if value}
@@ -78,7 +85,7 @@ def demand_of(options: ActorOptions | TaskOptions, *, runs_at_once: bool = False
         needs = {"CPU": 1.0, **needs}
         holds = needs if runs_at_once else holds
     selector = dict(options.label_selector) if options.label_selector else None
-    return Demand(needs, holds, options.node, selector, options.scheduling_strategy, options.placement_timeout)
+    return Demand(needs, holds, options.node, selector, options.scheduling_strategy, options.placement_timeout, python)
 
 
 def parts(amounts: Mapping[str, float]) -> Parts:

@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import cast
 
-from actors.demand import ACCELERATOR, NODE_ID
+from actors.demand import ACCELERATOR, NODE_ID, PYTHON_MINOR
+from actors.version import PYTHON
 
 NODE_NAME = "actors.io/node-name"
 PACKAGES = ("mlx-actors", "grpcio", "numpy", "mlx", "mlx-lm")
@@ -88,7 +89,10 @@ def totals(name: str, found: dict[str, object], given: dict[str, float]) -> dict
 
 def labels(id: str, name: str, given: dict[str, str]) -> dict[str, str]:
     """Returns the labels of a node: what `actors.init` was told, and what it says of itself."""
-    own = {NODE_ID: id, NODE_NAME: name, "actors.io/platform": f"{platform.system()}-{platform.machine()}"}
+    own = {
+        NODE_ID: id, NODE_NAME: name, "actors.io/platform": f"{platform.system()}-{platform.machine()}",
+        PYTHON_MINOR: PYTHON,
+    }  # fmt: skip
     accelerator = _accelerator()
     if accelerator:
         own[ACCELERATOR] = accelerator

@@ -61,6 +61,7 @@ class Running:
         actor: that runs it.
         cancelled: the caller no longer wants the answer.
         origin: by what in the driver it was made in the end; see `actors.face.Face`.
+        traceparent: of the trace it is part of; empty for none. See `actors.tracing`.
         over: it has been answered.
     """
 
@@ -75,6 +76,7 @@ class Running:
         "method",
         "origin",
         "over",
+        "traceparent",
     )
 
     def __init__(self, key: tuple[str, int], label: str, method: str, deadline: float | None = None) -> None:
@@ -85,6 +87,7 @@ class Running:
         self.actor: Incarnation | None = None
         self.cancelled = False
         self.origin = ""
+        self.traceparent = ""
         self.over = False
         self._children: list[weakref.ref[Child]] | None = None
 
@@ -114,6 +117,7 @@ _MANY = 64  # calls of one call, from which on those that are over are looked fo
 _adopting = threading.Lock()  # a method may call from threads of its own
 _process: Process | None = None
 _self: Incarnation | None = None
+_renamed: dict[str, str] = {}  # actors of this process that have lost their names, by id
 current: ContextVar[Running | None] = ContextVar("actors_running", default=None)
 """The call that this code runs for. Set by the actor around each method; use `running`."""
 
@@ -132,6 +136,16 @@ def join(process: Process | None) -> None:
     recorder.use(process.recorder if process is not None else None)
 
 
+def rename(actor: str, name: str) -> None:
+    """An actor of this process has lost its name, and is found by this one from now on."""
+    _renamed[actor] = name
+
+
+def name_of(spec: ActorSpec) -> str:
+    """Returns what an actor of this process is called; empty where it has no name."""
+    return _renamed.get(spec.id, spec.name or "")
+
+
 def become(actor: Incarnation) -> None:
     """This whole process is an actor from now on."""
     global _self  # noqa: PLW0603 - the one place that knows
@@ -142,6 +156,11 @@ def myself() -> Incarnation | None:
     """Returns the actor that this code belongs to; None in a driver."""
     call = current.get()
     return call.actor if call is not None and call.actor is not None else _self
+
+
+def myself_is(actor: str) -> bool:
+    """Whether this whole process is that actor."""
+    return _self is not None and _self.spec.id == actor
 
 
 def driver() -> Address | None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
+import platform
 import sys
 import sysconfig
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from types import CellType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from actors import arena
-from actors.exceptions import SerializationError
+from actors import arena, sources
+from actors.exceptions import SerializationError, VersionMismatchError
 from actors.holdings import Hold
 from actors.messages import PLAIN_TYPES, Payload
+from actors.version import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,6 +113,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         super().__init__(*args, **kwargs)
         self.fixed: list[pickle.PickleBuffer] = []  # buffers that nobody writes to any more
         self.holds: list[Hold] = []  # what keeps the values and actors that were met
+        self._inner: set[CodeType] = set()  # functions inside a function whose text has been met
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -126,13 +130,29 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
                 return _of_bytes, (obj.ravel().view("u1"), obj.dtype, obj.shape)
             if not obj.flags.forc:
                 return obj.copy().__reduce_ex__(PROTOCOL)
+        if kind is CodeType:
+            return self._code(obj)
         if kind.__module__ == "nanobind" and kind.__name__ in {"nb_func", "nb_method"}:
             return obj.__qualname__  # MLX's functions, which say where they are and refuse to pickle
         if isinstance(obj, type | FunctionType):
             _travel_by_value(getattr(obj, "__module__", None))
+            if (marked := _marked(obj)) is not None:
+                return _unmarked, marked
         elif isinstance(obj, ModuleType):
             _travel_by_value(obj.__name__)
         return super().reducer_override(obj)
+
+    def _code(self, code: CodeType) -> tuple[Any, ...]:
+        """Reduces code as cloudpickle does, and adds its text and the name of its file, which that leaves out."""
+        _, arguments = self.dispatch_table[CodeType](code)
+        arguments = tuple(code.co_filename if value == _NO_FILE else value for value in arguments)
+        text = "" if code in self._inner else sources.text_of(code)
+        if text:
+            self._inner.update(sources.nested_in(code))
+        return _code, (PYTHON, arguments, text)
+
+
+_NO_FILE = "<dynamic-code>"
 
 
 def _lends_memory(array: Any) -> bool:
@@ -146,6 +166,47 @@ def _lends_memory(array: Any) -> bool:
 
 def _of_bytes(flat: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
     return flat.view(dtype).reshape(shape)
+
+
+def _code(python: str, parts: tuple[Any, ...], text: str) -> CodeType:
+    """Makes code that has travelled by value; of another minor version of Python it is other machine's code."""
+    if python != PYTHON:
+        raise VersionMismatchError(
+            f"this code was sent by Python {python}, and node {platform.node()} runs it with Python {PYTHON}, which it "
+            "cannot: put it into a package that is installed on both, or run both with the same minor version"
+        )
+    code = CodeType(*parts)
+    sources.keep(code.co_filename, code.co_firstlineno, text)
+    return code
+
+
+def _marked(thing: Any) -> tuple[str, str] | None:
+    """Returns module and name under which an installed package has what ``@actors.remote`` made of this."""
+    module = sys.modules.get(getattr(thing, "__module__", None) or "")
+    if module is None or module.__name__ == "__main__" or _by_value(module):
+        return None
+    found: Any = module
+    for name in thing.__qualname__.split("."):
+        found = getattr(found, name, None)
+    inside = getattr(found, "cls", None) is thing or getattr(found, "function", None) is thing
+    return (module.__name__, thing.__qualname__) if inside and found is not thing else None
+
+
+def _by_value(module: ModuleType) -> bool:
+    return bool(cloudpickle.cloudpickle._is_registered_pickle_by_value(module))  # noqa: SLF001 - it offers a copy only
+
+
+def _unmarked(module: str, name: str) -> Any:
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found.cls if hasattr(found, "cls") else found.function
+
+
+def travels_by_value(thing: Any) -> bool:
+    """Whether a class or function is sent as code; one of an installed package is sent by its name."""
+    _travel_by_value(getattr(thing, "__module__", None))
+    return _marked(thing) is None and not cloudpickle.cloudpickle._should_pickle_by_reference(thing)  # noqa: SLF001 - it offers nothing else
 
 
 _looked_at: dict[str, ModuleType] = {}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 from actors.calls import inherit, is_reference, open_call, returns_as_number
 from actors.cluster import current, environment_for
 from actors.sealed import with_slots
-from actors.serialize import dumps, dumps_arguments
+from actors.serialize import dumps, dumps_arguments, travels_by_value
 from actors.signed import Signed, signed
 from actors.spec import MethodSpec, signature_of
 from actors.taskqueue import queue_for
+from actors.version import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,6 +48,7 @@ class RemoteFunction(Generic[P, R]):
         self._function = function  # Ray's name
         self._spec = _describe(function)
         self._code: Payload | None = None
+        self._python: str | None = None
         self._environment: tuple[Process, Environment | None] | None = None
         update_wrapper(cast("Any", self), function)
 
@@ -66,7 +68,9 @@ class RemoteFunction(Generic[P, R]):
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._spec.check(args, kwargs)
         process = current()
-        queue = queue_for(process, self._options, self._environment_in(process))
+        if self._python is None:  # only now: at its own definition its module does not know it yet
+            self._python = PYTHON if travels_by_value(self.function) else ""
+        queue = queue_for(process, self._options, self._environment_in(process), self._python or None)
         args, kwargs, references = with_slots(args, kwargs, is_reference)
         if self._code is None:
             self._code = dumps(self.function)

@@ -48,15 +48,19 @@ class TaskQueue:
         process: this process.
         options: what the tasks need to be placed.
         environment: what their workers run in.
+        python: minor version of Python that runs their code, where that travels by value.
     """
 
-    def __init__(self, process: Process, options: TaskOptions, environment: Environment | None) -> None:
+    def __init__(
+        self, process: Process, options: TaskOptions, environment: Environment | None, python: str | None
+    ) -> None:
         self.label = "task"
         self.manner = Manner(restarts=True)
         self.process = process
         self.hold: Hold | None = None  # its workers end when they are idle
         self._options = options
         self._environment = environment
+        self._python = python
         self._room = Room(MAX_WAITING, MAX_PENDING_BYTES)
         self._lock = threading.Lock()
         self._waiting: deque[OpenCall] = deque()
@@ -198,7 +202,7 @@ class TaskQueue:
             wanted = sum(call.ready for call in self._waiting)
         coming = sum(worker.peer is None for worker in self._runners.values())
         for _ in range(min(wanted - coming, self._most - len(self._runners))):
-            worker = _Worker(self.process, self._options, self._environment, self)
+            worker = _Worker(self.process, self._options, self._environment, self._python, self)
             self._runners[worker.id] = worker
             worker.begin()
 
@@ -223,7 +227,12 @@ class _Worker:
     """One warm worker of a queue."""
 
     def __init__(
-        self, process: Process, options: TaskOptions, environment: Environment | None, queue: TaskQueue
+        self,
+        process: Process,
+        options: TaskOptions,
+        environment: Environment | None,
+        python: str | None,
+        queue: TaskQueue,
     ) -> None:
         self.id = new_id("actor")
         self.peer: Peer | None = None
@@ -234,8 +243,8 @@ class _Worker:
         self._ending: asyncio.Task[None] | None = None
         spec = ActorSpec(
             id=self.id, label="task", class_name="task", name=None, namespace=process.namespace, owner=process.id,
-            driver=runtime.driver(), handle=None, demand=demand_of(options, runs_at_once=True), task=True,
-            environment=environment,
+            driver=runtime.driver(), handle=None, demand=demand_of(options, runs_at_once=True, python=python),
+            task=True, environment=environment,
         )  # fmt: skip
         construction = Construction(
             code=dumps(Runner), spec=spec, arguments=dumps_arguments((), {}), max_concurrency=None, is_async=False,
@@ -266,15 +275,16 @@ _queues: WeakKeyDictionary[Process, dict[_Kind, TaskQueue]] = WeakKeyDictionary(
 _lock = threading.Lock()
 
 
-def queue_for(process: Process, options: TaskOptions, environment: Environment | None) -> TaskQueue:
+def queue_for(process: Process, options: TaskOptions, environment: Environment | None, python: str | None) -> TaskQueue:
     """Returns the queue of this process for tasks with these needs."""
     placed = (
         options.num_cpus, options.num_gpus, options.memory, options.resources, options.node, options.label_selector,
         options.scheduling_strategy, options.placement_timeout, environment,
+        python,
     )  # fmt: skip
     kind = tuple(repr(value) for value in placed)
     with _lock:
         queues = _queues.setdefault(process, {})
         if kind not in queues:
-            queues[kind] = TaskQueue(process, options, environment)
+            queues[kind] = TaskQueue(process, options, environment, python)
         return queues[kind]

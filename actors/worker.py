@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.address import Address
+from actors.debugging import enable as enable_debugging
 from actors.exceptions import ActorDiedError, ActorUnavailableError
 from actors.instance import NOTHING, Ending, Instance
+from actors.jsonlog import log_as_wished
 from actors.parent import read_orders, watch
 from actors.process import Process
 from actors.runtime import Incarnation
@@ -55,6 +57,10 @@ class Worker:
         self._instance = Instance(actor, self._node_name, self._born, self._abort, self._rooted)
         self.process.targets[actor] = self._instance
         self._assigned.set()
+
+    async def rename(self, _: Visitor, actor: str, name: str) -> None:
+        """Service call of the node: the actor has lost its name to another one."""
+        runtime.rename(actor, name)
 
     async def emigrate(self, _: Visitor) -> None:
         """Service call of the node, which is to be closed: the actor asks whoever has charge of it to move it."""
@@ -190,8 +196,10 @@ def main() -> None:
     print_whole_lines()
     # What it stands at, for one whose interpreter is busy in one long step; see `actors.inspection`.
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+    log_as_wished()
     orders, parent = read_orders()
     worker = Worker(orders)
+    enable_debugging(worker.process)
     _extend_path(orders["path"])
     watch(parent, worker.parent_gone)
     worker.close(worker.serve())

@@ -30,7 +30,7 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}{% for tool_call in m.tool_calls or [] %}"
     "<tool_call>{{ tool_call.name }}</tool_call>{% endfor %}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 )
-_MAIN = "from actors.cli import main; main()"
+MAIN = "from actors.cli import main; main()"
 LONGEST = 512  # positions of the small model
 
 
@@ -46,7 +46,7 @@ class Served:
     """`actors serve` with some options; ends with the block."""
 
     def __init__(self, model: object, *options: str, environment: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-c", _MAIN, "serve", str(model), "--port", "0", *options]
+        command = [sys.executable, "-c", MAIN, "serve", str(model), "--port", "0", *options]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **(environment or {})},

@@ -5,58 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from netlab import Lab, netlab, unavailable
+from house import SETTLED_S, House
+from netlab import netlab, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.netlab, pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")]
 HOSTS = 3
-SETTLED_S = 45.0
 
 
-class House:
-    """Three paired devices, each with its node."""
-
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab = lab
-        self._folder = folder
-        self.named = {host: f"host{host}" for host in range(1, HOSTS + 1)}
-
-    def actors(self, host: int, *argv: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        home = self._folder / str(host)
-        command = [
-            "env",
-            f"ACTORS_HOME={home}",
-            *prefix,
-            sys.executable,
-            "-c",
-            "from actors.cli import main; main()",
-            *argv,
-        ]
-        return self.lab.exec(host, command)
-
-    def run(self, host: int, *argv: str, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
-        process = self.actors(host, *argv, prefix=prefix)
-        out, _ = process.communicate(timeout=60)
-        return process.returncode, out
-
-    def pair(self) -> None:
-        for host in self.named:
-            assert self.run(host, "start")[0] == 0
-        invite = self.actors(1, "invite", "--uses", str(HOSTS - 1), "--json")
-        assert invite.stdout is not None
-        code = json.loads(invite.stdout.readline())["code"]
-        for host in range(2, HOSTS + 1):
-            assert self.run(host, "join", code)[0] == 0
-        assert invite.wait(30) == 0
+class Practice(House):
+    """A house whose devices are examined."""
 
     def doctor(self, host: int, *argv: str, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         status, out = self.run(host, "doctor", "--json", *argv, prefix=prefix)
@@ -82,25 +46,20 @@ class House:
             if time.monotonic() > deadline:
                 pytest.fail(f"still not well: {bad}")
 
-    def switch(self, *argv: str) -> None:
-        subprocess.run(["ip", "netns", "exec", f"{self.lab.name}-switch", *argv], check=True, timeout=10)
-
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Practice]:
     with netlab(HOSTS) as lab:
-        house = House(lab, tmp_path_factory.mktemp("house"))
+        house = Practice(lab, tmp_path_factory.mktemp("house"))
         try:
-            house.pair()
+            house.pair(HOSTS)
             yield house
         finally:
-            for host in house.named:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    house.run(host, "stop")
+            house.stop(HOSTS)
 
 
 @contextlib.contextmanager
-def firewall(house: House, host: int, hook: str, rule: str) -> Iterator[None]:
+def firewall(house: Practice, host: int, hook: str, rule: str) -> Iterator[None]:
     if shutil.which("nft") is None:
         pytest.skip("nftables is not installed")
     script = f"add table inet wall; add chain inet wall gate {{ type filter hook {hook} priority 0; }}; "
@@ -111,7 +70,7 @@ def firewall(house: House, host: int, hook: str, rule: str) -> Iterator[None]:
         house.lab.run(host, "nft", "delete table inet wall")
 
 
-def test_all_is_well_and_the_way_is_measured(house: House) -> None:
+def test_all_is_well_and_the_way_is_measured(house: Practice) -> None:
     house.well(1)
     speed = next(finding for finding in house.doctor(1, "host2") if finding["check"] == "speed")
     assert "ms there and back" in speed["what"]
@@ -120,13 +79,13 @@ def test_all_is_well_and_the_way_is_measured(house: House) -> None:
     assert status == 1
 
 
-def test_multicast_blocked(house: House) -> None:
+def test_multicast_blocked(house: Practice) -> None:
     with firewall(house, 2, "input", "udp dport 5353 drop"):
         assert "nftables" in house.told(2, "multicast", "blocked", "eth0")["what"]
     house.well(2)
 
 
-def test_port_closed(house: House) -> None:
+def test_port_closed(house: Practice) -> None:
     assert house.run(3, "stop")[0] == 0
     house.told(1, "member", "host3", "nothing listens")
     assert house.run(3, "start")[0] == 0
@@ -134,7 +93,7 @@ def test_port_closed(house: House) -> None:
 
 
 @pytest.mark.slow  # the neighbour table forgets in its own time
-def test_client_isolation_and_the_cable(house: House) -> None:
+def test_client_isolation_and_the_cable(house: Practice) -> None:
     for port in ("port1", "port3"):
         house.switch("bridge", "link", "set", "dev", port, "isolated", "on")
     house.told(1, "member", "host3", "to this device, though it does to host2", "client isolation")
@@ -147,7 +106,7 @@ def test_client_isolation_and_the_cable(house: House) -> None:
     house.well(1)
 
 
-def test_a_vpn_as_the_default_route(house: House) -> None:
+def test_a_vpn_as_the_default_route(house: Practice) -> None:
     house.lab.run(1, "ip", "link", "add", "wg0", "type", "bridge")
     house.lab.run(1, "ip", "link", "set", "wg0", "up")
     house.lab.run(1, "ip", "route", "add", "default", "dev", "wg0")
@@ -156,7 +115,7 @@ def test_a_vpn_as_the_default_route(house: House) -> None:
     house.well(1)
 
 
-def test_a_clock_far_off(house: House) -> None:
+def test_a_clock_far_off(house: Practice) -> None:
     if shutil.which("faketime") is None:
         pytest.skip("libfaketime is not installed")
     assert house.run(2, "stop")[0] == 0
@@ -167,14 +126,14 @@ def test_a_clock_far_off(house: House) -> None:
     house.well(1)
 
 
-def test_a_name_that_leads_elsewhere(house: House) -> None:
+def test_a_name_that_leads_elsewhere(house: Practice) -> None:
     (finding,) = [f for f in house.doctor(1, "10.77.0.2:22") if not f["ok"]]
     assert "nothing listens" in finding["what"]
     (finding,) = [f for f in house.doctor(1, "no-such-name.invalid:50099") if not f["ok"]]
     assert "no name server knows" in finding["what"]
 
 
-def test_not_paired_and_revoked(house: House) -> None:
+def test_not_paired_and_revoked(house: Practice) -> None:
     assert house.run(1, "revoke", "host3")[0] == 0
     house.told(3, "revoked", "removed")
     assert house.run(3, "leave")[0] == 0

@@ -251,6 +251,17 @@ class TestPlacement:
             assert [(stage.first, stage.last) for stage in model.plan.stages] == [(0, 0), (1, 1)]
             assert list(model.tokens(PROMPT, max_tokens=8)) == whole_tokens(whole_directory(path), PROMPT, 8)
 
+    def test_a_dry_run_gives_the_plan_alone_with_what_it_foretells(self, cluster, names, path):
+        plan = ShardedModel.load(path, nodes=names[:2], dry_run=True)
+        assert [stage.node for stage in plan.stages] == names[:2]
+        assert not plan.measured
+        assert 0 < plan.tokens_per_s < plan.most_tokens_per_s
+        assert "foretold" in str(plan)
+        with ShardedModel.load(path, nodes=names[:2]) as model:
+            assert [stage.place for stage in model.plan.stages] == [stage.place for stage in plan.stages]
+            assert model.plan.measured
+            assert "measured" in str(model.plan)
+
     def test_closing_ends_its_processes_and_no_others(self, model, path, whole):
         other = ShardedModel.load(path)
         mine, tokens = pids(other), other.tokens(PROMPT, max_tokens=LONG)
@@ -273,7 +284,7 @@ class TestBadInput:
             (lambda path, folder: cut_short(folder), "cut.gguf.*(truncated|ends)"),
             (lambda path, folder: written(folder / "notes.txt", b"no model at all"), "notes.txt"),
             (lambda path, folder: folder, "config.json"),
-            (lambda path, folder: other_architecture(folder), "mamba"),
+            (lambda path, folder: other_architecture(folder), "knows no architecture 'hal'"),
             (lambda path, folder: path / "model.safetensors", "give the directory that has config.json"),
         ],
         ids=["missing", "truncated", "no model", "empty folder", "architecture", "weights alone"],
@@ -400,6 +411,14 @@ class TestSubmit:
             assert len(list(third)) == 1
             second.cancel()
 
+    def test_a_prompt_seen_before_is_in_the_caches(self, model, whole):
+        prompt = list(range(30, 70))
+        first = model.submit(prompt, max_tokens=4)
+        assert [token.id for token in first] == whole(prompt, 4)
+        second = model.submit(prompt, max_tokens=4)
+        assert [token.id for token in second] == whole(prompt, 4)
+        assert (first.cached_tokens, second.cached_tokens) == (0, len(prompt) - 1)
+
     def test_caches_have_a_bound(self, cluster, names, path, whole):
         with ShardedModel.load(path, nodes=names[:2], kv_memory=50_000) as model:
             limit = model.status()["kv_limit"]
@@ -470,6 +489,6 @@ def cut_short(folder):
 
 
 def other_architecture(folder):
-    written(folder / "config.json", b'{"model_type": "mamba"}')
+    written(folder / "config.json", b'{"model_type": "hal"}')
     written(folder / "model.safetensors", b"")
     return folder

@@ -103,3 +103,52 @@ def test_one_claim_wins_in_any_order(count: int, data: st.DataObject) -> None:
             claims.remove(chosen)
         assert sum(node.find("bob", "ns") is not None for node in nodes) <= 1
     assert sum(node.find("bob", "ns") is not None for node in nodes) == 1
+
+
+def test_names_on_both_sides_of_a_cut_are_settled() -> None:
+    here, there = Names(), Names()
+    loser, winner = spec("a7"), spec("a3")
+    for names, actor in ((here, loser), (there, winner)):
+        assert names.reserve(actor)
+        assert names.confirm(actor)
+    mine, theirs = here.claims(), there.claims()
+    assert here.settle(theirs) == [loser]
+    assert there.settle(mine) == []
+    assert here.settle(theirs) == []  # once is enough
+    assert here.find("bob", "ns") is None
+    assert here.find_here("bob", "ns") is loser
+    assert here.all_aside("ns") == [("ns", "bob")]
+    assert here.is_aside(loser)
+    assert not here.reserve(spec("a9"))  # node/bob would be two
+    here.release(loser)
+    assert here.reserve(spec("a9"))
+
+
+def test_a_name_that_is_only_claimed_gives_way_to_one_that_is_had() -> None:
+    here, bob = Names(), spec("a1")
+    assert here.reserve(bob)
+    assert here.settle([("ns", "bob", "a9", True)]) == []
+    assert not here.confirm(bob)
+    assert here.reserve(bob)
+    here.settle([("ns", "bob", "a9", False)])  # of two that are only about to, the lower
+    assert here.confirm(bob)
+    assert here.settle([("ns", "bob", "a0", False)]) == []  # what is had is not lost to a mere claim
+
+
+@given(st.integers(2, 5), st.data())
+def test_after_any_cut_one_has_the_name_and_none_is_lost(count: int, data: st.DataObject) -> None:
+    nodes = [Names() for _ in range(count)]
+    ids = data.draw(st.permutations([f"a{index}" for index in range(count)]))
+    for node, id in zip(nodes, ids, strict=True):
+        bob = spec(id)
+        assert node.reserve(bob)
+        assert node.confirm(bob)
+    pairs = data.draw(st.permutations([(a, b) for a in range(count) for b in range(a)]))
+    for a, b in pairs:
+        mine, theirs = nodes[a].claims(), nodes[b].claims()
+        nodes[a].settle(theirs)
+        nodes[b].settle(mine)
+    holders = [found.id for node in nodes if (found := node.find("bob", "ns")) is not None]
+    assert holders == ["a0"]
+    still = [found.id for node in nodes if (found := node.find_here("bob", "ns")) is not None]
+    assert sorted(still) == sorted(ids)

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "demo": "See the whole idea work, on this machine alone.",
-    "generate": "Print the text that follows a prompt.",
-    "chat": "Talk with a model.",
-    "serve": "Serve a model by OpenAI's HTTP API.",
     "start": "Start the node of this device.",
     "stop": "End the node of this device, and its actors.",
     "status": "Show this device, its node, and all devices of its cluster.",
@@ -26,12 +23,18 @@ COMMANDS = {
     "logs": "Show what actors print.",
     "stack": "Show where an actor's code stands, and what waits for it.",
     "kill": "End an actor.",
+    "dashboard": "Open a page that shows the cluster.",
     "timeline": "Write what has happened as a file that Perfetto opens.",
+    "replay": "Run the recorded calls of an actor again, here.",
+    "generate": "Print the text that follows a prompt.",
+    "chat": "Talk with a model.",
+    "serve": "Serve a model by OpenAI's HTTP API.",
     "invite": "Show a code by which other devices may join.",
     "join": "Join the cluster of another device by its code.",
     "leave": "Leave the cluster.",
     "drain": "Empty a device before it is closed.",
     "launch": "Run a script once for each rank of a job.",
+    "bench": "Measure calls and collectives of this cluster.",
     "doctor": "Say why a device is not found or not usable, and what to do.",
     "revoke": "Remove a device from the cluster, for good.",
 }

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import actors
+from actors.exceptions import ActorsError
+from actors.models import describe
 from actors.models.source import locate
 
 if TYPE_CHECKING:
@@ -38,10 +40,10 @@ def model_options(command: CommandT) -> CommandT:
 
 
 def find_model(model: str) -> Path:
-    """The file or directory of MODEL; tells on standard error how a download gets on.
+    """The file or directory of MODEL, looked at; tells on standard error how a download gets on.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or it is damaged or of a kind that is not known.
     """
     said = False
 
@@ -50,7 +52,9 @@ def find_model(model: str) -> Path:
         said = True
         click.echo(f"{text} …", err=True)
 
-    return locate(model, progress)
+    path = locate(model, progress)
+    describe(path)  # before anything is started
+    return path
 
 
 @contextmanager
@@ -64,14 +68,27 @@ def nodes_for_models(local_nodes: int | None) -> Iterator[None]:
         yield
 
 
+def load(path: Path, strategy: str, **options: Any) -> ShardedModel:
+    """Cuts the model over the nodes that there are.
+
+    Raises:
+        ActorsError: it cannot be done, or not yet.
+    """
+    from actors.models import ShardedModel
+
+    try:
+        sharded: ShardedModel = ShardedModel.load(path, strategy=strategy, **options)
+    except NotImplementedError as error:
+        raise ActorsError(str(error)) from error
+    return sharded
+
+
 @contextmanager
 def loaded(model: str, local_nodes: int | None, strategy: str) -> Iterator[ShardedModel]:
     """The model, cut over its nodes, for as long as the command runs."""
-    from actors.models import ShardedModel
-
     path = find_model(model)
     note(f"loading {model}")
-    with nodes_for_models(local_nodes), ShardedModel.load(path, strategy=strategy) as sharded:
+    with nodes_for_models(local_nodes), load(path, strategy) as sharded:
         count = len(sharded.plan.stages)
         note(f"{model}: {sharded.plan.model.layers} layers on {count} node{'s' * (count != 1)}")
         yield sharded

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from actors.cli.modeling import find_model, model_options, nodes_for_models
+from actors.cli.modeling import find_model, load, model_options, nodes_for_models
 from actors.exceptions import ActorsError
 
 if TYPE_CHECKING:
@@ -53,16 +53,16 @@ def serve(
         -d '{"model": "demo", "messages": [{"role": "user", "content": "What is the capital of France?"}]}'
     """  # noqa: D301 - click wants the character itself
     signal.signal(signal.SIGTERM, _end)  # until the server takes it
+    if api_key is not None and not api_key.strip():
+        raise click.UsageError("the API key is empty: leave --api-key and ACTORS_API_KEY out, and one is made")
     listen, server_class, is_loopback = _parts()
     path = find_model(model)
     with listen(host, port) as door, nodes_for_models(local_nodes):
-        from actors.models import ShardedModel
-
         local = is_loopback(door.getsockname()[0])
-        key = _key(api_key, local=local)
+        key = api_key or (None if local else secrets.token_urlsafe(32))
         _say_where(door, host, name or _name(model, path), key if key != api_key else None)
         server = server_class(
-            lambda: ShardedModel.load(path, strategy=strategy, max_requests=max_requests),
+            lambda: load(path, strategy, max_requests=max_requests),
             _names(model, path, name),
             door,
             key=key,
@@ -82,12 +82,6 @@ def _parts() -> tuple[Any, Any, Any]:
             f"a server needs what is not installed ({error}); run: pip install 'mlx-actors[serve]'"
         ) from error
     return listen, Server, is_loopback
-
-
-def _key(given: str | None, *, local: bool) -> str | None:
-    if given is not None and not given.strip():
-        raise click.UsageError("the API key is empty: leave --api-key and ACTORS_API_KEY out, and one is made")
-    return given if given or local else secrets.token_urlsafe(32)
 
 
 def _name(model: str, path: Path) -> str:

@@ -1,7 +1,7 @@
 """A model on disk: what it is, told without loading it, and its weights, only those that a stage needs.
 
 Two kinds are read: a `.gguf` file of the Llama family, and a directory as mlx-lm and Hugging Face keep them
-(`config.json` beside `*.safetensors`, quantised or not).
+(`config.json` beside `*.safetensors`, quantised or not), of any architecture of mlx-lm's.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class ModelInfo:
         tied: the head is the embedding, used backwards.
         quantised: some weights have fewer than 16 bits.
         context: positions that the model was made for; None where it does not say.
+        together: layers from this number on share keys and values and cannot be cut; None where there are none.
     """
 
     path: str
@@ -49,6 +50,12 @@ class ModelInfo:
     tied: bool
     quantised: bool
     context: int | None = None
+    together: int | None = None
+
+    @property
+    def pieces(self) -> int:
+        """Into how many stages it can be cut at most."""
+        return self.layers if self.together is None else self.together + 1
 
     @property
     def nbytes(self) -> int:

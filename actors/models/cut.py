@@ -10,17 +10,17 @@ in the middle or the head at the beginning, is never computed and its weights ar
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_flatten
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, CacheList, _BaseCache, make_prompt_cache
 
 from actors.exceptions import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class Slice:
@@ -30,16 +30,26 @@ class Slice:
         model: one of mlx-lm's models, its weights still lazy.
         first: number of the first layer kept.
         last: number of the last one.
+
+    Raises:
+        ModelError: the model cannot be cut, or not there.
     """
 
     def __init__(self, model: nn.Module, first: int, last: int) -> None:
-        holder, name, layers = _layer_list(model)
+        anatomy = Anatomy.of(model)
+        layers = anatomy.layers
         self.first, self.last, self.total = first, last, len(layers)
-        self._model = model
-        self._seam = _Seam()
+        anatomy.check_cut(first)
+        anatomy.check_cut(last + 1)
+        self._model, self._name = model, anatomy.name
+        self._seam = _Seam(anatomy.name, anatomy.keep)
         # Held here, since the wrappers that take the layers' places are no modules and so hide them from MLX.
-        self._arrays = [*_all_arrays(layers[first : last + 1]), *self._ends(model)]
-        holder[name] = [self._wrap(number, layer) for number, layer in enumerate(layers)]
+        ends = [*anatomy.embedding] if self.is_first or (self.is_last and anatomy.tied) else []
+        ends += anatomy.head if self.is_last else []
+        self._arrays = [*(array for layer in layers[first : last + 1] for array in layer_arrays(layer)), *ends]
+        if not (self.is_first and self.is_last):
+            _check_caches(self._name, self.make_cache())
+        layers[:] = [self._wrap(number, layer) for number, layer in enumerate(layers)]
 
     @property
     def is_first(self) -> bool:
@@ -56,12 +66,6 @@ class Slice:
         """Bytes of the weights that this slice uses."""
         return sum(array.nbytes for array in self._arrays)
 
-    @property
-    def dtype(self) -> mx.Dtype:
-        """Type of the numbers in hidden states, as far as the weights tell."""
-        floats = (array.dtype for array in self._arrays if mx.issubdtype(array.dtype, mx.floating))
-        return next(floats, mx.float32)
-
     def load(self) -> None:
         """Bring the slice's weights into memory, and no others."""
         mx.eval(self._arrays)
@@ -70,59 +74,152 @@ class Slice:
         """A fresh cache for one sequence: mlx-lm's own, for all layers, those of ghosts being nearly empty."""
         return list(make_prompt_cache(self._model))
 
-    def __call__(self, ids: mx.array, cache: list[Any], hidden: mx.array | None) -> mx.array:
+    def __call__(self, ids: mx.array, cache: list[Any], hidden: Any) -> Any:
         """One forward pass, lazy.
 
         Args:
-            ids: token ids (1, tokens); every stage gets them.
+            ids: token ids (rows, tokens); every stage gets them.
             cache: from `make_cache`; it grows by these tokens.
-            hidden: (1, tokens, hidden size) from upstream; None in the first slice.
+            hidden: what the slice before gave; None in the first slice.
 
         Returns:
-            The hidden state (1, tokens, hidden size) after `last`, or logits (1, tokens, vocabulary) if that is the
-            model's last layer.
+            Logits (rows, tokens, vocabulary) where `last` is the model's last layer. Else what that layer gives: the
+            hidden state (rows, tokens, hidden size) or, in some architectures, a tuple that begins with it.
         """
-        self._seam.inward, self._seam.outward = hidden, None
+        self._seam.enter(ids.shape, hidden)
         try:
-            logits: mx.array = self._model(ids, cache=cache)
+            logits = self._model(ids, cache=cache)
             out = logits if self.is_last else self._seam.outward
+        except (KeyError, AttributeError) as error:  # of weights that a ghost no longer has
+            raise ModelError(f"{self._name} cannot be cut: it looks into its layers as it runs ({error})") from error
         finally:
-            self._seam.inward = self._seam.outward = None
+            self._seam.leave()
         if out is None:
             raise ModelError(f"layer {self.last} was never called: this architecture cannot be cut here")
         return out
 
-    def _wrap(self, number: int, layer: nn.Module) -> object:
+    def _wrap(self, number: int, layer: nn.Module) -> Any:
         if not self.first <= number <= self.last:
             _strip(layer)
-            return _Ghost(layer, self._seam, entrance=number == self.first - 1)
-        return _Exit(layer, self._seam) if number == self.last and not self.is_last else layer
+            return _Ghost(number, layer, self._seam, before=number < self.first)
+        return _Exit(number, layer, self._seam) if number == self.last and not self.is_last else layer
 
-    def _ends(self, model: nn.Module) -> Iterator[mx.array]:
-        """Weights outside the layers that this slice uses: the embedding first, norm and head last."""
-        outer = {name: array for name, array in _named(model) if ".layers." not in f".{name}"}
-        tied = not any("lm_head" in name for name in outer)
-        for name, array in outer.items():
-            embedding = "embed_tokens" in name
-            if (embedding and self.is_first) or (self.is_last and (tied or not embedding)):
-                yield array
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """Where a model's weights sit.
+
+    Attributes:
+        name: the model type.
+        layers: the list that its forward pass runs over, itself.
+        embedding: weights of the token embedding.
+        vocabulary: how many token ids it has.
+        width: how many numbers it gives for one.
+        head: all other weights outside of the layers.
+        tied: the head is the embedding, used backwards.
+        together: layers from this number on share keys and values, so that no cut may fall among them.
+        keep: what of a layer's output the layers of another stage need.
+    """
+
+    name: str
+    layers: list[Any]
+    embedding: list[mx.array]
+    vocabulary: int
+    width: int
+    head: list[mx.array]
+    tied: bool
+    together: int
+    keep: Callable[[Any], Any]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Self:
+        """Look for the parts of one of mlx-lm's models.
+
+        Raises:
+            ModelError: its layers cannot be found.
+        """
+        name = type(model).__module__.rpartition(".")[2]
+        holder, layers = _layer_list(model, name)
+        inner = {id(module) for layer in layers for _, module in layer.named_modules()}
+        embedding: list[mx.array] = []
+        head: list[mx.array] = []
+        table = (0, 0)
+        for _, module in model.named_modules():
+            if id(module) in inner:
+                continue
+            found = [value for key, value in module.items() if isinstance(value, mx.array) and key[0] != "_"]
+            if "Embedding" in type(module).__name__ and found:
+                embedding += found
+                table = max(table, _table(module))
+            else:
+                head += found
+        tied = not any(array.ndim > 1 and array.shape[0] == table[0] for array in head)
+        return cls(name, layers, embedding, *table, head, tied, _together(holder, len(layers)), _KEEP.get(name, _all))
+
+    def check_cut(self, number: int) -> None:
+        """See whether a stage may begin with layer `number`.
+
+        Raises:
+            ModelError: it may not.
+        """
+        if self.together < number < len(self.layers):
+            raise ModelError(
+                f"{self.name} cannot be cut before layer {number}: its layers {self.together} to "
+                f"{len(self.layers) - 1} share keys and values and must stay together"
+            )
+
+
+def _table(embedding: nn.Module) -> tuple[int, int]:
+    """Rows and columns of an embedding, quantised in whatever way or not."""
+    weight = embedding.weight
+    packed = weight.dtype == mx.uint32
+    return weight.shape[0], weight.shape[-1] * 32 // embedding.bits if packed else weight.shape[-1]
+
+
+def _all(out: Any) -> Any:
+    return out
+
+
+# Gemma 4's layers hand out their keys and values as well; only those that stay together use each other's.
+_KEEP: Final = {"gemma4_text": lambda out: (out[0], None, out[2])}
+
+
+def _together(holder: nn.Module, layers: int) -> int:
+    """The first of the layers whose keys and values others use (as gemma3n and gemma4 say), else how many there are."""
+    sources = getattr(holder, "previous_kvs", None) or getattr(holder, "layer_idx_to_cache_idx", None) or ()
+    return min((source for layer, source in enumerate(sources) if source != layer), default=layers)
 
 
 class _Seam:
     """Where a forward pass meets the neighbours: what came from upstream, what goes downstream."""
 
-    __slots__ = ("inward", "outward")
+    __slots__ = ("_keep", "_name", "_visited", "inward", "outward", "shape")
 
-    def __init__(self) -> None:
-        self.inward: mx.array | None = None
-        self.outward: mx.array | None = None
+    def __init__(self, name: str, keep: Callable[[Any], Any]) -> None:
+        self._name, self._keep = name, keep
+        self.leave()
+
+    def enter(self, shape: tuple[int, ...], inward: Any) -> None:
+        self.shape, self.inward, self.outward = shape, inward, None
+
+    def visit(self, number: int) -> None:
+        if number in self._visited:
+            raise ModelError(f"{self._name} cannot be cut: it passes through its layers more than once")
+        self._visited.add(number)
+
+    def catch(self, out: Any) -> None:
+        self.outward = self._keep(out)
+
+    def leave(self) -> None:
+        self.shape, self.inward, self.outward = (), None, None
+        self._visited: set[int] = set()
 
 
 class _Wrapper:
     """Stands in a layer's place; the model sees the layer's attributes."""
 
-    def __init__(self, layer: nn.Module, seam: _Seam) -> None:
-        self._layer, self._seam = layer, seam
+    def __init__(self, number: int, layer: nn.Module, seam: _Seam) -> None:
+        self._number, self._layer, self._seam = number, layer, seam
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._layer, name)
@@ -131,51 +228,75 @@ class _Wrapper:
 class _Ghost(_Wrapper):
     """A layer of another stage: it only keeps count."""
 
-    def __init__(self, layer: nn.Module, seam: _Seam, *, entrance: bool) -> None:
-        super().__init__(layer, seam)
-        self._entrance = entrance
+    def __init__(self, number: int, layer: nn.Module, seam: _Seam, *, before: bool) -> None:
+        super().__init__(number, layer, seam)
+        self._before = before
 
-    def __call__(self, x: mx.array, *args: Any, **kwargs: Any) -> mx.array:
-        zeros = mx.zeros((x.shape[0], 1, x.shape[1], 1))
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._seam.visit(self._number)
+        rows, tokens = self._seam.shape
         for value in (*args, *kwargs.values()):
-            if hasattr(value, "update_and_fetch"):
-                value.update_and_fetch(zeros, zeros)
-        if self._entrance:
-            assert self._seam.inward is not None
-            return self._seam.inward
-        return x
+            _count(value, rows, tokens)
+        return self._seam.inward if self._before else self._seam.outward
 
 
 class _Exit(_Wrapper):
     """The slice's last layer."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
-        out: mx.array = self._layer(*args, **kwargs)
-        self._seam.outward = out
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._seam.visit(self._number)
+        out = self._layer(*args, **kwargs)
+        self._seam.catch(out)
         return out
 
 
-def _layer_list(model: nn.Module) -> tuple[nn.Module, str, list[nn.Module]]:
-    """The module that holds the list of layers, the list's name there, and the list."""
+def _check_caches(name: str, caches: Iterable[Any]) -> None:
+    odd = next((each for each in caches if each is not None and not isinstance(each, _BaseCache)), None)
+    if odd is not None:
+        raise ModelError(f"{name} cannot be cut: its layers keep a {type(odd).__name__} of their own and share state")
+
+
+def _count(cache: Any, rows: int, tokens: int) -> None:
+    """Have a ghost's cache grow as its layer's would, by zeros that take hardly any room."""
+    if isinstance(cache, CacheList):
+        for each in cache.caches:
+            _count(each, rows, tokens)
+    elif isinstance(cache, ArraysCache):
+        for number, state in enumerate(cache.cache):
+            cache[number] = mx.zeros((rows, 1)) if state is None else state
+        cache.advance(tokens)
+    elif hasattr(cache, "update_and_fetch"):
+        zeros = mx.zeros((rows, 1, tokens, 1))
+        cache.update_and_fetch(zeros, zeros)
+
+
+def _layer_list(model: nn.Module, name: str) -> tuple[nn.Module, list[Any]]:
+    """The module that holds the list of layers, and the list itself."""
     layers = list(model.layers)  # some models answer with a copy of the list that they run over
     for _, module in model.named_modules():
-        for name, value in module.items():
+        for value in module.values():
             if isinstance(value, list) and len(value) == len(layers) and all(map(operator.is_, value, layers)):
-                return module, name, value
-    raise ModelError(f"the layers of {type(model).__module__} cannot be found: this architecture cannot be cut")
+                return module, value
+    raise ModelError(f"the architecture {name!r} cannot be cut: its layers are not in one list")
 
 
-def _named(model: nn.Module) -> list[tuple[str, mx.array]]:
-    found = tree_flatten(model.parameters())
-    assert isinstance(found, list)
-    return found
+def layer_arrays(layer: nn.Module) -> Iterator[mx.array]:
+    """Weights of a layer, and what is no weight but computed once, such as frequencies."""
+    for _, module in layer.named_modules():
+        yield from (value for value in module.values() if isinstance(value, mx.array))
 
 
-def _all_arrays(layers: list[nn.Module]) -> Iterator[mx.array]:
-    """Weights, and what is no weight but computed once, such as frequencies."""
-    for layer in layers:
-        for _, module in layer.named_modules():
-            yield from (value for value in module.values() if isinstance(value, mx.array))
+def layer_work(layer: nn.Module, active: int | None) -> int:
+    """Multiplications that a layer needs for one token; `active` is how many experts of a mixture it goes to."""
+    total = 0
+    for _, module in layer.named_modules():
+        weight = module.get("weight")
+        if not isinstance(weight, mx.array) or weight.ndim < 2:
+            continue
+        size = weight.size * 32 // module.bits if weight.dtype == mx.uint32 else weight.size
+        experts = weight.shape[0] if weight.ndim == 3 and active is not None else 1
+        total += size * min(active or 1, experts) // experts
+    return total
 
 
 def _strip(layer: nn.Module) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from actors.actorclass import remote
-from actors.exceptions import ActorDiedError, ModelError, NodeDiedError
+from actors.events import ModelChanged, TokensMade
+from actors.events.recorder import emit
+from actors.exceptions import ActorDiedError, ModelError, NodeDiedError, TaskError
 from actors.handle import kill
+from actors.ids import new_id
 from actors.refs import get
 
 from .stageactor import Stage
@@ -41,6 +46,20 @@ class Deployment:
         self.held: list[dict[str, Any]] = []
         self.limit = 0
         self.broken = False
+        self._id = new_id("model")
+
+    @property
+    def name(self) -> str:
+        """What the model is called: its file or folder."""
+        return Path(str(self.plan.model.path)).name
+
+    def _tell(self, state: str) -> None:
+        stages = tuple((stage.node, stage.first, stage.last) for stage in self.plan.stages)
+        emit(ModelChanged(time.time(), self._id, self.name, stages, state))
+
+    def made(self, tokens: int, seconds: float) -> None:
+        """It has made tokens, in so many seconds: whoever looks is told."""
+        emit(TokensMade(time.time(), self._id, self.name, tokens, seconds))
 
     @classmethod
     def start(cls, plan: Plan, *, kv_memory: int | None) -> Self:
@@ -61,11 +80,15 @@ class Deployment:
                 options = remote(Stage).options(node=stage.node)
                 self.stages.append(options.remote(str(plan.model.path), stage.first, stage.last, before))
             self._await_loaded()
+            self._probe()
+            self.held = get([stage.loaded.remote() for stage in self.stages])
+            self.plan = plan.with_times([held["seconds"] for held in self.held])
             self.limit = min(_room(held, kv_memory) for held in self.held)
             get(self.stages[-1].open.remote(width=len(self.stages), limit=self.limit))
         except BaseException:
             self.close()
             raise
+        self._tell("LOADED")
         return self
 
     @property
@@ -93,14 +116,23 @@ class Deployment:
     def close(self) -> None:
         """End the actors and give their memory back."""
         self.broken = True
+        self._tell("CLOSED")
         for stage in self.stages:
             kill(stage)
 
+    def _probe(self) -> None:
+        try:
+            get(self.stages[-1].probe.remote())
+        except TaskError as error:
+            if isinstance(error.cause, ModelError):  # an architecture that shows only as it runs that it cannot be cut
+                raise ModelError(str(error.cause)) from error
+            raise
+
     def _await_loaded(self) -> None:
-        loaded = [stage.loaded.remote() for stage in self.stages]
+        loaded = [stage.ready.remote() for stage in self.stages]
         for stage, ref in zip(self.plan.stages, loaded, strict=True):
             try:
-                self.held.append(get(ref))
+                get(ref)
             except ActorDiedError as error:
                 cause = error.__cause__
                 if not isinstance(cause, ModelError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from actors.exceptions import ModelError
@@ -17,16 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a node offers: `speed` relative to the others, and `memory`, the bytes free for weights (None: enough)."""
+    """What a node offers: `speed` relative to the others, and `memory`, the bytes free for weights (None: enough).
+
+    With `absolute`, the speed is in multiplications a second, and the plan can foretell how fast the model will be.
+    """
 
     name: str
     speed: float = 1.0
     memory: int | None = None
+    absolute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """Layers `first` to `last`, both inclusive, on `node`; `nbytes` is the memory that the weights will take."""
+    """Layers `first` to `last`, both inclusive, on `node`.
+
+    `nbytes` is the memory that the weights will take, `work` the multiplications for a token, and `seconds` the time
+    that one takes: foretold, or measured once the model is loaded; None where nothing is known.
+    """
 
     stage: int
     node: str
@@ -34,23 +42,61 @@ class StagePlan:
     last: int
     nbytes: int
     why: str
+    work: int = 0
+    seconds: float | None = None
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Which layers are where."""
+        return self.node, self.first, self.last
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The stages in the order of their layers. `str()` of it is a table to read."""
+    """The stages in the order of their layers. `str()` of it is a table to read.
+
+    Attributes:
+        model: what is planned.
+        stages: which layers are where.
+        measured: times are those of the loaded model, not foretold ones.
+    """
 
     model: ModelInfo
     stages: tuple[StagePlan, ...]
+    measured: bool = False
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens a second of one answer, each of which passes through all stages; None where nothing is known."""
+        seconds = [each.seconds for each in self.stages if each.seconds]
+        return 1 / sum(seconds) if len(seconds) == len(self.stages) else None
+
+    @property
+    def most_tokens_per_s(self) -> float | None:
+        """Tokens a second of many answers together, which keep the slowest stage busy."""
+        seconds = [each.seconds for each in self.stages if each.seconds]
+        return 1 / max(seconds) if len(seconds) == len(self.stages) else None
+
+    def with_times(self, seconds: Sequence[float]) -> Plan:
+        """The same plan with the times that were measured, in seconds a token, of each stage."""
+        stages = [replace(stage, seconds=took) for stage, took in zip(self.stages, seconds, strict=True)]
+        return replace(self, stages=tuple(stages), measured=True)
 
     def __str__(self) -> str:
         width = max(len(each.node) for each in self.stages)
-        lines = [f"{self.model.layers} layers of {self.model.path} in {len(self.stages)} stages"]
+        count = len(self.stages)
+        lines = [f"{self.model.layers} layers of {self.model.path} in {count} stage{'s' * (count != 1)}"]
         lines += [
             f"  stage {each.stage}  {each.node:<{width}}  layers {each.first:>3} to {each.last:>3}  "
-            f"{each.nbytes / 2**20:>8,.1f} MiB  {each.why}"
+            f"{each.nbytes / 2**20:>8,.1f} MiB  {_time(each.seconds)}{each.why}"
             for each in self.stages
         ]
+        if self.tokens_per_s is not None and self.most_tokens_per_s is not None:
+            how = "measured" if self.measured else "foretold"
+            lines.append(
+                f"  {how}: {self.tokens_per_s:.3g} tokens a second for one answer, "
+                f"{self.most_tokens_per_s:.3g} for many together"
+            )
         return "\n".join(lines)
 
 
@@ -67,26 +113,37 @@ def make_plan(model: ModelInfo, devices: Sequence[Device]) -> Plan:
     limited = any(each.memory is not None for each in devices)
     try:
         ranges = partition(
-            model.layer_parameters,
+            _bundled(model.layer_parameters, model.together),
             [each.speed for each in devices],
             last_cost=head,
-            nbytes=model.layer_nbytes,
+            nbytes=_bundled(model.layer_nbytes, model.together),
             first_nbytes=model.embedding_nbytes,
             last_nbytes=last_nbytes,
             capacities=[_room(each) for each in devices] if limited else None,
         )
     except ValueError as error:
         raise ModelError(f"{model.path} cannot be planned: {error}") from error
+    if model.together is not None:  # the last piece is all of these
+        *others, final = ranges
+        ranges = (*others, range(final.start, model.layers))
     total = sum(model.layer_parameters) + head
+    fastest = max(each.speed for each in devices)
     stages = []
     for number, (device, layers) in enumerate(zip(devices, ranges, strict=True)):
         is_last = number == len(devices) - 1
         work = sum(model.layer_parameters[layer] for layer in layers) + head * is_last
         nbytes = sum(model.layer_nbytes[layer] for layer in layers)
         nbytes += model.embedding_nbytes * (number == 0) + last_nbytes * is_last
-        why = _why(len(layers), work / total, device.speed, first=number == 0, last=is_last)
-        stages.append(StagePlan(number, device.name, layers[0], layers[-1], nbytes, why))
+        share = device.speed / fastest
+        why = _why(len(layers), work / total, share, first=number == 0, last=is_last)
+        seconds = work / device.speed if device.absolute else None
+        stages.append(StagePlan(number, device.name, layers[0], layers[-1], nbytes, why, work, seconds))
     return Plan(model, tuple(stages))
+
+
+def _bundled(values: Sequence[int], together: int | None) -> Sequence[int]:
+    """The layers that must stay together counted as one."""
+    return values if together is None else [*values[:together], sum(values[together:])]
 
 
 def _room(device: Device) -> float:
@@ -95,4 +152,8 @@ def _room(device: Device) -> float:
 
 def _why(layers: int, share: float, speed: float, *, first: bool, last: bool) -> str:
     parts = [f"{layers} layer{'s' * (layers != 1)}", *["the embedding"] * first, *["the head"] * last]
-    return f"{' + '.join(parts)}: {share:.0%} of the work at speed {speed:g}"
+    return f"{' + '.join(parts)}: {share:.0%} of the work at speed {speed:.2g}"
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:>7.3g} ms  "

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.ids import new_id
 
+from .prefixes import Prefixes
 from .sampler import Choice, Sampler
 from .sampling import refuse_if_never
 from .stage import Row, Step
@@ -38,6 +39,8 @@ class Entry:
         self.request = request
         self.key = new_id("sequence")
         self.over = False
+        self.cached = 0  # tokens of the prompt that are in its cache from the beginning
+        self._taken = list(request.prompt)
         self._made = len(request.kept)
         self._next = (request.kept or request.prompt)[-1]
         self._sampler: Sampler | None = None
@@ -59,7 +62,7 @@ class Entry:
         """What is taken in before its first step, in the pieces in which it would be, or was, the first time."""
         request = self.request
         *head, last = request.prompt
-        for start in range(0, len(head), request.chunk):
+        for start in range(self.cached, len(head), request.chunk):
             yield tuple(head[start : start + request.chunk])
         if request.kept:
             yield (last,)
@@ -92,7 +95,8 @@ class Entry:
         self._made += 1
         self.tell(choice)
         if choice.id in self.request.stop_ids or self._made >= self.request.max_tokens:
-            self.close()
+            self.close(keep=self._taken)
+        self._taken.append(choice.id)
 
     def fail(self, error: Exception) -> None:
         """It cannot go on."""
@@ -100,12 +104,16 @@ class Entry:
             self._error = error
             self.close()
 
-    def close(self) -> None:
-        """It is over, or nobody wants it any more; all that it held is free."""
+    def close(self, keep: Sequence[int] = ()) -> None:
+        """It is over, or nobody wants it any more; all that it held is free.
+
+        Args:
+            keep: the tokens in its cache, if that may be of use to others.
+        """
         if not self.over:
             self.over = True
             self._news.set()
-            self._schedule.leave(self)
+            self._schedule.leave(self, keep)
 
     # -- on the thread of MLX -----------------------------------------------------------------------------------
 
@@ -129,16 +137,25 @@ class Schedule:
             which they were begun.
         width: how many stages there are, so many steps can be under way.
         limit: tokens that all caches together have room for.
+        can_fork: see `StageModel.can_fork`.
     """
 
-    def __init__(self, begin: Callable[[Step, Any], Awaitable[Any]], *, width: int, limit: int) -> None:
-        self._begin = begin
+    def __init__(
+        self,
+        begin: Callable[[Step, Any], Awaitable[Any]],
+        *,
+        width: int,
+        limit: int,
+        can_fork: Callable[[str, int, int], bool] = lambda *_: False,
+    ) -> None:
+        self._begin, self._can_fork = begin, can_fork
         self._limit = limit
         self._used = 0
         self._made = 0
         self._waiting: deque[Entry] = deque()
         self._running: set[Entry] = set()
-        self._forget: list[str] = []
+        self._prefixes = Prefixes()
+        self._changes: dict[str, list[Any]] = {}
         self._chunks = asyncio.Semaphore(width)
         self._lanes = [_Lane() for _ in range(width + (width > 1))]
         self._tasks: set[asyncio.Task[None]] = set()
@@ -160,14 +177,18 @@ class Schedule:
         self._admit()
         return entry
 
-    def leave(self, entry: Entry) -> None:
-        """It is over: everything that it held is free, in all stages."""
+    def leave(self, entry: Entry, keep: Sequence[int] = ()) -> None:
+        """It is over: everything that it held is free, in all stages, but for a cache that is kept for others."""
         if entry in self._running:
             self._running.discard(entry)
             self._used -= entry.request.slots
             for lane in self._lanes:
                 lane.discard(entry)
-            self._forget.append(entry.key)
+            if keep:
+                self._change("keep", entry.key)
+                self._change("drop", *self._prefixes.add(entry.key, keep))
+            else:
+                self._change("forget", entry.key)
             self._spawn(self._flush())
         else:
             self._waiting.remove(entry)
@@ -195,10 +216,24 @@ class Schedule:
             entry = self._waiting.popleft()
             self._used += entry.request.slots
             self._running.add(entry)
+            self._fork(entry)
+            while self._prefixes and self._used + self._prefixes.slots > self._limit:
+                self._change("drop", self._prefixes.pop())
             self._spawn(self._prefill(entry))
 
+    def _fork(self, entry: Entry) -> None:
+        """Begin with what another one has in its cache; not where an answer goes on, for that to be as it was."""
+        found = None if entry.request.kept else self._prefixes.find(entry.request.prompt, self._can_fork)
+        if found is not None:
+            source, entry.cached = found
+            self._change("fork", (source, entry.key, entry.cached))
+
+    def _change(self, kind: str, *what: Any) -> None:
+        """Have the caches arranged by the next step."""
+        self._changes.setdefault(kind, []).extend(what)
+
     async def _prefill(self, entry: Entry) -> None:
-        entry.tell(0)
+        entry.tell(entry.cached)
         for ids in entry.chunks():
             await self._chunks.acquire()
             if entry.over:
@@ -247,11 +282,11 @@ class Schedule:
             least.add(lane.entries.pop())
 
     def _step(self, rows: tuple[Row, ...], finish: Callable[[mx.array], Any] | None) -> Awaitable[Any]:
-        forget, self._forget = tuple(self._forget), []
-        return self._begin(Step(rows, forget), finish)
+        changes, self._changes = self._changes, {}
+        return self._begin(Step(rows, **{kind: tuple(what) for kind, what in changes.items()}), finish)
 
     async def _flush(self) -> None:
-        if self._forget:
+        if self._changes:
             with suppress(Exception):  # a stage is gone, and the caches with it
                 await self._step((), None)
 

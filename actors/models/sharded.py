@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
 from actors.api import nodes as cluster_nodes
@@ -19,8 +19,9 @@ from .checkpoint import describe
 from .deployment import Deployment
 from .extra import require_mlx_lm
 from .generation import Generation, Token
-from .plan import Device, Plan, make_plan
+from .plan import Plan, make_plan
 from .sampling import Request, Sampling, check_stops, refuse_if_never
+from .survey import devices
 from .tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ class ShardedModel:
         self._begun = True
         self._chunk = self._deployment.chunk  # kept for life, so that an answer goes on as it began
 
+    @overload
+    @classmethod
+    def load(
+        cls, path: str | Path, *, nodes: Sequence[str] | None = None, strategy: str = "auto", dry_run: Literal[True]
+    ) -> Plan: ...
+
+    @overload
     @classmethod
     def load(
         cls,
@@ -79,7 +87,20 @@ class ShardedModel:
         strategy: str = "auto",
         kv_memory: int | None = None,
         max_requests: int = _MOST_REQUESTS,
-    ) -> Self:
+        dry_run: Literal[False] = False,
+    ) -> Self: ...
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        nodes: Sequence[str] | None = None,
+        strategy: str = "auto",
+        kv_memory: int | None = None,
+        max_requests: int = _MOST_REQUESTS,
+        dry_run: bool = False,
+    ) -> Self | Plan:
         """Cuts a model by its layers and loads each piece on a node of its own.
 
         Args:
@@ -90,6 +111,7 @@ class ShardedModel:
             kv_memory: bytes on each node for the caches of all answers; None takes a quarter of what is free once the
                 weights are there. Requests wait until there is room for them.
             max_requests: how many may be under way or waiting; more are refused.
+            dry_run: load nothing, and return the plan alone, with memory and speed as they are foretold.
 
         Raises:
             ModelError: the model cannot be read, cut or held; the message says why.
@@ -104,6 +126,8 @@ class ShardedModel:
         require_mlx_lm()
         path = Path(path).expanduser().absolute()  # the stages run in other folders
         info = describe(path)
+        if dry_run:
+            return make_plan(info, devices(_choose(nodes)[: info.pieces], measure=True))
         return cls(info, load_tokenizer(path), nodes=nodes, kv_memory=kv_memory, max_requests=max_requests)
 
     @property
@@ -201,7 +225,7 @@ class ShardedModel:
             self._refuse_if_closed()
             plan = self._plan(frozenset())
             old = self._deployment
-            if old.broken or plan.stages != old.plan.stages:
+            if old.broken or [each.place for each in plan.stages] != [each.place for each in old.plan.stages]:
                 self._deployment = Deployment.start(plan, kv_memory=self._kv_memory)
                 self._retire(old)
         return self.plan
@@ -301,7 +325,7 @@ class ShardedModel:
         nodes = [node for node in _choose(self._nodes, lost=self._begun) if node.name not in gone]
         if not nodes:
             raise ModelError("none of the model's nodes is there any more")
-        return make_plan(self._info, [_device(node) for node in nodes[: self._info.layers]])
+        return make_plan(self._info, devices(nodes[: self._info.pieces]))
 
     def _retire(self, old: Deployment) -> None:
         with self._guard:
@@ -350,9 +374,3 @@ def _choose(names: Sequence[str] | None, *, lost: bool = False) -> list[NodeInfo
 def _check_bound(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}; it must be a whole number from 1")
-
-
-def _device(node: NodeInfo) -> Device:
-    memory = node.device["memory"]
-    assert isinstance(memory, int)
-    return Device(node.name, memory=memory)

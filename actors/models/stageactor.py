@@ -6,7 +6,7 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .sampling import Request
     from .schedule import Schedule
     from .stage import Step
+
+PROBE: Final = "probe"
+_PROBES: Final = 3  # the first one brings up what the others need
 
 
 class Stage:
@@ -47,7 +50,6 @@ class Stage:
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
         self._model = self._turns.submit(StageModel.load, path, first, last).result()
-        self._seconds, self._token_nbytes = self._turns.submit(self._model.probe).result()
         self._before = before
         self._order = _Order()
         self._schedule: Schedule | None = None
@@ -56,20 +58,33 @@ class Stage:
         """Returns what this stage holds, and where.
 
         `node`, `pid`, `first`, `last`, `nbytes` of its weights, whether it computes on a `cpu`, the `seconds` that a
-        token takes here, the bytes that one takes in caches (`token_nbytes`) and those that are `free` in memory.
+        token takes here at best, the bytes `free` in memory and, of the sequence `PROBE`, those that one more token
+        takes in its caches (`token_nbytes`).
         """
         model = self._model
         where = {"node": get_runtime_context().node_name, "pid": os.getpid(), "cpu": on_cpu()}
         what = {"first": model.first, "last": model.last, "nbytes": model.nbytes}
         free = psutil.virtual_memory().available
-        return {**where, **what, "seconds": self._seconds, "token_nbytes": self._token_nbytes, "free": free}
+        return {**where, **what, "token_nbytes": model.token_nbytes(PROBE), "seconds": model.seconds, "free": free}
 
     async def open(self, *, width: int, limit: int) -> None:
         """Makes the last stage take requests; see `schedule.Schedule` for the arguments."""
         from .schedule import Schedule
+        from .stage import Step
 
         assert self._model.is_last
-        self._schedule = Schedule(self.begin, width=width, limit=limit)
+        await self.begin(Step(forget=(PROBE,)), None)
+        self._schedule = Schedule(self.begin, width=width, limit=limit, can_fork=self._model.can_fork)
+
+    async def ready(self) -> None:
+        """Returns when the layers are loaded, or raises why they are not."""
+
+    async def probe(self) -> None:
+        """Takes the sequence `PROBE` through all stages, so that they can say what a token costs; in the last one."""
+        from .stage import Row, Step
+
+        for _ in range(_PROBES):
+            await self.begin(Step((Row(PROBE, (0,)),)), None)
 
     async def sequences(self) -> tuple[str, ...]:
         """Returns the keys of the sequences that have a cache here."""

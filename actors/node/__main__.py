@@ -18,6 +18,7 @@ from actors.events import recorder
 from actors.exceptions import ActorsError
 from actors.home import remove_if_dead, run_dir, sweep
 from actors.ids import new_id
+from actors.jsonlog import log_as_wished
 from actors.node.draining import Draining
 from actors.node.environments import Environments
 from actors.node.members import Member, Members
@@ -76,6 +77,7 @@ class Node:
         self.process.on_gone = self._service.gone
         self.process.on_link_lost = self._service.link_lost
         self.process.serve("node", self._service)
+        self.process.serve("names", self._service.naming)
         self.process.serve("custody", self._service.custody)
         self.process.serve(
             "draining", Draining(self.process, self._members, self._service.workers, self._service.custody)
@@ -110,7 +112,9 @@ class Node:
         identity, trust = load(identity_folder)
         host = self._orders["door"].rpartition(":")[0]
         port = await self.process.server.listen_door(
-            self._orders["door"], server_credentials(identity, trust), lambda context: peer_node_id(context, trust)
+            self._orders["door"],
+            server_credentials(identity, trust),
+            lambda context: peer_node_id(context.auth_context(), trust),
         )
         me = self._members.me
         me.where = replace(me.where, doors=(f"{host}:{port}",))
@@ -186,7 +190,7 @@ def _settle(orders: dict[str, Any], held: contextlib.ExitStack) -> Door | None:
 
 
 def _serve(orders: dict[str, Any], parent: int, door: Door | None) -> None:
-    if door is not None:
+    if not log_as_wished() and door is not None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     node = Node(orders, door)
     loop = node.process.loop

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from actors.demand import BYTES, GRAIN, amount, matches, parts
+from actors.demand import BYTES, GRAIN, PYTHON_MINOR, amount, matches, parts
 from actors.strategy import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
@@ -126,13 +126,19 @@ def suitable(demand: Demand, offers: Sequence[Offer]) -> list[Offer]:
     strategy = demand.strategy
     wanted = strategy.node_id if isinstance(strategy, NodeAffinitySchedulingStrategy) else demand.node
     labelled = [offer for offer in offers if matches(demand.selector, offer.labels)]
+    like_minded = [offer for offer in labelled if _runs(demand, offer)]
     if wanted is None:
-        return labelled
+        return like_minded
     named = [offer for offer in labelled if wanted in {offer.id, offer.name}]
     if isinstance(strategy, NodeAffinitySchedulingStrategy) and strategy.soft:
         needs = parts(demand.needs)
-        return named if any(offer.able(needs) for offer in named) else labelled
+        return named if any(offer.able(needs) for offer in named) else like_minded
     return named
+
+
+def _runs(demand: Demand, offer: Offer) -> bool:
+    """Whether a node runs code that travels by value."""
+    return demand.python is None or offer.labels.get(PYTHON_MINOR, demand.python) == demand.python
 
 
 # -- why none will do -------------------------------------------------------------------------------------------
@@ -172,6 +178,13 @@ def _nowhere(demand: Demand, offers: Sequence[Offer]) -> Obstacle:
             f"node {wanted!r} is not there; there are: {there}",
             "it fits when that node joins; with soft=True it would take another",
         )
+    if wanted is None and not any(_runs(demand, offer) for offer in offers if matches(demand.selector, offer.labels)):
+        found = _listed(f"node {offer.name} runs {offer.labels.get(PYTHON_MINOR)}" for offer in offers)
+        if demand.selector is None or any(matches(demand.selector, offer.labels) for offer in offers):
+            return Obstacle(
+                f"its code travels by value, which Python {demand.python} alone can run: {found}",
+                "put the code into a package that is installed on both, or run both with the same version of Python",
+            )
     having = _listed(f"node {offer.name} has {_own(offer.labels)}" for offer in offers)
     which = "no node has" if wanted is None else f"node {wanted} does not have"
     return Obstacle(

@@ -86,7 +86,7 @@ class Copies:
     @property
     def lacks(self) -> bool:
         """Whether an heir is gone, or there may be one more."""
-        alive = {member.info.id: member.where.process for member in self._members.alive()}
+        alive = {member.info.id: member.where.process for member in self._members.standing()}
         gone = any(alive.get(node) != where.process for node, where in self._at.items())
         return gone or len(self._at) < self.replicas
 

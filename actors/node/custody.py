@@ -199,7 +199,7 @@ class Custody:
     async def custodian(self, _: Visitor, actor: str) -> Address | None:
         """Returns the node that has charge of a detached actor now; waits while one is about to take it over."""
         while True:
-            said = await asyncio.gather(*(self._held_by(member.where, actor) for member in self._members.alive()))
+            said = await asyncio.gather(*(self._held_by(member.where, actor) for member in self._members.standing()))
             if found := next((where for where, what in said if what == "charge"), None):
                 return found
             if not any(what == "copy" for _, what in said):
@@ -216,7 +216,7 @@ class Custody:
         """A node has come or gone."""
         if self._closed:
             return
-        alive = {member.where.process for member in self._members.alive()}
+        alive = {member.where.process for member in self._members.standing()}
         for id, ward in self._wards.items():
             first = next((heir for heir in ward.heirs if heir in alive), None)
             if ward.holder not in alive and first == self._process.id and id not in self._taking:
@@ -225,7 +225,7 @@ class Custody:
         for copies in self._copies.values():
             if copies.lacks:
                 self._in_background(copies.spread())
-        for member in self._members.alive():
+        for member in self._members.standing():
             if member is not self._members.me and self._met.get(member.info.id) != member.where.process:
                 self._met[member.info.id] = member.where.process
                 self._in_background(self._tell_taken_over(member.where))
@@ -234,7 +234,7 @@ class Custody:
         await asyncio.sleep(SETTLE_SECONDS)
         self._taking.discard(actor)
         ward = self._wards.get(actor)
-        if ward is None or any(member.where.process == ward.holder for member in self._members.alive()):
+        if ward is None or any(member.where.process == ward.holder for member in self._members.standing()):
             return
         del self._wards[actor]
         ward = replace(ward, term=ward.term + 1, serial=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ MOST_DOORS = 32
 ORPHANED_SECONDS = 1.0
 MOST_BLAMED = 1000
 
+QUIET_SECONDS = 0.3
+"""A connection that is up again by then was never missed."""
+
 
 @dataclass(slots=True, eq=False)
 class Member:
@@ -41,6 +45,8 @@ class Member:
         where: how to reach it.
         actors: how many it hosts, by its last report and what was sent there since.
         reported: when that report came, on the loop's clock.
+        why: why it does not answer; empty while it does.
+        ended: whether it is known to have ended; one that does not answer and has not is only silent.
         totals: its resources, in parts; see `actors.demand`.
         free: what of them is free, by that report and what was sent there since.
         lost: the process of it that a conversation has found dead, before this node's own watch has.
@@ -50,7 +56,10 @@ class Member:
     where: Address
     actors: int = 0
     reported: float = float("-inf")
+    why: str = ""
+    ended: bool = False
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
+    quiet: asyncio.TimerHandle | None = field(default=None, repr=False)
     totals: Parts = field(init=False)
     free: Parts = field(init=False)
     asking: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -73,10 +82,12 @@ class Members:
         self.failures: dict[str, str] = {}  # what taking in a node failed with last, by id
         self._blamed: set[tuple[str, tuple[str, ...]]] = set()
         self._closed = False
+        self._telling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
+        self.on_joined: list[Callable[[Member], None]] = []  # told of each that comes, or is back after a silence
+        self.on_ended: list[Callable[[], None]] = []  # told whenever one is known to have ended
         self.watchers: list[Callable[[], None]] = []  # told of each that comes or goes
         self.on_fate: Callable[[Member], None] | None = None  # told of each that comes, and when it goes
-        self.on_joined: Callable[[Member], None] | None = None  # told of each that comes
         self.trusted: Callable[[str], bool] | None = None  # whether a node may come at all
 
     def get(self, node: str) -> Member:
@@ -96,6 +107,15 @@ class Members:
         """Returns the nodes that answer."""
         return [member for member in self.all() if member.info.alive]
 
+    def standing(self) -> list[Member]:
+        """Returns the nodes that are not known to have ended: those that answer, and those that are only silent."""
+        return [member for member in self.all() if not member.ended]
+
+    def why(self, id: str) -> str:
+        """Returns why a node that was here does not answer; empty for one that does, or was never here."""
+        member = self._all.get(id)
+        return member.why if member is not None else ""
+
     def found(self, record: NodeRecord) -> None:
         """Discovery has seen a node; it is a hint until the node has proved who it is. On the I/O loop."""
         doors = tuple(f"{_bracketed(address)}:{record.port}" for address in record.addresses)
@@ -106,7 +126,7 @@ class Members:
         id, known = where.node, self._all.get(where.node)
         if id == self.me.info.id or (self.trusted is not None and not self.trusted(id)):
             return
-        if known is not None and known.info.alive and known.where.process == where.process:
+        if known is not None and not known.ended and known.where.process == where.process:
             self._moved(known, where.doors)
             return
         attempts = self._joining.setdefault(id, {})
@@ -134,13 +154,20 @@ class Members:
             known.where = replace(known.where, doors=both)
             self._process.relocate(known.where)
 
+    def says(self, where: Address) -> None:
+        """A node has said itself where it is now."""
+        known = self._all.get(where.node)
+        if known is not None and known is not self.me and known.where.process == where.process and where.doors:
+            known.info = replace(known.info, address=where.doors[0])
+            self._moved(known, where.doors)
+
     async def _join(self, id: str, where: Address) -> None:
         try:
             # What was announced is a hint that anybody can give, the process too: whoever has the node's key says it.
             async with asyncio.timeout(INQUIRY_SECONDS):
                 process = await process_at(replace(where, process=""), self._process.dialer)
             known = self._all.get(id)
-            if known is not None and known.info.alive and known.where.process == process:
+            if known is not None and not known.ended and known.where.process == process:
                 self._moved(known, where.doors)
                 return
             where = replace(where, process=process)
@@ -181,8 +208,12 @@ class Members:
         if self.on_fate is not None:
             self.on_fate(member)
         await self._tell()
-        if self.on_joined is not None and member is not self.me:
-            self.on_joined(member)
+        self._met(member)
+
+    def _met(self, member: Member) -> None:
+        if member is not self.me:
+            for told in self.on_joined:
+                told(member)
 
     def rename(self, name: str) -> None:
         """This node is called otherwise in its cluster."""
@@ -202,19 +233,51 @@ class Members:
             task.cancel()
         member = self._all.pop(id, None)
         if member is not None:
-            if member.watch is not None:
-                member.watch.cancel()
+            _let_go(member)
             await self._tell()
 
     async def _watch(self, member: Member, peer: Peer) -> None:
+        peer.on_link = lambda up: self._linked(member, up)
+        if not peer.linked:
+            self._linked(member, False)
         await peer.dead.wait()
         self._process.forget(member.where.process)
-        await self.died(member)
+        assert peer.death is not None
+        await self.died(member, peer.death.reason)
 
-    async def died(self, member: Member) -> None:
-        """A node is known to be gone."""
+    def _linked(self, member: Member, up: bool) -> None:
+        """The connection to a node broke, or is back. On the I/O loop."""
+        if member.quiet is not None:
+            member.quiet.cancel()
+            member.quiet = None
+        if not up:
+            member.quiet = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._silent, member)
+        elif not member.info.alive and not member.ended:
+            member.info, member.why = replace(member.info, alive=True), ""
+            self._tell_soon()
+            self._met(member)
+
+    def _silent(self, member: Member) -> None:
+        """A node does not answer: nothing is placed there. Whether it has ended, only more time can tell."""
         member.info = replace(member.info, alive=False)
+        member.why = f"it has been silent since {time.strftime('%H:%M:%S')}"
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._tell())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def died(self, member: Member, reason: str) -> None:
+        """A node is known to be gone."""
+        if member.quiet is not None:
+            member.quiet.cancel()
+        member.info = replace(member.info, alive=False)
+        member.ended = True
+        member.why = f"{reason}, at {time.strftime('%H:%M:%S')}"
         member.actors = 0
+        for told in self.on_ended:
+            told()
         if self.on_fate is not None:
             self.on_fate(member)
         if member.where.host == self._process.address.host:  # its actors end with it, and it buries them no more
@@ -243,8 +306,14 @@ class Members:
             for task in attempts.values():
                 task.cancel()
         for member in self._all.values():
-            if member.watch is not None:
-                member.watch.cancel()
+            _let_go(member)
+
+
+def _let_go(member: Member) -> None:
+    if member.watch is not None:
+        member.watch.cancel()
+    if member.quiet is not None:
+        member.quiet.cancel()
 
 
 def _bracketed(address: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ DUMP_SECONDS = 0.4  # until what a process writes on a signal is here
 LONGEST_LINE = 2_000
 MOST_WAIT_SECONDS = 25.0
 CLOCK_TRIES = 4
+KEPT_READINGS = 500
 GRACE_SECONDS = 0.05  # for the other nodes' news once one has some
 
 
@@ -62,6 +64,7 @@ class Observatory:
         self._state = State()
         self._tallies: Tallies = {}
         self._readings: dict[str, object] = {}
+        self._departed: deque[object] = deque(maxlen=KEPT_READINGS)  # what processes that have ended had counted
         self._drivers: dict[str, int] = {}  # their pids
         self._since = time.time()
         process.deliver = self._take
@@ -113,7 +116,8 @@ class Observatory:
 
     def ended(self, worker: WorkerProcess, death: Death) -> None:
         """A worker has ended, and all actors in it."""
-        self._readings.pop(worker.id, None)
+        counted: Any = self._readings.pop(worker.id, None) or ()
+        self._departed.append([reading for reading in counted if reading.kind != "gauge"])
         if death.moved:  # who hosts it now says that it lives
             return
         for actor in list(self._state.actors.values()):
@@ -129,6 +133,7 @@ class Observatory:
 
     async def view(self, _: Visitor) -> NodeView:
         """Returns what this node looks like just now."""
+        peers = self._process.loop.create_task(self._ping())
         looks = await self._look_around()
         calls = [call for look in looks.values() if look is not None for call in look[0]]
         for process, look in looks.items():
@@ -151,7 +156,8 @@ class Observatory:
             load=load, resources=me.resources, free=whole((await self._service.report(_))[1]), versions=me.versions,
             number=self._journal.last, at=time.time(), since=self._since, events=tuple(self._state.events()),
             calls=tuple(calls), processes=(own, *processes), tallies=self._tallies,
-            readings=(*self._readings.values(), *([readings()] if readings() is not None else [])),
+            peers=tuple(await peers),
+            readings=(*self._departed, *self._readings.values(), *([readings()] if readings() is not None else [])),
         )  # fmt: skip
 
     def _pid_of(self, process: str) -> int:
@@ -167,6 +173,20 @@ class Observatory:
             address.process: look if not isinstance(look, BaseException) else None
             for address, look in zip(addresses, found, strict=True)
         }
+
+    async def _ping(self) -> list[tuple[str, float | None]]:
+        """Returns how long it takes to each other node and back; None for one that does not answer at once."""
+        others = self._others()
+        found = await asyncio.gather(*(self._trip(member) for member in others), return_exceptions=True)
+        return [
+            (member.info.name, seconds if not isinstance(seconds, BaseException) else None)
+            for member, seconds in zip(others, found, strict=True)
+        ]
+
+    async def _trip(self, member: Member) -> float:
+        begun = time.monotonic()
+        await self._process.ask(member.where, "events", "now", timeout=LOOK_SECONDS)
+        return time.monotonic() - begun
 
     async def since(self, _: Visitor, number: int, timeout: float = 0.0) -> tuple[list[Event], int, int]:
         """Returns the events of this node after one, waiting for the first; see `Journal.after`."""
@@ -207,7 +227,7 @@ class Observatory:
         if isinstance(mine, BaseException):
             raise mine
         nodes: list[NodeView] = [mine]
-        silent = [(m.info.name, "it is gone") for m in self._members.all() if not m.info.alive]
+        silent = [(m.info.name, m.why or "it is gone") for m in self._members.all() if not m.info.alive]
         for member, found in zip(others, theirs, strict=True):
             if isinstance(found, BaseException):
                 silent.append((member.info.name, str(found)))

@@ -103,9 +103,9 @@ class Placing:
         alive = ", ".join(member.info.name for member in self._members.alive() if not member.info.draining)
         if not named:
             raise PlacementError(f"no node is called {demand.node!r}; there are: {alive}")
-        if not any(member.info.alive for member in named):
-            raise PlacementError(f"node {demand.node!r} is gone; there are: {alive}")
-        if all(member.info.draining for member in named if member.info.alive):
+        if all(member.ended for member in named):
+            raise PlacementError(f"node {demand.node!r} is gone ({named[0].why}); there are: {alive}")
+        if all(member.info.draining for member in named if not member.ended):
             raise PlacementError(
                 f"node {demand.node!r} is being drained and takes no actors until `actors drain {demand.node} --undo`; "
                 f"there are: {alive or 'no others'}"

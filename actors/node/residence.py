@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from actors import device
 from actors.exceptions import ActorDiedError, ActorsError, AuthenticationError
 from actors.identity import TrustSet
+from actors.node.doorman import Doorman
 from actors.node.seeking import Seeking
 from actors.trust import Roll, Statement
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 """Between two looks at the device's trust on disk, which any of its commands may change."""
 
 TELL_SECONDS = 2.0
@@ -57,13 +58,14 @@ class Residence:
         self._stamp: object = ()
         self._taking = asyncio.Lock()
         self._port: int | None = None
+        self._doorman = Doorman(process.loop, self._friends)
         self._discovery: list[Any] = []
         self._seeking = Seeking(process, members, self._trust)
         self._since = time.time()
         self._changed_at = 0.0  # on the loop's clock: when the circle of members, or this node, was last new
         self._tasks: set[asyncio.Task[None]] = set()
         members.trusted = self._trust.__contains__
-        members.on_joined = self._joined
+        members.on_joined.append(self._joined)
 
     async def start(self) -> None:
         """Takes the device's trust as it is, then watches it."""
@@ -160,6 +162,7 @@ class Residence:
     def _joined(self, member: Member) -> None:
         device_doors = {member.info.id: list(member.where.doors)}
         self._keep(asyncio.to_thread(device.remember_doors, device_doors))
+        self._refresh_doors()  # it may be back because this device has another address now
         self._keep(self._exchange(member))
 
     async def _exchange(self, member: Member) -> None:
@@ -200,6 +203,8 @@ class Residence:
         for address in (where, *others):
             if address.node in self._trust:
                 self._members.found_at(address)
+        if where.node == visitor.node:
+            self._members.says(where)
         roll = self._roll
         if roll is None or roll.digest == digest:
             return digest, None
@@ -278,7 +283,7 @@ class Residence:
 
     async def _show(self) -> None:
         """Opens the door and says where it is."""
-        from actors.transport.credentials import peer_node_id, server_credentials
+        from actors.transport.credentials import server_credentials
 
         assert self._roll is not None
         self._members.rename(self._roll.members[self._identity.node_id].name)
@@ -287,8 +292,8 @@ class Residence:
         for port in ports:
             try:
                 self._port = await self._process.server.listen_door(
-                    f"{host}:{port}", server_credentials(self._identity, self._trust),
-                    lambda context: peer_node_id(context, self._trust),
+                    f"{host}:{port}", server_credentials(self._identity, self._trust, self._doorman.knocked),
+                    self._member_at,
                 )  # fmt: skip
                 break
             except RuntimeError as error:
@@ -298,6 +303,7 @@ class Residence:
                 f"the door cannot be opened at {host}:{self._door.port}: is the port taken? "
                 f"Choose another by `actors start --port` ({problem})"
             )
+        self._doorman.port = self._port
         self._refresh_doors()
         self._announce()
         try:
@@ -305,6 +311,20 @@ class Residence:
         except Exception as error:
             log.warning("this node cannot be found by multicast, only by its address: %s", error)
         self._seeking.start()
+
+    def _member_at(self, context: Any) -> str | None:
+        """Returns which member has opened a stream; on the I/O loop."""
+        from actors.transport.credentials import peer_node_id
+
+        node = peer_node_id(context.auth_context(), self._trust)
+        if node is not None:
+            self._doorman.proved(context.peer())
+        return node
+
+    def _friends(self) -> set[str]:
+        """The IP addresses of members."""
+        doors = [door for member in self._members.all() for door in member.where.doors]
+        return {door.rpartition(":")[0].strip("[]").partition("%")[0] for door in doors}
 
     def _refresh_doors(self) -> None:
         if self._port is None:

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SEEK_SECONDS = 2.0
+SEEK_SECONDS = 1.0
 SEEK_SECONDS_AT_MOST = 30.0
+STEADY_SECONDS = 600.0
+"""For so long after one was lost, it is looked for every `SEEK_SECONDS`: its cable may be put back any time."""
+
 ASK_SECONDS = 4.0
 MOST_STRANGERS = 1000
 
@@ -43,8 +46,10 @@ class Seeking:
         self._trust = trust
         self._task: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
+        self._lost: dict[str, float] = {}  # when members went missing that were here, on the loop's clock
         self._why: dict[str, str] = {}
         self._strangers: set[str] = set()
+        members.on_ended.append(self.look_again)
 
     def start(self) -> None:
         """Begins to look."""
@@ -62,7 +67,9 @@ class Seeking:
 
     def why(self, id: str) -> str:
         """Why a member cannot be used now."""
-        return self._why.get(id, "it has not been seen since this node was started")
+        here = self._members.why(id)
+        there = self._why.get(id, "" if here else "it has not been seen since this node was started")
+        return "; ".join(said for said in (here, there) if said)
 
     def seen(self, record: NodeRecord) -> None:
         """Discovery shows a node, which anybody may have announced."""
@@ -91,11 +98,22 @@ class Seeking:
                     await self._again.wait()
                 pause = SEEK_SECONDS
             except TimeoutError:
-                pause = min(pause * 1.5, SEEK_SECONDS_AT_MOST)
+                pause = SEEK_SECONDS if self._just_lost() else min(pause * 1.5, SEEK_SECONDS_AT_MOST)
 
     def _missing(self) -> list[str]:
-        present = {member.info.id for member in self._members.alive()}
+        """Who is looked for: not those that are silent, whom their peer still dials."""
+        members = self._members.all()
+        present = {member.info.id for member in members if not member.ended}
+        now, lost = self._process.loop.time(), [member.info.id for member in members if member.ended]
+        self._lost = {id: self._lost.get(id, now) for id in lost if id in self._trust}
+        for member in members:
+            if member.info.alive:
+                self._why.pop(member.info.id, None)
         return [id for id in self._trust if id not in present]
+
+    def _just_lost(self) -> bool:
+        now = self._process.loop.time()
+        return any(now - since < STEADY_SECONDS for since in self._lost.values())
 
     async def _seek(self, id: str, doors: tuple[str, ...]) -> None:
         where = Address("", "", "", id, doors)

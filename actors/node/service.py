@@ -8,10 +8,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from actors.console import Line
-from actors.exceptions import ActorAlreadyExistsError, ActorDiedError
+from actors.exceptions import ActorDiedError
 from actors.node.custody import Custody
 from actors.node.logs import Author, LogLine, Logs
-from actors.node.names import Names
+from actors.node.naming import Naming
 from actors.node.placing import Placing
 from actors.node.printing import Printing
 from actors.node.stock import Stock
@@ -48,7 +48,8 @@ class NodeService:
     def __init__(self, process: Process, members: Members) -> None:
         self._process = process
         self._members = members
-        self._names = Names()
+        self.naming = Naming(process, members, self._lost_name)
+        self._names = self.naming.names
         self._printing = Printing(process)
         self.kept = Logs(members.me.info.name)
         self._background: set[asyncio.Task[None]] = set()
@@ -70,6 +71,7 @@ class NodeService:
         """Places nobody any more, and takes nobody over."""
         self.custody.close()
         self._placing.close()
+        self.naming.close()
         if self._watch is not None:
             self._watch.cancel()
 
@@ -276,7 +278,7 @@ class NodeService:
         if self._members.me.info.draining or not self._placing.places.claim(spec.id, spec.demand):
             return None
         try:
-            await self._claim_name(spec)
+            await self.naming.claim(spec)
             try:
                 worker, address = await self.workers.take(spec.environment, spec.driver)
             except BaseException:  # the owner may have given up too
@@ -300,33 +302,17 @@ class NodeService:
             self.workers.kill(worker, "its owner ended while it was placed")
         return address
 
-    async def _claim_name(self, spec: ActorSpec) -> None:
-        if spec.name is None:
-            return
-        try:
-            taken = not self._names.reserve(spec) or await self._is_held_elsewhere(spec)
-        except BaseException:
-            self._names.release(spec)
-            raise
-        if taken or not self._names.confirm(spec):
-            self._names.release(spec)
-            raise ActorAlreadyExistsError(
-                f"an actor named {spec.name!r} exists in namespace {spec.namespace!r}: take it with "
-                f"actors.get_actor({spec.name!r}), or pass get_if_exists=True"
+    def _lost_name(self, spec: ActorSpec, now: str, node: str) -> None:
+        """The network was cut in two, each half had an actor of one name, and the other one keeps it."""
+        if spec.driver is not None:
+            self.say(
+                spec.driver,
+                f"{spec.label} is called {now!r} from now on: while the network was cut, another actor on node {node} "
+                f"was named {spec.name!r} as well, and keeps the name. It goes on as it was",
             )
-
-    async def _is_held_elsewhere(self, spec: ActorSpec) -> bool:
-        for member in self._members.alive():
-            if member is self._members.me:
-                continue
-            try:
-                if await self._process.ask(
-                    member.where, "node", "holds", spec.name, spec.namespace, spec.id, timeout=ASK_SECONDS
-                ):
-                    return True
-            except (TimeoutError, ActorDiedError) as error:  # one that does not answer holds no name that can be used
-                log.info("node %s was not asked for a name: %s", member.info.name, error)
-        return False
+        worker = self.workers.find_actor(spec.id)
+        if worker is not None and worker.ready.done():
+            self._process.tell(worker.ready.result(), "worker", "rename", spec.id, now)
 
     async def custodian(self, visitor: Visitor, actor: str) -> Address | None:
         """Returns the node that has charge of a detached actor now; see `Custody`."""
@@ -334,43 +320,61 @@ class NodeService:
 
     async def claim_name(self, _: Visitor, spec: ActorSpec) -> None:
         """A light actor, which asks no node for a process of its own, is about to be made here under a name."""
-        await self._claim_name(spec)
+        await self.naming.claim(spec)
 
     async def free_name(self, _: Visitor, spec: ActorSpec) -> None:
         """An actor will not come back to its name."""
         self._names.release(spec)
 
-    async def holds(self, _: Visitor, name: str, namespace: str, claimant: str) -> bool:
-        """Whether an actor of this node has the name, or claims it with the better right."""
-        return self._names.holds(name, namespace, claimant)
-
     async def lookup(
         self, _: Visitor, name: str, namespace: str, everywhere: bool = True
     ) -> tuple[Payload, Address | None] | None:
-        """Returns the pickled handle of a named actor and where it is, if it is anywhere just now."""
-        spec = self._names.find(name, namespace)
-        worker = self.workers.find_actor(spec.id) if spec is not None else None
-        if spec is not None and spec.handle is not None and (worker is not None or spec.restarts or spec.light):
-            return spec.handle, worker.ready.result() if worker is not None else None
-        if not everywhere:
-            return None
+        """Returns the pickled handle of a named actor and where it is, if it is anywhere just now.
+
+        ``"NODE/NAME"`` finds the one that has the name on this node, also where it has lost it in the cluster.
+        """
+        found = self._there(self._names.find(name, namespace))
+        if found is not None or not everywhere:
+            return found
         for member in self._members.alive():
             if member is self._members.me:
                 continue
             try:
-                found: tuple[Payload, Address | None] | None = await self._process.ask(
+                there: tuple[Payload, Address | None] | None = await self._process.ask(
                     member.where, "node", "lookup", name, namespace, False, timeout=ASK_SECONDS
                 )
             except Exception as error:
                 log.info("node %s was not asked for a name: %s", member.info.name, error)
                 continue
-            if found is not None:
-                return found
+            if there is not None:
+                return there
+        node, slash, short = name.partition("/")
+        return await self._look_at(node, short, namespace) if slash else None
+
+    async def _look_at(self, node: str, name: str, namespace: str) -> tuple[Payload, Address | None] | None:
+        member = next((m for m in self._members.alive() if m.info.name == node), None)
+        if member is None:
+            return None
+        found: tuple[Payload, Address | None] | None = await self._process.ask(
+            member.where, "node", "lookup_here", name, namespace, timeout=ASK_SECONDS
+        )
+        return found
+
+    async def lookup_here(self, _: Visitor, name: str, namespace: str) -> tuple[Payload, Address | None] | None:
+        """As `lookup`, of this node's actors alone, and of those that have lost their names too."""
+        return self._there(self._names.find_here(name, namespace))
+
+    def _there(self, spec: ActorSpec | None) -> tuple[Payload, Address | None] | None:
+        worker = self.workers.find_actor(spec.id) if spec is not None else None
+        if spec is not None and spec.handle is not None and (worker is not None or spec.restarts or spec.light):
+            return spec.handle, worker.ready.result() if worker is not None else None
         return None
 
     async def named(self, _: Visitor, namespace: str | None, everywhere: bool = True) -> list[tuple[str, str]]:
         """Returns the names in use as (namespace, name)."""
         names = self._names.all(namespace)
+        me = self._members.me.info.name
+        names += [(space, f"{me}/{name}") for space, name in self._names.all_aside(namespace)]
         if everywhere:
             for member in self._members.alive():
                 if member is not self._members.me:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 LIFE_SECONDS = 600.0
 TRIES = 3
 PEER_SECONDS = 10.0
+LIMIT_BYTES = 128 << 10
 MOST_PEERS = 8
 """Connections at once; one more, and the oldest is hung up on: one that says nothing must not keep others out."""
 
@@ -101,7 +103,15 @@ class Invitation:
 
     async def open(self, host: str | None) -> int:
         """Listens, on all addresses where no host is given; returns the port."""
-        self._server = await asyncio.start_server(self._came, host, 0, limit=128 << 10, backlog=MOST_PEERS)
+        if host is None:
+            # One socket: asyncio would take another port for each family, and only one can be told.
+            both = socket.has_dualstack_ipv6()
+            listener = socket.create_server(
+                ("", 0), family=socket.AF_INET6 if both else socket.AF_INET, backlog=MOST_PEERS, dualstack_ipv6=both
+            )
+            self._server = await asyncio.start_server(self._came, sock=listener, limit=LIMIT_BYTES)
+        else:
+            self._server = await asyncio.start_server(self._came, host, 0, limit=LIMIT_BYTES, backlog=MOST_PEERS)
         sockets = self._server.sockets
         return int(sockets[0].getsockname()[1])
 
@@ -131,7 +141,7 @@ class Invitation:
         self._peers[task] = writer
         if len(self._peers) > MOST_PEERS:
             next(iter(self._peers)).cancel()
-        where = str((writer.get_extra_info("peername") or ("?",))[0])
+        where = str((writer.get_extra_info("peername") or ("?",))[0]).removeprefix("::ffff:")
         try:
             async with asyncio.timeout(PEER_SECONDS):
                 await self._serve(reader, writer, where)

@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from actors.transport.options import Options
 
 
-def server_credentials(identity: Identity, trust: TrustSet) -> grpc.ServerCredentials:
+def server_credentials(
+    identity: Identity, trust: TrustSet, knocked: Callable[[], None] | None = None
+) -> grpc.ServerCredentials:
     """Credentials of a server that shows ``identity`` and lets only devices in ``trust`` connect.
 
     A change of ``trust`` counts from the next connection on. Connections that are up go on: ask ``peer_node_id``
     at every call, which knows of the change at once.
+
+    Args:
+        identity: this device's.
+        trust: who may connect.
+        knocked: called at each connection, before its handshake; on a thread of gRPC's, and must not raise.
     """
 
     # grpcio 1.80 refuses a configuration without any root and keeps the old one: the last device removed could
@@ -37,6 +44,8 @@ def server_credentials(identity: Identity, trust: TrustSet) -> grpc.ServerCreden
     # Runs on a thread of gRPC's for each connection. If it raised, the old trust would stay in force.
     def changed() -> grpc.ServerCertificateConfiguration | None:
         nonlocal known
+        if knocked is not None:
+            knocked()
         now = roots()
         # gRPC (1.80 to 1.85 at least) frees the old configuration under the handshakes that still use it, and then
         # crashes: a new one is given only where there is news.

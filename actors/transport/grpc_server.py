@@ -60,7 +60,7 @@ class StreamServer:
         Args:
             address: host and port.
             credentials: which demand and check the client's certificate.
-            member: says which member of the cluster a caller is, by gRPC's auth context; None for a stranger.
+            member: says which member of the cluster a caller is, by gRPC's context of its call; None for a stranger.
         """
         self._member = member
         server = self._server(self._serve_door, server_options())
@@ -106,7 +106,7 @@ class StreamServer:
         await self._serve(GrpcLink(context))
 
     async def _serve_door(self, _: Any, context: Any) -> None:
-        node = self._member(context.auth_context()) if self._member is not None else None
+        node = self._member(context) if self._member is not None else None
         if node is None:
             refused("a stranger at the door")
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this device is not a member of the cluster")

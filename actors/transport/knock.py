@@ -10,6 +10,8 @@ from typing import Any
 from actors.transport.link import GoneError, UnreachableError
 
 DIAL_SECONDS = 5.0
+KNOCK_SECONDS = 2.0
+"""After which a connection is tried afresh: the system itself waits longer and longer between its own tries."""
 
 
 async def probe_socket(path: str) -> None:
@@ -56,7 +58,15 @@ def target(door: str) -> str:
 
 async def _knock(family: socket.AddressFamily, where: Any) -> None:
     """Connects and hangs up. Not on a thread: there may be none to be had while the program ends."""
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        async with asyncio.timeout(DIAL_SECONDS):  # TimeoutError is an OSError
-            await asyncio.get_running_loop().sock_connect(probe, where)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + DIAL_SECONDS
+    while True:
+        left = until - loop.time()
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                async with asyncio.timeout(min(left, KNOCK_SECONDS)):  # TimeoutError is an OSError
+                    return await loop.sock_connect(probe, where)
+            except TimeoutError:
+                if left <= KNOCK_SECONDS:
+                    raise

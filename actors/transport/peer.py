@@ -116,6 +116,10 @@ class Peer:
 
     ``call`` and ``post`` may be used from any thread. When the process is known to be gone, every open call is told,
     and so is each later one.
+
+    Attributes:
+        linked: whether a connection is up now.
+        on_link: told on the I/O loop whenever that changes.
     """
 
     def __init__(
@@ -161,6 +165,8 @@ class Peer:
         )
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
+        self.linked = False
+        self.on_link: Callable[[bool], None] | None = None
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
 
     def call(self, target: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
@@ -269,11 +275,22 @@ class Peer:
             silent_since = None
             self._met = True
             begun = self._loop.time()
-            await lane.run(link, welcome.received)
+            if name == "control":
+                self._link_is(True)
+            try:
+                await lane.run(link, welcome.received)
+            finally:
+                if name == "control":
+                    self._link_is(False)
             if lane.goodbye is not None:
                 return Death(lane.goodbye.reason)
             if self._loop.time() - begun < REDIAL_SECONDS:  # one that drops at once would be dialled without end
                 await asyncio.sleep(REDIAL_SECONDS)
+
+    def _link_is(self, up: bool) -> None:
+        self.linked = up
+        if self.on_link is not None:
+            self.on_link(up)
 
     async def _lives(self) -> bool:
         """Whether a process that does not answer is known to live: one whose method holds the GIL is only busy."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, ClassVar, Self
 
+from actors.events.recorder import read_from
+
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 Tags = tuple[tuple[str, str], ...]
@@ -64,6 +66,10 @@ class _Store:
 
 _lock = threading.Lock()
 _stores: dict[str, _Store] = {}
+
+
+def _snapshot_if_any() -> list[Reading] | None:
+    return snapshot() or None
 
 
 def snapshot() -> list[Reading]:
@@ -266,3 +272,6 @@ class Histogram(Metric):
     def __reduce__(self) -> tuple[Any, ...]:
         arguments = (self._name, self._description, self.boundaries, self._tag_keys)
         return _restore, (type(self), arguments, self._default_tags)
+
+
+read_from(_snapshot_if_any)

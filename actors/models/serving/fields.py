@@ -137,40 +137,36 @@ class SchemaFormat(Body):
 Format = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
 
 
-class Part(Body):
+class Said(Body):
+    """A piece of an answer that comes back: what clients have added to it is no fault."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class Part(Said):
     """A part of a message's content."""
 
     type: str
     text: str | None = None
-    # Of kinds that are refused by name; here so that it is the kind that is named.
-    image_url: Any = None
-    input_audio: Any = None
-    file: Any = None
-    refusal: str | None = None
-    cache_control: Any = None
 
 
-class CalledFunction(Body):
+class CalledFunction(Said):
     """The function of an earlier call."""
 
     name: str
     arguments: str
 
 
-class CalledTool(Body):
+class CalledTool(Said):
     """A call that the model made earlier."""
 
     id: str
     type: Literal["function"] = "function"
     function: CalledFunction
-    index: int | None = None
 
 
-class Message(Body):
+class Message(Said):
     """One message of a conversation."""
-
-    # What a client got back it sends again whole: fields of an answer that a template has no use for are no fault.
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None

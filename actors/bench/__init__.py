@@ -1,0 +1,1 @@
+"""`actors bench`: what calls and collectives cost in this cluster."""

@@ -1,0 +1,74 @@
+"""What the nodes have to offer a model: memory and speed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from actors.actorclass import remote
+from actors.refs import get
+
+from .extra import require_mlx_lm
+from .plan import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.nodeinfo import NodeInfo
+
+_SHARE: Final = 0.8  # of a machine's memory, that models may take
+_ROWS, _COLUMNS, _TIMES = 4096, 1024, 8
+
+
+def devices(nodes: Sequence[NodeInfo], *, measure: bool = False) -> list[Device]:
+    """What each node offers.
+
+    Nodes on one host share its memory. Devices of one kind count as equally fast; where there are several kinds, or
+    with `measure`, each node is asked to multiply, and the speed is in multiplications a second.
+    """
+    hosts = Counter(map(_host, nodes))
+    kinds = {_kind(node) for node in nodes}
+    measure = measure or len(kinds) > 1
+    speeds = _measured(nodes) if measure else [1.0] * len(nodes)
+    return [
+        Device(node.name, speed, int(_memory(node) * _SHARE) // hosts[_host(node)], absolute=measure)
+        for node, speed in zip(nodes, speeds, strict=True)
+    ]
+
+
+def _measured(nodes: Sequence[NodeInfo]) -> list[float]:
+    task = remote(_multiply)
+    found = get([task.options(node=node.name).remote() for node in nodes])
+    best: dict[tuple[object, ...], float] = {}
+    for node, speed in zip(nodes, found, strict=True):
+        best[_kind(node)] = max(best.get(_kind(node), 0.0), speed)
+    return [best[_kind(node)] for node in nodes]
+
+
+def _multiply() -> float:
+    """Multiplications of a quantised matrix and one vector, as decoding does them, in a second."""
+    require_mlx_lm()
+    import mlx.core as mx
+
+    weights = mx.quantize(mx.random.normal((_ROWS, _COLUMNS)), group_size=32, bits=4)
+    vector = mx.ones((1, _COLUMNS))
+    took = []
+    for _ in range(_TIMES):
+        start = time.perf_counter()
+        mx.eval(mx.quantized_matmul(vector, *weights, group_size=32, bits=4))
+        took.append(time.perf_counter() - start)
+    return _ROWS * _COLUMNS / min(took)
+
+
+def _host(node: NodeInfo) -> str:
+    return node.address.rpartition(":")[0]
+
+
+def _kind(node: NodeInfo) -> tuple[object, ...]:
+    return tuple(node.device.get(key) for key in ("chip", "platform", "cpus"))
+
+
+def _memory(node: NodeInfo) -> float:
+    """What the node was told that it has, or what the machine has."""
+    return node.resources["memory"]

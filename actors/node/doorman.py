@@ -1,0 +1,131 @@
+"""The doorman: who has knocked at a node's door and was refused, and no more of them at once than the node can bear.
+
+gRPC refuses strangers in the TLS handshake and tells nobody. It asks for its certificates at each connection, though,
+and that is when this looks who is there; who has not proved by the handshake's end that it belongs was refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_SECONDS = 5.5
+"""After which gRPC has hung up on whoever has not ended the handshake, and a little."""
+
+LOOK_SECONDS = 0.02
+"""Between two looks at the connections, which are not free."""
+
+MOST_UNPROVED = 32
+"""Connections that one address may have open without having proved anything."""
+
+SILENCE_SECONDS = 600.0
+"""After an address was told of, before it is again."""
+
+MOST_ADDRESSES = 1000
+
+Peer = tuple[str, int]
+
+
+class Doorman:
+    """Watches one door.
+
+    Args:
+        loop: the I/O loop.
+        friends: the IP addresses of members: one of them that connects and says nothing has only looked whether the
+            door is there.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, friends: Callable[[], set[str]]) -> None:
+        self.port: int | None = None
+        self._loop = loop
+        self._friends = friends
+        self._process = psutil.Process()
+        self._looked = 0.0
+        self._later: asyncio.TimerHandle | None = None
+        self._proved: dict[Peer, float] = {}
+        self._waiting: dict[Peer, float] = {}
+        self._told: dict[str, float] = {}
+
+    def knocked(self) -> None:
+        """Somebody connects. On a thread of gRPC's, which must not be kept, nor meet an error."""
+        if self.port is None:
+            return
+        if time.monotonic() - self._looked < LOOK_SECONDS:  # there are many at once: the last of them are seen then
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._look_later)
+            return
+        self._look()
+
+    def _look_later(self) -> None:
+        if self._later is None:
+            self._later = self._loop.call_later(2 * LOOK_SECONDS, self._look_now)
+
+    def _look_now(self) -> None:
+        self._later = None
+        self._look()
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        with contextlib.suppress(psutil.Error, OSError, RuntimeError):
+            here = [c for c in self._process.net_connections("tcp") if c.laddr and c.laddr[1] == self.port and c.raddr]
+            self._send_away({_peer(*c.raddr[:2]): c.fd for c in here})
+            self._loop.call_soon_threadsafe(self._seen, [_peer(*c.raddr[:2]) for c in here])
+
+    def _send_away(self, here: dict[Peer, int]) -> None:
+        """Hangs up on those of whom there are too many; they have proved nothing."""
+        unproved = [peer for peer in here if peer not in self._proved]
+        for host, count in Counter(host for host, _ in unproved).items():
+            for peer in [peer for peer in unproved if peer[0] == host][: max(0, count - MOST_UNPROVED)]:
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(here[peer])) as theirs:
+                    if _peer(*theirs.getpeername()[:2]) == peer:  # the number may be another's by now
+                        theirs.shutdown(socket.SHUT_RDWR)
+
+    def _seen(self, peers: list[Peer]) -> None:
+        now = self._loop.time()
+        present, friends = set(peers), self._friends()
+        self._proved = {peer: at for peer, at in self._proved.items() if peer in present or now - at < 60}
+        for peer in peers:
+            known = peer in self._proved or peer in self._waiting or peer[0] in friends
+            if not known and len(self._waiting) < MOST_ADDRESSES:
+                self._waiting[peer] = now
+                self._loop.call_later(HANDSHAKE_SECONDS, self._judge, peer)
+
+    def proved(self, peer: str) -> None:
+        """A stream has come in from here: ``"ipv4:HOST:PORT"``, as gRPC writes it. On the I/O loop."""
+        kind, _, rest = peer.partition(":")
+        host, _, port = rest.rpartition(":")
+        if kind in {"ipv4", "ipv6"} and port.isdigit():
+            self._proved[_peer(host.replace("%25", "%"), int(port))] = self._loop.time()
+
+    def _judge(self, peer: Peer) -> None:
+        self._waiting.pop(peer, None)
+        host, now = peer[0], self._loop.time()
+        if peer in self._proved or host in self._friends():
+            return
+        if now - self._told.get(host, -SILENCE_SECONDS) < SILENCE_SECONDS or len(self._told) >= MOST_ADDRESSES:
+            return
+        self._told[host] = now
+        log.warning(
+            "a connection from %s was refused at the door: it did not show that it belongs to the cluster. If it is "
+            "a device of yours, run `actors invite` here and `actors join CODE` there; if not, find out whose address "
+            "that is. More of the same within %g minutes are not told of",
+            host, SILENCE_SECONDS / 60,
+        )  # fmt: skip
+
+
+def _peer(host: str, port: int) -> Peer:
+    bare = host.strip("[]").removeprefix("::ffff:")
+    return bare.partition("%")[0], port

@@ -1,0 +1,157 @@
+"""The two ends of `lan.py`'s part ``tls``: one transport with mutual TLS and one that this file builds without.
+
+python benchmarks/lan_tls.py serve FOLDER
+python benchmarks/lan_tls.py call FOLDER HOST
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.experimental
+
+from actors.address import Address
+from actors.identity import Identity, TrustSet
+from actors.ids import new_id
+from actors.process import Process
+from actors.transport.credentials import channel_credentials, peer_node_id, server_credentials
+from actors.transport.options import channel_options, server_options
+
+SECURE, PLAIN, RAW = 50101, 50102, 50103
+CALLS, ROUNDS = 300, 7
+LARGE, CHUNK = 64 << 20, 1 << 20
+CHUNKS = "/raw.Raw/Chunks"
+
+
+class Echo:
+    """The service that is called."""
+
+    async def echo(self, _: Any, value: object) -> object:
+        """Returns what came."""
+        return value
+
+    async def take(self, _: Any, data: bytes) -> int:
+        """Returns how much came."""
+        return len(data)
+
+
+def _identity(folder: Path, who: str) -> Identity:
+    place = folder / who
+    place.mkdir(mode=0o700, exist_ok=True)
+    return Identity.load_or_create(place)
+
+
+async def _chunks(requests: Any, _: Any) -> bytes:
+    total = 0
+    async for chunk in requests:
+        total += len(chunk)
+    return str(total).encode()
+
+
+async def _serve(process: Process, mine: Identity, theirs: Identity) -> grpc.aio.Server:
+    trust = TrustSet([mine.certificate, theirs.certificate])
+    await process.server.listen_door(
+        f"0.0.0.0:{SECURE}", server_credentials(mine, trust), lambda c: peer_node_id(c.auth_context(), trust)
+    )
+    # What the door does, on a port without TLS.
+    plain = process.server._by_grpc()
+    plain._member = lambda context: peer_node_id(context.auth_context(), trust) or theirs.node_id
+    open_to_all = plain._server(plain._serve_door, server_options())
+    open_to_all.add_insecure_port(f"0.0.0.0:{PLAIN}")
+    await open_to_all.start()
+    raw = grpc.aio.server(options=server_options())
+    service, method = CHUNKS[1:].split("/")
+    handler = grpc.stream_unary_rpc_method_handler(_chunks)
+    raw.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    raw.add_secure_port(f"0.0.0.0:{RAW}", server_credentials(mine, trust))
+    await raw.start()
+    return raw
+
+
+def serve(folder: Path) -> None:
+    """Serves until standard input ends."""
+    mine, theirs = _identity(folder, "server"), _identity(folder, "client")
+    process = Process("node-served", folder, mine.node_id, "server")
+    process.serve("echo", Echo())
+    raw = process.portal.run(_serve(process, mine, theirs))
+    print("ready", flush=True)
+    sys.stdin.read()
+    process.portal.run(raw.stop(None))
+
+
+async def _latency(process: Process, where: Address) -> float:
+    times = []
+    for _ in range(CALLS):
+        begun = time.perf_counter()
+        await process.ask(where, "echo", "echo", 1)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+async def _throughput(process: Process, where: Address) -> float:
+    begun = time.perf_counter()
+    assert await process.ask(where, "echo", "take", bytes(LARGE)) == LARGE
+    return LARGE / (time.perf_counter() - begun)
+
+
+async def _raw(host: str, mine: Identity, certificate: bytes) -> float:
+    credentials, options = channel_credentials(mine, certificate)
+    async with grpc.aio.secure_channel(f"{host}:{RAW}", credentials, options=(*channel_options(), *options)) as channel:
+        await channel.channel_ready()
+        chunk = bytes(CHUNK)
+        begun = time.perf_counter()
+        call = channel.stream_unary(CHUNKS)()
+        for _ in range(LARGE // CHUNK):
+            await call.write(chunk)
+        await call.done_writing()
+        assert int(await call) == LARGE
+        return LARGE / (time.perf_counter() - begun)
+
+
+def call(folder: Path, host: str) -> None:
+    """Prints the ratios."""
+    mine, theirs = _identity(folder, "client"), _identity(folder, "server")
+
+    def secure(_: str) -> Any:
+        return channel_credentials(mine, theirs.certificate)
+
+    def plain(_: str) -> Any:
+        return grpc.experimental.insecure_channel_credentials(), ()
+
+    ways = {}
+    for name, credentials, port in (("with TLS", secure, SECURE), ("without", plain, PLAIN)):
+        process = Process(new_id("driver"), folder, mine.node_id, "client", credentials)
+        where = Address("node-served", "", "", theirs.node_id, (f"{host}:{port}",), "server")
+        process.directory[where.node] = where
+        ways[name] = process, where
+    latency: dict[str, list[float]] = {name: [] for name in ways}
+    large: dict[str, list[float]] = {name: [] for name in (*ways, "raw")}
+    for _ in range(ROUNDS):  # by turns: what else the machine does meets all alike
+        for name, (process, where) in ways.items():
+            latency[name].append(process.portal.run(_latency(process, where)))
+            large[name].append(process.portal.run(_throughput(process, where)))
+        large["raw"].append(process.portal.run(_raw(host, mine, theirs.certificate), 60))
+    call_ratio = [a / b for a, b in zip(latency["with TLS"], latency["without"], strict=True)]
+    found = {
+        "a call with TLS over one without": statistics.median(call_ratio),
+        "64 MiB with TLS over a raw gRPC stream with TLS": max(large["with TLS"]) / max(large["raw"]),
+        "64 MiB with TLS over the same without": max(large["with TLS"]) / max(large["without"]),
+    }
+    print(json.dumps({"latency": latency, "large": large}), file=sys.stderr)
+    print(json.dumps(found), flush=True)
+    for process, _ in ways.values():
+        process.portal.run(process.close("done"))
+        process.portal.close()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(Path(sys.argv[2]))
+    else:
+        call(Path(sys.argv[2]), sys.argv[3])
