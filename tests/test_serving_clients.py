@@ -80,6 +80,28 @@ def test_openai_in_python_parses_and_calls(client):
     assert again.choices[0].finish_reason == "length"
 
 
+def test_openai_in_python_has_responses(client):
+    how = {"model": "org/small", "temperature": 0, "max_output_tokens": 10}
+    text = ask(client).choices[0].message.content
+    whole = client.responses.create(input="hi", **how)
+    assert (whole.output_text, whole.status, whole.usage.output_tokens) == (text, "incomplete", 10)
+    with client.responses.stream(input=[{"role": "user", "content": "hi"}], **how) as stream:
+        told = list(stream)
+    assert "".join(event.delta for event in told if event.type == "response.output_text.delta") == text
+    assert (told[-1].type, told[-1].response.output_text) == ("response.incomplete", text)
+    tool = {"type": "function", **TOOL["function"]}
+    called = client.responses.create(
+        input="hi", tools=[tool], tool_choice="required", parallel_tool_calls=False, **how | {"max_output_tokens": 120}
+    )
+    (call,) = called.output
+    assert (called.status, call.name) == ("completed", "weather")
+    said = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    assert client.responses.create(input=[call.to_dict(), said], tools=[tool], **how).output_text
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(input="hi", previous_response_id="resp_1", **how)
+    assert caught.value.param == "previous_response_id"
+
+
 def test_openai_in_python_raises_its_own_errors(client):
     with pytest.raises(openai.NotFoundError) as caught:
         ask(client, model="other")
@@ -114,15 +136,15 @@ def test_the_demo_model_is_asked_by_two_at_once():
             path = demo_model()
         except Exception as error:
             pytest.skip(f"the demo model is not there: {error}")
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    body = {"model": "demo", "messages": question, "temperature": 0, "max_tokens": 8}
+    body = {"model": "demo", "prompt": "The capital of France is", "temperature": 0, "max_tokens": 3}
     with Served("demo", "--local-nodes", "2", environment={"ACTORS_DEMO_MODEL": str(path)}) as server:
         server.ready(120)
-        with server.asked("POST", "/v1/chat/completions", {**body, "stream": True}) as stream:
-            whole = server.post("/v1/chat/completions", body)[1]
-            parts = [each["choices"][0]["delta"].get("content") or "" for each in events(stream) if each != "[DONE]"]
-        assert "".join(parts) == whole["choices"][0]["message"]["content"] == "The capital of France is Paris."
-        status, answer = server.post("/v1/chat/completions", {**body, "tools": [TOOL]})
+        with server.asked("POST", "/v1/completions", {**body, "stream": True}) as stream:
+            whole = server.post("/v1/completions", body)[1]
+            parts = [each["choices"][0]["text"] for each in events(stream) if each != "[DONE]"]
+        assert "".join(parts) == whole["choices"][0]["text"] == " Paris.\n"
+        message = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
+        status, answer = server.post("/v1/chat/completions", {**message, "tools": [TOOL]})
         assert (status, answer["error"]["param"]) == (400, "tools")
 
 
