@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from actors.api import get_actor as get_actor
     from actors.api import list_named_actors as list_named_actors
     from actors.api import nodes as nodes
+    from actors.attaching import debug as debug
     from actors.cluster import Cluster as Cluster
     from actors.cluster import init as init
     from actors.cluster import is_initialized as is_initialized
@@ -51,6 +52,7 @@ _HOMES = {
     "available_resources": "api",
     "cancel": "api",
     "cluster_resources": "api",
+    "debug": "attaching",
     "exit_actor": "api",
     "get_actor": "api",
     "get_runtime_context": "context",
@@ -94,6 +96,7 @@ __all__ = [
     "cluster_resources",
     "collective",
     "communicator",
+    "debug",
     "exceptions",
     "exit_actor",
     "get",

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.address import Address
+from actors.debugging import enable as enable_debugging
 from actors.exceptions import ActorDiedError, ActorUnavailableError
 from actors.instance import NOTHING, Ending, Instance
+from actors.jsonlog import log_as_wished
 from actors.parent import read_orders, watch
 from actors.process import Process
 from actors.runtime import Incarnation
@@ -194,8 +196,10 @@ def main() -> None:
     print_whole_lines()
     # What it stands at, for one whose interpreter is busy in one long step; see `actors.inspection`.
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+    log_as_wished()
     orders, parent = read_orders()
     worker = Worker(orders)
+    enable_debugging(worker.process)
     _extend_path(orders["path"])
     watch(parent, worker.parent_gone)
     worker.close(worker.serve())
