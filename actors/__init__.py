@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from actors import actor as actor
     from actors import collective as collective
     from actors import communicator as communicator
+    from actors import elastic as elastic
     from actors import exceptions as exceptions
     from actors import models as models
     from actors import supervision as supervision
@@ -78,7 +79,7 @@ _HOMES = {
     "wait": "refs",
     "ObjectRefGenerator": "stream",
 }
-_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "supervision", "testing", "util")
+_MODULES = ("actor", "collective", "communicator", "elastic", "exceptions", "models", "supervision", "testing", "util")
 
 __all__ = [
     "ActorClass",
@@ -97,6 +98,7 @@ __all__ = [
     "collective",
     "communicator",
     "debug",
+    "elastic",
     "exceptions",
     "exit_actor",
     "get",
