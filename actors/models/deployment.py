@@ -9,7 +9,7 @@ from actors.exceptions import ActorDiedError, ModelError, NodeDiedError, TaskErr
 from actors.handle import kill
 from actors.refs import get
 
-from .stageactor import Stage
+from .stageactor import StageActor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Deployment:
     Attributes:
         plan: which layers are on which node.
         stages: the actors, in the order of the layers.
-        held: what each stage said of itself; see `Stage.loaded`.
+        held: what each stage said of itself; see `StageActor.loaded`.
         limit: tokens that the caches of all answers together have room for.
         broken: a stage has died, or it was closed.
     """
@@ -58,7 +58,7 @@ class Deployment:
         try:
             for stage in plan.stages:
                 before = self.stages[-1] if self.stages else None
-                options = remote(Stage).options(node=stage.node)
+                options = remote(StageActor).options(node=stage.node)
                 self.stages.append(options.remote(str(plan.model.path), stage.first, stage.last, before))
             self._await_loaded()
             self._probe()
@@ -77,7 +77,7 @@ class Deployment:
         return _CHUNKS[any(held["cpu"] for held in self.held)]
 
     def answer(self, request: Request) -> ObjectRefGenerator[Any]:
-        """Begin an answer; see `Stage.answer`."""
+        """Begin an answer; see `StageActor.answer`."""
         answer: ObjectRefGenerator[Any] = self.stages[-1].answer.remote(request)
         return answer
 

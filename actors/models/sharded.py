@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
-from actors.api import nodes as cluster_nodes
 from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
 from actors.refs import get
 
@@ -21,14 +20,12 @@ from .extra import require_mlx_lm
 from .generation import Generation, Token
 from .plan import Plan, make_plan
 from .sampling import Request, Sampling, check_stops, refuse_if_never
-from .survey import devices
+from .survey import choose, devices
 from .tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
-
-    from actors.nodeinfo import NodeInfo
 
     from .checkpoint import ModelInfo
     from .sampling import Processor
@@ -127,7 +124,7 @@ class ShardedModel:
         path = Path(path).expanduser().absolute()  # the stages run in other folders
         info = describe(path)
         if dry_run:
-            return make_plan(info, devices(_choose(nodes)[: info.pieces], measure=True))
+            return make_plan(info, devices(choose(nodes)[: info.pieces], measure=True))
         return cls(info, load_tokenizer(path), nodes=nodes, kv_memory=kv_memory, max_requests=max_requests)
 
     @property
@@ -322,7 +319,7 @@ class ShardedModel:
         raise AssertionError
 
     def _plan(self, gone: Collection[str]) -> Plan:
-        nodes = [node for node in _choose(self._nodes, lost=self._begun) if node.name not in gone]
+        nodes = [node for node in choose(self._nodes, lost=self._begun) if node.name not in gone]
         if not nodes:
             raise ModelError("none of the model's nodes is there any more")
         return make_plan(self._info, devices(nodes[: self._info.pieces]))
@@ -353,22 +350,6 @@ def _check_strategy(strategy: str) -> None:
         raise NotImplementedError("strategy='tensor' is not there yet; 'pipeline' cuts the model by its layers")
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
-
-
-def _choose(names: Sequence[str] | None, *, lost: bool = False) -> list[NodeInfo]:
-    """Nodes that are alive, of `names` where there are any; with `lost`, not all of them need be there."""
-    alive = [node for node in cluster_nodes() if node.alive]
-    if names is None:
-        return alive
-    if isinstance(names, str) or not names:
-        raise ValueError(f"nodes must be a list of at least one name, not {names!r}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"a node has one stage of a model, but nodes= names one twice: {', '.join(names)}")
-    known = {node.name: node for node in alive}
-    for name in names:
-        if name not in known and not lost:
-            raise PlacementError(f"no node is called {name!r}; there are: {', '.join(known)}")
-    return [known[name] for name in names if name in known]
 
 
 def _check_bound(name: str, value: object) -> None:

@@ -29,7 +29,7 @@ PROBE: Final = "probe"
 _PROBES: Final = 3  # the first one brings up what the others need
 
 
-class Stage:
+class StageActor:
     """Layers `first` to `last` of a model, in a process of their own.
 
     The last stage chooses what all stages do next (`schedule.Schedule`). Each step goes from stage to stage towards
