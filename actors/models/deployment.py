@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from actors.actorclass import remote
+from actors.collective import create_group
 from actors.exceptions import ActorDiedError, ModelError, NodeDiedError, TaskError
 from actors.handle import kill
 from actors.refs import get
@@ -14,6 +15,7 @@ from .stageactor import StageActor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actors.group import ActorGroup
     from actors.handle import ActorHandle
     from actors.stream import ObjectRefGenerator
 
@@ -41,6 +43,7 @@ class Deployment:
         self.held: list[dict[str, Any]] = []
         self.limit = 0
         self.broken = False
+        self._group: ActorGroup[Any] | None = None  # held for as long as its members add up what they have
 
     @classmethod
     def start(cls, plan: Plan, *, kv_memory: int | None) -> Self:
@@ -56,16 +59,20 @@ class Deployment:
         """
         self = cls(plan, [])
         try:
-            for stage in plan.stages:
-                before = self.stages[-1] if self.stages else None
-                options = remote(StageActor).options(node=stage.node)
-                self.stages.append(options.remote(str(plan.model.path), stage.first, stage.last, before))
+            for rank, stage in enumerate(plan.stages):
+                before = self.stages[-1] if self.stages and not plan.shares else None
+                made = remote(StageActor).options(node=stage.node)
+                where = str(plan.model.path), stage.first, stage.last
+                self.stages.append(made.remote(*where, before, shares=plan.shares, rank=rank))
             self._await_loaded()
+            if plan.shares:
+                self._group = create_group(self.stages)
+                get(self.stages[-1].lead.remote(self.stages[:-1]))
             self._probe()
             self.held = get([stage.loaded.remote() for stage in self.stages])
             self.plan = plan.with_times([held["seconds"] for held in self.held])
             self.limit = min(_room(held, kv_memory) for held in self.held)
-            get(self.stages[-1].open.remote(width=len(self.stages), limit=self.limit))
+            get(self.stages[-1].open.remote(width=1 if plan.shares else len(self.stages), limit=self.limit))
         except BaseException:
             self.close()
             raise

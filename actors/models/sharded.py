@@ -14,12 +14,13 @@ from weakref import WeakSet
 from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
 from actors.refs import get
 
-from .checkpoint import describe
+from .checkpoint import open_checkpoint
 from .deployment import Deployment
 from .extra import require_mlx_lm
 from .generation import Generation, Token
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, make_tensor_plan
 from .sampling import Request, Sampling, check_stops, refuse_if_never
+from .sharing import Shape
 from .survey import choose, devices
 from .tokenizer import load_tokenizer
 
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from actors.nodeinfo import NodeInfo
+
     from .checkpoint import ModelInfo
     from .sampling import Processor
     from .tokenizer import Tokenizer
 
-STRATEGIES = ("auto", "pipeline")
+STRATEGIES = ("auto", "pipeline", "tensor")
 _MOST_REQUESTS: Final = 256
 _ATTEMPTS: Final = 3  # to begin anew on what nodes there are, while more of them die
 _SETTLING: Final = 0.5  # seconds until another attempt
@@ -50,6 +53,7 @@ class ShardedModel:
     def __init__(
         self,
         info: ModelInfo,
+        shape: Shape | None,
         tokenizer: Tokenizer,
         *,
         nodes: Sequence[str] | None,
@@ -57,7 +61,7 @@ class ShardedModel:
         max_requests: int,
     ) -> None:
         self.tokenizer = tokenizer
-        self._info, self._nodes, self._kv_memory = info, nodes, kv_memory
+        self._info, self._shape, self._nodes, self._kv_memory = info, shape, nodes, kv_memory
         self._max_requests = max_requests
         self._guard = threading.RLock()  # of the open answers
         self._open: WeakSet[Generation] = WeakSet()  # one that nobody holds any more ends itself
@@ -104,7 +108,10 @@ class ShardedModel:
             path: a `.gguf` file, or a directory of mlx-lm or Hugging Face; every node must see it there.
             nodes: names of the nodes to use, in the order of the layers; None takes all that are alive. Where there
                 are more of them than layers, the last ones get nothing to do.
-            strategy: `"pipeline"` cuts by layers; `"auto"` chooses, and there is one way as yet.
+            strategy: `"pipeline"` cuts the model by its layers, so that several answers keep all nodes busy; `"tensor"`
+                cuts every layer, so that all nodes work on each token, which is faster for one answer where nodes are
+                close to each other (Llama family; not more nodes than heads of keys and values, the others get nothing
+                to do). `"auto"` is `"pipeline"`, which works everywhere.
             kv_memory: bytes on each node for the caches of all answers; None takes a quarter of what is free once the
                 weights are there. Requests wait until there is room for them.
             max_requests: how many may be under way or waiting; more are refused.
@@ -114,7 +121,6 @@ class ShardedModel:
             ModelError: the model cannot be read, cut or held; the message says why.
             PlacementError: a node is not known.
             ValueError: `nodes` is empty or names a node twice, or there is no such strategy.
-            NotImplementedError: `strategy="tensor"`.
         """
         _check_strategy(strategy)
         _check_bound("max_requests", max_requests)
@@ -122,10 +128,12 @@ class ShardedModel:
             _check_bound("kv_memory", kv_memory)
         require_mlx_lm()
         path = Path(path).expanduser().absolute()  # the stages run in other folders
-        info = describe(path)
+        checkpoint = open_checkpoint(path)
+        info = checkpoint.info()
+        shape = Shape.of(checkpoint.config, info.layers, info.vocab_size) if strategy == "tensor" else None
         if dry_run:
-            return make_plan(info, devices(choose(nodes)[: info.pieces], measure=True))
-        return cls(info, load_tokenizer(path), nodes=nodes, kv_memory=kv_memory, max_requests=max_requests)
+            return _planned(info, shape, choose(nodes), measure=True)
+        return cls(info, shape, load_tokenizer(path), nodes=nodes, kv_memory=kv_memory, max_requests=max_requests)
 
     @property
     def plan(self) -> Plan:
@@ -322,7 +330,7 @@ class ShardedModel:
         nodes = [node for node in choose(self._nodes, lost=self._begun) if node.name not in gone]
         if not nodes:
             raise ModelError("none of the model's nodes is there any more")
-        return make_plan(self._info, devices(nodes[: self._info.pieces]))
+        return _planned(self._info, self._shape, nodes)
 
     def _retire(self, old: Deployment) -> None:
         with self._guard:
@@ -346,10 +354,14 @@ def _each(answer: Generation, what: Callable[[Token], Any]) -> Iterator[Any]:
 
 
 def _check_strategy(strategy: str) -> None:
-    if strategy == "tensor":
-        raise NotImplementedError("strategy='tensor' is not there yet; 'pipeline' cuts the model by its layers")
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
+
+
+def _planned(info: ModelInfo, shape: Shape | None, found: Sequence[NodeInfo], *, measure: bool = False) -> Plan:
+    if shape is not None:
+        return make_tensor_plan(info, shape, devices(found[: shape.kv_heads], measure=measure))
+    return make_plan(info, devices(found[: info.pieces], measure=measure))
 
 
 def _check_bound(name: str, value: object) -> None:
