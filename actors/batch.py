@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from actors import face, runtime
+from actors import face, runtime, tracing
 from actors.calls import OneCall, call_prepared, deadline_of, is_reference, returns_of, settings_of
 from actors.cluster import joined
 from actors.exceptions import GetTimeoutError, Verdict
@@ -139,6 +139,7 @@ class Batch:
         self.settings = settings
         self.deadline: float | None = None
         self.origin = runtime.origin()
+        self.trace = tracing.passed_on()
         self.retries = settings.retries
         self._arguments: list[Argument] | None = arguments
         self._sizes = [argument.nbytes for argument in arguments]
@@ -196,10 +197,10 @@ class Batch:
         peer.call_together(numbers, target, self.method, payload, parts, self._terms())
 
     def _terms(self) -> Terms:
-        if self.deadline is None and not self.settings.group and not self.origin:
+        if self.deadline is None and not (self.settings.group or self.origin or self.trace):
             return PLAIN
         remaining = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        return Terms(remaining, self.settings.group, origin=self.origin)
+        return Terms(remaining, self.settings.group, origin=self.origin, trace=self.trace)
 
     def _watch_deadline(self, parts: list[Part]) -> None:
         assert self.deadline is not None
@@ -223,6 +224,7 @@ class Batch:
         self.settings.give(call)
         call.deadline = self.deadline
         call.origin = self.origin
+        call.trace = self.trace
         call.place = self._place + index if self.peer is not None else 0
         call.peer, call.target = self.peer, self.target
         self.given_up()

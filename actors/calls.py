@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actors import face, runtime
+from actors import face, runtime, tracing
 from actors.cluster import joined
 from actors.messages import STREAMING, Outcome
 from actors.opencall import OpenCall
@@ -193,6 +193,7 @@ def open_call(
 def inherit(opened: OpenCall, timeout: float | None) -> None:
     """Sets a call's deadline: its own, or that of the call it is made in, if that comes first."""
     running = runtime.running()
+    tracing.begin(opened, opened.line.label.partition("(")[0])
     if running is not None:
         running.adopt(opened)
     elif face.current.adopt is not None:

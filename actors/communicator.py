@@ -13,6 +13,7 @@ import operator
 import os
 import secrets
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from actors import arrays, launched, serialize
@@ -20,7 +21,7 @@ from actors._wire import distributed_comm_pb2 as pb
 from actors.exceptions import AuthenticationError, CollectiveError, SerializationError
 from actors.home import locked, state_dir, write_private
 from actors.messages import Payload
-from actors.transport.endpoint import MAX_PAYLOAD, Endpoint
+from actors.transport.endpoint import MAX_PAYLOAD, Endpoint, Trusted
 from actors.transport.job import fill_tensor, tensor_kind
 from actors.transport.letterbox import Member, Refused
 from actors.transport.portal import Portal
@@ -59,6 +60,10 @@ class CommunicatorArgumentError(CollectiveError, ValueError):
     """A server refused an argument, or the ranks of a round do not agree; the message names both sides."""
 
 
+class NotPairedError(AuthenticationError, ValueError):
+    """An address is outside this machine, and this device is paired with none."""
+
+
 class GRPCCommunicator:
     """One rank of a job.
 
@@ -94,12 +99,13 @@ class GRPCCommunicator:
             base_port: rank r listens on port ``base_port + r``; None: 50100 or, where the rank comes from
                 `actors launch`, the ports that it has found to be free.
             host: loopback address that all ranks listen on.
-            addresses: ``"host:port"`` of each rank, in place of host and base_port.
+            addresses: ``"host:port"`` of each rank, in place of host and base_port. Where they are not of this
+                machine, all ranks are on paired devices, and their connections mutual TLS.
             timeout: seconds that any call waits at most.
 
         Raises:
-            ValueError: a rank, port or timeout that cannot be, or an address outside this machine: gRPC would be in
-                clear there.
+            ValueError: a rank, port or timeout that cannot be.
+            NotPairedError: an address outside this machine, and this device is not paired.
             OSError: the port is taken or may not be used.
             RuntimeError: already initialised.
         """
@@ -117,12 +123,13 @@ class GRPCCommunicator:
         if len(addresses) != world_size:
             raise ValueError(f"{len(addresses)} addresses were given for {world_size} ranks: give one for each")
         checked = [_check_address(address) for address in addresses]
+        trusted = _trusted(checked, launch)
         if len(set(checked)) < world_size:
             raise ValueError(f"two ranks have the same address: {', '.join(checked)}")
         member = Member(rank, world_size, _job_secret(), timeout)
         portal = Portal()
         try:
-            self._rank = portal.run(Endpoint.start(member, checked))
+            self._rank = portal.run(Endpoint.start(member, checked, trusted))
         except BaseException:
             portal.close()
             raise
@@ -360,24 +367,60 @@ def _check_tag(tag: str) -> None:
 
 
 def _check_address(address: str) -> str:
-    """Returns the address with its host as a number.
+    """Returns the address with its host as a number, where it is one.
 
     Raises:
-        ValueError: not ``"host:port"``, or not on this machine.
+        ValueError: not ``"host:port"``, or all addresses at once.
     """
     host, _, port = address.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise ValueError(f"{address!r} is not an address: give 'host:port' with a port from 1 to 65535")
     try:
-        number = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+        ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
     except ValueError:
-        number = None
-    if number is None or not number.is_loopback:
-        raise ValueError(
-            f"{host!r} is not a loopback address: between machines this communicator would need mutual TLS, which it "
-            "does not have yet; use 127.0.0.1, or actors and actors.collective across machines"
+        return f"{host}:{int(port)}"
+    if ip.is_unspecified:
+        raise ValueError(f"{str(ip)!r} is not a loopback address: for mutual TLS give the one that the others reach")
+    number = str(ip)
+    return f"{_bracket(number)}:{int(port)}"
+
+
+def _trusted(addresses: Sequence[str], launch: launched.Launched | None) -> Trusted | None:
+    """Returns what connections to other devices need; None where all ranks are on this machine.
+
+    Raises:
+        NotPairedError: this device is not paired.
+        ValueError: some ranks have a loopback address, which the others would not reach.
+    """
+    here = [_is_loopback(address) for address in addresses]
+    if all(here):
+        return None
+    from actors import device
+    from actors.identity import TrustSet
+    from actors.membership import load
+
+    if not device.is_paired():
+        host = addresses[here.index(False)].rpartition(":")[0]
+        raise NotPairedError(
+            f"{host!r} is not a loopback address: between machines the ranks need mutual TLS, for which their devices "
+            "are paired, and this one is not: run `actors invite` on one of them and `actors join CODE` on the others, "
+            "or use 127.0.0.1"
         )
-    return f"{_bracket(str(number))}:{int(port)}"
+    if any(here):
+        raise ValueError(
+            f"{addresses[here.index(True)]} is a loopback address, which ranks elsewhere do not reach: give an address "
+            "of that device in the network, or loopback addresses alone"
+        )
+    folder = Path(launch.identity) if launch is not None and launch.identity is not None else device.folder()
+    identity, trust = load(folder)
+    return Trusted(identity, TrustSet([*trust.values(), identity.certificate]))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _bracket(host: str) -> str:

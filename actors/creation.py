@@ -148,6 +148,7 @@ class _Creation:
             group=group,
             concurrency_groups=options.concurrency_groups,
             checkpoint=checkpoint_of(cls, options),
+            record=options.record,
         )
         ended = partial(_ended, process, self._id)
         self.charge = take_charge(process, construction, options.max_restarts, needs, ended)

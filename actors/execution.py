@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from actors import tracing
 from actors.common import COMMON
 from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from actors.job import Job
     from actors.mailbox import Mailbox
+    from actors.record import Record
     from actors.runtime import Incarnation
     from actors.saving import Saver
     from actors.spec import MethodSpec
@@ -42,6 +44,7 @@ class Execution:
         mailbox: where its calls are.
         left: called with an exit code, a reason and whether it was wanted, where a method ends its actor.
         saver: keeps the object's state; None for one whose state is not kept.
+        record: writes its calls to a file; None for one whose calls are not recorded.
     """
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -53,6 +56,7 @@ class Execution:
         mailbox: Mailbox,
         left: Callable[[int, str, bool], None],
         saver: Saver | None,
+        record: Record | None = None,
     ) -> None:
         self._object = thing
         self._methods = methods
@@ -61,6 +65,7 @@ class Execution:
         self._mailbox = mailbox
         self._left = left
         self._saver = saver
+        self._record = record
         self._pid = os.getpid()
 
     def group_of(self, job: Job) -> str | None:
@@ -93,6 +98,7 @@ class Execution:
             except Held as held:
                 held.released.result()
         token = current.set(job)
+        job.traced = tracing.serve(job)
         try:
             result = self._call(job)
             returns = self._returns(job)
@@ -110,6 +116,8 @@ class Execution:
             else:
                 self._returned(job, result)
         finally:
+            if job.traced is not None:
+                job.traced.end()
             current.reset(token)
 
     def _starts(self, job: Job) -> bool:
@@ -118,7 +126,11 @@ class Execution:
             return False
         job.actor = self._actor
         job.label = self._actor.spec.label  # it may have come before that was known
-        return self._mailbox.start(job)
+        if not self._mailbox.start(job):
+            return False
+        if self._record is not None:
+            self._record.began(job)
+        return True
 
     def _call(self, job: Job) -> Any:
         """Calls the method; what it returns may be a coroutine or a generator."""
@@ -173,6 +185,7 @@ class Execution:
             except Held as held:
                 await asyncio.shield(asyncio.wrap_future(held.released))
         current.set(job)
+        job.traced = tracing.serve(job)
         try:
             result = self._call(job)
             returns = self._returns(job)
@@ -197,6 +210,8 @@ class Execution:
             else:
                 self._returned(job, result)
         finally:
+            if job.traced is not None:
+                job.traced.end()
             current.set(None)  # the job knows its task, and the task its context: neither is to be kept
 
     async def _save_async(self, error: BaseException | None) -> BaseException | None:
@@ -236,29 +251,36 @@ class Execution:
             payload = dumps(Several(tuple(map(dumps, result))) if job.call.terms.returns > 1 else result)
         except BaseException as error:  # a value's own pickling may raise anything
             problem = error if isinstance(error, SerializationError) else SerializationError(type(error).__name__)
-            self._mailbox.answer(job, Outcome.RAISED, unpicklable(problem, self._place(job)))
+            self._answer(job, Outcome.RAISED, unpicklable(problem, self._place(job)), problem)
         else:
-            self._mailbox.answer(job, Outcome.VALUE, payload)
+            self._answer(job, Outcome.VALUE, payload)
 
     def _failed(self, job: Job, error: BaseException) -> None:
         self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)
+        if job.traced is not None:
+            job.traced.failed(error)
         place = self._place(job)
         if isinstance(error, ActorExit):
-            self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("called exit_actor()", place)))
+            self._answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("called exit_actor()", place)), error)
             self._left(0, LEFT, True)
         elif isinstance(error, SystemExit):
             if error.code == 0:
-                self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("raised SystemExit(0)", place)))
+                self._answer(job, Outcome.MAY_HAVE_RUN, dumps(exited("raised SystemExit(0)", place)), error)
             else:  # its caller hears of the death, after which it may be sent again
-                self._mailbox.answer(job, Outcome.CUT_OFF, dumps(None))
+                self._answer(job, Outcome.CUT_OFF, dumps(None), error)
             self.left_by(error, f"its method {job.method}")
         elif isinstance(error, KeeperGone):  # as above
-            self._mailbox.answer(job, Outcome.CUT_OFF, dumps(None))
+            self._answer(job, Outcome.CUT_OFF, dumps(None), error)
         elif error is job.reason or isinstance(error, asyncio.CancelledError) or _interrupted(job, error):
             reason = job.reason or cancelled(job, place, started=True)
-            self._mailbox.answer(job, Outcome.MAY_HAVE_RUN, dumps(reason))
+            self._answer(job, Outcome.MAY_HAVE_RUN, dumps(reason), error)
         else:
-            self._mailbox.answer(job, Outcome.RAISED, _packed(error, place))
+            self._answer(job, Outcome.RAISED, _packed(error, place), error)
+
+    def _answer(self, job: Job, outcome: Outcome, payload: Payload, error: BaseException | None = None) -> None:
+        if self._record is not None:
+            self._record.ended(job, outcome, payload, error)
+        self._mailbox.answer(job, outcome, payload)
 
     def left_by(self, error: SystemExit, who: str) -> None:
         """The actor's code has asked for its process's end. Only status 0 says that this was meant to be, as in Ray."""

@@ -69,7 +69,7 @@ class Identity:
                 f"have read it, run: chmod 600 '{path}', else delete it and pair the device again"
             )
         try:
-            return cls._parse(content)
+            return cls.parse(content)
         except AuthenticationError as error:
             raise ActorsError(
                 f"this device's identity in {path} is damaged ({error}); restore the file, or delete it and pair the "
@@ -112,7 +112,12 @@ class Identity:
         return key.sign(text, ec.ECDSA(hashes.SHA256()))
 
     @classmethod
-    def _parse(cls, content: bytes) -> Identity:
+    def parse(cls, content: bytes) -> Identity:
+        """Reads certificate and key, one after the other, as PEM.
+
+        Raises:
+            AuthenticationError: they are damaged, or do not belong together.
+        """
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import queue
 import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from actors.failure import Place, pack, unpack
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
 from actors.messages import CONSTRUCT, DEPART, GO, RETIRE, STAY, Call, Cancel, Outcome, Payload
+from actors.record import Record
 from actors.runtime import ActorExit, current, joined
 from actors.saving import Saver
 from actors.sealed import open_arguments
@@ -303,6 +305,7 @@ class Instance:
             cls = self._load(construction.code)
             actor = job.actor = self._born(construction)
             self._tell(construction.spec, event.PENDING)
+            record = self._recorded(construction)
             args, kwargs = open_arguments(construction.arguments)
             thing = cls(*args, **kwargs)
             if construction.state is not None:
@@ -317,6 +320,7 @@ class Instance:
                 self._mailbox,
                 self._finish,
                 Saver.of(construction, thing, joined()),
+                record,
             )
         except BaseException as error:
             died = self._never_constructed(error, step)
@@ -348,6 +352,13 @@ class Instance:
     def open_calls(self) -> list[Job]:
         """Returns the calls that wait or run, in the order of their arrival."""
         return self._mailbox.open()
+
+    def _recorded(self, construction: Construction) -> Record | None:
+        if not construction.record:
+            return None
+        record = Record(construction, self._node)
+        print(f"its calls are recorded: actors replay {record.path}", file=sys.stderr)
+        return record
 
     def _load(self, code: Payload) -> Any:
         return loads(code)

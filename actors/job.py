@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.messages import Message
+    from actors.tracing import Served
     from actors.transport.bell import Bell
 
 
@@ -50,11 +51,12 @@ class Job(Running):
         arrived: when it came (epoch).
         started: when it began to run; 0 before.
         trace: see `actors.events.CallEnded`.
+        traced: its part of a trace while it runs, see `actors.tracing`.
     """
 
     __slots__ = (
         "_credit", "_more", "_room", "_told", "_visitor", "arrived", "awaiting", "call", "reason", "started", "state",
-        "task", "trace",
+        "task", "trace", "traced",
     )  # fmt: skip
 
     def __init__(self, call: Call, visitor: Visitor, label: str) -> None:
@@ -63,6 +65,8 @@ class Job(Running):
         super().__init__((visitor.session, call.number), label, call.method, deadline)
         self.call = call
         self.origin = call.terms.origin
+        self.traceparent = call.terms.trace
+        self.traced: Served | None = None
         self.arrived = time.time()
         self.started = 0.0
         self.trace = ""

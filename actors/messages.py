@@ -122,12 +122,14 @@ class Terms:
         group: the concurrency group it runs in; empty for the method's own.
         returns: how many values the method gives, or `STREAMING`.
         origin: by what in the driver the call was made; see `actors.face.Face`.
+        trace: W3C's ``traceparent``; empty for no trace. See `actors.tracing`.
     """
 
     remaining: float | None = None
     group: str = ""
     returns: int = 1
     origin: str = ""
+    trace: str = ""
 
     @property
     def plain(self) -> bool:

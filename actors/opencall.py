@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from actors import runtime
+from actors import runtime, tracing
 from actors.exceptions import GetTimeoutError, TaskCancelledError, Verdict
 from actors.failure import raised_kind
 from actors.messages import PLAIN, Outcome, Payload, Terms
@@ -99,11 +99,14 @@ class OpenCall:
         retries: how often it may be sent again after a death that may have cut it off; -1 for ever.
         retry_exceptions: what it is sent again for that the method raised.
         origin: see `actors.messages.Terms`.
+        trace: see there.
+        span: its part of a trace, see `actors.tracing`; None where there is none.
     """
 
     __slots__ = (
         "__weakref__", "_nbytes", "deadline", "forced", "group", "hold", "in_room", "line", "method", "needs", "number",
-        "origin", "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "target",
+        "origin", "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "span", "target",
+        "trace",
     )  # fmt: skip
 
     def __init__(self, line: Way, method: str, payload: Payload, needs: list[Future[Sealed]]) -> None:
@@ -115,6 +118,8 @@ class OpenCall:
         self.group = ""
         self.returns = 1
         self.origin = runtime.origin()
+        self.trace = ""
+        self.span: Any = None
         self.deadline: float | None = None
         self.retries = 0
         self.retry_exceptions: Retry = False
@@ -144,10 +149,10 @@ class OpenCall:
 
     def terms(self) -> Terms:
         """Returns how the call is to be answered, as of now."""
-        if self.deadline is None and not self.group and self.returns == 1 and not self.origin:
+        if self.deadline is None and not self.group and self.returns == 1 and not (self.origin or self.trace):
             return PLAIN
         remaining = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        return Terms(remaining, self.group, self.returns, self.origin)
+        return Terms(remaining, self.group, self.returns, self.origin, self.trace)
 
     def sent(self, peer: Party, target: str, number: int) -> None:
         """The call has been given its number."""
@@ -211,6 +216,9 @@ class OpenCall:
         if not self.over:
             self.settle(sealed)  # before: after an interrupt the answer comes again
             self.over = True
+            if self.span is not None:
+                span, self.span = self.span, None
+                tracing.answered(span, None if sealed.outcome is Outcome.VALUE else sealed.outcome.name.lower())
 
     def release(self) -> None:
         """Gives back the room in its line, unless the actor still has the call."""

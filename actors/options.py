@@ -13,14 +13,13 @@ from actors.strategy import Strategy, check_strategy
 
 # Known from Ray, and not here: a program that gives one must not believe that it has what it asked for.
 NOT_HERE = {
-    "record": "calls are not recorded yet",
     "accelerator_type": "give the node a label and use label_selector=",
     "max_calls": "a worker is used again as long as it lives",
     "object_store_memory": "values are kept by the process that made them",
     "placement_group": "place a group by .group(size), or by scheduling_strategy='SPREAD' or 'PACK'",
     "placement_group_bundle_index": "there are no placement groups",
     "placement_group_capture_child_tasks": "there are no placement groups",
-    "enable_task_events": "calls are not recorded yet",
+    "enable_task_events": "actors list calls shows them as they are; record=True keeps those of an actor",
     "enable_tensor_transport": "arrays travel between actors as they are",
     "tensor_transport": "arrays travel between actors as they are",
     "fallback_strategy": "use a soft NodeAffinitySchedulingStrategy",
@@ -135,6 +134,7 @@ class ActorOptions(_Placed):
             the end of the first call after ``"10s"``. None: after each call, if the actor can be restarted and has the
             hooks. The call is answered once its maker has the state. Where several calls run at once, the state may
             have others of them half-way.
+        record: write its calls to a file on its node, for `actors replay`; it says where.
         replicas: on how many other nodes a detached actor that can be restarted is kept, with its state: if its node is
             lost, one of them makes it anew. A call is answered when all of them have the state that is due. With 1,
             where there is no other node there is no copy until one comes; more than there are nodes is refused. An
@@ -154,6 +154,7 @@ class ActorOptions(_Placed):
     allow_out_of_order_execution: bool | None = None
     isolation: str = "process"
     checkpoint: str | None = None
+    record: bool = False
     replicas: int = 1
 
     @property
@@ -167,6 +168,7 @@ class ActorOptions(_Placed):
         _Placed.check(self)
         _check_text(self, "namespace")
         _check_bool(self, "get_if_exists")
+        _check_bool(self, "record")
         if self.get_if_exists and self.name is None:
             raise ValueError("get_if_exists=True needs a name to look for: .options(name=…, get_if_exists=True)")
         if self.lifetime not in {None, "detached", "non_detached"}:

@@ -61,6 +61,7 @@ class Running:
         actor: that runs it.
         cancelled: the caller no longer wants the answer.
         origin: by what in the driver it was made in the end; see `actors.face.Face`.
+        traceparent: of the trace it is part of; empty for none. See `actors.tracing`.
         over: it has been answered.
     """
 
@@ -75,6 +76,7 @@ class Running:
         "method",
         "origin",
         "over",
+        "traceparent",
     )
 
     def __init__(self, key: tuple[str, int], label: str, method: str, deadline: float | None = None) -> None:
@@ -85,6 +87,7 @@ class Running:
         self.actor: Incarnation | None = None
         self.cancelled = False
         self.origin = ""
+        self.traceparent = ""
         self.over = False
         self._children: list[weakref.ref[Child]] | None = None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from actors import arena
+from actors import arena, sources
 from actors.exceptions import SerializationError, VersionMismatchError
 from actors.holdings import Hold
 from actors.messages import PLAIN_TYPES, Payload
@@ -113,6 +113,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         super().__init__(*args, **kwargs)
         self.fixed: list[pickle.PickleBuffer] = []  # buffers that nobody writes to any more
         self.holds: list[Hold] = []  # what keeps the values and actors that were met
+        self._inner: set[CodeType] = set()  # functions inside a function whose text has been met
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -129,10 +130,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
                 return _of_bytes, (obj.ravel().view("u1"), obj.dtype, obj.shape)
             if not obj.flags.forc:
                 return obj.copy().__reduce_ex__(PROTOCOL)
+        if kind is CodeType:
+            return self._code(obj)
         if kind.__module__ == "nanobind" and kind.__name__ in {"nb_func", "nb_method"}:
             return obj.__qualname__  # MLX's functions, which say where they are and refuse to pickle
-        if kind is CodeType:
-            return _code, (PYTHON, cloudpickle.cloudpickle._code_reduce(obj)[1])  # noqa: SLF001 - what it would do
         if isinstance(obj, type | FunctionType):
             _travel_by_value(getattr(obj, "__module__", None))
             if (marked := _marked(obj)) is not None:
@@ -140,6 +141,18 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         elif isinstance(obj, ModuleType):
             _travel_by_value(obj.__name__)
         return super().reducer_override(obj)
+
+    def _code(self, code: CodeType) -> tuple[Any, ...]:
+        """Reduces code as cloudpickle does, and adds its text and the name of its file, which that leaves out."""
+        _, arguments = self.dispatch_table[CodeType](code)
+        arguments = tuple(code.co_filename if value == _NO_FILE else value for value in arguments)
+        text = "" if code in self._inner else sources.text_of(code)
+        if text:
+            self._inner.update(sources.nested_in(code))
+        return _code, (PYTHON, arguments, text)
+
+
+_NO_FILE = "<dynamic-code>"
 
 
 def _lends_memory(array: Any) -> bool:
@@ -155,14 +168,16 @@ def _of_bytes(flat: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
     return flat.view(dtype).reshape(shape)
 
 
-def _code(python: str, parts: tuple[Any, ...]) -> CodeType:
+def _code(python: str, parts: tuple[Any, ...], text: str) -> CodeType:
     """Makes code that has travelled by value; of another minor version of Python it is other machine's code."""
     if python != PYTHON:
         raise VersionMismatchError(
             f"this code was sent by Python {python}, and node {platform.node()} runs it with Python {PYTHON}, which it "
             "cannot: put it into a package that is installed on both, or run both with the same minor version"
         )
-    return CodeType(*parts)
+    code = CodeType(*parts)
+    sources.keep(code.co_filename, code.co_firstlineno, text)
+    return code
 
 
 def _marked(thing: Any) -> tuple[str, str] | None:

@@ -286,6 +286,7 @@ class Construction:
         concurrency_groups: how many calls of each further group of methods may run at once.
         checkpoint: after how many calls, or seconds, its state is taken; None for never.
         keeper: process in whose charge it is, which keeps its state.
+        record: whether its calls are recorded, see `actors.record`.
     """
 
     code: Payload
@@ -298,3 +299,4 @@ class Construction:
     concurrency_groups: dict[str, int] | None = None
     checkpoint: tuple[int | None, float | None] | None = None
     keeper: Address | None = None
+    record: bool = False

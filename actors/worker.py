@@ -18,6 +18,7 @@ from actors import runtime
 from actors.address import Address
 from actors.exceptions import ActorDiedError, ActorUnavailableError
 from actors.instance import NOTHING, Ending, Instance
+from actors.jsonlog import log_as_wished
 from actors.parent import read_orders, watch
 from actors.process import Process
 from actors.runtime import Incarnation
@@ -194,6 +195,7 @@ def main() -> None:
     print_whole_lines()
     # What it stands at, for one whose interpreter is busy in one long step; see `actors.inspection`.
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+    log_as_wished()
     orders, parent = read_orders()
     worker = Worker(orders)
     _extend_path(orders["path"])

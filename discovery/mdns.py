@@ -43,6 +43,9 @@ SERVICE_TYPE = "_mlx-actors._tcp.local."
 POLL_S = 2.0
 """Between two looks at the machine's interfaces."""
 
+SETTLING_POLLS = 5
+"""For so many polls after a change of the interfaces they are taken over again."""
+
 SEARCH_S = 30.0
 """Between two searches, which find what came while a cable was out or a packet was lost."""
 
@@ -141,6 +144,7 @@ class _Watch:
         self._loop = asyncio.get_running_loop()
         self._resolving: dict[str, asyncio.Future[object]] = {}
         self._left: set[str] = set()
+        self._follower = _Follower(zeroconf)
 
     async def run(self) -> None:
         """Search at once, after every change of the interfaces, and every `SEARCH_S`."""
@@ -158,7 +162,7 @@ class _Watch:
                 while self._loop.time() < searched + SEARCH_S and known == interfaces.own():
                     await asyncio.sleep(POLL_S)
                     if self._addresses is None:
-                        await _follow_interfaces(self._zeroconf)
+                        await self._follower.follow()
 
     def _hear(self, data: bytes) -> None:
         message = DNSIncoming(data)
@@ -215,14 +219,14 @@ async def _keep_announced(
     zeroconf: AsyncZeroconf, record: NodeRecord, announced: tuple[str, ...], tasks: _Tasks
 ) -> None:
     """Announce on interfaces that appear, and the addresses that they bring."""
-    revision = 0
+    revision, follower = 0, _Follower(zeroconf)
     while True:
         await asyncio.sleep(POLL_S)
         fresh = record.addresses or interfaces.announced(None)
         if fresh != announced:
             announced, revision = fresh, revision + 1
             tasks.keep(await zeroconf.async_update_service(_info(record, announced, revision)))
-        await _follow_interfaces(zeroconf)
+        await follower.follow()
 
 
 async def _say_goodbye(zeroconf: Zeroconf) -> None:
@@ -232,15 +236,29 @@ async def _say_goodbye(zeroconf: Zeroconf) -> None:
     await zeroconf.async_unregister_all_services()
 
 
-async def _follow_interfaces(zeroconf: AsyncZeroconf) -> None:
-    """Open sockets on new interfaces and close those of gone ones.
+class _Follower:
+    """Opens sockets on new interfaces and closes those of gone ones.
 
-    Done at every poll, as an interface that is listed may take a second until its address can be used.
+    For a while after each change, as an interface that is listed may take a second until its address can be used.
     """
-    try:
-        await zeroconf.async_update_interfaces()
-    except OSError as error:
-        _log.warning("discovery could not follow a change of the network interfaces, and tries again: %s", error)
+
+    def __init__(self, zeroconf: AsyncZeroconf) -> None:
+        self._zeroconf = zeroconf
+        self._known: object = None
+        self._polls_left = SETTLING_POLLS
+
+    async def follow(self) -> None:
+        known = interfaces.own()
+        if known != self._known:
+            self._known, self._polls_left = known, SETTLING_POLLS
+        if not self._polls_left:
+            return
+        self._polls_left -= 1
+        try:
+            await self._zeroconf.async_update_interfaces()
+        except OSError as error:
+            self._polls_left = SETTLING_POLLS
+            _log.warning("discovery could not follow a change of the network interfaces, and tries again: %s", error)
 
 
 @contextlib.asynccontextmanager

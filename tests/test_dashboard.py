@@ -6,6 +6,7 @@ import http.client
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -232,6 +233,23 @@ def test_prometheus_gets_our_metrics_and_the_programs_own(dashboard):
         pytest.skip("promtool is not installed: apt-get install prometheus")
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_grafanas_dashboard_asks_for_metrics_that_there_are(dashboard):
+    pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", "from actors.cli import main; main()", "dashboard", "--grafana"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    asked = {
+        name
+        for panel in json.loads(done.stdout)["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"actors_\w+", target["expr"])
+    }
+    assert len(asked) >= 10
+    text = dashboard.known("/metrics")[2]
+    assert {name for name in asked if f"{name}{{" not in text} == set()
 
 
 # -- alerts ----------------------------------------------------------------------------------------------------------

@@ -390,3 +390,22 @@ def test_a_drained_device_is_empty_and_stays_so_until_that_is_undone(devices):
     finally:
         program.kill()
         program.communicate()
+
+
+def test_a_bundle_makes_a_member_without_a_word(devices, tmp_path):
+    a, b, c = devices(3)
+    a.start()
+    bundle = tmp_path / "attic.bundle"
+    assert "called attic" in a.does("invite", "--bundle", str(bundle))
+    assert bundle.stat().st_mode & 0o777 == 0o600
+    assert a.run("invite", "--bundle", str(bundle)).returncode == 1  # nothing is written over
+    b.start()
+    assert "This device is attic now" in b.does("join", "--bundle", str(bundle))
+    eventually(lambda: alive(a) == {a.status()["name"], "attic"})
+    eventually(lambda: len(alive(b)) == 2)
+    assert b.run("join", "--bundle", str(bundle), "00-0000-0000").returncode == 2
+    bundle.write_bytes(bundle.read_bytes()[:-40])
+    assert c.run("join", "--bundle", str(bundle)).returncode == 4
+    assert not c.status()["paired"]
+    a.does("revoke", "attic")
+    eventually(lambda: b.status()["removed"])

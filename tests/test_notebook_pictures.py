@@ -146,6 +146,7 @@ def test_an_error_is_one_chain_that_ends_where_it_was_raised(outputs: dict[str, 
     plain = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))
     assert "one.fail.remote()" in plain
     assert ", in fail" in plain
+    assert 'raise ValueError("<b>not so</b>")' in plain  # as it stands in the cell
     assert "sealed.py" not in plain
 
 

@@ -289,6 +289,8 @@ def test_what_is_too_long_is_refused(server):
     status, answer = server.post(COMPLETIONS, completion(prompt="x" * LONGEST))
     assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
     assert "room for 512 tokens, but the prompt has 512" in answer["error"]["message"]
+    status, answer = server.post(COMPLETIONS, completion(prompt="x" * (3 << 20)))  # not even cut into tokens
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
     assert server.post(CHAT, chat(max_tokens=LONGEST))[1]["error"]["code"] == "context_length_exceeded"
     status, answer = server.post(COMPLETIONS, completion(prompt="x" * (5 << 20)))
     assert (status, answer["error"]["code"]) == (413, "request_too_large")
@@ -364,8 +366,8 @@ def test_half_a_request_and_noise_disturb_nobody(server):
 # -- its life ---------------------------------------------------------------------------------------------------------
 
 
-def test_beyond_this_machine_a_key_is_needed_and_a_full_server_says_so(path):
-    with Served(path, "--local-nodes", "1", "--name", "small", "--host", "0.0.0.0", "--max-requests", "1") as server:
+def test_beyond_this_machine_a_key_is_needed_and_it_can_be_full_and_stopped(path):
+    with Served(path, "--local-nodes", "1", "--name", "small", "--host", "0.0.0.0", "--max-requests", "100") as server:
         key = server.line(r"API key, shown once: (\S+)")
         server.ready()  # asks without a key
         assert len(key) > 30
@@ -376,16 +378,30 @@ def test_beyond_this_machine_a_key_is_needed_and_a_full_server_says_so(path):
         assert server.post(CHAT, chat(), Authorization=f"Basic {key}")[0] == 401
         server.key = key
         assert server.get("/v1/models", Host="a-device.local")[0] == 200
-        with server.asked("POST", CHAT, {**endless(), "stream": True}) as response:
+        with server.asked("POST", CHAT, {**endless(n=100), "stream": True}) as response:
             next(events(response))
             with server.asked("POST", CHAT, chat()) as refused:
                 answer = json.loads(refused.read())
                 assert (refused.status, answer["error"]["code"]) == (429, "queue_full")
                 assert refused.headers["Retry-After"] == "2"
         eventually(lambda: server.post(CHAT, chat())[0] == 200)
+        _stopped_in_mid_stream(server)
 
 
-def test_a_node_that_dies_is_made_up_for_and_sigterm_ends_it_in_mid_stream(path):
+def _stopped_in_mid_stream(server):
+    """SIGTERM leaves nobody without a word."""
+    with server.asked("POST", CHAT, {**endless(n=100), "stream": True}) as response:
+        told = events(response)
+        next(told)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert list(told)[-1]["error"]["code"] == "stopping"
+    assert server.ends() == 0
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_is_made_up_for(path):
     with Served(path, "--local-nodes", "3", "--name", "small", "--api-key", "secret") as server:
         assert server.get("/v1/models")[0] == 401  # a key that was given is asked for on loopback, too
         server.key = "secret"
@@ -401,15 +417,6 @@ def test_a_node_that_dies_is_made_up_for_and_sigterm_ends_it_in_mid_stream(path)
         second.kill()  # while nobody asks
         eventually(lambda: server.get("/health")[0] == 503, 20)
         server.ready()
-        with server.asked("POST", CHAT, {**endless(n=100), "stream": True}) as response:
-            told = events(response)
-            next(told)
-            began = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
-            last = list(told)[-1]
-            assert last["error"]["code"] == "stopping"
-        assert server.ends() == 0
-        assert time.monotonic() - began < 10
 
 
 def _nodes(server):

@@ -138,7 +138,7 @@ class BarrierResponse(_message.Message):
     def __init__(self, success: bool = ..., participants: _Optional[int] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("target", "method", "call", "index", "outcome", "transfer", "sizes", "source_rank", "tag", "remaining", "group", "returns", "force", "alone", "claims", "origin", "shared")
+    __slots__ = ("target", "method", "call", "index", "outcome", "transfer", "sizes", "source_rank", "tag", "remaining", "group", "returns", "force", "alone", "claims", "trace", "origin", "shared")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +154,7 @@ class Header(_message.Message):
     FORCE_FIELD_NUMBER: _ClassVar[int]
     ALONE_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
     target: str
@@ -171,9 +172,10 @@ class Header(_message.Message):
     force: bool
     alone: bool
     claims: _containers.RepeatedCompositeFieldContainer[Claim]
+    trace: str
     origin: str
     shared: _containers.RepeatedCompositeFieldContainer[Shared]
-    def __init__(self, target: _Optional[str] = ..., method: _Optional[str] = ..., call: _Optional[int] = ..., index: _Optional[int] = ..., outcome: _Optional[int] = ..., transfer: _Optional[int] = ..., sizes: _Optional[_Iterable[int]] = ..., source_rank: _Optional[int] = ..., tag: _Optional[str] = ..., remaining: _Optional[float] = ..., group: _Optional[str] = ..., returns: _Optional[int] = ..., force: bool = ..., alone: bool = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., origin: _Optional[str] = ..., shared: _Optional[_Iterable[_Union[Shared, _Mapping]]] = ...) -> None: ...
+    def __init__(self, target: _Optional[str] = ..., method: _Optional[str] = ..., call: _Optional[int] = ..., index: _Optional[int] = ..., outcome: _Optional[int] = ..., transfer: _Optional[int] = ..., sizes: _Optional[_Iterable[int]] = ..., source_rank: _Optional[int] = ..., tag: _Optional[str] = ..., remaining: _Optional[float] = ..., group: _Optional[str] = ..., returns: _Optional[int] = ..., force: bool = ..., alone: bool = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., trace: _Optional[str] = ..., origin: _Optional[str] = ..., shared: _Optional[_Iterable[_Union[Shared, _Mapping]]] = ...) -> None: ...
 
 class Shared(_message.Message):
     __slots__ = ("index", "name", "offset", "size")

@@ -6,6 +6,7 @@ import json
 import secrets
 import socket
 import sys
+from importlib.resources import files
 
 import click
 
@@ -19,8 +20,9 @@ PORT = 8265
 @click.option("--port", type=click.IntRange(0, 65535), help=f"Where it is served [default: {PORT}, else a free one].")
 @click.option("--program", type=int, metavar="PID", help="Show the cluster that this program has for itself.")
 @click.option("--no-open", is_flag=True, help="Open no browser; the link is printed either way.")
+@click.option("--grafana", is_flag=True, help="Print a dashboard for Grafana, over what /metrics tells, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the link, and nothing else.")
-def dashboard(port: int | None, program: int | None, no_open: bool, as_json: bool) -> None:
+def dashboard(port: int | None, program: int | None, no_open: bool, grafana: bool, as_json: bool) -> None:
     """Open a page that shows the cluster: nodes, actors, calls, groups, models, logs. It goes on until Ctrl-C.
 
     It is served to this machine alone, and only to who has the link. To see it from another one, forward the port:
@@ -30,7 +32,11 @@ def dashboard(port: int | None, program: int | None, no_open: bool, as_json: boo
     Example:
       actors dashboard
       actors dashboard --port 9000 --no-open
+      actors dashboard --grafana > actors.json
     """  # noqa: D301 - click wants the character itself
+    if grafana:
+        click.echo(files("actors.dashboard").joinpath("grafana.json").read_text(), nl=False)
+        return
     try:
         import uvicorn
 

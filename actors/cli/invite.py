@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 @click.option("--uses", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many devices it admits.")
 @click.option("--host", help="Own address to wait at [default: that of the door, else all].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on one line: code, expires, address.")
-def invite(uses: int, host: str | None, as_json: bool) -> None:
+@click.option("--bundle", type=click.Path(path_type=Path), help="Write a file that makes one device a member instead.")
+@click.option("--name", help="With --bundle, what that device is called [default: the file's name].")
+def invite(uses: int, host: str | None, as_json: bool, bundle: Path | None, name: str | None) -> None:
     """Show a code by which other devices join this one's cluster, and wait until it is used.
 
     The code is good for ten minutes and for three tries. Where this device is in no cluster yet, it founds one. A
@@ -39,9 +43,15 @@ def invite(uses: int, host: str | None, as_json: bool) -> None:
     Example:
       actors invite
       actors invite --uses 2
+      actors invite --bundle printer-room.bundle
     """  # noqa: D301 - click wants the character itself
     import logging
 
+    if bundle is not None:
+        _write_bundle(bundle, name or bundle.stem)
+        return
+    if name is not None:
+        raise click.UsageError("--name is for --bundle: a device that joins by a code says its name itself")
     logging.basicConfig(level=logging.WARNING, format="actors: %(message)s")
     logging.getLogger("zeroconf").setLevel(logging.CRITICAL)  # an address that cannot be used is one of several
     why = asyncio.run(_invite(uses, host, as_json))
@@ -51,12 +61,40 @@ def invite(uses: int, host: str | None, as_json: bool) -> None:
         raise ClusterTimeoutError("nobody came within ten minutes: the invitation is over. Run `actors invite` again")
 
 
-async def _invite(uses: int, host: str | None, as_json: bool) -> str:
-    identity, store, code = device.identity(), device.store(), Code.new()
-    roll = store.change(lambda roll: roll or found(identity, device.host_name()))
+def _write_bundle(path: Path, name: str) -> None:
+    """Makes a member that has no device yet."""
+    from actors.identity import Identity
+    from actors.pairing.bundle import Bundle
+    from actors.pairing.invitation import readable
+
+    if path.exists():
+        raise ActorsError(f"{path} exists already: it may be the one key of a device")
+    identity = Identity.create()
+    _found()
+    roll = _add(identity.certificate, readable(name))
+    with (
+        contextlib.suppress(FileExistsError),
+        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
+        file.write(Bundle(identity, roll, asyncio.run(_hints())["doors"]).to_bytes())
+    click.echo(
+        f"{path} makes one device a member, called {roll.members[identity.node_id].name}: copy it there, and run"
+    )
+    click.echo(f"\n    actors join --bundle {path.name}\n\nWhoever has it is that member. `actors revoke` ends it.")
+
+
+def _found() -> Roll:
+    """Returns the roll of this device's cluster; where it is in none, founds one."""
+    identity = device.identity()
+    roll = device.store().change(lambda roll: roll or found(identity, device.host_name()))
     assert roll is not None
     if identity.node_id not in roll.members:
         raise AuthenticationError("this device was removed from its cluster: run `actors leave` here first")
+    return roll
+
+
+async def _invite(uses: int, host: str | None, as_json: bool) -> str:
+    identity, code, roll = device.identity(), Code.new(), _found()
     door = device.door()
     if host is not None:
         door = device.Door(host, door.port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +15,7 @@ from actors.pairing.code import Code
 from actors.pairing.exchange import PairingError, WrongCodeError
 from actors.pairing.joining import Welcome, join_at
 from actors.pairing.meeting import find
-from actors.residing import ask_node
+from actors.residing import START_SECONDS, ask_node, start_node
 from discovery.addresses import host_and_port
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ Candidate = tuple[str, int]
 @click.argument("code", required=False)
 @click.option("--address", metavar="HOST:PORT", help="Where `actors invite` waits, for networks without multicast.")
 @click.option("--timeout", type=float, default=15.0, show_default=True, help="Seconds to look for the other device.")
-def join(code: str | None, address: str | None, timeout: float) -> None:
+@click.option("--bundle", type=click.Path(path_type=Path), help="A file of `actors invite --bundle`, and no code.")
+def join(code: str | None, address: str | None, timeout: float, bundle: Path | None) -> None:
     """Join the cluster of the device that shows this code; without a code it is read from standard input.
 
     Returns once this device can call the others. All devices of a cluster may run any code on each other.
@@ -39,7 +41,13 @@ def join(code: str | None, address: str | None, timeout: float) -> None:
     Example:
       actors join 42-7K2M-XQ9D
       echo 42-7K2M-XQ9D | actors join --address 192.168.1.20:41533
+      actors join --bundle printer-room.bundle
     """  # noqa: D301 - click wants the character itself
+    if bundle is not None:
+        if code is not None or address is not None:
+            raise click.UsageError("with --bundle there is no code and no address")
+        _join_by(bundle)
+        return
     try:
         read = Code.parse(code if code is not None and code != "-" else sys.stdin.readline())
         given = host_and_port(address) if address is not None else None
@@ -53,6 +61,29 @@ def join(code: str | None, address: str | None, timeout: float) -> None:
     click.echo(f"This device is {me.name} now, in a cluster with {', '.join(sorted(others))}.")
     if device.running() is None:
         click.echo("`actors start` makes it usable by the others; actors.init() in a program does so while that runs.")
+
+
+def _join_by(path: Path) -> None:
+    """Becomes the member that a bundle was made for."""
+    from actors.pairing.bundle import Bundle
+
+    bundle, store = Bundle.read(path), device.store()
+    roll = store.read()
+    if roll is not None and roll.cluster != bundle.roll.cluster:
+        raise AuthenticationError("this device belongs to another cluster: run `actors leave` here first")
+    if roll is not None and device.identity().node_id != bundle.identity.node_id:
+        raise AuthenticationError("this device belongs to that cluster already")
+    running = device.running()
+    if running is not None:
+        device.stop(running)  # it has another key
+    bundle.identity.save(device.folder())
+    store.change(lambda roll: bundle.roll if roll is None else roll.merged(bundle.roll.statements.values()))
+    device.remember_doors(bundle.doors)
+    if running is not None:
+        start_node(START_SECONDS, stays=True)
+    others = sorted(m.name for m in bundle.roll.members.values() if m.id != bundle.identity.node_id)
+    me = bundle.roll.members[bundle.identity.node_id]
+    click.echo(f"This device is {me.name} now, in a cluster with {', '.join(others)}.")
 
 
 async def _join(code: Code, given: Candidate | None, timeout: float) -> Welcome:

@@ -25,6 +25,7 @@ COMMANDS = {
     "kill": "End an actor.",
     "dashboard": "Open a page that shows the cluster.",
     "timeline": "Write what has happened as a file that Perfetto opens.",
+    "replay": "Run the recorded calls of an actor again, here.",
     "generate": "Print the text that follows a prompt.",
     "chat": "Talk with a model.",
     "serve": "Serve a model by OpenAI's HTTP API.",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from actors.actorclass import remote
 from actors.collective import create_group
+from actors.events import ModelChanged, TokensMade
+from actors.events.recorder import emit
 from actors.exceptions import ActorDiedError, ModelError, NodeDiedError, TaskError
 from actors.handle import kill
+from actors.ids import new_id
 from actors.refs import get
 
 from .stageactor import StageActor
@@ -44,6 +49,20 @@ class Deployment:
         self.limit = 0
         self.broken = False
         self._group: ActorGroup[Any] | None = None  # held for as long as its members add up what they have
+        self._id = new_id("model")
+
+    @property
+    def name(self) -> str:
+        """What the model is called: its file or folder."""
+        return Path(str(self.plan.model.path)).name
+
+    def _tell(self, state: str) -> None:
+        stages = tuple((stage.node, stage.first, stage.last) for stage in self.plan.stages)
+        emit(ModelChanged(time.time(), self._id, self.name, stages, state))
+
+    def made(self, tokens: int, seconds: float) -> None:
+        """It has made tokens, in so many seconds: whoever looks is told."""
+        emit(TokensMade(time.time(), self._id, self.name, tokens, seconds))
 
     @classmethod
     def start(cls, plan: Plan, *, kv_memory: int | None) -> Self:
@@ -76,6 +95,7 @@ class Deployment:
         except BaseException:
             self.close()
             raise
+        self._tell("LOADED")
         return self
 
     @property
@@ -103,6 +123,7 @@ class Deployment:
     def close(self) -> None:
         """End the actors and give their memory back."""
         self.broken = True
+        self._tell("CLOSED")
         for stage in self.stages:
             kill(stage)
 

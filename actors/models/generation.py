@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .sampling import Request
     from .sharded import ShardedModel
     from .tokenizer import Tokenizer
+
+_TELL_SECONDS = 0.5  # between two words to whoever looks at the cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Generation:
         self._text, self._stop = Detokenizer(tokenizer), StopText(stops)
         self._guard = threading.Lock()
         self._answer = source.answer(request)
+        self._told, self._told_at = 0, time.monotonic()
 
     def __iter__(self) -> Self:
         return self
@@ -122,6 +126,8 @@ class Generation:
             self.cached_tokens = item
             return None
         self._kept.append(item.id)
+        if time.monotonic() - self._told_at > _TELL_SECONDS:
+            self._tell()
         reason = None
         if item.id in self._request.stop_ids:
             text, reason = self._stop.add(self._text.rest()), "stop"
@@ -143,7 +149,15 @@ class Generation:
                 return
             self.finish_reason = reason
             self._answer.close()
+        self._tell()
         self._model.left(self)
+
+    def _tell(self) -> None:
+        """Says how many tokens came since this was said last, for whoever looks."""
+        now, made = time.monotonic(), len(self._kept) - self._told
+        if made:
+            self.source.made(made, now - self._told_at)
+        self._told, self._told_at = len(self._kept), now
 
     def _go_on_after(self, error: BaseException, answer: ObjectRefGenerator[Any]) -> None:
         """See to it that the answer goes on, or raise what ends it."""

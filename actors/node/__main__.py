@@ -18,6 +18,7 @@ from actors.events import recorder
 from actors.exceptions import ActorsError
 from actors.home import remove_if_dead, run_dir, sweep
 from actors.ids import new_id
+from actors.jsonlog import log_as_wished
 from actors.node.draining import Draining
 from actors.node.environments import Environments
 from actors.node.members import Member, Members
@@ -189,7 +190,7 @@ def _settle(orders: dict[str, Any], held: contextlib.ExitStack) -> Door | None:
 
 
 def _serve(orders: dict[str, Any], parent: int, door: Door | None) -> None:
-    if door is not None:
+    if not log_as_wished() and door is not None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     node = Node(orders, door)
     loop = node.process.loop

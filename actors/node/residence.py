@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 """Between two looks at the device's trust on disk, which any of its commands may change."""
 
 TELL_SECONDS = 2.0

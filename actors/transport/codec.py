@@ -166,12 +166,13 @@ def _encode_terms(terms: Terms, header: pb.Header) -> None:
     header.group = terms.group
     header.returns = terms.returns - 1
     header.origin = terms.origin
+    header.trace = terms.trace
 
 
 def _terms(header: pb.Header) -> Terms:
-    if not (header.remaining or header.group or header.returns or header.origin):
+    if not (header.remaining or header.group or header.returns or header.origin or header.trace):
         return PLAIN
-    return Terms(header.remaining or None, header.group, header.returns + 1, header.origin)
+    return Terms(header.remaining or None, header.group, header.returns + 1, header.origin, header.trace)
 
 
 def _outcome(value: int) -> Outcome:

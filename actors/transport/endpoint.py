@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,12 +14,15 @@ from grpc import StatusCode
 import actors.transport.aio  # noqa: F401 - before the first channel
 from actors._wire import distributed_comm_pb2 as pb
 from actors._wire import distributed_comm_pb2_grpc as pb_grpc
+from actors.reach import shown_at
+from actors.transport.credentials import channel_credentials, server_credentials
 from actors.transport.job import SLACK_SECONDS, FiveCalls, Job
 from actors.transport.letterbox import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actors.identity import Identity, TrustSet
     from actors.transport.letterbox import Member
 
 MAX_PAYLOAD = 1 << 30
@@ -38,32 +42,57 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),  # a message sent twice would be received twice
 )
 _LEAVE_SECONDS = 2.0
+_AGAIN_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """What a rank needs for ranks on other devices.
+
+    Attributes:
+        identity: this device's.
+        trust: the devices that may take part, this one too.
+    """
+
+    identity: Identity
+    trust: TrustSet
 
 
 class Endpoint:
-    """A rank on the network: its server, and a channel to every rank. All its methods run on one event loop."""
+    """A rank on the network: its server, and a channel to every rank. All its methods run on one event loop.
 
-    def __init__(self, member: Member, addresses: Sequence[str]) -> None:
+    Args:
+        member: who it is in its job.
+        addresses: of all ranks.
+        trusted: with it all connections are mutual TLS; without, they are in clear, for this machine alone.
+    """
+
+    def __init__(self, member: Member, addresses: Sequence[str], trusted: Trusted | None = None) -> None:
         self.member = member
         self._addresses = addresses
+        self._trusted = trusted
         self._job = Job(member)
         # Without so_reuseport=0 two servers would share a port without a word.
         self._server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", 0)))
-        self._channels = [grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS) for address in addresses]
+        self._channels: dict[int, grpc.aio.Channel] = {}
         self._met: set[int] = set()
 
     @classmethod
-    async def start(cls, member: Member, addresses: Sequence[str]) -> Endpoint:
+    async def start(cls, member: Member, addresses: Sequence[str], trusted: Trusted | None = None) -> Endpoint:
         """Listens.
 
         Raises:
             OSError: it cannot, on that port.
         """
         _try_port(member.rank, addresses[member.rank])
-        self = cls(member, addresses)
+        self = cls(member, addresses, trusted)
         pb_grpc.add_DistributedCommServicer_to_server(FiveCalls(self._job), self._server)  # type: ignore[no-untyped-call]
         try:
-            self._server.add_insecure_port(addresses[member.rank])
+            if trusted is None:
+                self._server.add_insecure_port(addresses[member.rank])
+            else:
+                credentials = server_credentials(trusted.identity, trusted.trust)
+                self._server.add_secure_port(addresses[member.rank], credentials)
             await self._server.start()
         except BaseException:
             await self.leave()
@@ -97,6 +126,8 @@ class Endpoint:
         seconds = self.member.timeout
         try:
             async with asyncio.timeout(seconds):
+                if rank not in self._channels:
+                    self._channels[rank] = await self._channel(rank)
                 await self._channels[rank].channel_ready()
         except TimeoutError:
             where = f"rank {rank} was not reached at {self._addresses[rank]} within {seconds:.3g} s"
@@ -104,11 +135,28 @@ class Endpoint:
             raise Refused(StatusCode.DEADLINE_EXCEEDED, f"{where}: {advice}") from None
         self._met.add(rank)
 
+    async def _channel(self, rank: int) -> grpc.aio.Channel:
+        """Opens a channel, with TLS once it is known which device is there."""
+        address, trusted = self._addresses[rank], self._trusted
+        if trusted is None:
+            return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        while (node := await asyncio.to_thread(shown_at, address)) is None:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(_AGAIN_SECONDS)
+        certificate = trusted.trust.get(node)
+        if certificate is None:
+            raise Refused(
+                StatusCode.PERMISSION_DENIED,
+                f"the device at {address}, where rank {rank} should be, is not paired with this one: run `actors "
+                "invite` on one of them and `actors join CODE` on the other",
+            )
+        credentials, options = channel_credentials(trusted.identity, certificate)
+        return grpc.aio.secure_channel(address, credentials, options=(*_CHANNEL_OPTIONS, *options))
+
     async def leave(self) -> None:
         """Fails what waits here, lets answers under way arrive, and closes everything."""
         self._job.close()
         await self._server.stop(_LEAVE_SECONDS)
-        for channel in self._channels:
+        for channel in self._channels.values():
             await channel.close(None)
 
 

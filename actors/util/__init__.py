@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actors.api import list_named_actors as list_named_actors
+    from actors.jsonlog import JsonFormatter as JsonFormatter
     from actors.util import actor_pool as actor_pool
     from actors.util import completion as completion
     from actors.util import executor as executor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # Loaded when touched, as the names of `actors` are.
 _HOMES = {
     "ActorPool": "actors.util.actor_pool",
+    "JsonFormatter": "actors.jsonlog",
     "Executor": "actors.util.executor",
     "Queue": "actors.util.queue",
     "as_completed": "actors.util.completion",
@@ -48,6 +50,7 @@ _MODULES = (
 __all__ = [
     "ActorPool",
     "Executor",
+    "JsonFormatter",
     "Queue",
     "actor_pool",
     "as_completed",

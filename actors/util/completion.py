@@ -92,9 +92,7 @@ class AsCompleted(Generic[I_co]):
             if self.has_ready():
                 return self._given(self._ready.get())
             self._check()
-            with contextlib.suppress(
-                TimeoutError
-            ):  # in slices: an interrupt is seen only when something wakes the loop
+            with contextlib.suppress(TimeoutError):  # in slices: else an interrupt is not seen
                 async with asyncio.timeout(self._slice()):
                     await self._bell.wait()
 

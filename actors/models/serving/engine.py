@@ -134,7 +134,12 @@ class Engine:
         return self._words
 
     async def encode(self, text: str) -> list[int]:
-        """Tokens of a text."""
+        """Tokens of a text.
+
+        Raises:
+            ApiError: it has more of them than the model has room for, without a doubt.
+        """
+        self._refuse_if_hopeless("prompt", len(text))
         tokens: list[int] = await self._in_turn(self.model.tokenizer.encode, text)
         return tokens
 
@@ -148,8 +153,9 @@ class Engine:
         """Tokens of a conversation, by the model's own template.
 
         Raises:
-            ApiError: there is no template, or it refuses these messages.
+            ApiError: there is no template, or it refuses these messages, or they are far too long.
         """
+        self._refuse_if_hopeless("messages", sum(len(str(each.get("content", ""))) for each in messages))
         try:
             tokens: list[int] = await self._in_turn(
                 lambda: self.model.tokenizer.encode_chat(messages, tools=tools, **options)
@@ -212,21 +218,26 @@ class Engine:
             raise error_of(error) from error
         return started
 
+    @property
+    def _context(self) -> int:
+        model = self.model
+        return min(model.plan.model.context or model.kv_limit, model.kv_limit)
+
+    def _refuse_if_hopeless(self, param: str, characters: int) -> None:
+        """Takes a look at a text's length: cutting megabytes into tokens takes many seconds of others' time."""
+        least = characters // (2 * self.words.longest)  # doubled, since a tokenizer may write a text shorter at first
+        if least > self._context:
+            raise _too_long(param, self._context, f"the prompt has more than {least}")
+
     def _room(self, order: Order, prompt: Sequence[int]) -> int:
         """How many tokens may follow a prompt."""
         if not prompt:
             raise wrong(order.param, "the prompt is empty; the model needs at least one token to go on from")
-        model = self.model
-        context = min(model.plan.model.context or model.kv_limit, model.kv_limit)
         wanted: int | None = order.sampling.get("max_tokens")
-        room = context - len(prompt)
+        room = self._context - len(prompt)
         if room < (1 if wanted is None else wanted):
             asked = "" if wanted is None else f", and {wanted} more are asked for"
-            raise wrong(
-                order.param,
-                f"this model has room for {context} tokens, but the prompt has {len(prompt)}{asked}",
-                "context_length_exceeded",
-            )
+            raise _too_long(order.param, self._context, f"the prompt has {len(prompt)}{asked}")
         return min(room, LONGEST) if wanted is None else wanted
 
     def _choice(self, index: int, prompt: Sequence[int], generation: Generation, order: Order) -> Choice:
@@ -237,6 +248,10 @@ class Engine:
 
     async def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work, *arguments)
+
+
+def _too_long(param: str, context: int, told: str) -> ApiError:
+    return wrong(param, f"this model has room for {context} tokens, but {told}", "context_length_exceeded")
 
 
 async def _in_daemon(work: Callable[[], T]) -> T:

@@ -64,7 +64,7 @@ class Server:
         self._stopped_by: int | None = None
         local = is_loopback(door.getsockname()[0])
         config = uvicorn.Config(
-            make_app(self._engine, names, key=key, local=local), lifespan="off", ws="none", log_level="warning",
+            make_app(self._engine, names, key=key, local=local), lifespan="off", ws="none", log_level="error",
             access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=int(GRACE) + _CUT,
         )  # fmt: skip
         self._uvicorn = _Uvicorn(config)

@@ -21,6 +21,7 @@ class Words:
 
     Attributes:
         thoughts: how the model marks what it only thinks; None where it does not.
+        longest: characters that one token stands for, at most.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary | None) -> None:
@@ -28,6 +29,7 @@ class Words:
         self._vocabulary = vocabulary
         self._stop_ids = tokenizer.stop_ids
         self._special = frozenset(int(each) for each in self._inner.all_special_ids) - tokenizer.stop_ids
+        self.longest = max(map(len, self._inner.get_vocab()))
         start, end = self._inner.think_start, self._inner.think_end
         self.thoughts = Mark("thought", start, end) if start and end else None
 

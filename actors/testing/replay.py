@@ -1,0 +1,36 @@
+"""Shows a run of the simulation once more: ``python -m actors.testing.replay SEED``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from actors.simulation import SimulationError, simulate
+
+
+def main() -> int:
+    """Replays one seed with what happened, or runs many."""
+    parser = argparse.ArgumentParser(prog="python -m actors.testing.replay", description=__doc__)
+    parser.add_argument("seed", type=int, help="the seed, or with --many the first of them")
+    parser.add_argument("--many", type=int, default=1, metavar="N", help="run N seeds, and say how fast")
+    given = parser.parse_args()
+    begun, events = time.perf_counter(), 0
+    for seed in range(given.seed, given.seed + given.many):
+        try:
+            outcome = simulate(seed, trace=given.many == 1)
+        except SimulationError as error:
+            print(error)
+            return 1
+        events += outcome.events
+        for line in outcome.trace:
+            print(line)
+    seconds = time.perf_counter() - begun
+    print(
+        f"{given.many} seeds held: {events} events in {seconds:.1f} s, {events / seconds:.0f} a second", file=sys.stderr
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

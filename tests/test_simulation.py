@@ -1,0 +1,115 @@
+"""The simulation: the promises hold over many seeds, a run can be seen again, and what breaks one is found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from actors.testing import SimulationError, simulate
+from actors.transport.session import Session
+
+if TYPE_CHECKING:
+    import random
+
+    import pytest
+
+    from actors.simulation import Outcome
+
+
+def test_two_hundred_seeds_hold() -> None:
+    lives = answers = 0
+    for seed in range(200):
+        outcome = simulate(seed, max_task_retries=seed % 3 - 1, max_restarts=(-1, -1, 1)[seed % 3])
+        lives += outcome.lives
+        answers += sum(verdict == "may have run" for caller in outcome.answers for verdict, _ in caller.values())
+    assert lives > 400  # it did restart and move
+    assert answers  # and was cut off at times
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    first, again, other = simulate(7, trace=True), simulate(7, trace=True), simulate(8, trace=True)
+    assert first.trace == again.trace
+    assert (first.events, first.ran) == (again.events, again.ran)
+    assert first.trace != other.trace
+
+
+def _broken(**options: Any) -> SimulationError:
+    for seed in range(100):
+        try:
+            simulate(seed, **options)
+        except SimulationError as error:
+            return error
+    raise AssertionError("nobody noticed")
+
+
+def test_a_session_that_takes_duplicates_is_found_with_the_fewest_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    def accept(session: Session[Any], number: int) -> bool:
+        session.received = max(session.received, number)
+        return True
+
+    monkeypatch.setattr(Session, "accept", accept)
+    error = str(_broken())
+    assert "answered twice" in error or "ran 2 times" in error
+    assert "with these faults:\n  none\n" in error  # the network alone is enough
+    assert "python -m actors.testing.replay" in error
+
+
+def test_a_session_that_takes_what_was_written_for_unsent_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "never_written", lambda session: [m for m, _ in (*session._sent, *session._unsent)])
+    error = str(_broken())
+    assert "ran 2 times" in error
+    assert "crash of" in error
+
+
+class Till:
+    """A program's own actor."""
+
+    def __init__(self) -> None:
+        self.sum = 0
+
+    def pay(self, amount: int) -> int:
+        self.sum += amount
+        return self.sum
+
+    def __actor_save__(self) -> int:
+        return self.sum
+
+    def __actor_load__(self, state: int) -> None:
+        self.sum = state
+
+
+class ForgetfulTill(Till):
+    """Saves what it had before."""
+
+    def __actor_save__(self) -> int:
+        return max(0, self.sum - 1)
+
+
+def pay(chance: random.Random, caller: int, number: int) -> tuple[str, tuple[int]]:
+    return "pay", (1 + (caller + number) % 3,)
+
+
+def is_right(till: Till, outcome: Outcome) -> None:
+    paid = [
+        1 + (caller + number) % 3
+        for caller, answers in enumerate(outcome.answers)
+        for number, (verdict, _) in answers.items()
+        if verdict == "value"
+    ]
+    assert till.sum >= sum(paid), f"{sum(paid)} were acknowledged, and {till.sum} are there"
+
+
+def test_a_programs_own_actor_is_tested_on_it() -> None:
+    for seed in range(50):
+        simulate(seed, actor=Till, script=pay, check=is_right)
+    error = str(_broken(actor=ForgetfulTill, script=pay, check=is_right))
+    assert "were acknowledged" in error
+    assert "actors.testing.simulate(seed=" in error
+
+
+def test_a_seed_is_replayed_by_one_command() -> None:
+    command = [sys.executable, "-m", "actors.testing.replay", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == simulate(3, trace=True).trace
+    assert "1 seeds held" in done.stderr
