@@ -263,6 +263,11 @@ class TestPlacement:
             assert model.plan.measured
             assert "measured" in str(model.plan)
 
+    def test_weights_that_are_sent_are_those_that_are_there(self, cluster, names, path, whole):
+        for _ in range(2):
+            with ShardedModel.load(path, nodes=names[1:], weights="send") as model:
+                assert list(model.tokens(PROMPT, max_tokens=8)) == whole(PROMPT, 8)
+
     def test_closing_ends_its_processes_and_no_others(self, model, path, whole):
         other = ShardedModel.load(path)
         mine, tokens = pids(other), other.tokens(PROMPT, max_tokens=LONG)
@@ -301,6 +306,7 @@ class TestBadInput:
             ({"nodes": []}, ValueError, "at least one name"),
             ({"nodes": "abc"}, ValueError, "must be a list"),
             ({"strategy": "magic"}, ValueError, "one of auto, pipeline, tensor, not 'magic'"),
+            ({"weights": "hub"}, ValueError, "weights must be one of auto, local, send, not 'hub'"),
             ({"max_requests": 0}, ValueError, "max_requests is 0"),
             ({"kv_memory": "much"}, ValueError, "kv_memory is 'much'"),
             ({"depth": 3}, TypeError, "depth"),

@@ -22,7 +22,6 @@ SECONDS = 120  # for a cell, on a machine that is busy with other things
 SAID = {
     "data-parallel": ("the same losses: True", "the same weights: True"),
     "lan-from-nothing": ("2 devices answered", "2 members: "),
-    "sharded-model": ("foretold: ", "the same tokens: True", "stages now: 2"),
 }
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .sampling import Processor
     from .tokenizer import Tokenizer
 
+WEIGHTS = ("auto", "local", "send")
 STRATEGIES = ("auto", "pipeline", "tensor")
 _MOST_REQUESTS: Final = 256
 _ATTEMPTS: Final = 3  # to begin anew on what nodes there are, while more of them die
@@ -59,10 +60,11 @@ class ShardedModel:
         nodes: Sequence[str] | None,
         kv_memory: int | None,
         max_requests: int,
+        weights: str,
     ) -> None:
         self.tokenizer = tokenizer
         self._info, self._shape, self._nodes, self._kv_memory = info, shape, nodes, kv_memory
-        self._max_requests = max_requests
+        self._max_requests, self._weights = max_requests, weights
         self._guard = threading.RLock()  # of the open answers
         self._open: WeakSet[Generation] = WeakSet()  # one that nobody holds any more ends itself
         self._changing = threading.RLock()  # held while one deployment takes the place of another
@@ -88,6 +90,7 @@ class ShardedModel:
         strategy: str = "auto",
         kv_memory: int | None = None,
         max_requests: int = _MOST_REQUESTS,
+        weights: str = "auto",
         dry_run: Literal[False] = False,
     ) -> Self: ...
 
@@ -100,12 +103,13 @@ class ShardedModel:
         strategy: str = "auto",
         kv_memory: int | None = None,
         max_requests: int = _MOST_REQUESTS,
+        weights: str = "auto",
         dry_run: bool = False,
     ) -> Self | Plan:
         """Cuts a model by its layers and loads each piece on a node of its own.
 
         Args:
-            path: a `.gguf` file, or a directory of mlx-lm or Hugging Face; every node must see it there.
+            path: a `.gguf` file, or a directory of mlx-lm or Hugging Face.
             nodes: names of the nodes to use, in the order of the layers; None takes all that are alive. Where there
                 are more of them than layers, the last ones get nothing to do.
             strategy: `"pipeline"` cuts the model by its layers, so that several answers keep all nodes busy; `"tensor"`
@@ -115,6 +119,8 @@ class ShardedModel:
             kv_memory: bytes on each node for the caches of all answers; None takes a quarter of what is free once the
                 weights are there. Requests wait until there is room for them.
             max_requests: how many may be under way or waiting; more are refused.
+            weights: `"local"` has each node read the model at `path`; `"send"` sends each node what its stage needs,
+                and it keeps that in its cache; `"auto"` sends to nodes that do not see `path`.
             dry_run: load nothing, and return the plan alone, with memory and speed as they are foretold.
 
         Raises:
@@ -124,6 +130,8 @@ class ShardedModel:
         """
         _check_strategy(strategy)
         _check_bound("max_requests", max_requests)
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
         if kv_memory is not None:
             _check_bound("kv_memory", kv_memory)
         require_mlx_lm()
@@ -133,7 +141,8 @@ class ShardedModel:
         shape = Shape.of(checkpoint.config, info.layers, info.vocab_size) if strategy == "tensor" else None
         if dry_run:
             return _planned(info, shape, choose(nodes), measure=True)
-        return cls(info, shape, load_tokenizer(path), nodes=nodes, kv_memory=kv_memory, max_requests=max_requests)
+        options: dict[str, Any] = {"nodes": nodes, "kv_memory": kv_memory, "max_requests": max_requests}
+        return cls(info, shape, load_tokenizer(path), weights=weights, **options)
 
     @property
     def plan(self) -> Plan:
@@ -231,7 +240,7 @@ class ShardedModel:
             plan = self._plan(frozenset())
             old = self._deployment
             if old.broken or [each.place for each in plan.stages] != [each.place for each in old.plan.stages]:
-                self._deployment = Deployment.start(plan, kv_memory=self._kv_memory)
+                self._deployment = Deployment.start(plan, kv_memory=self._kv_memory, weights=self._weights)
                 self._retire(old)
         return self.plan
 
@@ -317,7 +326,7 @@ class ShardedModel:
         for attempt in range(_ATTEMPTS):
             plan = self._plan(gone)
             try:
-                return Deployment.start(plan, kv_memory=self._kv_memory)
+                return Deployment.start(plan, kv_memory=self._kv_memory, weights=self._weights)
             except (ActorDiedError, PlacementError):
                 if attempt == _ATTEMPTS - 1:
                     raise

@@ -6,6 +6,7 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -46,6 +47,7 @@ class StageActor:
         before: the stage of the layers before; None for the first.
         shares: where layers are cut lengthwise, what each rank has of all of them; `rank` is this one's. The last rank
             chooses what all do next.
+        library: has the weights; where this device does not see `path`, or with `send`, they are fetched from there.
     """
 
     def __init__(
@@ -57,9 +59,15 @@ class StageActor:
         *,
         shares: tuple[Share, ...] = (),
         rank: int = 0,
+        library: ActorHandle | None = None,
+        send: bool = False,
     ) -> None:
         require_mlx_lm()
         from .stage import StageModel
+        from .weights import Sender, fetch
+
+        if library is not None and (send or not Path(path).exists()):
+            path = str(fetch(Sender(library), first, last))
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
