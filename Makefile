@@ -52,7 +52,9 @@ test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, then the sui
 	  test "$$minor" = "$$own" || $(MAKE) test VENV=.venv-$$minor PYTHON=$$python PYTEST='$(ELSEWHERE)' || exit 1; \
 	done
 
-soak: $(VENV)/.test ## makes, calls and ends a thousand actors and weighs what is left, about 10 minutes
+SOAK := 3600
+soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a thousand actors made and ended
+	$(BIN)/python tests/soak.py --seconds $(SOAK) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
 
 lint: $(VENV)/.lint ## ruff, rules and format

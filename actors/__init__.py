@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from actors import actor as actor
     from actors import collective as collective
     from actors import communicator as communicator
+    from actors import elastic as elastic
     from actors import exceptions as exceptions
     from actors import models as models
     from actors import supervision as supervision
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from actors.api import get_actor as get_actor
     from actors.api import list_named_actors as list_named_actors
     from actors.api import nodes as nodes
+    from actors.attaching import debug as debug
     from actors.cluster import Cluster as Cluster
     from actors.cluster import init as init
     from actors.cluster import is_initialized as is_initialized
@@ -51,6 +53,7 @@ _HOMES = {
     "available_resources": "api",
     "cancel": "api",
     "cluster_resources": "api",
+    "debug": "attaching",
     "exit_actor": "api",
     "get_actor": "api",
     "get_runtime_context": "context",
@@ -76,7 +79,7 @@ _HOMES = {
     "wait": "refs",
     "ObjectRefGenerator": "stream",
 }
-_MODULES = ("actor", "collective", "communicator", "exceptions", "models", "supervision", "testing", "util")
+_MODULES = ("actor", "collective", "communicator", "elastic", "exceptions", "models", "supervision", "testing", "util")
 
 __all__ = [
     "ActorClass",
@@ -94,6 +97,8 @@ __all__ = [
     "cluster_resources",
     "collective",
     "communicator",
+    "debug",
+    "elastic",
     "exceptions",
     "exit_actor",
     "get",

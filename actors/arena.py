@@ -15,6 +15,7 @@ import mmap
 import os
 import re
 import resource
+import socket
 import stat
 import sys
 import threading
@@ -65,12 +66,13 @@ class Arena:
 
     Attributes:
         key: the same for two processes that see the same folder, and for no others.
+        folder: of the cluster's shared memory.
     """
 
     def __init__(self, folder: Path, process: str) -> None:
         found = folder.stat()
         self.key = f"{host_key()}/{found.st_dev:x}.{found.st_ino:x}"
-        self._folder = folder
+        self.folder = folder
         self._process = process
         self._numbers = count(1)
         self._names: set[str] = set()  # of what is mapped
@@ -154,7 +156,7 @@ class Arena:
             if not isinstance(buffer, memoryview) or not buffer.nbytes:
                 continue
             segment = owner_of(buffer)
-            if isinstance(segment, Segment) and segment.folder == self._folder:
+            if isinstance(segment, Segment) and segment.folder == self.folder:
                 offset = _address(buffer) - _address(memoryview(segment))
                 if 0 <= offset <= len(segment) - buffer.nbytes:
                     lent.append(Shared(index, segment.name, offset, buffer.nbytes, buffer))
@@ -183,7 +185,7 @@ class Arena:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name[:100]!r} is no name of shared memory")
         path = self._new_path()
-        os.link(self._folder / name, path)
+        os.link(self.folder / name, path)
         try:
             with self._reserve.open(path) as descriptor:
                 found = os.fstat(descriptor)
@@ -209,23 +211,23 @@ class Arena:
     ) -> Segment:
         segment = Segment(descriptor, size, access=mmap.ACCESS_READ, **_UNTRACKED)
         segment.name = path.name
-        segment.folder = self._folder
+        segment.folder = self.folder
         self._names.add(path.name)
         weakref.finalize(segment, _ended, Spare(path, size, mapping), self._names, self._pid, spares)
         return segment
 
     def _new_path(self) -> Path:
-        return self._folder / f"{self._process}-{next(self._numbers)}"
+        return self.folder / f"{self._process}-{next(self._numbers)}"
 
     def keep(self) -> None:
         """Sees to it that nothing mapped here is written again: a forked child reads it, and gives no sign of it."""
         for name in tuple(self._names):
             with contextlib.suppress(OSError):
-                (self._folder / name).chmod(KEPT_MODE)
+                (self.folder / name).chmod(KEPT_MODE)
 
     def clear(self) -> None:
         """Gives this process's names up: it ends, or has."""
-        remove(self._folder, self._process)
+        remove(self.folder, self._process)
 
 
 class Reserve:
@@ -281,6 +283,31 @@ def remove(folder: Path, process: str) -> None:
         for entry in entries:
             if entry.name.startswith(f"{process}-"):
                 _unlink(entry.path)
+
+
+def sweep(folder: Path, sockets: Path) -> None:
+    """Removes what is left of processes that have ended and that no node was there to bury.
+
+    Args:
+        folder: the arena.
+        sockets: where processes listen at ``ID.sock`` while they live.
+    """
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for process in {entry.name.rpartition("-")[0] for entry in entries}:
+            if process and not _listens(sockets / f"{process}.sock"):
+                remove(folder, process)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:  # it is busy, or this process has run out of something
+            pass
+        return True
 
 
 def owner_of(buffer: memoryview) -> object:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from actors import tracing
+from actors import debugging, tracing
 from actors.common import COMMON
 from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
@@ -141,7 +141,10 @@ class Execution:
             if name in COMMON:
                 return COMMON[name][1](self._object, *args, **kwargs)
             raise AttributeError(f"{job.label} has no method {name!r}")
-        return getattr(self._object, name)(*args, **kwargs)
+        method = getattr(self._object, name)
+        if debugging.armed() and (session := debugging.session_for(self._actor.spec.id, name)) is not None:
+            return session.run(method, args, kwargs)
+        return method(*args, **kwargs)
 
     def _returns(self, job: Job) -> int:
         # A generator itself cannot be sent: asked for as one value, it can only be meant as its values.

@@ -131,6 +131,16 @@ class RemoteMethod(Generic[P, R]):
         self._method = method
         self._options = options
 
+    @property
+    def handle(self) -> ActorHandle:
+        """Whose method it is."""
+        return self._handle
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._method.name
+
     @signed
     def remote(self) -> Call[P, R]:
         """Calls the method; returns at once.

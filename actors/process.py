@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from actors import arena
 from actors.address import Address, host_key
 from actors.arena import Arena
 from actors.events.recorder import Recorder
@@ -115,10 +116,15 @@ class Process:
         if self.arena is not None:
             self.portal.soon(self._trim, self.arena)
 
-    def _trim(self, arena: Arena) -> None:
-        arena.trim()
+    def clear_after_others(self) -> None:
+        """Gives back the memory that is shared on this host and belongs to processes that have ended."""
+        if self.arena is not None and not self._closed:
+            arena.sweep(self.arena.folder, self.folder)
+
+    def _trim(self, own: Arena) -> None:
+        own.trim()
         if not self._closed:
-            self.loop.call_later(IDLE_SECONDS, self._trim, arena)
+            self.loop.call_later(IDLE_SECONDS, self._trim, own)
 
     # -- what arrives -------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ _NUMERIC = _INEXACT | {np.dtype(code).name for code in "?" + np.typecodes["AllIn
 _HALF, _ONE, _QUIET, _UPPER = np.uint32(0x7FFF), np.uint32(1), np.uint32(0x40), np.uint32(16)
 
 OPS = tuple(_UFUNCS)
+_HALVES = frozenset({BFLOAT16, "float16"})  # reduced in float32
 
 _BLOCK_BYTES = 1 << 18
 
@@ -108,16 +109,19 @@ class Reduction:
     def fold(self, values: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """Reduces all ranks' elements in the order given, of which there must be some, into a new array."""
         rest = iter(values)
-        total = self.start(next(rest)).copy()
+        first = self.start(next(rest))
+        combine = _UFUNCS[self.op]
         with np.errstate(all="ignore"):
+            second = next(rest, None)
+            total: npt.NDArray[Any] = first.copy() if second is None else combine(first, self.start(second))
             for value in rest:
-                _UFUNCS[self.op](total, self.start(value), out=total)
-        return self.finish(total)
+                combine(total, self.start(value), out=total)
+        return self.finish(total) if self.op == "mean" or self.dtype in _HALVES else total
 
     def fold_into(self, values: Sequence[npt.NDArray[Any]], out: npt.NDArray[Any]) -> None:
         """Does as `fold`, into ``out``, a block that stays in the processor's cache at a time."""
         step = max(1, _BLOCK_BYTES // out.itemsize)
-        wide = self.dtype in {BFLOAT16, "float16"} or len(values) == 1
+        wide = self.dtype in _HALVES or len(values) == 1
         combine = _UFUNCS[self.op]
         with np.errstate(all="ignore"):
             for start in range(0, out.size, step):
@@ -139,7 +143,7 @@ def widened(reduction: Reduction, value: npt.NDArray[Any]) -> tuple[npt.NDArray[
     Once all ranks are in it, ``reduction.finish`` makes the result of one.
     """
     op = "sum" if reduction.op == "mean" else reduction.op
-    dtype = "float32" if reduction.dtype in {BFLOAT16, "float16"} else reduction.dtype
+    dtype = "float32" if reduction.dtype in _HALVES else reduction.dtype
     return reduction.start(value), Reduction(op, dtype, reduction.ranks)
 
 

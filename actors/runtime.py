@@ -158,6 +158,11 @@ def myself() -> Incarnation | None:
     return call.actor if call is not None and call.actor is not None else _self
 
 
+def myself_is(actor: str) -> bool:
+    """Whether this whole process is that actor."""
+    return _self is not None and _self.spec.id == actor
+
+
 def driver() -> Address | None:
     """Returns the driver that this code works for, which shows what its actors print."""
     actor = myself()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors import runtime
 from actors.address import Address
+from actors.debugging import enable as enable_debugging
 from actors.exceptions import ActorDiedError, ActorUnavailableError
 from actors.instance import NOTHING, Ending, Instance
 from actors.jsonlog import log_as_wished
@@ -198,6 +199,7 @@ def main() -> None:
     log_as_wished()
     orders, parent = read_orders()
     worker = Worker(orders)
+    enable_debugging(worker.process)
     _extend_path(orders["path"])
     watch(parent, worker.parent_gone)
     worker.close(worker.serve())

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from clusters import Program, eventually
+from devices import Device
 
 from actors.cli.table import table
 from actors.cli.table import use_color as takes_color
@@ -246,3 +247,50 @@ def test_a_table_is_cut_to_the_terminal_at_its_widest_columns(monkeypatch):
     assert not takes_color()
     shown = table(("A", "B"), [("x" * 30, 7), ("y", None)], 20)
     assert shown.splitlines() == ["A                  B", f"{'x' * 16}…  7", "y                  -"]
+
+
+DRIVER = """
+import actors, time
+actors.init(expect_nodes=2)
+@actors.remote
+class Sleeper:
+    def name(self):
+        return actors.get_runtime_context().node_name
+    def sleep(self, seconds):
+        print("good night", flush=True)
+        time.sleep(seconds)
+both = [Sleeper.options(name=f"s{i}", scheduling_strategy="SPREAD").remote() for i in range(2)]
+print(*sorted(actors.get([one.name.remote() for one in both])), flush=True)
+refs = [one.sleep.remote(600) for one in both]
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_devices_that_are_paired_see_each_others_actors_under_the_names_they_have(tmp_path):
+    one, other = Device(tmp_path / "one"), Device(tmp_path / "other")
+    try:
+        one.start()
+        other.start()
+        one.admit(other)
+        driver = one.program(DRIVER)
+        assert driver.stdout is not None
+        assert driver.stdout.readline()
+        for device in (one, other):
+            rows = json.loads(device.does("list", "actors", "--json"))
+            assert len({row["node"] for row in rows}) == 2, "though both had one name before they met"
+            assert {row["node"] for row in rows} == {
+                n["name"] for n in json.loads(device.does("list", "nodes", "--json"))
+            }
+            eventually(lambda d=device: d.does("logs", "--grep", "good night").count("good night") == 2)
+            for name in ("s0", "s1"):
+                eventually(lambda d=device, n=name: "in sleep" in d.does("stack", n))
+        for name in ("s0", "s1"):
+            other.does("kill", name)
+        rows = json.loads(one.does("list", "actors", "--json"))
+        assert {row["state"] for row in rows} == {"DEAD"}
+    finally:
+        driver.kill()
+        driver.communicate()
+        one.run("stop")
+        other.run("stop")

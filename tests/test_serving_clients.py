@@ -80,6 +80,28 @@ def test_openai_in_python_parses_and_calls(client):
     assert again.choices[0].finish_reason == "length"
 
 
+def test_openai_in_python_has_responses(client):
+    how = {"model": "org/small", "temperature": 0, "max_output_tokens": 10}
+    text = ask(client).choices[0].message.content
+    whole = client.responses.create(input="hi", **how)
+    assert (whole.output_text, whole.status, whole.usage.output_tokens) == (text, "incomplete", 10)
+    with client.responses.stream(input=[{"role": "user", "content": "hi"}], **how) as stream:
+        told = list(stream)
+    assert "".join(event.delta for event in told if event.type == "response.output_text.delta") == text
+    assert (told[-1].type, told[-1].response.output_text) == ("response.incomplete", text)
+    tool = {"type": "function", **TOOL["function"]}
+    called = client.responses.create(
+        input="hi", tools=[tool], tool_choice="required", parallel_tool_calls=False, **how | {"max_output_tokens": 120}
+    )
+    (call,) = called.output
+    assert (called.status, call.name) == ("completed", "weather")
+    said = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    assert client.responses.create(input=[call.to_dict(), said], tools=[tool], **how).output_text
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(input="hi", previous_response_id="resp_1", **how)
+    assert caught.value.param == "previous_response_id"
+
+
 def test_openai_in_python_raises_its_own_errors(client):
     with pytest.raises(openai.NotFoundError) as caught:
         ask(client, model="other")

@@ -48,12 +48,10 @@ def status(context: click.Context, as_json: bool, watch: bool) -> None:
 
 def look() -> dict[str, Any]:
     """Returns the state of this device, as ``--json`` shows it."""
-    from actors.residing import ask_node  # late: what talks takes a while to load, and mostly nothing runs
-
     identity = device.identity()
     roll = device.store().read()
     running = device.running()
-    circle = ask_node(running, "trust", "circle") if running is not None else {"nodes": [], "why": {}}
+    circle = _ask(running) if running is not None else {"nodes": [], "why": {}}
     nodes = {info.id: info for info in circle["nodes"]}
     known = device.doors()
     paired = roll is not None and identity.node_id in roll.members
@@ -87,6 +85,13 @@ def look() -> dict[str, Any]:
         ],
         "members": sorted(members, key=lambda member: (not member["this"], member["name"])),
     }
+
+
+def _ask(running: device.Running) -> dict[str, Any]:
+    from actors.residing import ask_node  # late: what talks takes a while to load
+
+    found: dict[str, Any] = ask_node(running, "trust", "circle")
+    return found
 
 
 def _tell(found: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import marshal
 from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 INLINE_BYTES = 64 * 1024
 """A rank's values up to this many bytes travel with its offer, so that a small collective is one round."""
 
+_LENGTH = Struct("<I")
+_ALIGNMENT = 16
 _MARSHAL = 2  # what every Python reads; later versions are for code
 
 DIRECT_RANKS = 8
@@ -55,14 +59,15 @@ class Offer:
         return f"{self.call}({', '.join(words)})"
 
     def packed(self) -> bytes | tuple[Any, ...]:
-        """Returns `plain` as bytes where it holds nothing but plain values, of which those are made fastest."""
-        plain = self.plain()
-        if self.data is not None and not all(type(item) is bytes for item in plain[5]):
-            return plain
+        """Returns it as it travels: a header, which is made once, and the elements; else as `plain` has it."""
+        data = self.data or ()
+        if not all(type(item) is np.ndarray and item.nbytes <= INLINE_BYTES for item in data):
+            return self.plain()
         try:
-            return marshal.dumps(plain, _MARSHAL)
+            header = _header(self.call, self.op, self.root, self.terms, self.specs, self.fault, self.data is not None)
         except ValueError:  # a structured dtype
-            return plain
+            return self.plain()
+        return b"".join([header, *[item.tobytes() for item in data]])
 
     def plain(self) -> tuple[Any, ...]:
         """Returns the same as a tuple of plain values: to pickle the offer itself takes ten times as long."""
@@ -81,6 +86,35 @@ class Offer:
             data = tuple(spec.laid(item) if isinstance(item, bytes) else item for spec, item in pairs)
         return cls(call, op, root, terms, specs, data, fault)
 
+    @classmethod
+    def read(cls, packed: bytes | tuple[Any, ...], own: Offer, header: bytes) -> Offer:
+        """Makes what `packed` was returned by at another rank.
+
+        Args:
+            packed: what that rank has said.
+            own: this rank's offer, which is nearly always the same but for the elements.
+            header: of that.
+        """
+        if not isinstance(packed, bytes):
+            return cls.of(packed)
+        if packed.startswith(header):
+            start = len(header)
+            call, op, root, terms, specs, fault = own.call, own.op, own.root, own.terms, own.specs, own.fault
+            has_data = own.data is not None
+        else:
+            start = _LENGTH.size + _LENGTH.unpack_from(packed)[0]
+            # What other ranks send is trusted: it may as well be a pickle.
+            said = marshal.loads(memoryview(packed)[_LENGTH.size : start])  # noqa: S302
+            call, op, root, terms, plain_specs, fault, has_data = said
+            specs = tuple(Spec.of(spec) for spec in plain_specs)
+        if not has_data:
+            return cls(call, op, root, terms, specs, None, fault)
+        items = []
+        for spec in specs:
+            items.append(spec.laid(packed, start))
+            start += spec.nbytes
+        return cls(call, op, root, terms, specs, tuple(items), fault)
+
 
 def inline(values: Sequence[Packed]) -> tuple[Any, ...] | None:
     """Returns the values' elements if they travel with the offer: those of few bytes, and objects."""
@@ -92,13 +126,27 @@ def inline(values: Sequence[Packed]) -> tuple[Any, ...] | None:
 def exchange(channel: Channel, offer: Offer) -> list[Offer]:
     """Gives every rank the offers of all, in rank order, in one round of messages."""
     algorithm = direct.exchange if channel.size <= DIRECT_RANKS else dissemination.exchange
-    said = algorithm(channel, offer.packed())
-    return [offer if rank == channel.rank else Offer.of(_opened(plain)) for rank, plain in enumerate(said)]
+    own = offer.packed()
+    said = algorithm(channel, own)
+    header = own[: _LENGTH.size + _LENGTH.unpack_from(own)[0]] if isinstance(own, bytes) else b"-"
+    rank = channel.rank
+    return [offer if other == rank else Offer.read(packed, offer, header) for other, packed in enumerate(said)]
 
 
-def _opened(packed: bytes | tuple[Any, ...]) -> tuple[Any, ...]:
-    # What other ranks send is trusted: it may as well be a pickle.
-    return marshal.loads(packed) if isinstance(packed, bytes) else packed  # noqa: S302
+@lru_cache(maxsize=256)
+def _header(  # noqa: PLR0917 - an offer's own fields
+    call: str,
+    op: str | None,
+    root: int | None,
+    terms: str | None,
+    specs: tuple[Spec, ...],
+    fault: str | None,
+    has_data: bool,
+) -> bytes:
+    """Returns what an offer says apart from its elements, its length first; elements after it are aligned."""
+    plain = marshal.dumps((call, op, root, terms, tuple(spec.plain() for spec in specs), fault, has_data), _MARSHAL)
+    length = -(-(len(plain) + _LENGTH.size) // _ALIGNMENT) * _ALIGNMENT - _LENGTH.size
+    return _LENGTH.pack(length) + plain.ljust(length)
 
 
 def disagreement(offers: Sequence[Offer], describe: Callable[[int], str]) -> str | None:

@@ -59,6 +59,7 @@ class NearFabric:
 
     def __init__(self, under: Fabric, folder: Path, key: str, name: str, *, required: bool = False) -> None:
         self._under = under
+        self.rank, self.size = under.rank, under.size  # asked for often
         self._folder, self._key, self._name = folder, key, name
         self._inlets: dict[int, socket.socket] = {}
         self._outlets: dict[int, socket.socket] = {}
@@ -70,16 +71,6 @@ class NearFabric:
         why = "there is one rank" if under.size == 1 else "no collective has been called yet"
         self.terrain = replace(under.terrain, why=why)
         self._required = required
-
-    @property
-    def rank(self) -> int:
-        """See `Fabric`."""
-        return self._under.rank
-
-    @property
-    def size(self) -> int:
-        """See `Fabric`."""
-        return self._under.size
 
     @property
     def group(self) -> str:

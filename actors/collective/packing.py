@@ -62,9 +62,9 @@ class Spec:
         kind, name, shape, wire, dtype = plain
         return cls(kind, name, shape, np.dtype(wire), np.dtype(dtype))
 
-    def laid(self, data: bytes) -> npt.NDArray[Any]:
-        """Returns the flat array whose elements are these bytes, read-only."""
-        return np.ndarray(prod(self.shape), self.wire, buffer=data)
+    def laid(self, data: bytes, start: int = 0) -> npt.NDArray[Any]:
+        """Returns the flat array whose elements are these bytes from ``start`` on, read-only."""
+        return np.ndarray(prod(self.shape), self.wire, data, start)
 
     def empty(self) -> npt.NDArray[Any]:
         """Returns a flat array to receive the elements in."""

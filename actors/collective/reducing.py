@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.reduction import Reduction
+from actors.reduction import Reduction, check_reduction
 
 from . import direct, mixed, pages, ring, shared
 from .agreement import Offer, inline
@@ -32,9 +33,10 @@ class AllReduce:
     def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
         value = pack(x)
         self._spec, self._flat = value.spec, value.data
-        self._reduction = _reduction(op, value.spec, size)
+        if type(op) is not str:  # it may have no hash
+            check_reduction(op, value.spec.name)
+        self._reduction, terms = _planned(op, value.spec, size, deterministic)
         self._ordered = deterministic
-        terms = _terms(str(value.spec), deterministic)
         self.offer = Offer("allreduce", op, None, terms, (value.spec,), inline([value]))
 
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
@@ -170,6 +172,12 @@ def _all_reduce(channel: Channel, flat: npt.NDArray[Any], reduction: Reduction, 
     reduction.fold_into(values, segments[channel.rank])
     ring.all_gather(channel, segments)
     return result
+
+
+@lru_cache(maxsize=256)
+def _planned(op: str, spec: Spec, ranks: int, deterministic: bool) -> tuple[Reduction, str]:
+    """Returns how such arrays are reduced, and what must be the same on all ranks; most calls are like earlier ones."""
+    return _reduction(op, spec, ranks), _terms(str(spec), deterministic)
 
 
 def _terms(terms: str, deterministic: bool) -> str:

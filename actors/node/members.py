@@ -29,6 +29,7 @@ ATTEMPTS = 4
 
 INQUIRY_SECONDS = 8.0
 MOST_DOORS = 32
+ORPHANED_SECONDS = 1.0
 MOST_BLAMED = 1000
 
 QUIET_SECONDS = 0.3
@@ -152,6 +153,10 @@ class Members:
         if both != known.where.doors:
             known.where = replace(known.where, doors=both)
             self._process.relocate(known.where)
+
+    def is_joining(self, id: str) -> bool:
+        """Whether a node is just being met."""
+        return id in self._joining
 
     def says(self, where: Address) -> None:
         """A node has said itself where it is now."""
@@ -279,6 +284,8 @@ class Members:
             told()
         if self.on_fate is not None:
             self.on_fate(member)
+        if member.where.host == self._process.address.host:  # its actors end with it, and it buries them no more
+            self._process.loop.call_later(ORPHANED_SECONDS, self._process.clear_after_others)
         await self._tell()
 
     async def _tell(self) -> None:

@@ -10,7 +10,16 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from actors.events.event import DEAD, RESTARTING, ActorChanged, LogPrinted, NodeChanged
+from actors.events.event import (
+    DEAD,
+    RESTARTING,
+    ActorChanged,
+    CallEnded,
+    CollectivesEnded,
+    GroupChanged,
+    LogPrinted,
+    NodeChanged,
+)
 from actors.events.journal import Journal
 from actors.events.recorder import readings
 from actors.events.state import State
@@ -79,10 +88,19 @@ class Observatory:
 
     def _take(self, report: Report) -> None:
         for event in report.events:
-            self._add(event)
+            self._add(self._placed(event))
         merge(self._tallies, report.tallies)
         if report.readings is not None:
             self._readings[report.process] = report.readings
+
+    def _placed(self, event: Event) -> Event:
+        """Returns an event of a process of this node with the node's name; a device that joins may be given another."""
+        name = self._members.me.info.name
+        if isinstance(event, CallEnded | GroupChanged | CollectivesEnded) or (
+            isinstance(event, ActorChanged) and self._service.workers.get(event.process) is not None
+        ):
+            return replace(event, node=name) if event.node != name else event
+        return event
 
     async def report(self, visitor: Visitor, report: Report) -> None:
         """A process of this node tells what happened in it."""
@@ -135,7 +153,8 @@ class Observatory:
         """Returns what this node looks like just now."""
         peers = self._process.loop.create_task(self._ping())
         looks = await self._look_around()
-        calls = [call for look in looks.values() if look is not None for call in look[0]]
+        name = self._members.me.info.name
+        calls = [replace(call, node=name) for look in looks.values() if look is not None for call in look[0]]
         for process, look in looks.items():
             if look is not None and look[2] is not None:
                 self._readings[process] = look[2]
@@ -154,7 +173,8 @@ class Observatory:
             id=me.id, name=me.name, address=me.address, pid=me.pid, chip=str(me.device["chip"]),
             cpus=int(str(me.device["cpus"])), memory=int(str(me.device["memory"])), memory_used=memory, arena=arena,
             load=load, resources=me.resources, free=whole((await self._service.report(_))[1]), versions=me.versions,
-            number=self._journal.last, at=time.time(), since=self._since, events=tuple(self._state.events()),
+            number=self._journal.last, at=time.time(), since=self._since,
+            events=tuple(map(self._placed, self._state.events())),
             calls=tuple(calls), processes=(own, *processes), tallies=self._tallies,
             peers=tuple(await peers),
             readings=(*self._departed, *self._readings.values(), *([readings()] if readings() is not None else [])),
@@ -303,8 +323,9 @@ class Observatory:
 
     async def end_here(self, visitor: Visitor, actor: ActorChanged, no_restart: bool) -> None:
         """Ends an actor of this node."""
+        address = self._address_of(actor)
         if actor.guest:
-            await self._process.ask(self._address_of(actor), "lights", "kill", actor.guest, no_restart)
+            await self._process.ask(address, "lights", "kill", actor.guest, no_restart)
         else:
             await self._service.kill(visitor, actor.process, no_restart)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,11 @@ def chunks(transfer: int, payload: Payload) -> Iterator[Chunk]:
             yield Chunk(transfer, index, sizes if index == 0 else (), view[start : start + CHUNK_BYTES])
 
 
+def _room(size: int) -> bytearray | mmap.mmap:
+    """Returns memory to be written. Large memory is cleared by the system as it is touched, and not here at once."""
+    return bytearray(size) if size < CHUNK_BYTES else mmap.mmap(-1, size)
+
+
 class Assembly:
     """A payload being put together from its chunks, which arrive in order."""
 
@@ -44,8 +50,8 @@ class Assembly:
         if not sizes:
             raise MalformedMessageError("the first chunk of a transfer does not say how large it is")
         try:
-            self._parts = [bytearray(size) for size in sizes]
-        except (MemoryError, OverflowError) as error:
+            self._parts = [_room(size) for size in sizes]
+        except (MemoryError, OverflowError, OSError) as error:
             raise MalformedMessageError(f"there is no room here for a transfer of {sum(sizes)} bytes") from error
         self._part = 0
         self._filled = 0

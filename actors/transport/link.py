@@ -120,6 +120,10 @@ class UnreachableError(Exception):
     """The other side did not answer. Silence is not death: it may come back."""
 
 
+class MuteError(UnreachableError):
+    """Somebody has taken the connection, and says nothing: it may be busy."""
+
+
 class GoneError(Exception):
     """The other side has ended for certain.
 

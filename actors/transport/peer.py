@@ -18,7 +18,7 @@ from actors.ids import new_id
 from actors.messages import PLAIN, Call, Calls, Cancel, Credit, Item, Outcome, Payload, Replies, Reply
 from actors.refusals import refused
 from actors.transport.conversation import Conversation
-from actors.transport.link import GoneError, LinkLostError, UnreachableError
+from actors.transport.link import GoneError, LinkLostError, MuteError, UnreachableError
 from actors.version import PROTOCOL, __version__
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class Peer:
             ) as error:  # OSError: this process has run out of something
                 now = self._loop.time()
                 silent_since = dialled if silent_since is None else silent_since
-                if now - silent_since > RESUME_SECONDS and not await self._lives():
+                if now - silent_since > RESUME_SECONDS and not (isinstance(error, MuteError) and await self._lives()):
                     return Death(f"it was silent for {RESUME_SECONDS:g} s ({error})")
                 await asyncio.sleep(REDIAL_SECONDS)
                 continue
@@ -330,7 +330,7 @@ class Peer:
             raise LinkLostError("it answered with what is no frame") from error
         except TimeoutError as error:
             await link.close()
-            raise UnreachableError("it accepted the connection and said nothing") from error
+            raise MuteError("it accepted the connection and said nothing") from error
         except BaseException:
             await link.close()
             raise

@@ -20,6 +20,7 @@ from .events import EventStream, until_gone
 from .fields import Body, ChatBody, CompletionBody, read
 from .guard import Guard
 from .metrics import CONTENT_TYPE, Metrics
+from .responses import ResponseReply, ResponsesBody, chat_body
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -83,14 +84,23 @@ class Service:
         """Text that goes on."""
         return await self._answered(request, "completions", CompletionBody)
 
-    async def _answered(self, request: Request, endpoint: str, kind: type[ChatBody | CompletionBody]) -> Response:
+    async def response(self, request: Request) -> Response:
+        """The next items of a conversation, in OpenAI's newer form."""
+        return await self._answered(request, "responses", ResponsesBody)
+
+    async def _answered(
+        self, request: Request, endpoint: str, kind: type[ChatBody | CompletionBody | ResponsesBody]
+    ) -> Response:
         began = time.monotonic()
         try:
             body = read(kind, await _body(request))
             self._check_name(body.model)
             _ = self._engine.model  # loading, or stopping: before anything is looked at more closely
-            reply: Reply
-            if isinstance(body, ChatBody):
+            reply: Reply | ResponseReply
+            if isinstance(body, ResponsesBody):
+                order, _ = await chat_order(chat_body(body), self._engine)
+                reply = ResponseReply(body.model)
+            elif isinstance(body, ChatBody):
                 order, reply = await chat_order(body, self._engine)
             else:
                 order, reply = await completion_order(body, self._engine)
@@ -103,7 +113,9 @@ class Service:
             return EventStream(answer, reply, heard.delta, heard.end)
         return await self._whole(request, answer, reply, heard)
 
-    async def _whole(self, request: Request, answer: Answer, reply: Reply, heard: _Listener) -> Response:
+    async def _whole(
+        self, request: Request, answer: Answer, reply: Reply | ResponseReply, heard: _Listener
+    ) -> Response:
         """The answer when it is complete, unless the client goes before."""
         outcome = "gone"
         try:
@@ -177,6 +189,7 @@ def make_app(engine: Engine, names: tuple[str, ...], *, key: str | None, local: 
         Route("/v1/models", service.models),
         Route("/v1/models/{name:path}", service.model),
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
+        Route("/v1/responses", service.response, methods=["POST"]),
         Route("/v1/completions", service.completion, methods=["POST"]),
     ]
     return Starlette(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .answer import Answer, Delta
     from .reply import Reply
+    from .responses import ResponseReply
 
 KEEP_ALIVE: Final = 10.0
 """Seconds of silence after which a comment says that the answer is still being worked on."""
@@ -48,7 +49,11 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, answer: Answer, reply: Reply, on_delta: Callable[[Delta], None], on_end: Callable[[str], None]
+        self,
+        answer: Answer,
+        reply: Reply | ResponseReply,
+        on_delta: Callable[[Delta], None],
+        on_end: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._answer = answer
@@ -84,18 +89,20 @@ class EventStream(Response):
             return "gone"
 
     async def _tell_answer(self, write: Callable[[bytes], Awaitable[None]]) -> str:
-        outcome, last = "ok", b"data: [DONE]\n\n"
+        outcome, last = "ok", self._reply.done
         try:
             for data in self._reply.opening(len(self._answer.choices)):
-                await write(event(data))
+                await write(event(data, data.get("type")))
             while (delta := await self._next(write)) is not None:
                 self._on_delta(delta)
-                await write(event(self._reply.chunk(delta)))
+                for data in self._reply.chunk(delta):
+                    await write(event(data, data.get("type")))
             for data in self._reply.closing(self._answer):
-                await write(event(data))
+                await write(event(data, data.get("type")))
         except ApiError as fault:
-            outcome, last = fault.code or "error", event(fault.body, "error")
-        await write(last)
+            outcome, last = fault.code or "error", event(self._reply.failing(fault), "error")
+        if last:
+            await write(last)
         await write(b"")
         return outcome
 

@@ -208,6 +208,18 @@ def read(kind: type[BodyT], raw: bytes) -> BodyT:
         raise _told(error) from None
 
 
+def check(kind: type[BodyT], fields: dict[str, Any]) -> BodyT:
+    """Makes a body of fields that are read already.
+
+    Raises:
+        ApiError: as `read`.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise _told(error) from None
+
+
 def _told(error: ValidationError) -> ApiError:
     """The first fault of a body, in words."""
     first = error.errors(include_url=False, include_context=False)[0]

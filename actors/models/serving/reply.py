@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from actors.models import Token
 
     from .answer import Answer, Delta
+    from .errors import ApiError
     from .tools import Call
     from .words import Words
 
@@ -34,6 +35,8 @@ class Reply(ABC):
     kind: ClassVar[str]
     chunk_kind: ClassVar[str]
     prefix: ClassVar[str]
+    done: ClassVar[bytes] = b"data: [DONE]\n\n"
+    """What ends a stream that came to its end."""
 
     def __init__(self, model: str, words: Words, *, logprobs: bool, include_usage: bool) -> None:
         self.model = model
@@ -59,8 +62,12 @@ class Reply(ABC):
         return []
 
     @abstractmethod
-    def chunk(self, delta: Delta) -> dict[str, Any]:
-        """What has been added, as a chunk."""
+    def chunk(self, delta: Delta) -> list[dict[str, Any]]:
+        """What has been added, as chunks."""
+
+    def failing(self, error: ApiError) -> dict[str, Any]:
+        """What tells why there is no more."""
+        return error.body
 
     def closing(self, answer: Answer) -> list[dict[str, Any]]:
         """Chunks that come after the last word."""
@@ -101,7 +108,7 @@ class ChatReply(Reply):
             for index in range(choices)
         ]
 
-    def chunk(self, delta: Delta) -> dict[str, Any]:
+    def chunk(self, delta: Delta) -> list[dict[str, Any]]:
         """What has been added, as a chunk."""
         added: dict[str, Any] = {}
         if delta.text:
@@ -113,9 +120,8 @@ class ChatReply(Reply):
             self._calls[delta.choice] = begin + len(delta.calls)
             added["tool_calls"] = [{"index": begin + at, **_call(call)} for at, call in enumerate(delta.calls)]
         told = likelihood.of_chat(delta.tokens, self._words) if self._logprobs else None
-        return self._chunk(
-            {"index": delta.choice, "delta": added, "logprobs": told, "finish_reason": delta.finish_reason}
-        )
+        choice = {"index": delta.choice, "delta": added, "logprobs": told, "finish_reason": delta.finish_reason}
+        return [self._chunk(choice)]
 
     def _choice(self, deltas: Sequence[Delta], tokens: Sequence[Token]) -> dict[str, Any]:
         text = "".join(delta.text for delta in deltas)
@@ -154,13 +160,12 @@ class CompletionReply(Reply):
             for index in range(choices)
         ]
 
-    def chunk(self, delta: Delta) -> dict[str, Any]:
+    def chunk(self, delta: Delta) -> list[dict[str, Any]]:
         """What has been added, as a chunk."""
         told = self._likelihood(delta.choice, delta.tokens)
         self._told[delta.choice] = self._told.get(delta.choice, 0) + len(delta.text)
-        return self._chunk(
-            {"index": delta.choice, "text": delta.text, "logprobs": told, "finish_reason": delta.finish_reason}
-        )
+        choice = {"index": delta.choice, "text": delta.text, "logprobs": told, "finish_reason": delta.finish_reason}
+        return [self._chunk(choice)]
 
     def _choice(self, deltas: Sequence[Delta], tokens: Sequence[Token]) -> dict[str, Any]:
         text = "".join(delta.text for delta in deltas)
