@@ -21,6 +21,7 @@ from tiny_models import make_directory, make_gguf, whole_directory, whole_gguf, 
 import actors
 from actors.exceptions import ModelError, PendingCallsLimitExceeded, PlacementError
 from actors.models import ShardedModel, demo_model, load_tokenizer
+from actors.observer import Observer
 
 VOCABULARY = len(metadata()["tokenizer.ggml.tokens"])
 PROMPT = [101, 20, 33, 7, 250, 88, 14]
@@ -492,3 +493,19 @@ def other_architecture(folder):
     written(folder / "config.json", b'{"model_type": "hal"}')
     written(folder / "model.safetensors", b"")
     return folder
+
+
+def test_whoever_looks_at_the_cluster_sees_the_stages_and_the_tokens(cluster, path):
+    observer = Observer.here()
+    with ShardedModel.load(path) as model:
+        made = list(model.tokens(PROMPT, max_tokens=12))
+
+        def seen():
+            state = observer.view().state
+            found = [known for known in state.models.values() if known.model == path.name and known.state == "LOADED"]
+            return [(known, state.tokens[known.id]) for known in found if known.id in state.tokens]
+
+        known, tokens = next(pair for pair in eventually(seen) if pair[1].tokens == len(made))
+        assert known.stages == tuple((stage.node, stage.first, stage.last) for stage in model.plan.stages)
+        assert tokens.seconds > 0
+    eventually(lambda: observer.view().state.models[known.id].state == "CLOSED")
