@@ -15,12 +15,14 @@ pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
 from clusters import SOON, eventually, is_gone
+from test_models_architectures import CONFIGURATIONS
 from test_models_tokenizer import metadata
 from tiny_models import make_directory, make_gguf, whole_directory, whole_gguf, whole_tokens, write_gguf
 
 import actors
 from actors.exceptions import ModelError, PendingCallsLimitExceeded, PlacementError
 from actors.models import ShardedModel, demo_model, load_tokenizer
+from actors.observer import Observer
 
 VOCABULARY = len(metadata()["tokenizer.ggml.tokens"])
 PROMPT = [101, 20, 33, 7, 250, 88, 14]
@@ -262,6 +264,11 @@ class TestPlacement:
             assert model.plan.measured
             assert "measured" in str(model.plan)
 
+    def test_weights_that_are_sent_are_those_that_are_there(self, cluster, names, path, whole):
+        for _ in range(2):
+            with ShardedModel.load(path, nodes=names[1:], weights="send") as model:
+                assert list(model.tokens(PROMPT, max_tokens=8)) == whole(PROMPT, 8)
+
     def test_closing_ends_its_processes_and_no_others(self, model, path, whole):
         other = ShardedModel.load(path)
         mine, tokens = pids(other), other.tokens(PROMPT, max_tokens=LONG)
@@ -299,8 +306,10 @@ class TestBadInput:
             ({"nodes": ["nowhere"]}, PlacementError, "no node is called 'nowhere'; there are: "),
             ({"nodes": []}, ValueError, "at least one name"),
             ({"nodes": "abc"}, ValueError, "must be a list"),
-            ({"strategy": "tensor"}, NotImplementedError, "'tensor' is not there yet; 'pipeline'"),
-            ({"strategy": "magic"}, ValueError, "one of auto, pipeline, not 'magic'"),
+            ({"strategy": "magic"}, ValueError, "one of auto, pipeline, tensor, not 'magic'"),
+            ({"weights": "hub"}, ValueError, "weights must be one of auto, local, send, not 'hub'"),
+            ({"max_requests": 0}, ValueError, "max_requests is 0"),
+            ({"kv_memory": "much"}, ValueError, "kv_memory is 'much'"),
             ({"depth": 3}, TypeError, "depth"),
         ],
     )
@@ -432,6 +441,32 @@ class TestSubmit:
             assert next(answers[1]).id == whole(PROMPT, 1)[0]
 
 
+class TestTensor:
+    """Layers cut lengthwise: 3 heads of keys and values over 2 nodes."""
+
+    @pytest.mark.parametrize("changes", [{}, {"bits": 4, "tie_word_embeddings": True}], ids=["plain", "quantised"])
+    def test_it_says_what_the_whole_says_and_goes_on_when_a_process_dies(self, cluster, names, tmp_path, changes):
+        heads = {"hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32}
+        uneven = speaking(tmp_path, **heads, intermediate_size=320, **changes)
+        expected = whole_tokens(whole_directory(uneven), PROMPT, 40)
+        expected = expected[: expected.index(END) + 1] if END in expected else expected
+        with ShardedModel.load(uneven, nodes=names[:2], strategy="tensor") as model:
+            assert [len(share.heads) for share in model.plan.shares] == [2, 1]
+            assert sum(len(share.words) for share in model.plan.shares) == VOCABULARY
+            assert list(model.tokens(PROMPT, max_tokens=40)) == expected
+            tokens = model.tokens(PROMPT, max_tokens=40)
+            got = [next(tokens)]
+            psutil.Process(pids(model)[0]).kill()
+            assert in_time(lambda: got + list(tokens), 60) == expected
+
+    def test_more_nodes_than_heads_and_other_families(self, cluster, names, path, tmp_path):
+        with ShardedModel.load(path, strategy="tensor") as model:  # two heads of keys and values, three nodes
+            assert [stage.node for stage in model.plan.stages] == names[:2]
+        other = make_directory(tmp_path, **CONFIGURATIONS["gemma2"])
+        with pytest.raises(ModelError, match=r"strategy='tensor' is for the Llama family \(.*\), not for 'gemma2'"):
+            ShardedModel.load(other, strategy="tensor")
+
+
 class TestDeath:
     @pytest.mark.parametrize("stage", [0, 1, 2])
     def test_answers_go_on_when_a_stage_dies(self, cluster, path, whole, stage):
@@ -492,3 +527,19 @@ def other_architecture(folder):
     written(folder / "config.json", b'{"model_type": "hal"}')
     written(folder / "model.safetensors", b"")
     return folder
+
+
+def test_whoever_looks_at_the_cluster_sees_the_stages_and_the_tokens(cluster, path):
+    observer = Observer.here()
+    with ShardedModel.load(path) as model:
+        made = list(model.tokens(PROMPT, max_tokens=12))
+
+        def seen():
+            state = observer.view().state
+            found = [known for known in state.models.values() if known.model == path.name and known.state == "LOADED"]
+            return [(known, state.tokens[known.id]) for known in found if known.id in state.tokens]
+
+        known, tokens = next(pair for pair in eventually(seen) if pair[1].tokens == len(made))
+        assert known.stages == tuple((stage.node, stage.first, stage.last) for stage in model.plan.stages)
+        assert tokens.seconds > 0
+    eventually(lambda: observer.view().state.models[known.id].state == "CLOSED")

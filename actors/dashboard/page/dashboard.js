@@ -213,10 +213,10 @@ const draws = {
       return make("article", {},
         make("h3", {}, node.name, make("small", { textContent: `${node.chip || ""}  ${node.address || "this machine alone"}` })),
         make("div", { class: "meters" },
-          meter("Memory", `${(node.memory_used / 1e9).toFixed(1)} / ${bytes(node.memory)}`, node.memory_used / node.memory),
+          meter("Memory", `${(node.memory_used / 1e9).toFixed(1)} / ${(node.memory / 1e9).toFixed(0)} GB`, node.memory_used / node.memory),
           meter("CPUs taken", `${((node.resources.CPU || 0) - (node.free.CPU || 0)).toFixed(0)} / ${node.resources.CPU || 0}`, 1 - (node.free.CPU || 0) / (node.resources.CPU || 1)),
           meter("Load", node.load.toFixed(1), node.load / node.cpus),
-          meter(`${node.processes} processes`, bytes(node.rss), node.rss / node.memory),
+          meter(`${node.processes} proc.`, bytes(node.rss), node.rss / node.memory),
           meter("Arena", bytes(node.arena), node.arena / node.memory)),
         spark);
     }));
@@ -289,7 +289,7 @@ const draws = {
 
 // -- the calls as a picture ----------------------------------------------------------------------------------------
 
-let paused = null, shown = [], palette = null, lastRows = [];
+let paused = null, shown = [], palette = null, lastRows = [], drawnAt = -1e3;
 
 function hue(text) {
   let hash = 7;
@@ -297,10 +297,11 @@ function hue(text) {
   return ((hash % 360) + 360) % 360;
 }
 
-function timeline() {
+function timeline(now = 0) {
   requestAnimationFrame(timeline);
   const canvas = $("timeline");
-  if (document.hidden || !canvas.clientWidth) return;
+  if (document.hidden || !canvas.clientWidth || now - drawnAt < 40) return;
+  drawnAt = now;
   const span = Number($("window").value), end = paused ?? Date.now() / 1e3 + seen.skew, begin = end - span;
   const calls = [];
   for (let i = seen.calls.length - 1; i >= 0; i--) { const call = seen.calls[i]; if (call.at < begin - 5) break; if (call.at >= begin && call.at - call.ran - call.queued <= end) calls.push(call); }
