@@ -43,9 +43,13 @@ test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, abo
 # Left out on the other Pythons: what tests processes, kernels and instruments rather than the interpreter.
 ELSEWHERE := $(foreach part,actors_cleanup notebook notebooks benchmarks packaging,--ignore=tests/test_$(part).py)
 
+# What users see of calls, once more with all of it by gRPC.
+BY_GRPC := $(foreach part,actors_basic actors_methods actors_errors actors_faults references map,tests/test_$(part).py)
+
 # Status 5 is pytest's word for "none selected".
-test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, then the suite on the other Pythons found
+test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, calls all by gRPC, then the suite on the other Pythons found
 	$(call pytest,--run-slow -m slow) || test $$? -eq 5
+	ACTORS_TRANSPORT=grpc $(BIN)/python -m pytest $(BY_GRPC)
 	@own=$$($(BIN)/python $(MINOR)); echo "Pythons beside $$own:" $(or $(PYTHONS),none found); \
 	for python in $(PYTHONS); do \
 	  minor=$$($$python $(MINOR)) || exit 1; \

@@ -72,6 +72,10 @@ class Lab:
         """Pull a host's cable: both directions drop silently."""
         self._script("cut", str(host))
 
+    def mute(self, host: int) -> None:
+        """A host hears and is not heard."""
+        self._script("mute", str(host))
+
     def heal(self, host: int) -> None:
         """Plug a host's cable in again."""
         self._script("heal", str(host))

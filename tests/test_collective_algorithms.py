@@ -53,7 +53,7 @@ def using(algorithm: str, chunk: int = 16) -> Iterator[None]:
 
 shapes = st.one_of(st.just(()), st.lists(st.integers(0, 7), min_size=1, max_size=3).map(tuple))
 cases = {
-    "size": st.integers(1, 5),
+    "size": st.integers(1, 8),
     "dtype": st.sampled_from(DTYPES),
     "shape": shapes,
     "seed": st.integers(0, 2**31),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
+import shutil
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -236,3 +239,53 @@ def test_what_came_while_the_cable_was_out(lab: Lab) -> None:
 def test_port_held_by_another_program(lab: Lab) -> None:
     refused = Agent(lab, 1, FAIL).hear("refused")["text"]
     assert "Another program holds UDP port 5353" in refused
+
+
+AVAHI = """
+import subprocess, sys, time, zeroconf
+from zeroconf import IPVersion, InterfaceChoice
+name = options["name"] + ".local."
+with open(options["folder"] + "/avahi.conf", "w") as conf:
+    conf.write("[server]\\nhost-name=" + options["name"] + "\\nenable-dbus=no\\nallow-interfaces=eth0\\n[rlimits]\\n")
+daemon = subprocess.Popen(["avahi-daemon", "--no-drop-root", "--no-chroot", "-f", options["folder"] + "/avahi.conf"],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+say("ready")
+sys.stdin.read()
+daemon.terminate()
+daemon.wait(10)
+"""
+RESOLVE = """
+import zeroconf
+with contextlib.closing(zeroconf.Zeroconf(interfaces=[options["address"]])) as z:
+    found = zeroconf.AddressResolverIPv4(options["name"] + ".local.")
+    for _ in range(10):
+        if found.request(z, 1000):
+            break
+    say("resolved", addresses=found.parsed_addresses())
+"""
+
+
+def test_beside_a_real_avahi_daemon(lab: Lab, tmp_path: Path) -> None:
+    if shutil.which("avahi-daemon", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        pytest.skip("avahi-daemon is not installed")
+    if Path("/run/avahi-daemon/pid").exists():
+        pytest.skip("an avahi-daemon runs on this machine already, and one is all it allows")
+    (tmp_path / "run").mkdir()
+    browser = browse(lab, 2)
+    # Both share UDP port 5353 on host 1, in either order.
+    node = advertise(lab, 1, "before")
+    node.hear("ready")
+    avahi = Agent(lab, 1, AVAHI, name="oldtimer", folder=str(tmp_path))
+    avahi.hear("ready")
+    advertise(lab, 1, "after").hear("ready")
+    for name in ("before", "after"):
+        browser.hear("Found", lambda line, name=name: line["id"] == name)
+    late = browse(lab, 2)
+    assert {late.hear("Found")["id"], late.hear("Found")["id"]} == {"before", "after"}
+    inside = browse(lab, 1)
+    assert {inside.hear("Found")["id"], inside.hear("Found")["id"]} == {"before", "after"}
+    resolved = Agent(lab, 2, RESOLVE, name="oldtimer", address=lab.address(2)).hear("resolved")
+    assert resolved["addresses"] == [lab.address(1)]  # and avahi goes on answering
+    node.stop()
+    browser.hear("Lost", lambda line: line["id"] == "before")
+    avahi.stop()

@@ -36,6 +36,10 @@ pi is about 3.1427
 synchronous: [1.0, 2.0, 3.0, 4.0, 5.0]
 asynchronous: [1.0, 2.0, 3.0, 4.0, 5.0]
 """,
+    "sharded_module": """\
+Pipeline(layers 0 to 1, 2 to 4) gives what the whole gives: True
+Pipeline(layers 0 to 2, 3 to 6) gives what the whole gives: True
+""",
     "tree_of_actors": """\
 [('north', 2), ('south', 2)]
 primes below 5000 and 10000: 669 1229
@@ -54,7 +58,7 @@ bay: 1
 """,
 }
 
-OURS = {"data_parallel"}  # shows what Ray has elsewhere or not at all
+OURS = {"data_parallel", "sharded_module"}  # shows what Ray has elsewhere or not at all
 
 
 def run(python: str, program: Path, folder: Path) -> str:

@@ -15,6 +15,7 @@ pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
 from clusters import SOON, eventually, is_gone
+from test_models_architectures import CONFIGURATIONS
 from test_models_tokenizer import metadata
 from tiny_models import make_directory, make_gguf, whole_directory, whole_gguf, whole_tokens, write_gguf
 
@@ -263,6 +264,11 @@ class TestPlacement:
             assert model.plan.measured
             assert "measured" in str(model.plan)
 
+    def test_weights_that_are_sent_are_those_that_are_there(self, cluster, names, path, whole):
+        for _ in range(2):
+            with ShardedModel.load(path, nodes=names[1:], weights="send") as model:
+                assert list(model.tokens(PROMPT, max_tokens=8)) == whole(PROMPT, 8)
+
     def test_closing_ends_its_processes_and_no_others(self, model, path, whole):
         other = ShardedModel.load(path)
         mine, tokens = pids(other), other.tokens(PROMPT, max_tokens=LONG)
@@ -300,8 +306,10 @@ class TestBadInput:
             ({"nodes": ["nowhere"]}, PlacementError, "no node is called 'nowhere'; there are: "),
             ({"nodes": []}, ValueError, "at least one name"),
             ({"nodes": "abc"}, ValueError, "must be a list"),
-            ({"strategy": "tensor"}, NotImplementedError, "'tensor' is not there yet; 'pipeline'"),
-            ({"strategy": "magic"}, ValueError, "one of auto, pipeline, not 'magic'"),
+            ({"strategy": "magic"}, ValueError, "one of auto, pipeline, tensor, not 'magic'"),
+            ({"weights": "hub"}, ValueError, "weights must be one of auto, local, send, not 'hub'"),
+            ({"max_requests": 0}, ValueError, "max_requests is 0"),
+            ({"kv_memory": "much"}, ValueError, "kv_memory is 'much'"),
             ({"depth": 3}, TypeError, "depth"),
         ],
     )
@@ -431,6 +439,32 @@ class TestSubmit:
             assert (model.status()["running"], model.status()["waiting"]) == (1, 2)
             answers[0].cancel()
             assert next(answers[1]).id == whole(PROMPT, 1)[0]
+
+
+class TestTensor:
+    """Layers cut lengthwise: 3 heads of keys and values over 2 nodes."""
+
+    @pytest.mark.parametrize("changes", [{}, {"bits": 4, "tie_word_embeddings": True}], ids=["plain", "quantised"])
+    def test_it_says_what_the_whole_says_and_goes_on_when_a_process_dies(self, cluster, names, tmp_path, changes):
+        heads = {"hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32}
+        uneven = speaking(tmp_path, **heads, intermediate_size=320, **changes)
+        expected = whole_tokens(whole_directory(uneven), PROMPT, 40)
+        expected = expected[: expected.index(END) + 1] if END in expected else expected
+        with ShardedModel.load(uneven, nodes=names[:2], strategy="tensor") as model:
+            assert [len(share.heads) for share in model.plan.shares] == [2, 1]
+            assert sum(len(share.words) for share in model.plan.shares) == VOCABULARY
+            assert list(model.tokens(PROMPT, max_tokens=40)) == expected
+            tokens = model.tokens(PROMPT, max_tokens=40)
+            got = [next(tokens)]
+            psutil.Process(pids(model)[0]).kill()
+            assert in_time(lambda: got + list(tokens), 60) == expected
+
+    def test_more_nodes_than_heads_and_other_families(self, cluster, names, path, tmp_path):
+        with ShardedModel.load(path, strategy="tensor") as model:  # two heads of keys and values, three nodes
+            assert [stage.node for stage in model.plan.stages] == names[:2]
+        other = make_directory(tmp_path, **CONFIGURATIONS["gemma2"])
+        with pytest.raises(ModelError, match=r"strategy='tensor' is for the Llama family \(.*\), not for 'gemma2'"):
+            ShardedModel.load(other, strategy="tensor")
 
 
 class TestDeath:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .generation import Generation as Generation
     from .generation import Token as Token
     from .partitioning import partition as partition
+    from .pipeline import Pipeline as Pipeline
+    from .pipeline import Stage as Stage
     from .plan import Device as Device
     from .plan import Plan as Plan
     from .plan import StagePlan as StagePlan
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from .sharded import ShardedModel as ShardedModel
     from .smol import demo_model as demo_model
     from .stage import StageModel as StageModel
-    from .stageactor import Stage as Stage
     from .tokenizer import Tokenizer as Tokenizer
     from .tokenizer import load_tokenizer as load_tokenizer
 
@@ -36,7 +37,8 @@ _HOMES = {
     "StagePlan": "plan",
     "make_plan": "plan",
     "ShardedModel": "sharded",
-    "Stage": "stageactor",
+    "Pipeline": "pipeline",
+    "Stage": "pipeline",
     "demo_model": "smol",
     "StageModel": "stage",
     "Tokenizer": "tokenizer",
@@ -47,6 +49,7 @@ __all__ = [
     "Device",
     "Generation",
     "ModelInfo",
+    "Pipeline",
     "Plan",
     "ShardedModel",
     "Stage",

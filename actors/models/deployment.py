@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from actors.actorclass import remote
+from actors.api import nodes
+from actors.collective import create_group
+from actors.context import get_runtime_context
 from actors.events import ModelChanged, TokensMade
 from actors.events.recorder import emit
 from actors.exceptions import ActorDiedError, ModelError, NodeDiedError, TaskError
@@ -14,11 +17,13 @@ from actors.handle import kill
 from actors.ids import new_id
 from actors.refs import get
 
-from .stageactor import Stage
+from .stageactor import StageActor
+from .weights import Library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actors.group import ActorGroup
     from actors.handle import ActorHandle
     from actors.stream import ObjectRefGenerator
 
@@ -35,7 +40,7 @@ class Deployment:
     Attributes:
         plan: which layers are on which node.
         stages: the actors, in the order of the layers.
-        held: what each stage said of itself; see `Stage.loaded`.
+        held: what each stage said of itself; see `StageActor.loaded`.
         limit: tokens that the caches of all answers together have room for.
         broken: a stage has died, or it was closed.
     """
@@ -46,6 +51,7 @@ class Deployment:
         self.held: list[dict[str, Any]] = []
         self.limit = 0
         self.broken = False
+        self._group: ActorGroup[Any] | None = None  # held for as long as its members add up what they have
         self._id = new_id("model")
 
     @property
@@ -62,29 +68,38 @@ class Deployment:
         emit(TokensMade(time.time(), self._id, self.name, tokens, seconds))
 
     @classmethod
-    def start(cls, plan: Plan, *, kv_memory: int | None) -> Self:
+    def start(cls, plan: Plan, *, kv_memory: int | None, weights: str = "auto") -> Self:
         """Make the actors and wait until their layers are loaded.
 
         Args:
             plan: which layers are on which node.
             kv_memory: bytes for caches on each node; None takes a quarter of what is free.
+            weights: see `ShardedModel.load`.
 
         Raises:
             ModelError: a stage could not load its layers.
             ActorDiedError: a stage has died.
         """
         self = cls(plan, [])
+        library = None if weights == "local" else _library(plan, always=weights == "send")
         try:
-            for stage in plan.stages:
-                before = self.stages[-1] if self.stages else None
-                options = remote(Stage).options(node=stage.node)
-                self.stages.append(options.remote(str(plan.model.path), stage.first, stage.last, before))
+            for rank, stage in enumerate(plan.stages):
+                before = self.stages[-1] if self.stages and not plan.shares else None
+                made = remote(StageActor).options(node=stage.node)
+                where = str(plan.model.path), stage.first, stage.last
+                stage_actor = made.remote(
+                    *where, before, shares=plan.shares, rank=rank, library=library, send=weights == "send"
+                )
+                self.stages.append(stage_actor)
             self._await_loaded()
+            if plan.shares:
+                self._group = create_group(self.stages)
+                get(self.stages[-1].lead.remote(self.stages[:-1]))
             self._probe()
             self.held = get([stage.loaded.remote() for stage in self.stages])
             self.plan = plan.with_times([held["seconds"] for held in self.held])
             self.limit = min(_room(held, kv_memory) for held in self.held)
-            get(self.stages[-1].open.remote(width=len(self.stages), limit=self.limit))
+            get(self.stages[-1].open.remote(width=1 if plan.shares else len(self.stages), limit=self.limit))
         except BaseException:
             self.close()
             raise
@@ -97,7 +112,7 @@ class Deployment:
         return _CHUNKS[any(held["cpu"] for held in self.held)]
 
     def answer(self, request: Request) -> ObjectRefGenerator[Any]:
-        """Begin an answer; see `Stage.answer`."""
+        """Begin an answer; see `StageActor.answer`."""
         answer: ObjectRefGenerator[Any] = self.stages[-1].answer.remote(request)
         return answer
 
@@ -144,3 +159,15 @@ class Deployment:
 def _room(held: dict[str, Any], kv_memory: int | None) -> int:
     memory = held["free"] // _KV_SHARE if kv_memory is None else kv_memory
     return int(memory // max(held["token_nbytes"], 1))
+
+
+def _library(plan: Plan, *, always: bool) -> ActorHandle | None:
+    """An actor beside this program that has the weights, where a stage may be on a host that does not see them."""
+    known = {node.name: node for node in nodes()}
+    home = get_runtime_context().get_node_id()
+    hosts = {known[stage.node].address.rpartition(":")[0] for stage in plan.stages if stage.node in known}
+    hosts |= {node.address.rpartition(":")[0] for node in known.values() if node.id == home}
+    if not always and len(hosts) == 1:
+        return None
+    library: ActorHandle = remote(Library).options(node=home).remote(plan.model.path)
+    return library

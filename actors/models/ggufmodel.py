@@ -81,7 +81,7 @@ class GgufCheckpoint:
         dtype = getattr(mx, self._dtype_name())
         weights: list[tuple[str, mx.array]] = []
         bits: dict[str, int] = {}
-        for entry, name in self._needed(first, last).items():
+        for entry, name in self.needed(first, last).items():
             value = llama.unpermute(self.file, entry, self.file.read(entry))
             if isinstance(value, gguf.Affine):
                 module = name.removesuffix(".weight")
@@ -102,7 +102,7 @@ class GgufCheckpoint:
         model.load_weights(weights, strict=False)
         return model
 
-    def _needed(self, first: int, last: int) -> dict[str, str]:
+    def needed(self, first: int, last: int) -> dict[str, str]:
         """GGUF names with mlx-lm's, of the tensors that a stage of these layers uses."""
         ends = {"model.embed_tokens"} if first == 0 else set()
         if last == self.config["num_hidden_layers"] - 1:

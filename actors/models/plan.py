@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .checkpoint import ModelInfo
+    from .sharing import Shape, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +60,19 @@ class Plan:
         model: what is planned.
         stages: which layers are where.
         measured: times are those of the loaded model, not foretold ones.
+        shares: where layers are cut lengthwise, what each node has of all of them; its time is then that of all.
     """
 
     model: ModelInfo
     stages: tuple[StagePlan, ...]
     measured: bool = False
+    shares: tuple[Share, ...] = ()
 
     @property
     def tokens_per_s(self) -> float | None:
         """Tokens a second of one answer, each of which passes through all stages; None where nothing is known."""
         seconds = [each.seconds for each in self.stages if each.seconds]
-        return 1 / sum(seconds) if len(seconds) == len(self.stages) else None
+        return 1 / (max if self.shares else sum)(seconds) if len(seconds) == len(self.stages) else None
 
     @property
     def most_tokens_per_s(self) -> float | None:
@@ -85,7 +88,8 @@ class Plan:
     def __str__(self) -> str:
         width = max(len(each.node) for each in self.stages)
         count = len(self.stages)
-        lines = [f"{self.model.layers} layers of {self.model.path} in {count} stage{'s' * (count != 1)}"]
+        parts = f"{count} shares of each" if self.shares else f"{count} stage{'s' * (count != 1)}"
+        lines = [f"{self.model.layers} layers of {self.model.path} in {parts}"]
         lines += [
             f"  stage {each.stage}  {each.node:<{width}}  layers {each.first:>3} to {each.last:>3}  "
             f"{each.nbytes / 2**20:>8,.1f} MiB  {_time(each.seconds)}{each.why}"
@@ -139,6 +143,37 @@ def make_plan(model: ModelInfo, devices: Sequence[Device]) -> Plan:
         seconds = work / device.speed if device.absolute else None
         stages.append(StagePlan(number, device.name, layers[0], layers[-1], nbytes, why, work, seconds))
     return Plan(model, tuple(stages))
+
+
+def make_tensor_plan(model: ModelInfo, shape: Shape, devices: Sequence[Device]) -> Plan:
+    """Give each device a share of every layer, by its speed; see `sharing.Shape.shares`.
+
+    Raises:
+        ModelError: more devices than heads of keys and values, or not enough memory.
+    """
+    shares = shape.shares([each.speed for each in devices])
+    head = model.hidden_size * model.vocab_size
+    total = sum(model.layer_parameters) + head
+    stages = []
+    for share, device in zip(shares, devices, strict=True):
+        part = shape.part(share)
+        words = len(share.words) / shape.vocabulary
+        work = int(sum(model.layer_parameters) * part + head * words)
+        own = model.embedding_nbytes if model.tied else model.head_nbytes
+        nbytes = int(sum(model.layer_nbytes) * part + model.embedding_nbytes + own * words)
+        if device.memory is not None and nbytes > device.memory:
+            raise ModelError(
+                f"node {device.name} has {device.memory / 2**20:,.0f} MiB free and its share of {model.path} needs "
+                f"{nbytes / 2**20:,.0f} MiB: {(nbytes - device.memory) / 2**20:,.0f} MiB are missing. Add a device, "
+                "free memory or use a smaller model"
+            )
+        why = (
+            f"{len(share.heads)} of {shape.kv_heads} heads of keys and values, {len(share.inner)} of {shape.inner} in "
+            f"the MLP, {len(share.words)} words: {work / total:.0%} of the work"
+        )
+        seconds = work / device.speed if device.absolute else None
+        stages.append(StagePlan(share.rank, device.name, 0, model.layers - 1, nbytes, why, work, seconds))
+    return Plan(model, tuple(stages), shares=shares)
 
 
 def _bundled(values: Sequence[int], together: int | None) -> Sequence[int]:

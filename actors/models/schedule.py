@@ -239,7 +239,7 @@ class Schedule:
             if entry.over:
                 self._chunks.release()
                 return
-            self._spawn(self._settle(entry, self._step((Row(entry.key, ids),), lambda _: None)))
+            self._spawn(self._settle(entry, self._step((Row(entry.key, ids),), lambda _: None, silent=True)))
         if not entry.over:
             min(self._lanes, key=lambda lane: len(lane.entries)).add(entry)
 
@@ -281,9 +281,12 @@ class Schedule:
         while len(lane.entries) - len(least.entries) > 1:
             least.add(lane.entries.pop())
 
-    def _step(self, rows: tuple[Row, ...], finish: Callable[[mx.array], Any] | None) -> Awaitable[Any]:
+    def _step(
+        self, rows: tuple[Row, ...], finish: Callable[[mx.array], Any] | None, *, silent: bool = False
+    ) -> Awaitable[Any]:
         changes, self._changes = self._changes, {}
-        return self._begin(Step(rows, **{kind: tuple(what) for kind, what in changes.items()}), finish)
+        arranged = {kind: tuple(what) for kind, what in changes.items()}
+        return self._begin(Step(rows, silent=silent, **arranged), finish)
 
     async def _flush(self) -> None:
         if self._changes:

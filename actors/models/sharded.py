@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
-from actors.api import nodes as cluster_nodes
 from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
 from actors.refs import get
 
-from .checkpoint import describe
+from .checkpoint import open_checkpoint
 from .deployment import Deployment
 from .extra import require_mlx_lm
 from .generation import Generation, Token
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, make_tensor_plan
 from .sampling import Request, Sampling, check_stops, refuse_if_never
-from .survey import devices
+from .sharing import Shape
+from .survey import choose, devices
 from .tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from .sampling import Processor
     from .tokenizer import Tokenizer
 
-STRATEGIES = ("auto", "pipeline")
+WEIGHTS = ("auto", "local", "send")
+STRATEGIES = ("auto", "pipeline", "tensor")
 _MOST_REQUESTS: Final = 256
 _ATTEMPTS: Final = 3  # to begin anew on what nodes there are, while more of them die
 _SETTLING: Final = 0.5  # seconds until another attempt
@@ -53,15 +54,17 @@ class ShardedModel:
     def __init__(
         self,
         info: ModelInfo,
+        shape: Shape | None,
         tokenizer: Tokenizer,
         *,
         nodes: Sequence[str] | None,
         kv_memory: int | None,
         max_requests: int,
+        weights: str,
     ) -> None:
         self.tokenizer = tokenizer
-        self._info, self._nodes, self._kv_memory = info, nodes, kv_memory
-        self._max_requests = max_requests
+        self._info, self._shape, self._nodes, self._kv_memory = info, shape, nodes, kv_memory
+        self._max_requests, self._weights = max_requests, weights
         self._guard = threading.RLock()  # of the open answers
         self._open: WeakSet[Generation] = WeakSet()  # one that nobody holds any more ends itself
         self._changing = threading.RLock()  # held while one deployment takes the place of another
@@ -87,6 +90,7 @@ class ShardedModel:
         strategy: str = "auto",
         kv_memory: int | None = None,
         max_requests: int = _MOST_REQUESTS,
+        weights: str = "auto",
         dry_run: Literal[False] = False,
     ) -> Self: ...
 
@@ -99,36 +103,46 @@ class ShardedModel:
         strategy: str = "auto",
         kv_memory: int | None = None,
         max_requests: int = _MOST_REQUESTS,
+        weights: str = "auto",
         dry_run: bool = False,
     ) -> Self | Plan:
         """Cuts a model by its layers and loads each piece on a node of its own.
 
         Args:
-            path: a `.gguf` file, or a directory of mlx-lm or Hugging Face; every node must see it there.
+            path: a `.gguf` file, or a directory of mlx-lm or Hugging Face.
             nodes: names of the nodes to use, in the order of the layers; None takes all that are alive. Where there
                 are more of them than layers, the last ones get nothing to do.
-            strategy: `"pipeline"` cuts by layers; `"auto"` chooses, and there is one way as yet.
+            strategy: `"pipeline"` cuts the model by its layers, so that several answers keep all nodes busy; `"tensor"`
+                cuts every layer, so that all nodes work on each token, which is faster for one answer where nodes are
+                close to each other (Llama family; not more nodes than heads of keys and values, the others get nothing
+                to do). `"auto"` is `"pipeline"`, which works everywhere.
             kv_memory: bytes on each node for the caches of all answers; None takes a quarter of what is free once the
                 weights are there. Requests wait until there is room for them.
             max_requests: how many may be under way or waiting; more are refused.
+            weights: `"local"` has each node read the model at `path`; `"send"` sends each node what its stage needs,
+                and it keeps that in its cache; `"auto"` sends to nodes that do not see `path`.
             dry_run: load nothing, and return the plan alone, with memory and speed as they are foretold.
 
         Raises:
             ModelError: the model cannot be read, cut or held; the message says why.
             PlacementError: a node is not known.
             ValueError: `nodes` is empty or names a node twice, or there is no such strategy.
-            NotImplementedError: `strategy="tensor"`.
         """
         _check_strategy(strategy)
         _check_bound("max_requests", max_requests)
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
         if kv_memory is not None:
             _check_bound("kv_memory", kv_memory)
         require_mlx_lm()
         path = Path(path).expanduser().absolute()  # the stages run in other folders
-        info = describe(path)
+        checkpoint = open_checkpoint(path)
+        info = checkpoint.info()
+        shape = Shape.of(checkpoint.config, info.layers, info.vocab_size) if strategy == "tensor" else None
         if dry_run:
-            return make_plan(info, devices(_choose(nodes)[: info.pieces], measure=True))
-        return cls(info, load_tokenizer(path), nodes=nodes, kv_memory=kv_memory, max_requests=max_requests)
+            return _planned(info, shape, choose(nodes), measure=True)
+        options: dict[str, Any] = {"nodes": nodes, "kv_memory": kv_memory, "max_requests": max_requests}
+        return cls(info, shape, load_tokenizer(path), weights=weights, **options)
 
     @property
     def plan(self) -> Plan:
@@ -226,7 +240,7 @@ class ShardedModel:
             plan = self._plan(frozenset())
             old = self._deployment
             if old.broken or [each.place for each in plan.stages] != [each.place for each in old.plan.stages]:
-                self._deployment = Deployment.start(plan, kv_memory=self._kv_memory)
+                self._deployment = Deployment.start(plan, kv_memory=self._kv_memory, weights=self._weights)
                 self._retire(old)
         return self.plan
 
@@ -312,7 +326,7 @@ class ShardedModel:
         for attempt in range(_ATTEMPTS):
             plan = self._plan(gone)
             try:
-                return Deployment.start(plan, kv_memory=self._kv_memory)
+                return Deployment.start(plan, kv_memory=self._kv_memory, weights=self._weights)
             except (ActorDiedError, PlacementError):
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -322,10 +336,10 @@ class ShardedModel:
         raise AssertionError
 
     def _plan(self, gone: Collection[str]) -> Plan:
-        nodes = [node for node in _choose(self._nodes, lost=self._begun) if node.name not in gone]
+        nodes = [node for node in choose(self._nodes, lost=self._begun) if node.name not in gone]
         if not nodes:
             raise ModelError("none of the model's nodes is there any more")
-        return make_plan(self._info, devices(nodes[: self._info.pieces]))
+        return _planned(self._info, self._shape, nodes)
 
     def _retire(self, old: Deployment) -> None:
         with self._guard:
@@ -349,26 +363,14 @@ def _each(answer: Generation, what: Callable[[Token], Any]) -> Iterator[Any]:
 
 
 def _check_strategy(strategy: str) -> None:
-    if strategy == "tensor":
-        raise NotImplementedError("strategy='tensor' is not there yet; 'pipeline' cuts the model by its layers")
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
 
 
-def _choose(names: Sequence[str] | None, *, lost: bool = False) -> list[NodeInfo]:
-    """Nodes that are alive, of `names` where there are any; with `lost`, not all of them need be there."""
-    alive = [node for node in cluster_nodes() if node.alive]
-    if names is None:
-        return alive
-    if isinstance(names, str) or not names:
-        raise ValueError(f"nodes must be a list of at least one name, not {names!r}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"a node has one stage of a model, but nodes= names one twice: {', '.join(names)}")
-    known = {node.name: node for node in alive}
-    for name in names:
-        if name not in known and not lost:
-            raise PlacementError(f"no node is called {name!r}; there are: {', '.join(known)}")
-    return [known[name] for name in names if name in known]
+def _planned(info: ModelInfo, shape: Shape | None, found: Sequence[NodeInfo], *, measure: bool = False) -> Plan:
+    if shape is not None:
+        return make_tensor_plan(info, shape, devices(found[: shape.kv_heads], measure=measure))
+    return make_plan(info, devices(found[: info.pieces], measure=measure))
 
 
 def _check_bound(name: str, value: object) -> None:

@@ -20,12 +20,15 @@ from actors.exceptions import ModelError
 
 from .checkpoint import open_checkpoint
 from .cut import Slice
+from .sharing import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from .checkpoint import ModelInfo
+    from .sharing import Share
+    from .tensor import Joining
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Step:
         fork: a sequence that is kept, one that begins with its tokens, and how many of them.
         drop: sequences that are kept no longer.
         rows: sequences that are taken further; all by the same number of tokens.
+        silent: nobody wants to know what comes next.
     """
 
     rows: tuple[Row, ...] = ()
@@ -53,6 +57,7 @@ class Step:
     keep: tuple[str, ...] = ()
     fork: tuple[tuple[str, str, int], ...] = ()
     drop: tuple[str, ...] = ()
+    silent: bool = False
 
 
 class StageModel:
@@ -63,8 +68,9 @@ class StageModel:
         seconds: that one token of one sequence took here, at best.
     """
 
-    def __init__(self, info: ModelInfo, piece: Slice) -> None:
+    def __init__(self, info: ModelInfo, piece: Slice, joining: Joining | None = None) -> None:
         self.info = info
+        self._joining = joining
         self.seconds = math.inf
         self._slice = piece
         self._caches: dict[str, list[Any]] = {}
@@ -84,6 +90,25 @@ class StageModel:
         piece = Slice(checkpoint.load(first, last), first, last)
         piece.load()
         return cls(info, piece)
+
+    @classmethod
+    def load_share(cls, path: str | Path, shares: Sequence[Share], rank: int) -> Self:
+        """Bring the part of all layers that one rank has into memory.
+
+        Raises:
+            ModelError: as for `load`, or the model is not of the Llama family.
+        """
+        from .tensor import Joining, narrow
+
+        checkpoint = open_checkpoint(path)
+        info = checkpoint.info()
+        model = checkpoint.load(0, info.layers - 1)
+        joining = Joining([len(share.words) for share in shares])
+        narrow(model, shares[rank], Shape.of(checkpoint.config, info.layers, info.vocab_size), joining)
+        piece = Slice(model, 0, info.layers - 1)
+        piece.load()
+        mx.clear_cache()
+        return cls(info, piece, joining)
 
     @property
     def first(self) -> int:
@@ -135,6 +160,8 @@ class StageModel:
             return None
         self._check_rows(step.rows)
         self._check_hidden(step.rows, hidden)
+        if self._joining is not None:
+            self._joining.silent = step.silent
         start = time.perf_counter()
         outs, states = [], []
         for number, row in enumerate(step.rows):

@@ -6,11 +6,13 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
 from actors.context import get_runtime_context
+from actors.exceptions import ActorDiedError
 
 from .extra import on_cpu, require_mlx_lm
 
@@ -20,16 +22,18 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
     from actors.handle import ActorHandle
+    from actors.refs import ObjectRef
 
     from .sampling import Request
     from .schedule import Schedule
+    from .sharing import Share
     from .stage import Step
 
 PROBE: Final = "probe"
 _PROBES: Final = 3  # the first one brings up what the others need
 
 
-class Stage:
+class StageActor:
     """Layers `first` to `last` of a model, in a process of their own.
 
     The last stage chooses what all stages do next (`schedule.Schedule`). Each step goes from stage to stage towards
@@ -41,16 +45,38 @@ class Stage:
         first: number of its first layer.
         last: number of its last layer, inclusive.
         before: the stage of the layers before; None for the first.
+        shares: where layers are cut lengthwise, what each rank has of all of them; `rank` is this one's. The last rank
+            chooses what all do next.
+        library: has the weights; where this device does not see `path`, or with `send`, they are fetched from there.
     """
 
-    def __init__(self, path: str, first: int, last: int, before: ActorHandle | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        first: int,
+        last: int,
+        before: ActorHandle | None,
+        *,
+        shares: tuple[Share, ...] = (),
+        rank: int = 0,
+        library: ActorHandle | None = None,
+        send: bool = False,
+    ) -> None:
         require_mlx_lm()
         from .stage import StageModel
+        from .weights import Sender, fetch
+
+        if library is not None and (send or not Path(path).exists()):
+            path = str(fetch(Sender(library), first, last))
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
-        self._model = self._turns.submit(StageModel.load, path, first, last).result()
+        if shares:
+            self._model = self._turns.submit(StageModel.load_share, path, shares, rank).result()
+        else:
+            self._model = self._turns.submit(StageModel.load, path, first, last).result()
         self._before = before
+        self._others: list[ActorHandle] = []
         self._order = _Order()
         self._schedule: Schedule | None = None
 
@@ -75,6 +101,14 @@ class Stage:
         assert self._model.is_last
         await self.begin(Step(forget=(PROBE,)), None)
         self._schedule = Schedule(self.begin, width=width, limit=limit, can_fork=self._model.can_fork)
+
+    async def lead(self, others: list[ActorHandle]) -> None:
+        """Makes this rank have the others do what it does."""
+        self._others = others
+
+    async def follow(self, step: Step) -> None:
+        """Does what the leading rank does at the same time."""
+        await self.begin(step, lambda _: None)
 
     async def ready(self) -> None:
         """Returns when the layers are loaded, or raises why they are not."""
@@ -112,7 +146,10 @@ class Stage:
     def begin(self, step: Step, finish: Callable[[mx.array], Any] | None) -> Awaitable[Any]:
         """Begin a step; see `StageModel.run`. Steps pass through all stages in the order of these calls."""
         hidden = None if self._before is None else self._before.forward.remote(step)
-        return asyncio.ensure_future(self._pass(step, hidden, finish, self._order.next()))
+        mine = self._pass(step, hidden, finish, self._order.next())
+        if not self._others:
+            return asyncio.ensure_future(mine)
+        return asyncio.ensure_future(_together(mine, [other.follow.remote(step) for other in self._others]))
 
     async def _pass(self, step: Step, hidden: Any, finish: Any, turn: _Turn) -> Any:
         with closing(turn):
@@ -122,6 +159,19 @@ class Stage:
                 await turn.mine()
             work = asyncio.get_running_loop().run_in_executor(self._turns, self._model.run, step, value, finish)
         return await work
+
+
+async def _together(mine: Awaitable[Any], others: list[ObjectRef[Any]]) -> Any:
+    """What this rank gives, when all are done. A rank that died makes all fail; its death is the cause to be told."""
+    value, *found = await asyncio.gather(mine, *map(_awaited, others), return_exceptions=True)
+    failures = [each for each in (*found, value) if isinstance(each, BaseException)]
+    if failures:
+        raise next((each for each in failures if isinstance(each, ActorDiedError)), failures[0])
+    return value
+
+
+async def _awaited(ref: ObjectRef[Any]) -> Any:
+    return await ref
 
 
 class _Order:

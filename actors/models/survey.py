@@ -7,6 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from actors.actorclass import remote
+from actors.api import nodes as cluster_nodes
+from actors.exceptions import PlacementError
 from actors.refs import get
 
 from .extra import require_mlx_lm
@@ -19,6 +21,27 @@ if TYPE_CHECKING:
 
 _SHARE: Final = 0.8  # of a machine's memory, that models may take
 _ROWS, _COLUMNS, _TIMES = 4096, 1024, 8
+
+
+def choose(names: Sequence[str] | None, *, lost: bool = False) -> list[NodeInfo]:
+    """Nodes that are alive, of `names` where there are any; with `lost`, not all of them need be there.
+
+    Raises:
+        PlacementError: a node is not known.
+        ValueError: `names` is empty or has one twice.
+    """
+    alive = [node for node in cluster_nodes() if node.alive]
+    if names is None:
+        return alive
+    if isinstance(names, str) or not names:
+        raise ValueError(f"nodes must be a list of at least one name, not {names!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a node has one stage of a model, but nodes= names one twice: {', '.join(names)}")
+    known = {node.name: node for node in alive}
+    for name in names:
+        if name not in known and not lost:
+            raise PlacementError(f"no node is called {name!r}; there are: {', '.join(known)}")
+    return [known[name] for name in names if name in known]
 
 
 def devices(nodes: Sequence[NodeInfo], *, measure: bool = False) -> list[Device]:

@@ -10,8 +10,11 @@ import contextlib
 import logging
 import os
 import socket
+import struct
+import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -22,11 +25,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_SECONDS = 5.5
-"""After which gRPC has hung up on whoever has not ended the handshake, and a little."""
+JUDGE_SECONDS = 10.0
+"""After which gRPC has hung up on whoever has not ended the handshake, and a member is known by its address."""
 
-LOOK_SECONDS = 0.02
-"""Between two looks at the connections, which are not free."""
+LOOK_SECONDS = 0.25 if sys.platform == "linux" else 1.0
+"""Between two looks at the connections, which are not free; elsewhere than on Linux each takes milliseconds."""
+
+AWAY_SECONDS = 0.5
 
 MOST_UNPROVED = 32
 """Connections that one address may have open without having proved anything."""
@@ -35,6 +40,8 @@ SILENCE_SECONDS = 600.0
 """After an address was told of, before it is again."""
 
 MOST_ADDRESSES = 1000
+
+_LISTENS = "0A"
 
 Peer = tuple[str, int]
 
@@ -52,8 +59,7 @@ class Doorman:
         self.port: int | None = None
         self._loop = loop
         self._friends = friends
-        self._process = psutil.Process()
-        self._looked = 0.0
+        self._looked = self._sent_away = 0.0
         self._later: asyncio.TimerHandle | None = None
         self._proved: dict[Peer, float] = {}
         self._waiting: dict[Peer, float] = {}
@@ -79,16 +85,25 @@ class Doorman:
 
     def _look(self) -> None:
         self._looked = time.monotonic()
-        with contextlib.suppress(psutil.Error, OSError, RuntimeError):
-            here = [c for c in self._process.net_connections("tcp") if c.laddr and c.laddr[1] == self.port and c.raddr]
-            self._send_away({_peer(*c.raddr[:2]): c.fd for c in here})
-            self._loop.call_soon_threadsafe(self._seen, [_peer(*c.raddr[:2]) for c in here])
+        with contextlib.suppress(psutil.Error, OSError, ValueError, RuntimeError):
+            assert self.port is not None
+            here = _connected(self.port)
+            unproved = [peer for peer in here if peer not in self._proved]
+            counted = Counter(host for host, _ in unproved)
+            many = {host for host, count in counted.items() if count > MOST_UNPROVED}
+            if many and time.monotonic() - self._sent_away > AWAY_SECONDS:
+                self._sent_away = time.monotonic()
+                self._send_away({peer for peer in unproved if peer[0] in many})
+            self._loop.call_soon_threadsafe(self._seen, here)
 
-    def _send_away(self, here: dict[Peer, int]) -> None:
-        """Hangs up on those of whom there are too many; they have proved nothing."""
-        unproved = [peer for peer in here if peer not in self._proved]
-        for host, count in Counter(host for host, _ in unproved).items():
-            for peer in [peer for peer in unproved if peer[0] == host][: max(0, count - MOST_UNPROVED)]:
+    def _send_away(self, unproved: set[Peer]) -> None:
+        """Hangs up on those of whom there are too many."""
+        found = [c for c in psutil.Process().net_connections("tcp") if c.laddr and c.laddr[1] == self.port and c.raddr]
+        here = {_peer(*c.raddr[:2]): c.fd for c in found}
+        left: Counter[str] = Counter()
+        for peer in unproved & here.keys():
+            left[peer[0]] += 1
+            if left[peer[0]] > MOST_UNPROVED:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(here[peer])) as theirs:
                     if _peer(*theirs.getpeername()[:2]) == peer:  # the number may be another's by now
                         theirs.shutdown(socket.SHUT_RDWR)
@@ -101,7 +116,7 @@ class Doorman:
             known = peer in self._proved or peer in self._waiting or peer[0] in friends
             if not known and len(self._waiting) < MOST_ADDRESSES:
                 self._waiting[peer] = now
-                self._loop.call_later(HANDSHAKE_SECONDS, self._judge, peer)
+                self._loop.call_later(JUDGE_SECONDS, self._judge, peer)
 
     def proved(self, peer: str) -> None:
         """A stream has come in from here: ``"ipv4:HOST:PORT"``, as gRPC writes it. On the I/O loop."""
@@ -124,6 +139,24 @@ class Doorman:
             "that is. More of the same within %g minutes are not told of",
             host, SILENCE_SECONDS / 60,
         )  # fmt: skip
+
+
+def _connected(port: int) -> list[Peer]:
+    """Who is connected to a port of this process's network."""
+    if sys.platform != "linux":
+        found = psutil.Process().net_connections("tcp")
+        return [_peer(*c.raddr[:2]) for c in found if c.laddr and c.laddr[1] == port and c.raddr]
+    peers, suffix = [], f":{port:04X}"
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            _, local, remote, state, *_ = line.split()
+            if local.endswith(suffix) and state != _LISTENS:
+                host, _, at = remote.partition(":")
+                words = (int(host[start : start + 8], 16) for start in range(0, len(host), 8))
+                packed = b"".join(struct.pack("=I", word) for word in words)
+                family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+                peers.append(_peer(socket.inet_ntop(family, packed), int(at, 16)))
+    return peers
 
 
 def _peer(host: str, port: int) -> Peer:

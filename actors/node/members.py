@@ -154,6 +154,10 @@ class Members:
             known.where = replace(known.where, doors=both)
             self._process.relocate(known.where)
 
+    def is_joining(self, id: str) -> bool:
+        """Whether a node is just being met."""
+        return id in self._joining
+
     def says(self, where: Address) -> None:
         """A node has said itself where it is now."""
         known = self._all.get(where.node)

@@ -324,6 +324,7 @@ class Residence:
     def _friends(self) -> set[str]:
         """The IP addresses of members."""
         doors = [door for member in self._members.all() for door in member.where.doors]
+        doors += [door for id, known in device.doors().items() if id in self._trust for door in known]
         return {door.rpartition(":")[0].strip("[]").partition("%")[0] for door in doors}
 
     def _refresh_doors(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from typing import TYPE_CHECKING
@@ -47,6 +48,8 @@ class Seeking:
         self._task: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
         self._lost: dict[str, float] = {}  # when members went missing that were here, on the loop's clock
+        self._next: dict[str, float] = {}  # when a missing member is looked for again, on the loop's clock
+        self._pause: dict[str, float] = {}
         self._why: dict[str, str] = {}
         self._strangers: set[str] = set()
         members.on_ended.append(self.look_again)
@@ -86,22 +89,27 @@ class Seeking:
             )  # fmt: skip
 
     async def _run(self) -> None:
-        pause = SEEK_SECONDS
         while True:
-            missing = self._missing()
-            if missing:
+            due = [id for id in self._missing() if self._next.get(id, 0.0) <= self._process.loop.time()]
+            if due:
                 known = await asyncio.to_thread(device.doors)
-                await asyncio.gather(*(self._seek(id, tuple(known[id])) for id in missing if known.get(id)))
-            self._again.clear()
-            try:
-                async with asyncio.timeout(pause):
+                await asyncio.gather(*(self._seek(id, tuple(known[id])) for id in due if known.get(id)))
+                now = self._process.loop.time()
+                for id in due:
+                    self._pause[id] = SEEK_SECONDS if self._just_lost(id) else self._longer(id)
+                    self._next[id] = now + self._pause[id]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SEEK_SECONDS):
                     await self._again.wait()
-                pause = SEEK_SECONDS
-            except TimeoutError:
-                pause = SEEK_SECONDS if self._just_lost() else min(pause * 1.5, SEEK_SECONDS_AT_MOST)
+                    self._next.clear()
+                    self._pause.clear()
+            self._again.clear()
+
+    def _longer(self, id: str) -> float:
+        return min(self._pause.get(id, SEEK_SECONDS) * 1.5, SEEK_SECONDS_AT_MOST)
 
     def _missing(self) -> list[str]:
-        """Who is looked for: not those that are silent, whom their peer still dials."""
+        """Who is looked for: not those that are silent, whom their peer still dials, nor who is just being met."""
         members = self._members.all()
         present = {member.info.id for member in members if not member.ended}
         now, lost = self._process.loop.time(), [member.info.id for member in members if member.ended]
@@ -109,11 +117,11 @@ class Seeking:
         for member in members:
             if member.info.alive:
                 self._why.pop(member.info.id, None)
-        return [id for id in self._trust if id not in present]
+        return [id for id in self._trust if id not in present and not self._members.is_joining(id)]
 
-    def _just_lost(self) -> bool:
-        now = self._process.loop.time()
-        return any(now - since < STEADY_SECONDS for since in self._lost.values())
+    def _just_lost(self, id: str) -> bool:
+        since = self._lost.get(id)
+        return since is not None and self._process.loop.time() - since < STEADY_SECONDS
 
     async def _seek(self, id: str, doors: tuple[str, ...]) -> None:
         where = Address("", "", "", id, doors)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from actors.models import ShardedModel
 
-GRACE: Final = 4.0
+GRACE: Final = 2.5
 """Seconds in which answers may come to their end when the server has to stop."""
 _CUT: Final = 2  # further seconds for their last words to be sent
 _BACKLOG: Final = 512

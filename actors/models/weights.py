@@ -1,0 +1,212 @@
+"""Weights on their way to nodes that lack them: what a stage needs, in pieces that are checked, and nothing else.
+
+A node keeps what it got in its cache, in files that look like the sender's but have holes where the layers of others
+are. Each piece has a digest, and what is there already is compared with it. So an interrupted transfer goes on where it
+was, the next load sends nothing, and a piece that was damaged is fetched again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from actors.exceptions import ModelError
+from actors.home import cache_dir
+from actors.refs import get
+
+from .checkpoint import open_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.handle import ActorHandle
+
+_PIECE: Final = 8 << 20  # bytes in one message
+_SMALL: Final = 1 << 20  # bytes of a tensor outside of the layers that every stage gets
+_NUMBER: Final = re.compile(r"\.(\d+)\.")
+_TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`size` bytes of the file `name` from `start` on, and their digest."""
+
+    name: str
+    start: int
+    size: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a stage needs of a model: files with their sizes, pieces of them, and what tells this model from others."""
+
+    key: str
+    files: tuple[tuple[str, int], ...]
+    pieces: tuple[Piece, ...]
+
+
+class Source(Protocol):
+    """Whoever has the weights."""
+
+    def manifest(self, first: int, last: int) -> Manifest:
+        """What a stage of these layers needs."""
+        ...
+
+    def read(self, piece: Piece) -> bytes:
+        """The bytes of a piece."""
+        ...
+
+
+class Library:
+    """The weights of the model at `path`, for those who lack them; an actor where the model is."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        open_checkpoint(self._path)  # says what is wrong, if anything is
+
+    def manifest(self, first: int, last: int) -> Manifest:
+        """What a stage of these layers needs; its bytes are read once for their digests."""
+        spans = dict(_spans(self._path, first, last))
+        files = tuple((name, self._file(name).stat().st_size) for name in spans)
+        pieces = [self._piece(name, *part) for name, found in spans.items() for span in found for part in _parts(*span)]
+        seen = blake2b(digest_size=16)
+        for name, size in files:
+            seen.update(f"{name} {size} ".encode())
+        seen.update(b"".join(piece.digest for piece in pieces if piece.start == 0))
+        return Manifest(seen.hexdigest(), files, tuple(pieces))
+
+    def read(self, piece: Piece) -> bytes:
+        """The bytes of a piece."""
+        with self._file(piece.name).open("rb") as file:
+            file.seek(piece.start)
+            return file.read(piece.size)
+
+    def _piece(self, name: str, start: int, size: int) -> Piece:
+        return Piece(name, start, size, _digest(self.read(Piece(name, start, size, b""))))
+
+    def _file(self, name: str) -> Path:
+        return self._path / name if self._path.is_dir() else self._path
+
+
+class Sender:
+    """A `Library` that is an actor elsewhere."""
+
+    def __init__(self, library: ActorHandle) -> None:
+        self._library = library
+
+    def manifest(self, first: int, last: int) -> Manifest:
+        """See `Library.manifest`."""
+        found: Manifest = get(self._library.manifest.remote(first, last))
+        return found
+
+    def read(self, piece: Piece) -> bytes:
+        """See `Library.read`."""
+        found: bytes = get(self._library.read.remote(piece))
+        return found
+
+
+def fetch(source: Source, first: int, last: int, folder: Path | None = None) -> Path:
+    """Bring what a stage of these layers needs here, and return where it is: a path to load the stage from.
+
+    Raises:
+        ModelError: a piece arrived damaged several times, or there is no room for it.
+    """
+    manifest = source.manifest(first, last)
+    here = (cache_dir() / "weights" if folder is None else folder) / manifest.key
+    try:
+        here.mkdir(parents=True, exist_ok=True)
+        for name, size in manifest.files:
+            handle = os.open(_inside(here, name), os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.ftruncate(handle, size)
+                for piece in manifest.pieces:
+                    if piece.name == name:
+                        _bring(source, piece, handle)
+            finally:
+                os.close(handle)
+    except OSError as error:
+        raise ModelError(f"the weights cannot be kept in {here}: {error.strerror or error}") from error
+    only = [name for name, _ in manifest.files]
+    return here / only[0] if len(only) == 1 and not only[0].endswith(".json") else here
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if name != Path(name).name or name in {"", ".", ".."}:
+        raise ModelError(f"the sender of the weights has a file {name!r}, which is no plain name")
+    return folder / name
+
+
+def _bring(source: Source, piece: Piece, handle: int) -> None:
+    if _digest(os.pread(handle, piece.size, piece.start)) == piece.digest:
+        return
+    for _ in range(_TRIES):
+        data = source.read(piece)
+        if _digest(data) == piece.digest:
+            view = memoryview(data)
+            while view:
+                view = view[os.pwrite(handle, view, piece.start + piece.size - len(view)) :]
+            return
+    raise ModelError(
+        f"{piece.size} bytes of {piece.name} from {piece.start} on arrived damaged {_TRIES} times: the file changes "
+        "while it is sent, or its disk is failing"
+    )
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()
+
+
+def _parts(start: int, size: int) -> Iterator[tuple[int, int]]:
+    for begin in range(start, start + size, _PIECE):
+        yield begin, min(_PIECE, start + size - begin)
+
+
+def _spans(path: Path, first: int, last: int) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Files, each with the ranges of bytes (start, size) that a stage needs of it; the header first."""
+    if not path.is_dir():
+        yield path.name, _of_gguf(path, first, last)
+        return
+    total = open_checkpoint(path).info().layers
+    for file in sorted(path.iterdir()):
+        if file.suffix == ".json":
+            yield file.name, [(0, file.stat().st_size)]
+        elif file.suffix == ".safetensors" and file.name.startswith("model"):
+            yield file.name, _of_safetensors(file, first, last, total)
+
+
+def _of_safetensors(path: Path, first: int, last: int, total: int) -> list[tuple[int, int]]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        entries: dict[str, Any] = json.loads(file.read(length))
+    spans = [(0, 8 + length)]
+    for name, entry in entries.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            if _is_needed(name, end - begin, first, last, total):
+                spans.append((8 + length + begin, end - begin))
+    return spans
+
+
+def _is_needed(name: str, nbytes: int, first: int, last: int, total: int) -> bool:
+    number = _NUMBER.search(name)
+    if number is not None:
+        return first <= int(number[1]) <= last
+    return nbytes < _SMALL or first == 0 or last == total - 1
+
+
+def _of_gguf(path: Path, first: int, last: int) -> list[tuple[int, int]]:
+    from .ggufmodel import GgufCheckpoint
+
+    checkpoint = GgufCheckpoint.open(path)
+    tensors = checkpoint.file.tensors
+    header = min(entry.start for entry in tensors.values())
+    needed = checkpoint.needed(first, last)
+    wanted = [entry for name, entry in tensors.items() if name in needed or entry.nbytes < _SMALL]
+    return [(0, header), *((entry.start, entry.nbytes) for entry in wanted)]

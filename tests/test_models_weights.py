@@ -1,0 +1,80 @@
+"""Weights that are sent: only what a stage needs, checked, kept, gone on with and mended."""
+
+from __future__ import annotations
+
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+pytest.importorskip("mlx_lm")
+
+from test_models_cut import Chain  # noqa: E402
+from tiny_models import make_directory, make_gguf, whole_directory, whole_tokens  # noqa: E402
+
+from actors.exceptions import ModelError  # noqa: E402
+from actors.models import StageModel  # noqa: E402
+from actors.models.weights import Library, Piece, fetch  # noqa: E402
+
+PROMPT = [3, 141, 59, 26, 53]
+
+
+class Counted:
+    """A source that counts, and damages what it is told to."""
+
+    def __init__(self, path, damaged=0):
+        self.library, self.asked, self.damaged = Library(str(path)), [], damaged
+
+    def manifest(self, first, last):
+        return self.library.manifest(first, last)
+
+    def read(self, piece: Piece):
+        self.asked.append(piece)
+        data = self.library.read(piece)
+        if self.damaged:
+            self.damaged -= 1
+            return bytes(len(data))
+        return data
+
+    @property
+    def nbytes(self):
+        return sum(piece.size for piece in self.asked)
+
+
+@pytest.fixture(params=["directory", "gguf"])
+def path(request, tmp_path):
+    wide = {"hidden_size": 256, "num_attention_heads": 16, "intermediate_size": 1024}
+    made = make_directory(tmp_path / "source", num_hidden_layers=8, **wide)
+    return made if request.param == "directory" else make_gguf(tmp_path / "tiny.gguf", made)
+
+
+def test_a_stage_gets_its_layers_alone_and_they_are_right(path, tmp_path):
+    source = Counted(path)
+    first, last = (fetch(source, *layers, tmp_path / "there") for layers in ((0, 2), (3, 7)))
+    stages = [StageModel.load(first, 0, 2), StageModel.load(last, 3, 7)]
+    chain = Chain(path, [])
+    chain.stages = stages
+    whole = whole_directory(tmp_path / "source")
+    assert chain.generate("a", PROMPT, 8) == whole_tokens(whole, PROMPT, 8)
+    alone = Counted(path)
+    fetch(alone, 3, 4, tmp_path / "elsewhere")
+    assert alone.nbytes < 0.45 * source.nbytes
+
+
+def test_what_is_there_is_not_sent_again_and_what_is_damaged_is(path, tmp_path):
+    fetch(Counted(path), 0, 7, tmp_path)
+    again = Counted(path)
+    found = fetch(again, 0, 7, tmp_path)
+    assert again.asked == []
+    file = found if found.is_file() else found / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+    mending = Counted(path)
+    fetch(mending, 0, 7, tmp_path)
+    assert len(mending.asked) == 1
+    assert bytes(file.read_bytes()) == (path if path.is_file() else path / "model.safetensors").read_bytes()
+
+
+def test_a_piece_that_arrives_damaged_is_asked_for_again_but_not_for_ever(path, tmp_path):
+    fetch(Counted(path, damaged=2), 0, 1, tmp_path / "mended")
+    with pytest.raises(ModelError, match="arrived damaged 3 times"):
+        fetch(Counted(path, damaged=10_000), 0, 1, tmp_path / "hopeless")
