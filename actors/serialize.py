@@ -206,6 +206,8 @@ def _unmarked(module: str, name: str) -> Any:
 def travels_by_value(thing: Any) -> bool:
     """Whether a class or function is sent as code; one of an installed package is sent by its name."""
     _travel_by_value(getattr(thing, "__module__", None))
+    if not isinstance(thing, FunctionType | type):  # a builtin has no code of its own
+        return False
     return _marked(thing) is None and not cloudpickle.cloudpickle._should_pickle_by_reference(thing)  # noqa: SLF001 - it offers nothing else
 
 
