@@ -177,7 +177,7 @@ class _Supervising:
     async def _before_restart(self, number: int, death: Death) -> None:
         """A child has died: the strategy is carried out before it is made anew."""
         self._times[number] += 1
-        mine = self._down[number] = asyncio.Event()
+        mine = self._down.setdefault(number, asyncio.Event())
         if number in self._ended:
             self._ended.discard(number)
         else:
@@ -185,6 +185,7 @@ class _Supervising:
             alive = [other for other in self._along_with(number) if self._charges[other].life.state is State.ALIVE]
             others = [other for other in alive if other not in self._down]
             self._ended.update(others)
+            self._down.update({other: asyncio.Event() for other in others})  # before their deaths are known here
             await asyncio.gather(*(self._charges[other].kill(False) for other in others))
         for other, event in sorted(self._down.items()):
             if other < number and event is not mine:

@@ -143,7 +143,6 @@ def call(folder: Path, host: str) -> None:
         "64 MiB with TLS over a raw gRPC stream with TLS": max(large["with TLS"]) / max(large["raw"]),
         "64 MiB with TLS over the same without": max(large["with TLS"]) / max(large["without"]),
     }
-    print(json.dumps({"latency": latency, "large": large}), file=sys.stderr)
     print(json.dumps(found), flush=True)
     for process, _ in ways.values():
         process.portal.run(process.close("done"))

@@ -28,7 +28,7 @@ SOON = 5.0  # seconds in which a death must be known
 _PROGRAM_MARK = "ACTORS_TEST_PROGRAM"
 
 
-def eventually(condition: Callable[[], Any], within: float = 10.0, what: str = "") -> Any:
+def eventually(condition: Callable[[], Any], within: float = 30.0, what: str = "") -> Any:
     """Returns the first true value of ``condition``, which is asked until ``within`` seconds are over."""
     deadline = time.monotonic() + within
     while not (value := condition()):

@@ -36,7 +36,7 @@ class PublicCalls:
 
     async def serve(self, request: pb.PublicCall, context: Any) -> pb.PublicReply:
         """Answers one call; what goes wrong is a status."""
-        if self._member(context.auth_context()) is None:
+        if self._member(context) is None:
             await context.abort(StatusCode.UNAUTHENTICATED, "this device is not a member of the cluster")
         left = context.time_remaining()
         patience = PATIENCE_SECONDS if left is None else max(0.0, left - min(SLACK_SECONDS, left / 10))
