@@ -17,7 +17,7 @@ import pytest
 
 from tests.devices import Device
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def eventually(condition, seconds=10.0):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.netlab,
     pytest.mark.skipif(unavailable() is not None, reason=unavailable() or ""),
-    pytest.mark.timeout(170),
+    pytest.mark.timeout(300),
 ]
 PAIRED = 3
 STRANGER = 4

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.netlab,
     pytest.mark.skipif(unavailable() is not None, reason=unavailable() or ""),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 ROOT = Path(__file__).parents[1]
 HERE = "{}.{}".format(*sys.version_info)

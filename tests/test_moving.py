@@ -177,7 +177,7 @@ def test_what_cannot_move_says_why() -> None:
 
     node = actors.nodes()[0].name
     with pytest.raises(ValueError, match="__actor_save__ and __actor_load__"):
-        actors.move(actors.remote(Plain).remote(), actors.nodes()[-1].name)
+        actors.move(actors.remote(Plain).options(node=node).remote(), actors.nodes()[-1].name)
     with pytest.raises(ValueError, match="light actor"):
         actors.move(Diary.options(isolation="thread", node=node).remote(), actors.nodes()[-1].name)
     diary = Diary.options(node=node).remote()

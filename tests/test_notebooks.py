@@ -22,6 +22,7 @@ SECONDS = 120  # for a cell, on a machine that is busy with other things
 SAID = {
     "data-parallel": ("the same losses: True", "the same weights: True"),
     "lan-from-nothing": ("2 devices answered", "2 members: "),
+    "sharded-model": ("foretold: ", "the same tokens: True", "stages now: 2"),
 }
 
 
@@ -46,7 +47,10 @@ def test_it_is_kept_without_outputs_as_jupyter_writes_it(path: Path) -> None:
     assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n"
 
 
-@pytest.mark.parametrize("name", SAID)
+SLOW = {"sharded-model": [pytest.mark.slow, pytest.mark.timeout(600)]}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, [])) for name in SAID])
 def test_it_runs_and_says_what_its_text_promises(name: str, tmp_path: Path) -> None:
     path = next(path for path in NOTEBOOKS if path.stem == name)
     notebook = nbformat.read(path, as_version=4)
