@@ -505,7 +505,7 @@ def test_an_unknown_node_is_told_with_those_there_are() -> None:
     assert "named" not in actors.list_named_actors()
 
 
-@pytest.mark.parametrize("option", ["record", "placement_group", "max_calls"])
+@pytest.mark.parametrize("option", ["placement_group", "max_calls"])
 def test_an_option_that_is_not_honoured_is_refused_by_name(option: str) -> None:
     with pytest.raises(NotImplementedError, match=option):
         Counter.options(**{option: 1})
