@@ -49,7 +49,7 @@ BY_GRPC := $(foreach part,actors_basic actors_methods actors_errors actors_fault
 # Status 5 is pytest's word for "none selected".
 test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, calls all by gRPC, then the suite on the other Pythons found
 	$(call pytest,--run-slow -m slow) || test $$? -eq 5
-	ACTORS_TRANSPORT=grpc $(BIN)/python -m pytest $(BY_GRPC)
+	export ACTORS_TRANSPORT=grpc; $(call pytest,$(BY_GRPC))
 	@own=$$($(BIN)/python $(MINOR)); echo "Pythons beside $$own:" $(or $(PYTHONS),none found); \
 	for python in $(PYTHONS); do \
 	  minor=$$($$python $(MINOR)) || exit 1; \
