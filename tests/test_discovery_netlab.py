@@ -7,18 +7,18 @@ import json
 import os
 import queue
 import shutil
+import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from netlab import Lab, netlab, unavailable
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.netlab, pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")]
 
@@ -266,9 +266,10 @@ with contextlib.closing(zeroconf.Zeroconf(interfaces=[options["address"]])) as z
 
 
 def test_beside_a_real_avahi_daemon(lab: Lab, tmp_path: Path) -> None:
-    if shutil.which("avahi-daemon", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+    program = shutil.which("avahi-daemon", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
         pytest.skip("avahi-daemon is not installed")
-    if Path("/run/avahi-daemon/pid").exists():
+    if subprocess.run([program, "--check"], check=False, capture_output=True).returncode == 0:
         pytest.skip("an avahi-daemon runs on this machine already, and one is all it allows")
     (tmp_path / "run").mkdir()
     browser = browse(lab, 2)
@@ -285,7 +286,7 @@ def test_beside_a_real_avahi_daemon(lab: Lab, tmp_path: Path) -> None:
     inside = browse(lab, 1)
     assert {inside.hear("Found")["id"], inside.hear("Found")["id"]} == {"before", "after"}
     resolved = Agent(lab, 2, RESOLVE, name="oldtimer", address=lab.address(2)).hear("resolved")
-    assert resolved["addresses"] == [lab.address(1)]  # and avahi goes on answering
+    assert lab.address(1) in resolved["addresses"]  # and avahi goes on answering
     node.stop()
     browser.hear("Lost", lambda line: line["id"] == "before")
     avahi.stop()
