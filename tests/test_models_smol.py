@@ -15,11 +15,12 @@ import pytest
 mx = pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
+from test_models_cut import Chain  # noqa: E402
 from tiny_models import whole_gguf, whole_tokens  # noqa: E402
 
 from actors.exceptions import ModelError  # noqa: E402
 from actors.home import cache_dir  # noqa: E402
-from actors.models import Device, StageModel, demo_model, describe, load_tokenizer, make_plan, smol  # noqa: E402
+from actors.models import Device, demo_model, describe, load_tokenizer, make_plan, smol  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +38,15 @@ def test_three_stages_give_exactly_the_tokens_of_the_whole(model):
     tokenizer = load_tokenizer(model)
     plan = make_plan(describe(model), [Device(name) for name in ("anna", "bob", "carla")])
     assert [(each.first, each.last) for each in plan.stages] == [(0, 11), (12, 24), (25, 29)]
-    stages = [StageModel.load(model, each.first, each.last) for each in plan.stages]
-    assert [stage.nbytes for stage in stages] == [each.nbytes for each in plan.stages]
+    chain = Chain(model, [(each.first, each.last) for each in plan.stages])
+    assert [stage.nbytes for stage in chain.stages] == [each.nbytes for each in plan.stages]
     whole = whole_gguf(model)
     prompts = [
         tokenizer.encode_chat([{"role": "user", "content": "What is the capital of France?"}]),
         tokenizer.encode("Once upon a time, in a village by the sea,"),
     ]
     for number, prompt in enumerate(prompts):
-        key = str(number)
-
-        def upstream(ids, key=key):
-            return stages[1].forward(key, ids, stages[0].forward(key, ids))
-
-        tokens = list(stages[2].generate(key, prompt, upstream, max_tokens=24))
+        tokens = chain.generate(str(number), prompt, 24)
         assert tokens == whole_tokens(whole, prompt, 24)
         assert len("".join(tokenizer.stream(tokens)).split()) > 5
         if number == 0:
