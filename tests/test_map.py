@@ -226,8 +226,12 @@ def test_a_deadline_is_each_calls_own() -> None:
     for ref in refs:
         with pytest.raises(GetTimeoutError, match=r"not start|timeout"):
             actors.get(ref)
+    # What is left of a deadline is counted from its arrival, so the actor's own comes a little later: one of a second
+    # has passed here when those of a fifth have passed there.
+    with pytest.raises(GetTimeoutError):
+        actors.get(actor.echo.options(timeout=1.0).remote(9))
     latch.open.remote()
-    assert actors.get(actor.all.remote()) == []
+    assert set(actors.get(actor.all.remote())) <= {9}
 
 
 def test_a_death_in_the_middle_has_a_verdict_for_each() -> None:
