@@ -40,8 +40,13 @@ demo: $(VENV)/.demo ## installs into .venv and runs `actors demo`
 test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, about 12 minutes
 	$(call pytest,$(PYTEST))
 
-# Left out on the other Pythons: what tests processes, kernels and instruments rather than the interpreter.
-ELSEWHERE := $(foreach part,actors_cleanup notebook notebooks benchmarks packaging,--ignore=tests/test_$(part).py)
+# Left out on the other Pythons: what tests processes, networks, kernels, browsers and instruments rather than the
+# interpreter.
+NOT_ELSEWHERE := actors_cleanup bench benchmarks cli_models cli_views collective_mlx dashboard demo devices discovery_netlab \
+  doctor_netlab elastic ends_of_resources examples faults_netlab lan_netlab launch launch_netlab mixed_netlab \
+  models_architectures models_smol notebook notebook_pictures notebooks packaging promises serving serving_clients soak \
+  soak_faults standstill typing wire_faults
+ELSEWHERE := $(foreach part,$(NOT_ELSEWHERE),--ignore=tests/test_$(part).py)
 
 # What users see of calls, once more with all of it by gRPC.
 BY_GRPC := $(foreach part,actors_basic actors_methods actors_errors actors_faults references map,tests/test_$(part).py)

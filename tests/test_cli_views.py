@@ -41,6 +41,10 @@ PROGRAM = """
             return float(col.allreduce(np.ones(3), "mean").sum())
 
     @actors.remote
+    class Late:
+        pass
+
+    @actors.remote
     class Asker:
         def ask(self, other):
             return actors.get(other.sleep.remote(600))
@@ -53,6 +57,7 @@ PROGRAM = """
     actors.get([counter.add.remote(i) for i in range(10)] + [light.add.remote(1), spare.add.remote(1)])
     group = Counter.options().group(2)
     actors.get(group.mean.remote())
+    late = Late.options(num_cpus=1000).remote()
     refs = [asker.ask.remote(counter), grinder.grind.remote()]
     print("ready", flush=True)
     time.sleep(600)
@@ -99,10 +104,14 @@ def test_actors_are_listed_with_where_they_are_and_what_waits(program):
     rows = {row["name"] or row["class"]: row for row in listed(program, "actors")}
     assert rows.keys() >= {"counter", "spare", "light", "Asker", "Counter"}
     assert rows.pop("grinder")["state"] == "DEAD"
+    late = rows.pop("Late")
+    assert (late["state"], late["node"], late["pid"]) == ("PENDING_CREATION", None, None)
     for row in rows.values():
         assert row.keys() >= {"id", "name", "class", "node", "pid", "state", "pending"}
         assert (row["state"], isinstance(row["pid"], int)) == ("ALIVE", True), row
-    assert {row["node"] for row in listed(program, "actors")} == {row["name"] for row in listed(program, "nodes")}
+    assert {row["node"] for row in listed(program, "actors") if row["class"] != "Late"} == {
+        row["name"] for row in listed(program, "nodes")
+    }
 
 
 def test_calls_say_who_waits_for_whom(program):
@@ -187,6 +196,9 @@ def test_status_shows_clusters_of_programs(program):
     assert f"Program {program.process.pid} (program.py) has a cluster for itself: 2 nodes" in done.stdout
     found = json.loads(run(program, "status", "--json").stdout)
     assert [one["pid"] for one in found["programs"]] == [program.process.pid]
+    # What has no place is seen, and why.
+    assert "Waits for a place: Late actor-" in done.stdout
+    assert [(one["name"], one["class"]) for one in found["pending"]] == [(None, "Late")]
 
 
 def test_colours_are_given_where_they_are_asked_for_and_nowhere_else(program):

@@ -58,6 +58,7 @@ def _distributions(module: str) -> set[str]:
     return {canonicalize_name(name) for name in packages_distributions().get(top, [top])}
 
 
+@pytest.mark.slow
 def test_every_import_is_declared() -> None:
     extras = PROJECT["optional-dependencies"]
     declared = _names(PROJECT["dependencies"]).union(*map(_names, extras.values()))

@@ -128,6 +128,7 @@ def test_an_error_in_mid_stream_reaches_the_client(tmp_path):
             assert caught.value.status_code == 503
 
 
+@pytest.mark.slow
 def test_the_demo_model_is_asked_by_two_at_once():
     """A real model, and real answers."""
     with pytest.MonkeyPatch.context() as patch:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from actors import device
+from actors.exceptions import NoClusterError
 from actors.local import clusters
 
 WATCH_SECONDS = 1.0
@@ -66,6 +67,7 @@ def look() -> dict[str, Any]:
         }
         for member in (roll.members.values() if roll is not None and paired else ())
     ]
+    programs = clusters()
     return {
         "running": running is not None,
         "paired": paired,
@@ -81,10 +83,24 @@ def look() -> dict[str, Any]:
                 "since": cluster.since,
                 "nodes": [node.node_name for node in cluster.nodes],
             }
-            for cluster in clusters()
+            for cluster in programs
         ],
+        "pending": _pending() if running is not None or programs else [],
         "members": sorted(members, key=lambda member: (not member["this"], member["name"])),
     }
+
+
+def _pending() -> list[dict[str, Any]]:
+    """Returns the actors that have no place yet, with the reason where it is known."""
+    from actors.events.event import PENDING
+    from actors.observer import Observers  # late: what talks takes a while to load
+
+    try:
+        with Observers() as observers:
+            waiting = [one for _, view in observers.views() for one in view.actors() if one.state == PENDING]
+    except NoClusterError:  # it has just ended
+        return []
+    return [{"id": one.id, "class": one.class_name, "name": one.name, "why": one.reason or None} for one in waiting]
 
 
 def _ask(running: device.Running) -> dict[str, Any]:
@@ -114,3 +130,6 @@ def _tell(found: dict[str, Any]) -> None:
         name, nodes = program["program"] or "python", len(program["nodes"])
         word = "node" if nodes == 1 else "nodes"
         click.echo(f"Program {program['pid']} ({name}) has a cluster for itself: {nodes} {word} on this device.")
+    for actor in found["pending"]:
+        name, why = actor["name"] or actor["id"], f": {actor['why']}" if actor["why"] else ""
+        click.echo(f"Waits for a place: {actor['class']} {name}{why}")

@@ -25,7 +25,7 @@ _TARGET, _METHOD, _NUMBER = 0x0A, 0x12, 0x18
 _CALL_HEAD = b"\x0a\x04call\x22"  # the kind, and the tag of the pickle
 _REPLY_HEAD = b"\x0a\x05reply\x22"
 _SHORT = [bytes((n,)) for n in range(0x80)]
-_LONGEST_NUMBER = 9 * 7  # bits; longer ones are for protobuf to judge
+_LONGEST_NUMBER = 8 * 7  # bits before the last byte, so 63 in all; longer ones are for protobuf to judge
 
 Plain = Call | Reply
 
