@@ -298,7 +298,7 @@ def context_deprecated():
 
 @row(
     "`get_gpu_ids()`, `is_initialized()`, `__version__`, `timeline`",
-    why="a GPU has no number here; there is no `timeline`",
+    why="a GPU has no number here",
 )
 def other_names():
     return (
