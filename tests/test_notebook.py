@@ -165,10 +165,11 @@ class TestQuickstart:
         assert (text["get"], text["await"], text["tell"]) == ("[1, 11, 21]", "42", "121")
 
     def test_the_work_is_shared_out(self, told: dict[str, Told], run: str) -> None:
-        assert told[run].text["map"] == "1652 + 863 + 730 = 3245 primes below 30,000"
+        # Beside it may stand how far the waiting was, where that took longer than a second.
+        assert "1652 + 863 + 730 = 3245 primes below 30,000" in told[run].text["map"]
 
     def test_all_get_the_sum(self, told: dict[str, Told], run: str) -> None:
-        assert told[run].text["allreduce"] == repr([((1_000_000,), 6.0, 6.0)] * 3)
+        assert repr([((1_000_000,), 6.0, 6.0)] * 3) in told[run].text["allreduce"]
 
     def test_a_stream_comes_in_order(self, told: dict[str, Told], run: str) -> None:
         assert told[run].text["stream"].split() == ["0", "1", "1", "2", "3", "5", "8", "13", "21", "34", "55", "89"]
