@@ -44,10 +44,7 @@ class Plan:
     def agreed(self, said: Sequence[Any]) -> bool:
         """Whether all ranks have said the same; if not, their offers may go together nevertheless."""
         header = self.header
-        for one in said:
-            if type(one) is not bytes or not one.startswith(header):
-                return False
-        return True
+        return all(type(one) is bytes and one.startswith(header) for one in said)
 
     def result(self, said: Sequence[bytes]) -> Any:
         """Returns what the collective returns where all have agreed."""
