@@ -12,6 +12,7 @@ from actors.messages import Call, Calls, Cancel, Chunk, Credit, Item, Message, P
 from actors.transport.bulk import INLINE_BYTES, WINDOW_BYTES, Assembly, chunks
 from actors.transport.codec import MalformedMessageError
 from actors.transport.lane import Lane
+from actors.transport.manner import BULK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ class Conversation:
     What ``anywhere`` allows is delivered on whichever thread reads it; without it, all is on the I/O loop.
 
     Buffers in the arena, which both sides must have in common, do not travel at all: the message says where they are.
+    Where only the node that relays has it in common with this side, as ``landing``, the chunks say so.
     """
 
     def __init__(
@@ -50,15 +52,17 @@ class Conversation:
         *,
         anywhere: Callable[[Message], bool] | None = None,
         age: Callable[[], int] = lambda: 0,
+        landing: Arena | None = None,
     ) -> None:
         self.control = Lane(loop, self._arrived, self._is_plain if anywhere is not None else None, age)
         self._anywhere = anywhere
-        self.bulk = Lane(loop, self._chunk, age=age)
+        self.bulk = Lane(loop, self._chunk, age=age, manner=BULK)
         self._loop = loop
         self._deliver = deliver
         self._need_bulk = need_bulk
         self._passage = passage
         self._arena = arena
+        self._landing = landing
         self._numbers = count(1)
         self._outgoing: deque[tuple[int, Payload]] = deque()
         self._feeder: asyncio.Task[None] | None = None
@@ -104,9 +108,9 @@ class Conversation:
     async def _feed_all(self) -> None:
         while self._outgoing:
             transfer, payload = self._outgoing.popleft()
-            for chunk in chunks(transfer, payload):
+            for chunk in chunks(transfer, payload, self._landing):
                 await self.bulk.room(WINDOW_BYTES)
-                self.bulk.post(chunk, len(chunk.data))
+                self.bulk.post(chunk, chunk.nbytes)
 
     def _arrived(self, message: Message) -> None:
         if isinstance(message, Chunk):
@@ -179,7 +183,7 @@ class Conversation:
         number = message.transfer
         assembly = self._assemblies.get(number)
         if assembly is None:
-            assembly = self._assemblies[number] = Assembly(message.sizes)
+            assembly = self._assemblies[number] = Assembly(message.sizes, self._landing)
         assembly.add(message)
         if assembly.complete:
             del self._assemblies[number]
