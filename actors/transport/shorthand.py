@@ -146,6 +146,10 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 def _varint(number: int) -> bytes:
     if number < 0x80:
         return _SHORT[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 0x20_0000:  # two million calls: few sessions see more
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     found = bytearray()
     while number >= 0x80:
         found.append(number & 0x7F | 0x80)
