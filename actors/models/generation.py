@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from actors.stream import ObjectRefGenerator
 
+    from .beside import Beside
     from .deployment import Deployment
     from .sampling import Request
     from .sharded import ShardedModel
@@ -64,6 +65,8 @@ class Generation:
         request: Request,
         tokenizer: Tokenizer,
         stops: Sequence[str],
+        *,
+        beside: Beside,
     ) -> None:
         self.prompt_tokens = len(request.prompt)
         self.cached_tokens = 0
@@ -72,6 +75,9 @@ class Generation:
         self._kept: list[int] = []
         self._text, self._stop = Detokenizer(tokenizer), StopText(stops)
         self._guard = threading.Lock()
+        self._beside, self._seen = beside, dict[int, list[Any]]()
+        if request.key is not None:
+            source.attach(request.key, beside)
         self._answer = source.answer(request)
         self._told, self._told_at = 0, time.monotonic()
 
@@ -109,6 +115,22 @@ class Generation:
             if (token := self._take(item)) is not None:
                 return token
         raise StopAsyncIteration
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Those of the prompt, and of the answer as far as it was read."""
+        return (*self._request.prompt, *self._kept)
+
+    @property
+    def probed(self) -> dict[int, list[Any]]:
+        """What the functions of `probe` returned so far: by layer, one value for each piece of the prompt and token.
+
+        Raises:
+            TaskError: what the code of `probe` or `steer` raised.
+        """
+        if self.finish_reason is None and self._request.key is not None:
+            return self.source.seen(self._request.key, self._beside)
+        return self._seen
 
     def cancel(self) -> None:
         """Ends the answer; what it held on the devices is free at once. Does nothing when it is over."""
@@ -150,7 +172,20 @@ class Generation:
             self.finish_reason = reason
             self._answer.close()
         self._tell()
-        self._model.left(self)
+        try:
+            self._part(reason)
+        finally:
+            self._model.left(self)
+
+    def _part(self, reason: str) -> None:
+        """From whoever stood beside it."""
+        if (key := self._request.key) is None:
+            return
+        try:
+            if reason in {"stop", "length"}:
+                self._seen = self.source.seen(key, self._beside)
+        finally:
+            self.source.detach(key, self._beside)
 
     def _tell(self) -> None:
         """Says how many tokens came since this was said last, for whoever looks."""
@@ -176,6 +211,8 @@ class Generation:
         with self._guard:
             if self.finish_reason is None:
                 self.source = source
+                if self._request.key is not None:
+                    source.attach(self._request.key, self._beside)
                 self._answer = source.answer(self._request.going_on(self._kept))
 
 

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
 from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
+from actors.ids import new_id
 from actors.refs import get
 
+from .beside import Beside
 from .checkpoint import open_checkpoint
+from .conversation import Conversation
 from .deployment import Deployment
 from .extra import require_mlx_lm
 from .generation import Generation, Token
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from actors.nodeinfo import NodeInfo
 
+    from .beside import Code
     from .checkpoint import ModelInfo
     from .sampling import Processor
     from .tokenizer import Tokenizer
@@ -161,6 +165,8 @@ class ShardedModel:
         max_tokens: int = 256,
         stop: str | Sequence[str] = (),
         processor: Callable[[], Processor] | None = None,
+        probe: Code | None = None,
+        steer: Code | None = None,
         **sampling: Any,
     ) -> Generation:
         """Begins an answer and returns at once. Any number may be under way; the stages work on several at a time.
@@ -171,6 +177,10 @@ class ShardedModel:
             stop: texts that end the answer; they are no part of it.
             processor: makes, in the process of the last stage, a function of the answer's tokens so far and the logits
                 (vocabulary) of the next token, that returns the logits to use. It must be possible to pickle it.
+            probe: by layer numbers, functions that see the hidden state after the layer (tokens, hidden size), in the
+                process that has the layer; what they return is in the answer's `probed`. They must be picklable.
+            steer: the same for functions that return the hidden state to go on with. A probe of the same layer sees
+                that one.
             **sampling: see `sampling.Sampling`; `logit_bias` is a mapping of tokens to what is added to their logits.
 
         Raises:
@@ -181,12 +191,16 @@ class ShardedModel:
                 long.
         """
         request = self._request(prompt, max_tokens, processor, Sampling.of(**sampling))
+        beside = Beside(probe or {}, steer or {})
+        beside.check(self._info.layers)
+        if beside:
+            request = replace(request, key=new_id("sequence"))
         stops = check_stops(stop)
         source = self._working()
         refuse_if_never(request, source.limit)
         with self._guard:
             self._refuse_if_full()
-            answer = Generation(self, source, request, self.tokenizer, stops)
+            answer = Generation(self, source, request, self.tokenizer, stops, beside=beside)
             self._open.add(answer)
         return answer
 
@@ -212,6 +226,10 @@ class ShardedModel:
         if isinstance(messages, str) or not all(isinstance(each, Mapping) for each in messages):
             raise TypeError(f'messages are a list of {{"role": "user", "content": "…"}}, not {messages!r}')
         return self._text(self.tokenizer.encode_chat(messages), options)
+
+    def conversation(self, tokens: Sequence[int] = ()) -> Conversation:
+        """Begins a conversation, which can be gone on with and forked; see `Conversation`."""
+        return Conversation(self, tokens)
 
     def status(self) -> dict[str, Any]:
         """Says how busy the model is.
@@ -295,6 +313,33 @@ class ShardedModel:
             self._retired = [each for each in self._retired if id(each) in used]
         for each in idle:
             each.close()
+
+    # -- caches of conversations; for use inside this package -----------------------------------------------------
+
+    def hold(self, tokens: Sequence[int]) -> tuple[Deployment, str] | None:
+        """Keeps the caches of a sequence that is over; None where they were given up."""
+        deployment = self._deployment
+        try:
+            key = None if deployment.broken else deployment.hold(tokens)
+        except ActorDiedError:  # its next answer sees to it
+            return None
+        return None if key is None else (deployment, key)
+
+    def take_over(self, source: Deployment, key: str, tokens: Sequence[int]) -> tuple[Deployment, str] | None:
+        """Brings the caches of a sequence from another model's stages."""
+        deployment = self._working()
+        found = None if source.broken else deployment.take_over(source, key, tokens)
+        return None if found is None else (deployment, found)
+
+    def check_same(self, other: ShardedModel) -> None:
+        """See that another one has the same weights, as far as their sizes tell.
+
+        Raises:
+            ModelError: it has not.
+        """
+        mine, others = self.plan.model, other.plan.model
+        if replace(mine, path="") != replace(others, path=""):
+            raise ModelError(f"caches of {mine.path} are of no use to {others.path}: it is another model")
 
     # -- devices that come and go -------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.holdings import Passage
     from actors.messages import Message
     from actors.transport.bell import Bell
-    from actors.transport.link import Link
+    from actors.transport.link import Link, RawLink
 
 # A caller that is silent for longer is taken for gone. It waits for 30 s itself, and either side may notice a cut up
 # to 5 s before the other: so no call of its starts after it has been told that the call failed.
@@ -120,7 +120,7 @@ class Acceptor:
         self.has_lost = False  # a visitor has never had all its answers
         self.standstill = Standstill(loop)
 
-    async def serve(self, link: Link, hello: pb.Hello) -> None:
+    async def serve(self, link: RawLink, hello: pb.Hello) -> None:
         """Carries a visitor's session over ``link``, whose hello has been read, until the link ends."""
         near = self._arena is not None and link.node is None and hello.arena == self._arena.key
         arena = self._arena if near else None

@@ -12,6 +12,7 @@ from actors.messages import Call, Calls, Cancel, Chunk, Credit, Item, Message, P
 from actors.transport.bulk import INLINE_BYTES, WINDOW_BYTES, Assembly, chunks
 from actors.transport.codec import MalformedMessageError
 from actors.transport.lane import Lane
+from actors.transport.manner import BULK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ class Conversation:
     ) -> None:
         self.control = Lane(loop, self._arrived, self._is_plain if anywhere is not None else None, age)
         self._anywhere = anywhere
-        self.bulk = Lane(loop, self._chunk, age=age)
+        self.bulk = Lane(loop, self._chunk, age=age, manner=BULK)
         self._loop = loop
         self._deliver = deliver
         self._need_bulk = need_bulk
