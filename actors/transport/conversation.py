@@ -40,6 +40,7 @@ class Conversation:
     What ``anywhere`` allows is delivered on whichever thread reads it; without it, all is on the I/O loop.
 
     Buffers in the arena, which both sides must have in common, do not travel at all: the message says where they are.
+    Where only the node that relays has it in common with this side, as ``landing``, the chunks say so.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Conversation:
         *,
         anywhere: Callable[[Message], bool] | None = None,
         age: Callable[[], int] = lambda: 0,
+        landing: Arena | None = None,
     ) -> None:
         self.control = Lane(loop, self._arrived, self._is_plain if anywhere is not None else None, age)
         self._anywhere = anywhere
@@ -61,6 +63,7 @@ class Conversation:
         self._need_bulk = need_bulk
         self._passage = passage
         self._arena = arena
+        self._landing = landing
         self._numbers = count(1)
         self._outgoing: deque[tuple[int, Payload]] = deque()
         self._feeder: asyncio.Task[None] | None = None
@@ -106,9 +109,9 @@ class Conversation:
     async def _feed_all(self) -> None:
         while self._outgoing:
             transfer, payload = self._outgoing.popleft()
-            for chunk in chunks(transfer, payload):
+            for chunk in chunks(transfer, payload, self._landing):
                 await self.bulk.room(WINDOW_BYTES)
-                self.bulk.post(chunk, len(chunk.data))
+                self.bulk.post(chunk, chunk.nbytes)
 
     def _arrived(self, message: Message) -> None:
         if not self._held and _is_all_there(message):
@@ -181,7 +184,7 @@ class Conversation:
         number = message.transfer
         assembly = self._assemblies.get(number)
         if assembly is None:
-            assembly = self._assemblies[number] = Assembly(message.sizes)
+            assembly = self._assemblies[number] = Assembly(message.sizes, self._landing)
         assembly.add(message)
         if assembly.complete:
             del self._assemblies[number]
