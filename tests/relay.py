@@ -187,7 +187,12 @@ class Relay:
         self._run(work())
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # closed already
+            work.close()
+            raise
+        return future.result(10)
 
     async def _end(self) -> None:
         assert self._server is not None
