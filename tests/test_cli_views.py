@@ -197,8 +197,10 @@ def test_status_shows_clusters_of_programs(program):
     found = json.loads(run(program, "status", "--json").stdout)
     assert [one["pid"] for one in found["programs"]] == [program.process.pid]
     # What has no place is seen, and why.
-    assert "Waits for a place: Late actor-" in done.stdout
-    assert [(one["name"], one["class"]) for one in found["pending"]] == [(None, "Late")]
+    assert "Not there yet: Late actor-" in done.stdout
+    (late,) = found["pending"]
+    assert (late["name"], late["class"]) == (None, "Late")
+    assert late["why"].startswith("it needs 1000 CPUs, but ")
 
 
 def test_colours_are_given_where_they_are_asked_for_and_nowhere_else(program):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actors import device
 from actors.exceptions import NoClusterError
 from actors.local import clusters
+
+if TYPE_CHECKING:
+    from actors.events import ActorChanged
 
 WATCH_SECONDS = 1.0
 
@@ -100,7 +103,16 @@ def _pending() -> list[dict[str, Any]]:
             waiting = [one for _, view in observers.views() for one in view.actors() if one.state == PENDING]
     except NoClusterError:  # it has just ended
         return []
-    return [{"id": one.id, "class": one.class_name, "name": one.name, "why": one.reason or None} for one in waiting]
+    return [{"id": one.id, "class": one.class_name, "name": one.name, "why": _why(one)} for one in waiting]
+
+
+def _why(actor: ActorChanged) -> str:
+    """Returns why an actor is not there yet, as a clause."""
+    if actor.reason:
+        return actor.reason
+    if actor.process:
+        return "its constructor runs"
+    return "it has just been asked for, or waits for a value that its constructor is given"
 
 
 def _ask(running: device.Running) -> dict[str, Any]:
@@ -131,5 +143,4 @@ def _tell(found: dict[str, Any]) -> None:
         word = "node" if nodes == 1 else "nodes"
         click.echo(f"Program {program['pid']} ({name}) has a cluster for itself: {nodes} {word} on this device.")
     for actor in found["pending"]:
-        name, why = actor["name"] or actor["id"], f": {actor['why']}" if actor["why"] else ""
-        click.echo(f"Waits for a place: {actor['class']} {name}{why}")
+        click.echo(f"Not there yet: {actor['class']} {actor['name'] or actor['id']}: {actor['why']}")
