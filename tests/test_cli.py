@@ -57,6 +57,16 @@ def test_help_of_a_command_has_an_example(capsys):
         (["demo", "--jsno"], "Did you mean '--json'?"),
         (["demo", "twice"], "unexpected extra argument"),
         (["--verison"], "Did you mean"),
+        (
+            ["list", "actors", "--state", "ALVE"],
+            "'ALVE' is none of PENDING_CREATION, ALIVE, RESTARTING, DEAD. Did you mean",
+        ),
+        (["list", "actrs"], "'actrs' is none of actors, nodes, calls, groups. Did you mean 'actors'?"),
+        (["start", "--host", "no such host"], "'no such host' is no address of this device; 0.0.0.0 is all it has."),
+        (["invite", "--host", "192.0.2.1"], "'192.0.2.1' is no address of this device"),
+        (["start", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
+        (["join", "notacode"], "that is not a code: one looks like "),
+        (["debug"], "Missing argument 'WHO'"),
     ],
 )
 def test_wrong_use_is_status_2_and_says_what_was_meant(capsys, arguments, said):

@@ -115,14 +115,23 @@ def url() -> Iterator[str]:
         thread.join(30)
 
 
+def metrics(browser: Any) -> dict[str, float]:
+    """What Chromium counts of the page: its main thread's time on a processor among them."""
+    return {each["name"]: each["value"] for each in browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]}
+
+
 def test_a_thousand_actors_and_ten_thousand_events(url: str) -> None:
     with chromium() as browser:
         browser.get(url)
         run = browser.execute_script
         eventually(lambda: run("return document.getElementById('sum-actors').textContent") == str(ACTORS), 60)
+        browser.execute_cdp_cmd("Performance.enable", {})
+        before = metrics(browser)
         run(WATCH)
         eventually(lambda: run("return performance.now() - watched.begun") > 1000 * WATCHED_SECONDS, 60)
         seen = run("return {...watched, seconds: (performance.now() - watched.begun) / 1000}")
+        after = metrics(browser)
+        computed = (after["ThreadTime"] - before["ThreadTime"]) / (after["Timestamp"] - before["Timestamp"])
         paint = run("return performance.getEntriesByName('first-contentful-paint').map((entry) => entry.startTime)")
         elements = run("return document.getElementsByTagName('*').length")
         keep(browser, "dashboard-thousand-actors")
@@ -133,6 +142,7 @@ def test_a_thousand_actors_and_ten_thousand_events(url: str) -> None:
             "tasks over 50 ms": len(seen["tasks"]),
             "longest task, ms": round(max(seen["tasks"], default=0)),
             "share of such tasks": round(sum(seen["tasks"]) / 1000 / seen["seconds"], 2),
+            "share of a core": round(computed, 2),
             "elements": elements,
         }
         print(json.dumps(figures))
@@ -142,7 +152,7 @@ def test_a_thousand_actors_and_ten_thousand_events(url: str) -> None:
         # What is shown is bounded, all of it is kept in mind, and the page answers whoever types.
         assert len(browser.find_elements("css selector", "#actor-rows tr")) == 200
         assert elements < 12_000
-        assert seen["frames"] > 0
+        assert computed < 0.5, "what the page computes leaves most of a core, so that frames are not missed"
         filter_ = browser.find_element("id", "filter")
         filter_.send_keys("w998")
         eventually(lambda: len(browser.find_elements("css selector", "#actor-rows tr")) == 1, 20)

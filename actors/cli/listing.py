@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actors.cli.table import say, seconds, size, table, width
-from actors.cli.word import Word
+from actors.cli.word import State, Word
 from actors.observer import Observers
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ MOST_ENDED = 100
 @click.command("list")
 @click.argument("what", type=Word("actors", "nodes", "calls", "groups"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list and nothing else on standard output.")
-@click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Of actors: those in this state only.")
+@click.option("--state", type=State(*STATES), help="Of actors: those in this state only.")
 @click.option("--slow", is_flag=True, help="Of calls: those that take long, and the slowest that are over.")
 @click.option(
     "--over", type=click.FloatRange(min=0), default=SLOW_SECONDS, show_default=True, metavar="SECONDS",
@@ -53,7 +53,7 @@ def listing(what: str, as_json: bool, state: str | None, slow: bool, over: float
         if what == "nodes":
             rows = _nodes(observers)
         elif what == "actors":
-            rows = [row for row in _actors(observers.views()) if state is None or row["state"] == state.upper()]
+            rows = [row for row in _actors(observers.views()) if state is None or row["state"] == state]
         elif what == "groups":
             rows = _groups(observers.views())
         else:
