@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from actors.api import get
 from actors.exceptions import ActorDiedError, TaskCancelledError, TaskError
-from actors.refs import get
 
 from .text import Detokenizer, StopText
 

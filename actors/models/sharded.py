@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
+from actors.api import get
 from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
-from actors.refs import get
 
 from .checkpoint import open_checkpoint
 from .deployment import Deployment
