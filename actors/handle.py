@@ -77,11 +77,14 @@ class ActorHandle(Generic[C]):
         method = self._spec.methods.get(name)
         if method is None:
             if name in COMMON:
-                return RemoteMethod(self, COMMON[name][0])
+                return self._method(COMMON[name][0])
             if name.startswith("_"):
                 raise AttributeError(name)
             near = _nearest(name, self._spec.methods)
             raise AttributeError(f"{self._spec.name} has no method {name!r}{near}")
+        return self._method(method)
+
+    def _method(self, method: MethodSpec) -> RemoteMethod:
         return RemoteMethod(self, method)
 
     def __dir__(self) -> Iterable[str]:
