@@ -85,10 +85,10 @@ def _check_version(seconds: float) -> None:
     except ray.exceptions.GetTimeoutError:
         raise ClusterTimeoutError(f"the Ray cluster ran nothing within {seconds:g} s") from None
     if there != __version__:
+        found = "no mlx-actors" if there is None else f"mlx-actors {there}"
         raise VersionMismatchError(
-            f"the nodes of the Ray cluster have {'no mlx-actors' if there is None else f'mlx-actors {there}'}, and this "
-            f"program has {__version__}: install mlx-actors=={__version__} there, or give "
-            f"runtime_env={{'pip': ['mlx-actors=={__version__}']}}"
+            f"the nodes of the Ray cluster have {found}, and this program has {__version__}: install "
+            f"mlx-actors=={__version__} there, or give runtime_env={{'pip': ['mlx-actors=={__version__}']}}"
         )
 
 

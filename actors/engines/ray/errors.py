@@ -99,7 +99,8 @@ def _of_task(error: rays.RayTaskError) -> BaseException:
     problem = unpack(cause.payload)
     if not cause.stillborn:
         return problem
-    died = ActorDiedError(f"{problem.actor} was not made: its constructor raised {problem}", verdict=Verdict.NEVER_STARTED)
+    what = f"{problem.actor} was not made: its constructor raised {problem}"
+    died = ActorDiedError(what, actor=problem.actor, verdict=Verdict.NEVER_STARTED)
     died.__cause__ = problem
     return died
 

@@ -28,7 +28,8 @@ class RayHandle(ActorHandle[Any]):
 
     def __init__(self, raw: Any, label: str, spec: ClassSpec) -> None:
         self.raw = raw
-        self._id = raw._actor_id.hex() if hasattr(raw, "_actor_id") else raw.actor_ref.id.hex()
+        # Ray has no other name for it, and its client another.
+        self._id = raw._actor_id.hex() if hasattr(raw, "_actor_id") else raw.actor_ref.id.hex()  # noqa: SLF001
         self._label = label
         self._spec = spec
 

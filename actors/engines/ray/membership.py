@@ -51,12 +51,13 @@ class RayFabric:
         """See `Fabric`."""
         with self._arrived:
             while not self._handles and self.size > 1:
-                if not self._arrived.wait(min(SLICE_SECONDS, deadline - time.monotonic())):
-                    if time.monotonic() > deadline:
-                        raise CollectiveError(
-                            f"group {self.group!r} is not complete: on Ray, collectives can be called once every "
-                            "constructor is over, and not in one"
-                        )
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise CollectiveError(
+                        f"group {self.group!r} is not complete: on Ray, collectives can be called once every "
+                        "constructor is over, and not in one"
+                    )
+                self._arrived.wait(min(SLICE_SECONDS, left))
 
     def sub(self, name: str, ranks: Sequence[int]) -> RayFabric:
         """See `Fabric`."""

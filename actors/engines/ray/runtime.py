@@ -13,7 +13,6 @@ from actors.exceptions import ActorAlreadyExistsError, ArgumentError, Collective
 from actors.group import ActorGroup
 from actors.ids import new_id
 from actors.nodeinfo import NodeInfo
-from actors.options import ActorOptions
 from actors.refs import check_timeout, kind_of
 from actors.runtime import ActorExit
 from actors.spec import describe
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.handle import ActorHandle
+    from actors.options import ActorOptions
     from actors.task import RemoteFunction
 
 SPEC_SECONDS = 60.0
@@ -69,7 +69,7 @@ class Ray:
             raise
         return RayHandle(raw, label, describe(cls))
 
-    def create_group(  # noqa: PLR0917 - the protocol's
+    def create_group(
         self, cls: type, options: ActorOptions, size: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ActorGroup:
         """See `Engine`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ray
+from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as RayAffinity
 
 from actors.strategy import NodeAffinitySchedulingStrategy
@@ -72,6 +73,8 @@ def of_method(options: MethodOptions, generates: bool) -> dict[str, Any]:
     if isinstance(options.retry_exceptions, tuple):
         refuse("retry_exceptions= with classes", "True and False are; what was raised travels packed")
     returns = options.num_returns if options.num_returns is not None else ("streaming" if generates else None)
+    if returns in {"streaming", "dynamic"} and client.ray.is_connected():
+        refuse("generator methods over ray://", "run the program in the cluster, or call them from an actor")
     found = {
         "num_returns": "streaming" if returns == "dynamic" else returns,
         "concurrency_group": options.concurrency_group,
