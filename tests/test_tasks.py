@@ -194,5 +194,5 @@ def test_idle_workers_end() -> None:
     process = actors.cluster.joined()
     from actors.taskqueue import queue_for
 
-    queue = queue_for(process, pid._options, None, actors.version.PYTHON)
+    queue = queue_for(process, pid.chosen_options, None, actors.version.PYTHON)
     eventually(lambda: not queue._runners, 15.0)
