@@ -9,6 +9,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
+from actors.exceptions import NoClusterError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -112,15 +114,23 @@ def use(engine: Engine | None) -> None:
     _other = engine
 
 
-def refuse(what: str, instead: str = "") -> NoReturn:
+def refuse(what: str, instead: str) -> NoReturn:
     """Raises for what the engine of this process does not have."""
     name = chosen().name
-    raise NotImplementedError(f"the engine {name!r} has no {what}{f': {instead}' if instead else ''}")
+    raise NotImplementedError(f"the engine {name!r} does not provide {what}: {instead}")
 
 
 def connect(name: str, request: Mapping[str, Any]) -> Any:
     """Has an engine join what it runs on, for `actors.init`; returns what that returns."""
-    return import_module(HOMES[name]).connect(request)
+    try:
+        home = import_module(HOMES[name])
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise NoClusterError(
+            f"engine={name!r} needs the package {name}, which is not installed: pip install {name}"
+        ) from None
+    return home.connect(request)
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ import pytest
 from clusters import eventually
 
 import actors
-from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, CollectiveError, NoClusterError
+from actors.exceptions import (
+    ActorAlreadyExistsError,
+    ActorDiedError,
+    ActorsError,
+    CollectiveError,
+    NoClusterError,
+    SerializationError,
+)
 
 TESTS = Path(__file__).parent
 on_ray = pytest.mark.skipif("ACTORS_TEST_RAY" not in os.environ, reason="runs in a cluster of Ray's: make test-ray")
@@ -48,6 +56,9 @@ class Counter:
 
     def pid(self) -> int:
         return os.getpid()
+
+    def lock(self) -> object:
+        return threading.Lock()
 
     def place(self) -> tuple[int, int]:
         context = actors.get_runtime_context()
@@ -112,7 +123,7 @@ class TestOnRay:
         waiting = [group[0].wait_for_all.remote(), group[2].wait_for_all.remote()]
         actors.kill(group[1])
         for ref in waiting:
-            with pytest.raises(CollectiveError, match="rank 1"):
+            with pytest.raises(CollectiveError, match=r"rank 1 .* is gone: its actor on Ray has ended"):
                 actors.get(ref, timeout=60)
 
     def test_a_group_of_actors_that_exist(self) -> None:
@@ -158,8 +169,21 @@ class TestOnRay:
             actors.move(counter, actors.nodes()[0])
         with pytest.raises(NotImplementedError, match="timeout"):
             counter.add.options(timeout=1).remote()
-        with pytest.raises(NotImplementedError, match="engine 'ray'"):
+        with pytest.raises(NotImplementedError, match="engine 'ray' does not provide such a thing"):
             actors.timeline("/tmp/none.json")
+
+    def test_what_cannot_be_pickled(self) -> None:
+        counter = Counter.remote()
+        with pytest.raises(SerializationError, match="returned cannot be sent by Ray"):
+            actors.get(counter.lock.remote(), timeout=60)
+        with pytest.raises(SerializationError):
+            counter.add.remote(threading.Lock())
+
+    def test_another_cluster_is_not_joined_beside_it(self) -> None:
+        with pytest.raises(ActorsError, match="joined a Ray cluster by other arguments"):
+            actors.init("auto", engine="ray")
+        with pytest.raises(ActorsError, match="before this program joins a LAN"):
+            actors.init("local")
 
     def test_resources_and_nodes(self) -> None:
         assert actors.nodes()[0].alive

@@ -14,6 +14,7 @@ from clusters import Latch, eventually, failure
 import actors
 from actors.exceptions import (
     ActorDiedError,
+    ActorsError,
     GetTimeoutError,
     SerializationError,
     TaskCancelledError,
@@ -196,3 +197,8 @@ def test_idle_workers_end() -> None:
 
     queue = queue_for(process, pid.chosen_options, None, actors.version.PYTHON)
     eventually(lambda: not queue._runners, 15.0)
+
+
+def test_another_engine_is_not_joined_beside_the_cluster() -> None:
+    with pytest.raises(ActorsError, match="before this program goes to another engine"):
+        actors.init(engine="ray")

@@ -78,7 +78,7 @@ class RayFabric:
             self.put(self.rank, tag, value)
             return
         if self._owner.is_dead(self._handles[dst]):
-            raise CollectiveError(f"{self.describe(dst)} is gone")
+            raise self._gone(dst)
         self._handles[dst]._actors_take.remote(self.group, self.rank, tag, value)  # noqa: SLF001 - ours
 
     def recv(self, src: int, tag: str, deadline: float | None) -> object:
@@ -103,7 +103,10 @@ class RayFabric:
             if time.monotonic() - looked > LOOK_SECONDS and src != self.rank:
                 looked = time.monotonic()
                 if self._owner.is_dead(self._handles[src], LOOK_SECONDS):
-                    raise CollectiveError(f"{self.describe(src)} is gone: its process has ended")
+                    raise self._gone(src)
+
+    def _gone(self, rank: int) -> CollectiveError:
+        return CollectiveError(f"{self.describe(rank)} is gone: its actor on Ray has ended")
 
     def abort(self, reason: str) -> None:
         """See `Fabric`."""
