@@ -283,7 +283,7 @@ def init(
     if (name := _engine_of(address, engine)) != engines.OWN:
         with _lock:
             if _cluster is not None:
-                raise ActorsError(f"leave {_cluster!r} by actors.shutdown() before this program goes to another engine")
+                raise ActorsError(f"leave {_cluster!r} by shutdown() before it goes to another engine")
             return cast("Cluster", engines.connect(name, {
                 "address": address, "namespace": namespace, "local_nodes": local_nodes, "expect_nodes": expect_nodes,
                 "timeout": timeout, "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources,
@@ -291,7 +291,7 @@ def init(
                 "ignore_reinit_error": ignore_reinit_error,
             }))  # fmt: skip
     if (other := engines.other()) is not None:
-        raise ActorsError(f"leave the engine {other.name!r} by actors.shutdown() before this program joins a LAN")
+        raise ActorsError(f"leave the engine {other.name!r} by shutdown() before it joins a LAN")
     _check(address, namespace, local_nodes, timeout, expect_nodes)
     request = InitArguments(
         _meant(address, local_nodes), namespace, local_nodes, log_to_driver,

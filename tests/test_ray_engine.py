@@ -174,7 +174,7 @@ class TestOnRay:
 
     def test_what_cannot_be_pickled(self) -> None:
         counter = Counter.remote()
-        with pytest.raises(SerializationError, match="returned cannot be sent by Ray"):
+        with pytest.raises(SerializationError, match="Ray cannot send what"):
             actors.get(counter.lock.remote(), timeout=60)
         with pytest.raises(SerializationError):
             counter.add.remote(threading.Lock())
@@ -182,7 +182,7 @@ class TestOnRay:
     def test_another_cluster_is_not_joined_beside_it(self) -> None:
         with pytest.raises(ActorsError, match="joined a Ray cluster by other arguments"):
             actors.init("auto", engine="ray")
-        with pytest.raises(ActorsError, match="before this program joins a LAN"):
+        with pytest.raises(ActorsError, match="before it joins a LAN"):
             actors.init("local")
 
     def test_resources_and_nodes(self) -> None:

@@ -200,5 +200,5 @@ def test_idle_workers_end() -> None:
 
 
 def test_another_engine_is_not_joined_beside_the_cluster() -> None:
-    with pytest.raises(ActorsError, match="before this program goes to another engine"):
+    with pytest.raises(ActorsError, match="before it goes to another engine"):
         actors.init(engine="ray")

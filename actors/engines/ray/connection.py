@@ -55,7 +55,7 @@ def connect(request: Mapping[str, Any]) -> Connection:
     if engine.other() is not None and _connection is not None:
         if _connection.request == dict(request) or request["ignore_reinit_error"]:
             return _connection
-        raise ActorsError("this program has joined a Ray cluster by other arguments: leave it by actors.shutdown()")
+        raise ActorsError("it has joined a Ray cluster by other arguments: leave that by shutdown()")
     if request["local_nodes"] != 1:
         refuse("local_nodes=", "start the cluster by `ray start`")
     if request["expect_nodes"] is not None:

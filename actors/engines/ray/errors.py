@@ -94,7 +94,7 @@ def _of_task(error: rays.RayTaskError) -> BaseException:
         if inner is not None and inner is not cause:
             return inner
         if isinstance(cause, TypeError) and "serialize" in str(cause):
-            return SerializationError(f"what {error.function_name} returned cannot be sent by Ray: {cause}")
+            return SerializationError(f"Ray cannot send what {error.function_name} returned: {cause}")
         return TaskError(str(error), verdict=Verdict.RAISED)
     problem = unpack(cause.payload)
     if not cause.stillborn:
