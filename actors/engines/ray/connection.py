@@ -87,7 +87,7 @@ def _check_version(seconds: float) -> None:
     if there != __version__:
         found = "no mlx-actors" if there is None else f"mlx-actors {there}"
         raise VersionMismatchError(
-            f"the nodes of the Ray cluster have {found}, and this program has {__version__}: install "
+            f"the nodes of the Ray cluster have {found}, not {__version__}: install "
             f"mlx-actors=={__version__} there, or give runtime_env={{'pip': ['mlx-actors=={__version__}']}}"
         )
 

@@ -103,7 +103,7 @@ class RayStream(ObjectRefGenerator[Any]):
         return isinstance(other, RayStream) and other.raw is self.raw
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("a stream cannot be sent: send the references that it gives")
+        raise TypeError("streams do not travel: send the references that one gives")
 
 
 def wrapped(given: Any, returns: object) -> Any:

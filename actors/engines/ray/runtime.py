@@ -222,7 +222,7 @@ class Ray:
 
 def _ours(handle: ActorHandle) -> RayHandle:
     if not isinstance(handle, RayHandle):
-        raise CollectiveError(f"{handle!r} is of another engine than this program's, which is 'ray'")
+        raise CollectiveError(f"{handle!r} is of another engine than 'ray'")
     return handle
 
 
