@@ -21,7 +21,7 @@ MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs into one environment would trip over each other
-.PHONY: help demo test test-all soak lint format types imports stubs stubs-check docs dist clean
+.PHONY: help demo test test-all soak bench lint format types imports stubs stubs-check docs dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -43,7 +43,7 @@ test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, abo
 # Left out on the other Pythons: what tests processes, networks, kernels, browsers and instruments rather than the
 # interpreter.
 NOT_ELSEWHERE := actors_cleanup bench benchmarks cli_models cli_views collective_mlx dashboard demo devices discovery_netlab \
-  doctor_netlab elastic ends_of_resources examples faults_netlab lan_netlab launch launch_netlab mixed_netlab \
+  doctor_netlab elastic ends_of_resources examples faults_netlab jupyterlab lan_netlab launch launch_netlab mixed_netlab \
   models_architectures models_smol notebook notebook_pictures notebooks packaging promises serving serving_clients soak \
   soak_faults standstill typing wire_faults
 ELSEWHERE := $(foreach part,$(NOT_ELSEWHERE),--ignore=tests/test_$(part).py)
@@ -65,6 +65,15 @@ SOAK := 3600
 soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a thousand actors made and ended
 	$(BIN)/python tests/soak.py --seconds $(SOAK) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
+
+# One that fails does not keep the others from running. `lan.py` needs root and Linux.
+bench: $(VENV)/.test ## all benchmarks beside their peers, which are installed apart: an hour; figures in build/bench
+	@mkdir -p build/bench; failed=; \
+	for one in "calls.py --peers --json build/bench/calls.json --plot build/bench/calls.svg" journey.py \
+	  "collectives.py --peers --ranks 2 4 8 --memory --json build/bench/collectives.json --plot build/bench/collectives.svg" \
+	  collective_programs.py models.py beyond.py membership_simulation.py lan.py; do \
+	  echo "== $$one"; $(BIN)/python benchmarks/$$one || failed="$$failed $${one%% *}"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 lint: $(VENV)/.lint ## ruff, rules and format
 	$(BIN)/ruff check .

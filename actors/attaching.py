@@ -11,6 +11,8 @@ from actors.handle import ActorHandle, RemoteMethod, handle_of, line_of
 from actors.refs import ObjectRef, get
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
     from actors.process import Process
 
@@ -58,16 +60,35 @@ def _debug_call(method: RemoteMethod[..., Any], args: tuple[Any, ...], kwargs: d
     return get(ref) if isinstance(ref, ObjectRef | list) else ref
 
 
-def _session(process: Process, address: Address, actor: str, method: str | None, begin: Any) -> None:
+def _session(
+    process: Process, address: Address, actor: str, method: str | None, begin: Callable[[], object] | None
+) -> None:
     there = address.host_process
 
     def ask(what: str, *args: Any) -> Any:
         return process.portal.run(process.ask(there, "debugger", what, actor, *args, timeout=ASK_SECONDS))
 
+    converse(ask, f"{actor} on node {address.node_name}", method, begin)
+
+
+def converse(
+    ask: Callable[..., Any], label: str, method: str | None = None, begin: Callable[[], object] | None = None
+) -> None:
+    """Attaches pdb to an actor, and reads its commands here until the method goes on by itself.
+
+    Args:
+        ask: has the debugger there do something, see `actors.debugging.Debugger`.
+        label: of the actor, for people.
+        method: to stop at; None stops in what runs, or in the next call.
+        begin: makes the call to stop at; None waits for somebody's.
+
+    Raises:
+        ActorsError: another debugger is attached, or the actor has no such method.
+    """
     does = ask("attach", method)
     try:
         if begin is None:
-            print(f"Attached to {actor} on node {address.node_name}, which {does}. h is for help, q lets it go on.")
+            print(f"Attached to {label}, which {does}. h is for help, q lets it go on.", flush=True)
         else:
             begin()
         while True:

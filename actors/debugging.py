@@ -59,15 +59,17 @@ class Debugger:
         """Begins a session; returns what the actor does.
 
         Raises:
-            ActorsError: somebody else has attached already.
+            ActorsError: somebody else has attached already, or the actor has no such method.
         """
         from actors.pdbsession import LEASE_SECONDS, Session  # late: pdb takes a while, and most need none
 
         other = _sessions.get(actor)
         if other is not None and time.monotonic() - other.heard < LEASE_SECONDS:
             raise ActorsError("another debugger is attached to this actor: one at a time")
-        session = _sessions[actor] = Session(actor, method, lambda: _forget(actor))
         instance = self._process.recorder.here.get(actor)
+        if method is not None and instance is not None and method not in (names := instance.methods()):
+            raise ActorsError(f"the actor has no method {method!r}; it has: {', '.join(names)}")
+        session = _sessions[actor] = Session(actor, method, lambda: _forget(actor))
         running = [job.method for job in (instance.open_calls() if instance is not None else ()) if job.started]
         if _standing.get(actor):
             return "stands at a breakpoint"
@@ -126,7 +128,10 @@ def _breakpoint(*_: Any, **__: Any) -> None:
         return
     id, label = actor.spec.id, actor.spec.label
     where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    print(f"{label} stands at a breakpoint, {where}: actors.debug(handle) goes there", file=sys.stderr)
+    print(
+        f"{label} stands at a breakpoint, {where}: actors.debug(handle) goes there, or `actors debug {id}`",
+        file=sys.stderr,
+    )
     _standing[id] = True
     try:
         while (session := _sessions.get(id)) is None:

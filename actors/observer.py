@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from actors.nodeinfo import NodeInfo
 
 ASK_SECONDS = 10.0
+BIRTH_SECONDS = 3.0
 NOTHING_RUNS = (
     "no cluster runs on this device: run `actors start`, or a program that calls actors.init(). Programs of another "
     "ACTORS_HOME, of another user or in a container are not seen from here"
@@ -112,12 +115,16 @@ class Observer:
         Raises:
             ActorError: it is on no node just now.
         """
-        self._ask("events", "end", actor, no_restart)
+        self._ask("hosting", "end", actor, no_restart)
 
     def stack(self, actor: ActorChanged) -> tuple[bool, list[tuple[str, list[str]]]]:
-        """Returns where an actor's code stands; see `actors.node.observatory.Observatory.stack_here`."""
-        found: tuple[bool, list[tuple[str, list[str]]]] = self._ask("events", "stack", actor)
+        """Returns where an actor's code stands; see `actors.node.hosting.Hosting.stack`."""
+        found: tuple[bool, list[tuple[str, list[str]]]] = self._ask("hosting", "stack", actor)
         return found
+
+    def debugger(self, actor: ActorChanged) -> Callable[..., Any]:
+        """Returns what has the debugger in an actor's process do something; see `actors.debugging.Debugger`."""
+        return partial(self._ask, "hosting", "debug", actor)
 
     def logs(self, lines: int) -> list[Line]:
         """Returns the last lines that each worker of the cluster has printed, by time."""
@@ -203,6 +210,22 @@ def find(who: str, found: Sequence[tuple[Observer, ClusterView]]) -> tuple[Obser
         if meant:
             raise LookupError(f"{who!r} means {len(meant)} actors: {', '.join(actor.id for _, actor in meant[:10])}")
     raise LookupError(f"no actor is called {who!r}{_nearest(who, [actor for _, actor in all_])}")
+
+
+def find_living(who: str, observers: Observers) -> tuple[Observer, ActorChanged]:
+    """Returns the one living actor that is meant, see `find`; one that is just coming to life is waited for a little.
+
+    Raises:
+        LookupError: none is meant, several are, or it has ended; the message says so.
+    """
+    deadline = time.monotonic() + BIRTH_SECONDS
+    while True:
+        observer, actor = find(who, observers.views())
+        if actor.state == "DEAD":
+            raise LookupError(f"{actor.class_name} {actor.id} has ended already: {actor.reason}")
+        if actor.process or time.monotonic() > deadline:
+            return observer, actor
+        time.sleep(0.05)
 
 
 def _nearest(who: str, actors: list[ActorChanged]) -> str:

@@ -1,6 +1,6 @@
 """Devices of a LAN, as hosts of a lab on this machine: how soon they pair, find, miss and find each other again.
 
-    python benchmarks/lan.py [pairing] [mesh] [changes] [tls] [idle] [local] [--hosts 12] [--json]
+    python benchmarks/lan.py [pairing] [mesh] [changes] [tls] [large] [idle] [local] [--hosts 12] [--json]
 
 Without a word all parts run. Hosts are network namespaces on a virtual switch (root, Linux), and all share the
 processors of one machine: what starts interpreters is slower here than on devices of their own. Ratios are of one run.
@@ -34,6 +34,7 @@ PATIENCE = 60.0
 POLL_SECONDS = 0.02
 IDLE_SECONDS = 20.0
 HERE = str(Path(__file__).with_name("lan_tls.py"))
+LARGE = str(Path(__file__).with_name("lan_large.py"))
 
 JOIN = """
 import sys, time, json
@@ -232,11 +233,28 @@ def tls() -> dict[str, float]:
     return found
 
 
+def large() -> dict[str, float]:
+    """64 MiB between a program and an actor of another device, through that device's door, and a raw gRPC stream."""
+    with street(2, 2) as (house, asker), tempfile.TemporaryDirectory(prefix="lan-") as folder:
+        asker.until([1, 2], all_of(2))
+        server = house.start(1, LARGE, "serve", folder)
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        client = house.start(2, LARGE, "call", folder, house.lab.address(1), "host1")
+        out, _ = client.communicate(timeout=180)
+        found: dict[str, float] = json.loads(out.splitlines()[-1])
+        assert server.stdin is not None
+        server.stdin.close()
+        server.wait(PATIENCE)
+    return found
+
+
 PARTS: dict[str, Callable[[int], dict[str, float]]] = {
     "pairing": lambda _: pairing(),
     "mesh": mesh,
     "changes": lambda _: changes(),
     "tls": lambda _: tls(),
+    "large": lambda _: large(),
     "idle": lambda _: idle(),
     "local": lambda _: local(),
 }

@@ -15,18 +15,21 @@ from typing import Any
 
 import grpc
 import grpc.experimental
+import numpy as np
 
 from actors.address import Address
 from actors.identity import Identity, TrustSet
 from actors.ids import new_id
 from actors.process import Process
+from actors.transport.bulk import CHUNK_BYTES
 from actors.transport.credentials import channel_credentials, peer_node_id, server_credentials
 from actors.transport.options import channel_options, server_options
 
 SECURE, PLAIN, RAW = 50101, 50102, 50103
 CALLS, ROUNDS = 300, 7
-LARGE, CHUNK = 64 << 20, 1 << 20
+LARGE, CHUNK = 64 << 20, CHUNK_BYTES  # what a raw stream does best with, too
 CHUNKS = "/raw.Raw/Chunks"
+DATA = np.frombuffer(bytes(LARGE), np.uint8)
 
 
 class Echo:
@@ -36,12 +39,13 @@ class Echo:
         """Returns what came."""
         return value
 
-    async def take(self, _: Any, data: bytes) -> int:
+    async def take(self, _: Any, data: Any) -> int:
         """Returns how much came."""
-        return len(data)
+        return int(data.nbytes)
 
 
-def _identity(folder: Path, who: str) -> Identity:
+def identity(folder: Path, who: str) -> Identity:
+    """The key of one end."""
     place = folder / who
     place.mkdir(mode=0o700, exist_ok=True)
     return Identity.load_or_create(place)
@@ -65,6 +69,11 @@ async def _serve(process: Process, mine: Identity, theirs: Identity) -> grpc.aio
     open_to_all = plain._server(plain._serve_door, server_options())
     open_to_all.add_insecure_port(f"0.0.0.0:{PLAIN}")
     await open_to_all.start()
+    return await serve_raw(mine, trust)
+
+
+async def serve_raw(mine: Identity, trust: TrustSet) -> grpc.aio.Server:
+    """Serves the raw stream, which counts what it is sent."""
     raw = grpc.aio.server(options=server_options())
     service, method = CHUNKS[1:].split("/")
     handler = grpc.stream_unary_rpc_method_handler(_chunks)
@@ -76,7 +85,7 @@ async def _serve(process: Process, mine: Identity, theirs: Identity) -> grpc.aio
 
 def serve(folder: Path) -> None:
     """Serves until standard input ends."""
-    mine, theirs = _identity(folder, "server"), _identity(folder, "client")
+    mine, theirs = identity(folder, "server"), identity(folder, "client")
     process = Process("node-served", folder, mine.node_id, "server")
     process.serve("echo", Echo())
     raw = process.portal.run(_serve(process, mine, theirs))
@@ -96,11 +105,12 @@ async def _latency(process: Process, where: Address) -> float:
 
 async def _throughput(process: Process, where: Address) -> float:
     begun = time.perf_counter()
-    assert await process.ask(where, "echo", "take", bytes(LARGE)) == LARGE
+    assert await process.ask(where, "echo", "take", DATA) == LARGE
     return LARGE / (time.perf_counter() - begun)
 
 
-async def _raw(host: str, mine: Identity, certificate: bytes) -> float:
+async def raw_throughput(host: str, mine: Identity, certificate: bytes) -> float:
+    """Bytes a second of one stream of chunks."""
     credentials, options = channel_credentials(mine, certificate)
     async with grpc.aio.secure_channel(f"{host}:{RAW}", credentials, options=(*channel_options(), *options)) as channel:
         await channel.channel_ready()
@@ -116,7 +126,7 @@ async def _raw(host: str, mine: Identity, certificate: bytes) -> float:
 
 def call(folder: Path, host: str) -> None:
     """Prints the ratios."""
-    mine, theirs = _identity(folder, "client"), _identity(folder, "server")
+    mine, theirs = identity(folder, "client"), identity(folder, "server")
 
     def secure(_: str) -> Any:
         return channel_credentials(mine, theirs.certificate)
@@ -136,7 +146,7 @@ def call(folder: Path, host: str) -> None:
         for name, (process, where) in ways.items():
             latency[name].append(process.portal.run(_latency(process, where)))
             large[name].append(process.portal.run(_throughput(process, where)))
-        large["raw"].append(process.portal.run(_raw(host, mine, theirs.certificate), 60))
+        large["raw"].append(process.portal.run(raw_throughput(host, mine, theirs.certificate), 60))
     call_ratio = [a / b for a, b in zip(latency["with TLS"], latency["without"], strict=True)]
     found = {
         "a call with TLS over one without": statistics.median(call_ratio),

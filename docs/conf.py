@@ -1,6 +1,12 @@
 """How the pages become a site: ``make docs``."""
 
+import sys
+from pathlib import Path
+from typing import Any
+
 from actors.version import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "mlx-actors"
 author = "the mlx-actors maintainers"
@@ -25,3 +31,15 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_use_ivar = True
 default_role = "code"  # in docstrings, single backquotes name things
+
+
+def _write_errors(_: Any) -> None:
+    """The page of all error messages is made of the code."""
+    from error_messages import page
+
+    Path(__file__).with_name("errors.md").write_text(page(), "utf-8")
+
+
+def setup(app: Any) -> None:
+    """What Sphinx calls."""
+    app.connect("builder-inited", _write_errors)

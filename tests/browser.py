@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,3 +38,11 @@ def chromium(width: int = 1400, height: int = 1000) -> Iterator[Any]:
         yield running
     finally:
         running.quit()
+
+
+def keep(browser: Any, name: str) -> None:
+    """Writes a picture of the page into the folder that CI keeps, where ``ACTORS_TEST_ARTEFACTS`` names one."""
+    folder = os.environ.get("ACTORS_TEST_ARTEFACTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(str(Path(folder, f"{name}.png")))

@@ -59,24 +59,32 @@ class MemoryLink:
 
     def __init__(self, inward: Way, outward: Way, budget: list[int], node: str | None = None) -> None:
         self.node = node
-        self.written: list[Frame] = []
+        self._written: list[bytes] = []
         self._in = inward
         self._out = outward
         self._budget = budget
 
+    @property
+    def written(self) -> list[Frame]:
+        """The frames that were written to this end."""
+        return [Frame.FromString(data) for data in self._written]
+
     async def read(self) -> Frame | None:
-        data = await self._in.get()
+        data = await self.read_bytes()
         return None if data is None else Frame.FromString(data)
 
+    async def read_bytes(self) -> bytes | None:
+        return await self._in.get()
+
     async def write(self, frame: Frame) -> None:
+        await self.write_bytes(frame.SerializeToString())
+
+    async def write_bytes(self, data: bytes) -> None:
         if self._budget[0] == 0:
             self.cut()
         self._budget[0] -= 1
-        await self.write_bytes(frame.SerializeToString())
-        self.written.append(frame)
-
-    async def write_bytes(self, data: bytes) -> None:
         await self._out.put(data)
+        self._written.append(data)
 
     async def close(self) -> None:
         """Ends the link; what is on the way arrives."""

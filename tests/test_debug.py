@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -192,3 +195,52 @@ def test_what_is_no_actor_is_refused() -> None:
         actors.debug(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"actors\.debug\(handle\.method"):
         actors.debug(Counter.remote(), 1)
+
+
+def command(*arguments: str) -> subprocess.Popen[str]:
+    """Begins ``actors debug``, as in another terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from actors.cli import main; main()", "debug", *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_the_command_attaches_from_another_terminal() -> None:
+    worker = Worker.options(name="stepped").remote()
+    assert actors.get(worker.add.remote(2)) == 42
+    with command("stepped", "add") as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("Attached to Worker stepped on node ")
+        ref = worker.add.remote(8)
+        out, err = running.communicate("p self.count + 1000\nself.count = 0\nn\nc\n", timeout=30)
+    assert (running.returncode, err) == (0, "")
+    assert "-> self.count += amount" in out
+    assert "1042" in out
+    assert actors.get(ref, timeout=20) == 8
+    assert actors.get(worker.add.remote(1), timeout=20) == 9  # without the debugger
+
+
+def test_the_command_refuses_what_is_not_there() -> None:
+    worker = Worker.options(name="refused").remote()
+    actors.get(worker.add.remote(0))
+    with command("refused", "ad") as running:
+        _, err = running.communicate(timeout=30)
+    assert running.returncode == 1
+    assert "the actor has no method 'ad'; it has: add, die, numbers, " in err
+    with command("refusde") as running:
+        _, err = running.communicate(timeout=30)
+    assert running.returncode == 1
+    assert "did you mean 'refused'?" in err
+    actors.kill(worker)
+
+
+def test_the_command_lets_go_where_it_is_interrupted() -> None:
+    worker = Worker.options(name="interrupted").remote()
+    actors.get(worker.add.remote(0))
+    with command("interrupted") as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=30)
+    assert (running.returncode, err.strip()) == (130, "Interrupted.")
+    assert actors.get(worker.add.remote(2), timeout=20) == 42

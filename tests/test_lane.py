@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -19,6 +20,7 @@ from actors.messages import Call, Cancel, Chunk, Credit, Item, Message, Outcome,
 from actors.transport import bulk, conversation, lane
 from actors.transport.conversation import Conversation
 from actors.transport.lane import Lane
+from actors.transport.manner import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -27,6 +29,7 @@ T = TypeVar("T")
 
 INLINE = 100  # bytes that ride with a message in these tests
 LARGE = b"x" * 350
+SMALL = replace(CONTROL, messages=8, ack_after=8)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,7 +38,6 @@ def _small_chunks() -> Iterator[None]:
         patch.setattr(conversation, "INLINE_BYTES", INLINE)
         patch.setattr(conversation, "WINDOW_BYTES", 200)
         patch.setattr(bulk, "CHUNK_BYTES", 64)
-        patch.setattr(lane, "BATCH_MESSAGES", 8)
         patch.setattr(lane, "ACK_DELAY", 0.001)
         yield
 
@@ -86,7 +88,7 @@ def lanes() -> tuple[Lane, Lane, list[Message], list[Message]]:
     loop = asyncio.get_running_loop()
     at_left: list[Message] = []
     at_right: list[Message] = []
-    return Lane(loop, at_left.append), Lane(loop, at_right.append), at_left, at_right
+    return Lane(loop, at_left.append, manner=SMALL), Lane(loop, at_right.append, manner=SMALL), at_left, at_right
 
 
 def conversations() -> tuple[Conversation, Conversation, list[Message], list[Message]]:

@@ -21,6 +21,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SECONDS = 120  # for a cell, on a machine that is busy with other things
 SAID = {
     "data-parallel": ("the same losses: True", "the same weights: True"),
+    "debugging": ("balances: [1, 3, 33]", "(Pdb) 27", "the audit says: 27", "(3, 3)", "30"),
     "lan-from-nothing": ("2 devices answered", "2 members: "),
     "sharded-model": ("foretold: ", "the same tokens: True", "stages now: 2"),
 }
@@ -47,7 +48,7 @@ def test_it_is_kept_without_outputs_as_jupyter_writes_it(path: Path) -> None:
     assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n"
 
 
-SLOW = {"sharded-model": [pytest.mark.slow, pytest.mark.timeout(600)]}
+SLOW = {"debugging": [pytest.mark.slow], "sharded-model": [pytest.mark.slow, pytest.mark.timeout(600)]}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, [])) for name in SAID])

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
 from actors.cli.word import Actor
-from actors.observer import Observers, find
-
-PATIENCE_SECONDS = 3.0
+from actors.observer import Observers, find_living
 
 
 @click.command()
@@ -27,16 +23,9 @@ def kill(who: str, restart: bool) -> None:
       actors kill actor-3f9c0a12b7de --restart
     """  # noqa: D301 - click wants the character itself
     with Observers() as observers:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                observer, actor = find(who, observers.views())
-            except LookupError as error:
-                raise click.ClickException(str(error)) from error
-            if actor.state == "DEAD":
-                raise click.ClickException(f"{actor.class_name} {actor.id} has ended already: {actor.reason}")
-            if actor.process or time.monotonic() > deadline:  # else it is just coming to life
-                break
-            time.sleep(0.05)
+        try:
+            observer, actor = find_living(who, observers)
+        except LookupError as error:
+            raise click.ClickException(str(error)) from error
         observer.end(actor, no_restart=not restart)
     click.echo(f"{actor.class_name} {actor.name or actor.id} has ended.")

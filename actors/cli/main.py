@@ -22,6 +22,7 @@ COMMANDS = {
     "list": "List actors, nodes, calls or groups.",
     "logs": "Show what actors print.",
     "stack": "Show where an actor's code stands, and what waits for it.",
+    "debug": "Attach a debugger to an actor.",
     "kill": "End an actor.",
     "dashboard": "Open a page that shows the cluster.",
     "timeline": "Write what has happened as a file that Perfetto opens.",

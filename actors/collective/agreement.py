@@ -125,11 +125,25 @@ def inline(values: Sequence[Packed]) -> tuple[Any, ...] | None:
 
 def exchange(channel: Channel, offer: Offer) -> list[Offer]:
     """Gives every rank the offers of all, in rank order, in one round of messages."""
-    algorithm = direct.exchange if channel.size <= DIRECT_RANKS else dissemination.exchange
-    own = offer.packed()
-    said = algorithm(channel, own)
+    own, board = offer.packed(), channel.fabric.terrain.board
+    if board is not None:
+        said = board.exchange(channel, own)
+    else:
+        algorithm = direct.exchange if channel.size <= DIRECT_RANKS else dissemination.exchange
+        said = algorithm(channel, own)
+    return heard(offer, own, said, channel.rank)
+
+
+def heard(offer: Offer, own: bytes | tuple[Any, ...], said: Sequence[Any], rank: int) -> list[Offer]:
+    """Returns what all ranks have offered, in rank order.
+
+    Args:
+        offer: this rank's.
+        own: the same as it travelled.
+        said: what came of each rank.
+        rank: this one.
+    """
     header = own[: _LENGTH.size + _LENGTH.unpack_from(own)[0]] if isinstance(own, bytes) else b"-"
-    rank = channel.rank
     return [offer if other == rank else Offer.read(packed, offer, header) for other, packed in enumerate(said)]
 
 

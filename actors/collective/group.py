@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from actors.events import recorder
 from actors.exceptions import CollectiveError
 
-from .agreement import INLINE_BYTES, Offer, disagreement, exchange
+from .agreement import INLINE_BYTES, Offer, disagreement, exchange, heard
 from .channel import Channel, SilentRankError
 from .engine import check
 from .explaining import explained
 from .later import Queue, Work
 from .mail import Mail
 from .moving import AllGather, AllToAll, Barrier, Broadcast, Gather, Scatter
+from .plan import plan_all_reduce, plan_barrier
 from .ranks import split_ranks
 from .reducing import AllReduce, AllReduceStructure, Reduce, ReduceScatter
 from .regroup import survivors
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from .engine import Engine
     from .fabric import Fabric
+    from .plan import Plan
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a call waits for the other ranks unless it says otherwise."""
@@ -90,6 +92,7 @@ class Group:
         self._calls = 0
         self._tries = 0  # to rebuild
         self._broken: str | None = None
+        self._by_board = False  # whether small calls go the short way; known after the first
         self.epoch = 1
 
     def __repr__(self) -> str:
@@ -126,8 +129,9 @@ class Group:
                 ranks are and which way the group takes. They never depend on timing.
             timeout: seconds to wait for the other ranks.
         """
-        make = AllReduceStructure if is_structure(x) else AllReduce
-        return self._collective("allreduce", partial(make, self.size, x, op, deterministic), timeout)
+        plan = plan_all_reduce(x, op, self.size, deterministic)
+        make = AllReduceStructure if plan is None and is_structure(x) else AllReduce
+        return self._collective("allreduce", partial(make, self.size, x, op, deterministic), timeout, plan, x)
 
     def average_gradients(self, tree: Any, *, timeout: float | None = None) -> Any:
         """Returns the mean over the ranks of a structure of arrays, as `allreduce` with op ``mean``."""
@@ -169,7 +173,7 @@ class Group:
 
     def barrier(self, *, timeout: float | None = None) -> None:
         """Returns once every rank has called it."""
-        self._collective("barrier", Barrier, timeout)
+        self._collective("barrier", Barrier, timeout, plan_barrier())
 
     def send(self, x: Any, dst: int, tag: int | str = 0, *, timeout: float | None = None) -> None:
         """Hands ``x`` over for rank ``dst``, without waiting until it is received.
@@ -252,7 +256,7 @@ class Group:
                 probe.close()
             old.close()
             self._mail = Mail(self._fabric)
-            self._calls, self._tries = 0, 0
+            self._calls, self._tries, self._by_board = 0, 0, False
             self.epoch += 1
             self._broken = None
 
@@ -273,43 +277,64 @@ class Group:
             return f"{nbytes} bytes among {self.size} ranks: MLX's own ring, as backend='mlx' asks"
         return explained(nbytes, self._fabric.terrain)
 
-    def _collective(self, name: str, make: Callable[[], Call], timeout: float | None) -> Any:
+    def _collective(
+        self, name: str, make: Callable[[], Call], timeout: float | None, plan: Plan | None = None, x: Any = None
+    ) -> Any:
         here = recorder.current
         if here is None:
-            return self._carry_out(name, make, timeout)[0]
+            return self._carry_out(name, make, timeout, plan, x)[0]
         begun, nbytes, failed = time.monotonic(), 0, True
         try:
-            result, nbytes = self._carry_out(name, make, timeout)
+            result, nbytes = self._carry_out(name, make, timeout, plan, x)
             failed = False
             return result
         finally:
             here.collective_ended(self._name, self.rank, name, nbytes, time.monotonic() - begun, failed=failed)
 
-    def _carry_out(self, name: str, make: Callable[[], Call], timeout: float | None) -> tuple[Any, int]:
+    def _carry_out(
+        self, name: str, make: Callable[[], Call], timeout: float | None, plan: Plan | None, x: Any
+    ) -> tuple[Any, int]:
         """Takes part in a collective; returns its result, and how many bytes this rank has brought."""
         self._queue.drain()
-        seconds = DEFAULT_TIMEOUT
+        seconds, call = DEFAULT_TIMEOUT, None
         try:
             seconds = _seconds(timeout)
-            call = make()
+            if plan is None or not self._by_board:
+                call = make()
         except Exception as error:  # whatever it is, the others must not wait for this rank
             call = _Refused(name, error)
         with self._taking_turns(seconds) as channel:
-            try:
-                offers = self._attempt(channel, seconds, lambda: _agree(channel, call.offer, self._engine))
-            except CollectiveError:
-                if isinstance(call, _Refused):
-                    raise call.error from None
-                raise
+            board = channel.fabric.terrain.board if call is None else None
+            if plan is None or board is None:
+                return self._at_length(channel, seconds, call or make())
+            own = plan.said(x)
+            said = self._attempt(channel, seconds, lambda: board.exchange(channel, own))
+            if plan.agreed(said):
+                return plan.result(said), plan.nbytes
+            call = make()
+            return self._done(channel, seconds, call, heard(call.offer, own, said, self.rank))
+
+    def _at_length(self, channel: Channel, seconds: float, call: Call) -> tuple[Any, int]:
+        try:
+            offers = self._attempt(channel, seconds, lambda: _agree(channel, call.offer, self._engine))
+        except CollectiveError:
             if isinstance(call, _Refused):
-                raise call.error
-            wrong = disagreement(offers, self._fabric.describe)
-            if wrong is not None:
-                raise CollectiveError(f"group {self.name!r}: {wrong}")
-            if self._engine is not None:
-                check(call.offer)
-            brought = sum(spec.nbytes for spec in call.offer.specs)
-            return self._attempt(channel, seconds, lambda: call.perform(channel, offers)), brought
+                raise call.error from None
+            raise
+        if isinstance(call, _Refused):
+            raise call.error
+        self._by_board = self._engine is None and channel.fabric.terrain.board is not None
+        return self._done(channel, seconds, call, offers)
+
+    def _done(self, channel: Channel, seconds: float, call: Call, offers: Sequence[Offer]) -> tuple[Any, int]:
+        """Does a collective of which all ranks have made their offers."""
+        wrong = disagreement(offers, self._fabric.describe)
+        if wrong is not None:
+            raise CollectiveError(f"group {self.name!r}: {wrong}")
+        if self._engine is not None:
+            check(call.offer)
+        brought = sum(spec.nbytes for spec in call.offer.specs)
+        return self._attempt(channel, seconds, lambda: call.perform(channel, offers)), brought
 
     @contextmanager
     def _taking_turns(self, seconds: float) -> Iterator[Channel]:

@@ -23,6 +23,8 @@ from actors.refusals import refused
 from actors.serialize import dumps, loads
 
 from . import window
+from .bell import Bell
+from .board import Board, looking_seconds
 from .channel import Channel
 from .terrain import Islands, Terrain
 
@@ -35,9 +37,6 @@ if TYPE_CHECKING:
 
 DATAGRAM_BYTES = 96 * 1024
 """Largest message of one datagram; an offer with the elements that come along fits."""
-
-LOOKING_SECONDS = 40e-6
-"""A rank looks this long for a message before it sleeps, where every rank can have a core."""
 
 _ROOM = 1 << 20  # of a socket; macOS gives little unless asked
 _FIRST_SLICE = 0.002
@@ -64,7 +63,8 @@ class NearFabric:
         self._inlets: dict[int, socket.socket] = {}
         self._outlets: dict[int, socket.socket] = {}
         self._polls: dict[int, select.poll] = {}
-        self._patience = LOOKING_SECONDS if under.size <= (os.cpu_count() or 1) else 0.0
+        self._bell: Bell | None = None
+        self._patience = looking_seconds(under.size)
         self._turns = [threading.Lock() for _ in range(under.size)]
         self._inbox: list[dict[str, deque[bytes]]] = [{} for _ in range(under.size)]
         self._met = under.size == 1
@@ -107,9 +107,13 @@ class NearFabric:
         """Keeps the ways to the ranks of this one's island."""
         island = next(island for island in islands if self.rank in island)
         self._close_sockets([rank for rank in range(self.size) if rank not in island])
-        self._patience = LOOKING_SECONDS if len(island) <= (os.cpu_count() or 1) else 0.0
-        shared = window.Window([mapped[rank] for rank in island]) if len(island) > 1 else None
-        self.terrain = Terrain(islands, self._under.terrain.costs, why, shared)
+        self._patience = looking_seconds(len(island))
+        maps = [mapped[rank] for rank in island]
+        shared = window.Window(maps) if len(island) > 1 else None
+        board = None
+        if self._bell is not None and len(island) == self.size:
+            board = Board(maps, window.BOARD_START, self.rank, self._bell)
+        self.terrain = Terrain(islands, self._under.terrain.costs, why, shared, board)
 
     @staticmethod
     def _exchange(channel: Channel, step: str, value: Any) -> list[Any]:
@@ -129,6 +133,7 @@ class NearFabric:
                 self._polls[rank] = select.poll()
                 self._polls[rank].register(inlet, select.POLLIN)
                 inlet.bind(str(self._path(self._name, rank)))
+        self._bell = Bell(self._path(self._name, "bell"))
         return window.make(self._path(self._name, self.rank))
 
     def _attach(self, near: Sequence[int], places: list[Any], mapped: dict[int, mmap.mmap]) -> str:
@@ -143,18 +148,20 @@ class NearFabric:
                     outlet.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
                     outlet.connect(str(self._path(name, self.rank)))
                     mapped[rank] = window.attach(self._path(name, rank))
+                    if self._bell is not None:
+                        self._bell.attach(rank, self._path(name, "bell"))
         except OSError as error:
             return f"{self._under.describe(self.rank)}: {error}"
         return ""
 
-    def _path(self, name: str, rank: int) -> Path:
-        return self._folder / f"{name}.{rank}"
+    def _path(self, name: str, what: int | str) -> Path:
+        return self._folder / f"{name}.{what}"
 
     def _remove_files(self) -> None:
         # Once open, they need no names; without, nothing is left behind by a rank that is killed.
-        for rank in range(self.size):
+        for what in (*range(self.size), "bell"):
             with suppress(OSError):
-                os.unlink(self._path(self._name, rank))
+                os.unlink(self._path(self._name, what))
 
     def _close_sockets(self, ranks: Iterable[int] | None = None) -> None:
         """Closes the ways to some ranks, or to all."""
@@ -162,6 +169,9 @@ class NearFabric:
             for rank in list(sockets) if ranks is None else ranks:
                 if rank in sockets:
                     sockets.pop(rank).close()
+        if ranks is None and self._bell is not None:
+            self._bell.close()
+            self._bell = None
 
     def sub(self, name: str, ranks: Sequence[int]) -> Fabric:
         """See `Fabric`."""
@@ -169,7 +179,7 @@ class NearFabric:
 
     def close(self) -> None:
         """See `Fabric`."""
-        self.terrain = replace(self.terrain, window=None)
+        self.terrain = replace(self.terrain, window=None, board=None)
         self._close_sockets()
         self._under.close()
 

@@ -35,16 +35,16 @@ class AllReduce:
         self._spec, self._flat = value.spec, value.data
         if type(op) is not str:  # it may have no hash
             check_reduction(op, value.spec.name)
-        self._reduction, terms = _planned(op, value.spec, size, deterministic)
+        self.reduction, terms = _planned(op, value.spec, size, deterministic)
         self._ordered = deterministic
         self.offer = Offer("allreduce", op, None, terms, (value.spec,), inline([value]))
 
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
         """Returns the reduction, in the kind that this rank's array has."""
         if self.offer.data is None:
-            flat = _all_reduce(channel, self._flat, self._reduction, self._ordered)
+            flat = _all_reduce(channel, self._flat, self.reduction, self._ordered)
         else:
-            flat = self._reduction.fold([offer.data[0] for offer in offers if offer.data])
+            flat = self.reduction.fold([offer.data[0] for offer in offers if offer.data])
         return unpack(self._spec, flat)
 
 

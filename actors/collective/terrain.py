@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from actors.costs import Costs
 
+    from .board import Board
     from .window import Window
 
 Islands = tuple[tuple[int, ...], ...]
@@ -16,19 +17,21 @@ Islands = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Terrain:
-    """Where the ranks are, as one of them sees it. All but the window is the same on every rank.
+    """Where the ranks are, as one of them sees it. All but the window and the board is the same on every rank.
 
     Attributes:
         islands: who shares memory with whom.
         costs: what the ways cost.
         why: why that is so, in words.
         window: the memory that this rank shares with the others of its island; None where it is alone.
+        board: where all ranks post what is small; None unless all share memory.
     """
 
     islands: Islands
     costs: Costs
     why: str
     window: Window | None = None
+    board: Board | None = None
 
     @property
     def shared(self) -> bool:

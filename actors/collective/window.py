@@ -1,7 +1,8 @@
 """Memory that the ranks of one host share: a window that arrays are moved through, block by block.
 
 Each rank has a file of its own that all others map. It is as large as a few blocks, whatever the arrays: its pages stay
-in use from call to call, since fresh ones cost more than the copy, and mostly in the processors' caches.
+in use from call to call, since fresh ones cost more than the copy, and mostly in the processors' caches. Behind them
+lies the rank's part of the board.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .board import BOARD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +28,10 @@ _SLOTS = 2  # one is filled while the other is read
 _SLACK = 1 << 16  # parts are cut unevenly by an element, and aligned
 _ALIGNMENT = 64
 _SIDE_BYTES = _SLOTS * (BLOCK_BYTES + _SLACK)
+BOARD_START = 2 * _SIDE_BYTES
+"""Where in a rank's file its part of the board begins."""
+
+_FILE_BYTES = BOARD_START + BOARD_BYTES
 
 
 class Window:
@@ -62,8 +69,8 @@ def make(path: Path) -> mmap.mmap:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.ftruncate(descriptor, 2 * _SIDE_BYTES)
-        return mmap.mmap(descriptor, 2 * _SIDE_BYTES)
+        os.ftruncate(descriptor, _FILE_BYTES)
+        return mmap.mmap(descriptor, _FILE_BYTES)
     finally:
         os.close(descriptor)
 
@@ -76,8 +83,8 @@ def attach(path: Path) -> mmap.mmap:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        if os.fstat(descriptor).st_size != 2 * _SIDE_BYTES:
+        if os.fstat(descriptor).st_size != _FILE_BYTES:
             raise OSError(f"{path} is not as large as expected")
-        return mmap.mmap(descriptor, 2 * _SIDE_BYTES)
+        return mmap.mmap(descriptor, _FILE_BYTES)
     finally:
         os.close(descriptor)

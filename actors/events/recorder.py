@@ -73,6 +73,9 @@ class Watched(Protocol):
     def open_calls(self) -> Sequence[Any]:
         """Returns the calls that wait or run."""
 
+    def methods(self) -> Sequence[str]:
+        """Returns the names of what can be called."""
+
 
 class Surroundings(Protocol):
     """The process that a recorder is for."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .checkpoint import ModelInfo as ModelInfo
     from .checkpoint import describe as describe
+    from .conversation import Conversation as Conversation
     from .generation import Generation as Generation
     from .generation import Token as Token
     from .partitioning import partition as partition
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ModelInfo": "checkpoint",
     "describe": "checkpoint",
+    "Conversation": "conversation",
     "Generation": "generation",
     "Token": "generation",
     "partition": "partitioning",
@@ -46,6 +48,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Conversation",
     "Device",
     "Generation",
     "ModelInfo",

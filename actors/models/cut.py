@@ -31,6 +31,11 @@ class Slice:
         first: number of the first layer kept.
         last: number of the last one.
 
+    Attributes:
+        own: places, in the list of caches, of the layers kept; empty until it was called.
+        beside: given the number of a layer that was tapped and the hidden state after it (rows, tokens, hidden size),
+            returns the one to go on with; None changes nothing.
+
     Raises:
         ModelError: the model cannot be cut, or not there.
     """
@@ -41,7 +46,9 @@ class Slice:
         self.first, self.last, self.total = first, last, len(layers)
         anatomy.check_cut(first)
         anatomy.check_cut(last + 1)
-        self._model, self._name = model, anatomy.name
+        self.own: tuple[int, ...] = ()
+        self.beside: Callable[[int, mx.array], mx.array] | None = None
+        self._model, self._name, self._layers = model, anatomy.name, layers
         self._seam = _Seam(anatomy.name, anatomy.keep)
         # Held here, since the wrappers that take the layers' places are no modules and so hide them from MLX.
         self._arrays = anatomy.needed(first, last)
@@ -92,9 +99,26 @@ class Slice:
             raise ModelError(f"{self._name} cannot be cut: it looks into its layers as it runs ({error})") from error
         finally:
             self._seam.leave()
+        if not self.own:
+            self.own = tuple(place for place, each in enumerate(cache) if id(each) not in self._seam.counted)
         if out is None:
             raise ModelError(f"layer {self.last} was never called: this architecture cannot be cut here")
         return out
+
+    def tap(self, number: int) -> None:
+        """Have `beside` asked after layer `number`, which is one of the slice's."""
+        place = self._layers[number]
+        if isinstance(place, _Exit):
+            place.tap(self._pass_by)
+        elif not isinstance(place, _Tap):
+            self._layers[number] = _Tap(number, place, self._seam, self._pass_by)
+
+    def _pass_by(self, number: int, out: Any) -> Any:
+        if self.beside is None:
+            return out
+        if isinstance(out, tuple | list):
+            return type(out)([self.beside(number, out[0]), *out[1:]])
+        return self.beside(number, out)
 
     def _wrap(self, number: int, layer: nn.Module) -> Any:
         if not self.first <= number <= self.last:
@@ -204,7 +228,7 @@ def _together(holder: nn.Module, layers: int) -> int:
 class _Seam:
     """Where a forward pass meets the neighbours: what came from upstream, what goes downstream."""
 
-    __slots__ = ("_keep", "_name", "_visited", "inward", "outward", "shape")
+    __slots__ = ("_keep", "_name", "_visited", "counted", "inward", "outward", "shape")
 
     def __init__(self, name: str, keep: Callable[[Any], Any]) -> None:
         self._name, self._keep = name, keep
@@ -212,6 +236,7 @@ class _Seam:
 
     def enter(self, shape: tuple[int, ...], inward: Any) -> None:
         self.shape, self.inward, self.outward = shape, inward, None
+        self.counted: set[int] = set()  # caches that ghosts counted in
 
     def visit(self, number: int) -> None:
         if number in self._visited:
@@ -229,7 +254,7 @@ class _Seam:
 class _Wrapper:
     """Stands in a layer's place; the model sees the layer's attributes."""
 
-    def __init__(self, number: int, layer: nn.Module, seam: _Seam) -> None:
+    def __init__(self, number: int, layer: Any, seam: _Seam) -> None:
         self._number, self._layer, self._seam = number, layer, seam
 
     def __getattr__(self, name: str) -> Any:
@@ -247,12 +272,30 @@ class _Ghost(_Wrapper):
         self._seam.visit(self._number)
         rows, tokens = self._seam.shape
         for value in (*args, *kwargs.values()):
+            if isinstance(value, _BaseCache):
+                self._seam.counted.add(id(value))
             _count(value, rows, tokens)
         return self._seam.inward if self._before else self._seam.outward
 
 
+class _Tap(_Wrapper):
+    """A layer that something stands beside."""
+
+    def __init__(self, number: int, layer: Any, seam: _Seam, pass_by: Callable[[int, Any], Any]) -> None:
+        super().__init__(number, layer, seam)
+        self._pass_by = pass_by
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._pass_by(self._number, self._layer(*args, **kwargs))
+
+
 class _Exit(_Wrapper):
     """The slice's last layer."""
+
+    def tap(self, pass_by: Callable[[int, Any], Any]) -> None:
+        """Have something stand beside it."""
+        if not isinstance(self._layer, _Tap):
+            self._layer = _Tap(self._number, self._layer, self._seam, pass_by)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._seam.visit(self._number)

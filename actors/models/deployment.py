@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
+<<<<<<< HEAD
 from collections import Counter
+=======
+from contextlib import suppress
+>>>>>>> main
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -13,7 +18,7 @@ from actors.collective import create_group
 from actors.context import get_runtime_context
 from actors.events import ModelChanged, TokensMade
 from actors.events.recorder import emit
-from actors.exceptions import ActorDiedError, ModelError, NodeDiedError, TaskError
+from actors.exceptions import ActorDiedError, ActorsError, ModelError, NodeDiedError, TaskError
 from actors.handle import kill
 from actors.ids import new_id
 from actors.refs import get
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from actors.handle import ActorHandle
     from actors.stream import ObjectRefGenerator
 
+    from .beside import Beside
     from .plan import Plan
     from .sampling import Request
 
@@ -134,24 +140,93 @@ class Deployment:
         answer: ObjectRefGenerator[Any] = self.stages[-1].answer.remote(request)
         return answer
 
+    # -- caches of conversations, and code beside layers --------------------------------------------------------
+
+    def hold(self, tokens: Sequence[int]) -> str | None:
+        """See `StageActor.hold`."""
+        key: str | None = get(self.stages[-1].hold.remote(tuple(tokens)))
+        return key
+
+    def release(self, key: str) -> None:
+        """Nobody waits for it: see `StageActor.release`."""
+        if not self.broken:
+            self.stages[-1].release.remote(key)
+
+    def kept(self, key: str) -> int:
+        """See `StageActor.kept`; 0 where the stages are gone."""
+        try:
+            return 0 if self.broken else int(get(self.stages[-1].kept.remote(key)))
+        except ActorDiedError:
+            return 0
+
+    def take_over(self, source: Deployment, key: str, tokens: Sequence[int]) -> str | None:
+        """Bring the caches of a sequence of another deployment here, and hold them; None where there are none."""
+        if self.plan.shares or source.plan.shares:  # parts of each layer, which do not fit one another
+            return None
+        new = new_id("sequence")
+        try:
+            found = get([stage.adopt.remote(new, source.stages, key) for stage in self.stages])
+        except TaskError as error:
+            if isinstance(error.cause, ActorDiedError):  # of the source: it is computed again here
+                return None
+            raise
+        held: str | None = get(self.stages[-1].keep.remote(new, tuple(tokens))) if all(found) else None
+        return held
+
+    def attach(self, key: str, beside: Beside) -> None:
+        """Have a user's code stand beside its layers for a sequence to come."""
+        get([stage.attach.remote(key, beside) for stage in self._beside(beside)])
+
+    def seen(self, key: str, beside: Beside) -> dict[int, list[Any]]:
+        """What the probes of a sequence returned, by layer.
+
+        Raises:
+            TaskError: what the code raised.
+        """
+        found: dict[int, list[Any]] = {}
+        for values, error in get([stage.seen.remote(key) for stage in self._beside(beside)]):
+            if error is not None:
+                raise error
+            found |= {number: each for number, each in values.items() if number not in found}
+        return found
+
+    def detach(self, key: str, beside: Beside) -> None:
+        """Nobody waits for it: the code is no longer wanted."""
+        if not self.broken:
+            for stage in self._beside(beside):
+                stage.detach.remote(key)
+
+    def _beside(self, beside: Beside) -> list[ActorHandle]:
+        pairs = zip(self.plan.stages, self.stages, strict=True)
+        return [actor for stage, actor in pairs if beside.layers & set(range(stage.first, stage.last + 1))]
+
     def lost_nodes(self) -> set[str]:
-        """Names of the nodes that are gone, as far as calls to the stages tell."""
-        lost = set()
-        for stage, actor in zip(self.plan.stages, self.stages, strict=True):
+        """Names of the nodes that are gone or silent, as far as calls to the stages tell."""
+        there = _alive()
+        lost = {stage.node for stage in self.plan.stages if stage.node not in there}
+        pairs = zip(self.plan.stages, self.stages, strict=True)
+        asked = [(stage.node, actor.sequences.remote()) for stage, actor in pairs if stage.node in there]
+        for node, ref in asked:
             try:
-                get(actor.sequences.remote(), timeout=10)
+                get(ref, timeout=10)
             except NodeDiedError:
-                lost.add(stage.node)
+                lost.add(node)
             except (ActorDiedError, TimeoutError):
                 pass
         return lost
 
     def close(self) -> None:
-        """End the actors and give their memory back."""
+        """End the actors and give their memory back; does nothing the second time."""
+        if self.broken:
+            return
         self.broken = True
         self._tell("CLOSED")
-        for stage in self.stages:
-            kill(stage)
+        there = _alive()
+        for stage, actor in zip(self.plan.stages, self.stages, strict=False):
+            if stage.node in there:
+                kill(actor)
+            else:  # nobody waits for an answer; if it comes back, its lease has ended it
+                threading.Thread(target=_kill, args=(actor,), daemon=True).start()
 
     def _probe(self) -> None:
         try:
@@ -174,6 +249,7 @@ class Deployment:
                 raise ModelError(f"node {stage.node} could not load its layers: {told}") from error
 
 
+<<<<<<< HEAD
 def _threads(plan: Plan) -> list[int]:
     """Cores that a product of each stage may use: those of its machine, fairly shared among the stages there."""
     known = {node.name: node for node in nodes()}
@@ -183,6 +259,15 @@ def _threads(plan: Plan) -> list[int]:
         1 if node is None else max(1, int(str(node.device["cpus"])) // hosts[node.address.rpartition(":")[0]])
         for node in found
     ]
+=======
+def _alive() -> set[str]:
+    return {node.name for node in nodes() if node.alive}
+
+
+def _kill(actor: ActorHandle) -> None:
+    with suppress(ActorsError, TimeoutError):
+        kill(actor)
+>>>>>>> main
 
 
 def _room(held: dict[str, Any], kv_memory: int | None) -> int:

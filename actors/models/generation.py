@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from actors.exceptions import ActorDiedError, TaskCancelledError, TaskError
-from actors.refs import get
+from actors.exceptions import ActorDiedError, NodeDiedError, TaskCancelledError, TaskError
+from actors.refs import get, wait
 
 from .text import Detokenizer, StopText
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from actors.stream import ObjectRefGenerator
 
+    from .beside import Beside
     from .deployment import Deployment
     from .sampling import Request
     from .sharded import ShardedModel
     from .tokenizer import Tokenizer
 
+_PATIENCE = 0.25  # seconds until a reader looks whether its stages were given up
 _TELL_SECONDS = 0.5  # between two words to whoever looks at the cluster
 
 
@@ -64,6 +66,8 @@ class Generation:
         request: Request,
         tokenizer: Tokenizer,
         stops: Sequence[str],
+        *,
+        beside: Beside,
     ) -> None:
         self.prompt_tokens = len(request.prompt)
         self.cached_tokens = 0
@@ -72,6 +76,9 @@ class Generation:
         self._kept: list[int] = []
         self._text, self._stop = Detokenizer(tokenizer), StopText(stops)
         self._guard = threading.Lock()
+        self._beside, self._seen = beside, dict[int, list[Any]]()
+        if request.key is not None:
+            source.attach(request.key, beside)
         self._answer = source.answer(request)
         self._told, self._told_at = 0, time.monotonic()
 
@@ -82,6 +89,9 @@ class Generation:
         while self.finish_reason is None:
             answer = self._answer
             try:
+                while not answer.pending.done():
+                    wait([answer], timeout=_PATIENCE)
+                    self._check_given_up(answer)
                 ref = next(answer, None)
                 item = None if ref is None else get(ref)
             except BaseException as error:
@@ -98,6 +108,10 @@ class Generation:
         while self.finish_reason is None:
             answer = self._answer
             try:
+                future = asyncio.wrap_future(answer.pending)
+                while not future.done():
+                    await asyncio.wait({future}, timeout=_PATIENCE)
+                    self._check_given_up(answer)
                 ref = await anext(answer, None)
                 item = None if ref is None else await ref
             except BaseException as error:
@@ -110,6 +124,22 @@ class Generation:
                 return token
         raise StopAsyncIteration
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Those of the prompt, and of the answer as far as it was read."""
+        return (*self._request.prompt, *self._kept)
+
+    @property
+    def probed(self) -> dict[int, list[Any]]:
+        """What the functions of `probe` returned so far: by layer, one value for each piece of the prompt and token.
+
+        Raises:
+            TaskError: what the code of `probe` or `steer` raised.
+        """
+        if self.finish_reason is None and self._request.key is not None:
+            return self.source.seen(self._request.key, self._beside)
+        return self._seen
+
     def cancel(self) -> None:
         """Ends the answer; what it held on the devices is free at once. Does nothing when it is over."""
         self._finish("cancelled")
@@ -117,6 +147,11 @@ class Generation:
     def __del__(self) -> None:
         if hasattr(self, "_answer"):
             self.cancel()
+
+    def _check_given_up(self, answer: ObjectRefGenerator[Any]) -> None:
+        """Wait no longer for a node that is silent: the last stage may be there, and then tells nothing."""
+        if answer is self._answer and self.source.broken and not answer.pending.done():
+            raise NodeDiedError("a node of the model has gone silent, and its stages were given up")
 
     def _take(self, item: Any) -> Token | None:
         if item is None:  # over without a token
@@ -150,7 +185,20 @@ class Generation:
             self.finish_reason = reason
             self._answer.close()
         self._tell()
-        self._model.left(self)
+        try:
+            self._part(reason)
+        finally:
+            self._model.left(self)
+
+    def _part(self, reason: str) -> None:
+        """From whoever stood beside it."""
+        if (key := self._request.key) is None:
+            return
+        try:
+            if reason in {"stop", "length"}:
+                self._seen = self.source.seen(key, self._beside)
+        finally:
+            self.source.detach(key, self._beside)
 
     def _tell(self) -> None:
         """Says how many tokens came since this was said last, for whoever looks."""
@@ -176,6 +224,8 @@ class Generation:
         with self._guard:
             if self.finish_reason is None:
                 self.source = source
+                if self._request.key is not None:
+                    source.attach(self._request.key, self._beside)
                 self._answer = source.answer(self._request.going_on(self._kept))
 
 

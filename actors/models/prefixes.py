@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,7 @@ class Prefixes:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._holds: Counter[str] = Counter()
 
     @property
     def slots(self) -> int:
@@ -27,7 +28,9 @@ class Prefixes:
     def add(self, key: str, tokens: Sequence[int]) -> list[str]:
         """Keep a sequence whose cache holds `tokens`; returns keys of those to be given up for it."""
         tokens = tuple(tokens)
-        gone = [known for known, others in self._kept.items() if tokens[: len(others)] == others]
+        gone = [
+            known for known, others in self._kept.items() if tokens[: len(others)] == others and not self._holds[known]
+        ]
         for known in gone:
             del self._kept[known]
         self._kept[key] = tokens
@@ -36,8 +39,30 @@ class Prefixes:
         return gone
 
     def pop(self) -> str:
-        """Give up the one that has been of no use for the longest time; returns its key."""
-        return self._kept.popitem(last=False)[0]
+        """Give up the one that has been of no use for the longest time, one that is held last; returns its key."""
+        key = next((known for known in self._kept if not self._holds[known]), None) or next(iter(self._kept))
+        del self._kept[key]
+        del self._holds[key]
+        return key
+
+    def hold(self, tokens: Sequence[int]) -> str | None:
+        """Keep the sequence of exactly these tokens longer than others; returns its key, None if it is not there."""
+        tokens = tuple(tokens)
+        key = next((known for known, others in self._kept.items() if others == tokens), None)
+        if key is not None:
+            self._holds[key] += 1
+        return key
+
+    def release(self, key: str) -> None:
+        """Keep it no longer than others, if nobody else holds it."""
+        if self._holds[key] > 1:
+            self._holds[key] -= 1
+        else:
+            del self._holds[key]
+
+    def length(self, key: str) -> int:
+        """How many tokens the sequence has; 0 where it was given up."""
+        return len(self._kept.get(key, ()))
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -94,6 +94,7 @@ class Request:
         kept: tokens of the answer that are there already; the model is taken through them again.
         processor: makes, where the tokens are chosen, a function of all tokens of the answer so far and the logits
             (vocabulary) of the next, which returns the logits to use.
+        key: what its sequence is called in all stages, where somebody stands beside it; its caches are then its own.
     """
 
     prompt: tuple[int, ...]
@@ -103,6 +104,7 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     kept: tuple[int, ...] = ()
     processor: Callable[[], Processor] | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt:

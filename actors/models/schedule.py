@@ -37,7 +37,7 @@ class Entry:
     def __init__(self, schedule: Schedule, request: Request) -> None:
         self._schedule = schedule
         self.request = request
-        self.key = new_id("sequence")
+        self.key = request.key or new_id("sequence")
         self.over = False
         self.cached = 0  # tokens of the prompt that are in its cache from the beginning
         self._taken = list(request.prompt)
@@ -157,7 +157,7 @@ class Schedule:
         self._made = 0
         self._waiting: deque[Entry] = deque()
         self._running: set[Entry] = set()
-        self._prefixes = Prefixes()
+        self.prefixes = Prefixes()
         self._changes: dict[str, list[Any]] = {}
         self._chunks = asyncio.Semaphore(width)
         self._lanes = [_Lane() for _ in range(width + (width > 1 and not batched))]
@@ -187,9 +187,9 @@ class Schedule:
             self._used -= entry.request.slots
             for lane in self._lanes:
                 lane.discard(entry)
-            if keep:
+            if keep and entry.request.key is None:
                 self._change("keep", entry.key)
-                self._change("drop", *self._prefixes.add(entry.key, keep))
+                self._change("drop", *self.prefixes.add(entry.key, keep))
             else:
                 self._change("forget", entry.key)
             self._spawn(self._flush())
@@ -213,6 +213,16 @@ class Schedule:
             "tokens": self._made,
         }
 
+    def keep(self, key: str, tokens: Sequence[int]) -> None:
+        """Have a sequence, whose caches all stages have got from elsewhere, among those that are kept."""
+        self._change("drop", *self.prefixes.add(key, tokens))
+        while self._used + self.prefixes.slots > self._limit:
+            self._change("drop", self.prefixes.pop())
+
+    async def settle(self) -> None:
+        """Wait until all stages have done what was begun before."""
+        await self._step((), None)
+
     def _admit(self) -> None:
         """In the order in which they came: a large one that waits is not overtaken."""
         while self._waiting and self._used + self._waiting[0].request.slots <= self._limit:
@@ -220,13 +230,14 @@ class Schedule:
             self._used += entry.request.slots
             self._running.add(entry)
             self._fork(entry)
-            while self._prefixes and self._used + self._prefixes.slots > self._limit:
-                self._change("drop", self._prefixes.pop())
+            while self.prefixes and self._used + self.prefixes.slots > self._limit:
+                self._change("drop", self.prefixes.pop())
             self._spawn(self._prefill(entry))
 
     def _fork(self, entry: Entry) -> None:
         """Begin with what another one has in its cache; not where an answer goes on, for that to be as it was."""
-        found = None if entry.request.kept else self._prefixes.find(entry.request.prompt, self._can_fork)
+        alone = entry.request.kept or entry.request.key is not None
+        found = None if alone else self.prefixes.find(entry.request.prompt, self._can_fork)
         if found is not None:
             source, entry.cached = found
             self._change("fork", (source, entry.key, entry.cached))

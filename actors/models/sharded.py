@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
 from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
+from actors.ids import new_id
 from actors.refs import get
 
+from .beside import Beside
 from .checkpoint import open_checkpoint
+from .conversation import Conversation
 from .deployment import Deployment
 from .extra import require_mlx_lm
 from .generation import Generation, Token
@@ -24,6 +27,7 @@ from .sampling import Request, Sampling, check_stops, refuse_if_never
 from .sharing import Shape
 from .survey import choose, devices
 from .tokenizer import load_tokenizer
+from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from actors.nodeinfo import NodeInfo
 
+    from .beside import Code
     from .checkpoint import ModelInfo
     from .sampling import Processor
     from .tokenizer import Tokenizer
@@ -73,6 +78,7 @@ class ShardedModel:
         self._changing = threading.RLock()  # held while one deployment takes the place of another
         self._closed = self._begun = False
         self._retired: list[Deployment] = []
+        self._watch = Watch(self._needed, self._missed)
         self._deployment = self._deploy(frozenset())
         self._begun = True
         self._chunk = self._deployment.chunk  # kept for life, so that an answer goes on as it began
@@ -173,6 +179,8 @@ class ShardedModel:
         max_tokens: int = 256,
         stop: str | Sequence[str] = (),
         processor: Callable[[], Processor] | None = None,
+        probe: Code | None = None,
+        steer: Code | None = None,
         **sampling: Any,
     ) -> Generation:
         """Begins an answer and returns at once. Any number may be under way; the stages work on several at a time.
@@ -183,6 +191,10 @@ class ShardedModel:
             stop: texts that end the answer; they are no part of it.
             processor: makes, in the process of the last stage, a function of the answer's tokens so far and the logits
                 (vocabulary) of the next token, that returns the logits to use. It must be possible to pickle it.
+            probe: by layer numbers, functions that see the hidden state after the layer (tokens, hidden size), in the
+                process that has the layer; what they return is in the answer's `probed`. They must be picklable.
+            steer: the same for functions that return the hidden state to go on with. A probe of the same layer sees
+                that one.
             **sampling: see `sampling.Sampling`; `logit_bias` is a mapping of tokens to what is added to their logits.
 
         Raises:
@@ -193,13 +205,18 @@ class ShardedModel:
                 long.
         """
         request = self._request(prompt, max_tokens, processor, Sampling.of(**sampling))
+        beside = Beside(probe or {}, steer or {})
+        beside.check(self._info.layers)
+        if beside:
+            request = replace(request, key=new_id("sequence"))
         stops = check_stops(stop)
         source = self._working()
         refuse_if_never(request, source.limit)
         with self._guard:
             self._refuse_if_full()
-            answer = Generation(self, source, request, self.tokenizer, stops)
+            answer = Generation(self, source, request, self.tokenizer, stops, beside=beside)
             self._open.add(answer)
+        self._watch.look()
         return answer
 
     def tokens(self, prompt: str | Sequence[int], **options: Any) -> Iterator[int]:
@@ -224,6 +241,10 @@ class ShardedModel:
         if isinstance(messages, str) or not all(isinstance(each, Mapping) for each in messages):
             raise TypeError(f'messages are a list of {{"role": "user", "content": "…"}}, not {messages!r}')
         return self._text(self.tokenizer.encode_chat(messages), options)
+
+    def conversation(self, tokens: Sequence[int] = ()) -> Conversation:
+        """Begins a conversation, which can be gone on with and forked; see `Conversation`."""
+        return Conversation(self, tokens)
 
     def status(self) -> dict[str, Any]:
         """Says how busy the model is.
@@ -260,6 +281,7 @@ class ShardedModel:
         """Ends the stages and gives their memory back."""
         with self._changing:
             self._closed = True
+            self._watch.close()
             for deployment in (*self._retired, self._deployment):
                 deployment.close()
             self._retired.clear()
@@ -308,6 +330,33 @@ class ShardedModel:
         for each in idle:
             each.close()
 
+    # -- caches of conversations; for use inside this package -----------------------------------------------------
+
+    def hold(self, tokens: Sequence[int]) -> tuple[Deployment, str] | None:
+        """Keeps the caches of a sequence that is over; None where they were given up."""
+        deployment = self._deployment
+        try:
+            key = None if deployment.broken else deployment.hold(tokens)
+        except ActorDiedError:  # its next answer sees to it
+            return None
+        return None if key is None else (deployment, key)
+
+    def take_over(self, source: Deployment, key: str, tokens: Sequence[int]) -> tuple[Deployment, str] | None:
+        """Brings the caches of a sequence from another model's stages."""
+        deployment = self._working()
+        found = None if source.broken else deployment.take_over(source, key, tokens)
+        return None if found is None else (deployment, found)
+
+    def check_same(self, other: ShardedModel) -> None:
+        """See that another one has the same weights, as far as their sizes tell.
+
+        Raises:
+            ModelError: it has not.
+        """
+        mine, others = self.plan.model, other.plan.model
+        if replace(mine, path="") != replace(others, path=""):
+            raise ModelError(f"caches of {mine.path} are of no use to {others.path}: it is another model")
+
     # -- devices that come and go -------------------------------------------------------------------------------
 
     def replace(self, broken: Deployment, error: ActorDiedError) -> Deployment:
@@ -325,6 +374,18 @@ class ShardedModel:
             if self._deployment is broken:
                 self._deployment = self._deploy(gone, error)
             return self._working()
+
+    def _needed(self) -> set[str] | None:
+        with self._guard:
+            sources = {id(each.source): each.source for each in self._open}
+        return {stage.node for each in sources.values() for stage in each.plan.stages} or None
+
+    def _missed(self, names: set[str]) -> None:
+        """Nodes are silent: answers go on without them."""
+        with self._guard:
+            stuck = [each for each in self._open if names & {stage.node for stage in each.source.plan.stages}]
+        for answer in stuck:
+            answer.source.close()  # whoever reads it sees to others
 
     def _working(self) -> Deployment:
         """The stages; made anew where they ended and the model did not fit."""

@@ -8,30 +8,44 @@ from __future__ import annotations
 
 import math
 import time
+<<<<<<< HEAD
 from collections import deque
 from copy import copy
+=======
+>>>>>>> main
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import mlx.core as mx
 from mlx.utils import tree_map
-from mlx_lm.models.cache import CacheList, can_trim_prompt_cache
+from mlx_lm.models.cache import can_trim_prompt_cache
 
 from actors.exceptions import ModelError
 
+<<<<<<< HEAD
 from .caches import Caches
+=======
+from .beside import Bystander
+from .caches import cache_copy, restore, save, token_nbytes
+>>>>>>> main
 from .checkpoint import open_checkpoint
 from .cut import Slice, needed_nbytes
 from .openblas import widen
 from .sharing import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+<<<<<<< HEAD
     from mlx import nn
 
     from .checkpoint import Checkpoint, ModelInfo
+=======
+    from .beside import Beside
+    from .caches import Saved
+    from .checkpoint import ModelInfo
+>>>>>>> main
     from .sharing import Share
     from .tensor import Joining
 
@@ -93,6 +107,7 @@ class StageModel:
         self._slice = piece
         self._caches = Caches()
         self._kept: dict[str, list[Any]] = {}
+        self._beside: dict[str, Bystander] = {}
 
     @classmethod
     def load(cls, path: str | Path, first: int, last: int, *, wide: float = 0) -> Self:
@@ -169,7 +184,7 @@ class StageModel:
 
     def token_nbytes(self, key: str) -> int:
         """Bytes that one more token of a sequence takes in its caches."""
-        return sum(_token_nbytes(each) for each in self._caches.get(key, ()))
+        return sum(token_nbytes(each) for each in self._caches.get(key, ()))
 
     @property
     def sequences(self) -> tuple[str, ...]:
@@ -200,12 +215,26 @@ class StageModel:
         if self._joining is not None:
             self._joining.silent = step.silent
         start = time.perf_counter()
+<<<<<<< HEAD
         for row in step.rows:
             if row.key not in self._caches:
                 self._caches[row.key] = self._slice.make_cache()
         out, caches = (self._together if step.batched and len(step.rows) > 1 else self._apart)(step.rows, hidden)
         value = (finish or _computed)(out)
         mx.eval([each.state for each in caches if each is not None])
+=======
+        outs, states = [], []
+        for number, row in enumerate(step.rows):
+            cache = self._caches.get(row.key)
+            if cache is None:
+                cache = self._caches[row.key] = self._slice.make_cache()
+            inward = _row(hidden, number) if len(step.rows) > 1 else hidden
+            self._stand_by((row.key,), alone=len(step.rows) == 1)
+            outs.append(self._slice(mx.array([row.ids]), cache, inward))
+            states += [each.state for each in cache if each is not None]
+        value = (finish or _computed)(_joined(outs))
+        mx.eval(states)
+>>>>>>> main
         if len(step.rows) == len(step.rows[0].ids) == 1:
             self._took.append(time.perf_counter() - start)
         return value
@@ -228,6 +257,55 @@ class StageModel:
         cache = self._kept.get(key) or self._caches.get(key)
         return cache is not None and (length == tokens or can_trim_prompt_cache(cache))
 
+    def save(self, key: str, wanted: Sequence[int]) -> Saved | None:
+        """The caches of a sequence as values, None if there is none; see `caches.save`.
+
+        Args:
+            key: of the sequence, under way or kept.
+            wanted: places of the caches whose arrays are wanted; of those that are here they are given.
+        """
+        found = self._caches.get(key) or self._kept.get(key)
+        return None if found is None else save(found, set(wanted) & set(self.own))
+
+    def restore(self, key: str, saved: Mapping[int, Any], *, kept: bool = False) -> None:
+        """Make what was saved the caches of a sequence, of one that is `kept` for others or of one under way."""
+        where = self._kept if kept else self._caches
+        where[key] = restore(self._slice.make_cache(), saved, self.own)
+
+    @property
+    def own(self) -> Sequence[int]:
+        """Places of the caches of the layers that are here, known once a sequence has passed."""
+        return self._slice.own
+
+    def attach(self, key: str, beside: Beside) -> None:
+        """Have a user's code stand beside layers for a sequence that is to come."""
+        mine = beside.within(self.first, self.last)
+        self._beside[key] = Bystander(mine)
+        for number in mine.layers:
+            self._slice.tap(number)
+
+    def seen(self, key: str) -> Bystander | None:
+        """What stands beside a sequence."""
+        return self._beside.get(key)
+
+    def detach(self, key: str) -> None:
+        """A sequence is over for whoever stood beside it."""
+        self._beside.pop(key, None)
+
+    def _stand_by(self, keys: Sequence[str], *, alone: bool) -> None:
+        """Say whose rows pass next, in this order."""
+        rows = [(number, self._beside[key]) for number, key in enumerate(keys) if key in self._beside]
+
+        def passes(layer: int, hidden: mx.array) -> mx.array:
+            for number, bystander in rows:
+                if layer in bystander.layers:
+                    changed = bystander.passes(layer, hidden[number], alone=alone)
+                    if changed is not hidden:
+                        hidden = mx.concatenate([hidden[:number], changed[None], hidden[number + 1 :]])
+            return hidden
+
+        self._slice.beside = passes if rows else None
+
     def _arrange(self, step: Step) -> None:
         for key in step.forget:
             self._caches.pop(key, None)
@@ -235,7 +313,7 @@ class StageModel:
             if (cache := self._caches.pop(key, None)) is not None:
                 self._kept[key] = cache
         for source, key, length in step.fork:
-            self._caches[key] = [_copy(each, length) for each in self._kept[source]]
+            self._caches[key] = [cache_copy(each, length) for each in self._kept[source]]
         for key in step.drop:
             self._kept.pop(key, None)
 
@@ -298,30 +376,3 @@ def _is_array(value: Any) -> bool:
 def _computed(out: Any) -> Any:
     mx.eval(out.rows if isinstance(out, Apart) else out)
     return out
-
-
-def _copy(cache: Any, length: int) -> Any:
-    """A cache that begins as another one does; what they have in common is copied when one of them changes it."""
-    if cache is None:
-        return None
-    new = copy(cache)
-    new.state = tree_map(lambda value: mx.array(value) if _is_array(value) else value, cache.state)
-    size = _size(new)
-    if size is not None and size > length:
-        new.trim(size - length)
-    return new
-
-
-def _size(cache: Any) -> int | None:
-    """How many tokens it holds, or has seen; None where it does not count them."""
-    if isinstance(cache, CacheList):
-        return next((size for size in map(_size, cache.caches) if size is not None), None)
-    return getattr(cache, "offset", None)
-
-
-def _token_nbytes(cache: Any) -> int:
-    """Bytes of one more token; a cache of states does not grow."""
-    if isinstance(cache, CacheList):
-        return sum(map(_token_nbytes, cache.caches))
-    keys = getattr(cache, "keys", None)
-    return int(cache.nbytes // keys.shape[-2]) if isinstance(keys, mx.array) else 0

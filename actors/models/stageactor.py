@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from actors.handle import ActorHandle
     from actors.refs import ObjectRef
 
+<<<<<<< HEAD
     from .means import Means
+=======
+    from .beside import Beside
+    from .caches import Saved
+>>>>>>> main
     from .sampling import Request
     from .schedule import Schedule
     from .sharing import Share
@@ -170,6 +175,75 @@ class StageActor:
         with closing(self._schedule.enter(request)) as entry:
             async for item in entry.items():
                 yield item
+
+    # -- caches, as objects ---------------------------------------------------------------------------------------
+
+    async def hold(self, tokens: tuple[int, ...]) -> str | None:
+        """Keeps the caches of a sequence that is over longer than others; in the last stage.
+
+        Returns:
+            Its key, when all stages have its caches; None where they were given up.
+        """
+        assert self._schedule is not None
+        key = self._schedule.prefixes.hold(tokens)
+        if key is not None:
+            await self._schedule.settle()
+        return key
+
+    async def release(self, key: str) -> None:
+        """Keeps it no longer than others; in the last stage."""
+        assert self._schedule is not None
+        self._schedule.prefixes.release(key)
+
+    async def kept(self, key: str) -> int:
+        """Returns how many tokens of a sequence are kept; in the last stage."""
+        assert self._schedule is not None
+        return self._schedule.prefixes.length(key)
+
+    async def save(self, key: str, wanted: list[int]) -> Saved | None:
+        """Returns the caches of a sequence; see `StageModel.save`."""
+        saved: Saved | None = await self._do(self._model.save, key, wanted)
+        return saved
+
+    async def adopt(self, key: str, stages: list[ActorHandle], source: str) -> bool:
+        """Takes the caches of the sequence `source` from the stages of another deployment, as those of `key`.
+
+        Returns:
+            Whether they have them.
+        """
+        from .caches import joined
+
+        own = list(self._model.own)
+        parts = await asyncio.gather(*(_awaited(stage.save.remote(source, own)) for stage in stages))
+        if None in parts:
+            return False
+        await self._do(lambda: self._model.restore(key, joined(parts), kept=True))
+        return True
+
+    async def keep(self, key: str, tokens: tuple[int, ...]) -> str | None:
+        """Has a sequence that all stages have adopted among those that are kept, and holds it; in the last stage."""
+        assert self._schedule is not None
+        self._schedule.keep(key, tokens)
+        return self._schedule.prefixes.hold(tokens)
+
+    # -- a user's code beside the layers ------------------------------------------------------------------------
+
+    async def attach(self, key: str, beside: Beside) -> None:
+        """Has a user's code stand beside the layers here, for a sequence to come."""
+        await self._do(self._model.attach, key, beside)
+
+    async def seen(self, key: str) -> tuple[dict[int, list[Any]], Exception | None]:
+        """Returns what probes of a sequence saw here, by layer, and what the code raised."""
+        found = await self._do(self._model.seen, key)
+        return ({}, None) if found is None else (found.seen, found.error)
+
+    async def detach(self, key: str) -> None:
+        """Forgets the code that stood beside a sequence."""
+        await self._do(self._model.detach, key)
+
+    async def _do(self, what: Callable[..., Any], *args: Any) -> Any:
+        """On the thread of MLX."""
+        return await asyncio.get_running_loop().run_in_executor(self._turns, what, *args)
 
     async def busy(self) -> dict[str, int]:
         """Returns how busy the last stage is; see `schedule.Schedule.busy`."""

@@ -21,6 +21,7 @@ from actors.ids import new_id
 from actors.jsonlog import log_as_wished
 from actors.node.draining import Draining
 from actors.node.environments import Environments
+from actors.node.hosting import Hosting
 from actors.node.members import Member, Members
 from actors.node.observatory import Observatory
 from actors.node.opinion import Opinion
@@ -70,6 +71,8 @@ class Node:
         self._service = NodeService(self.process, self._members)
         self._observatory = self._service.observatory = Observatory(self.process, self._members, self._service)
         self.process.serve("events", self._observatory)
+        hosting = Hosting(self.process, self._members, self._service, self._observatory)
+        self.process.serve("hosting", hosting)
         self._service.workers = Workers(
             self.process.address, orders["name"], orders["identity"], orders["folder"],
             self._service.ended, self._service.printed, Environments(self.process, orders["name"], self._service.say),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections import deque
 from dataclasses import replace
@@ -25,7 +24,7 @@ from actors.events.recorder import readings
 from actors.events.state import State
 from actors.events.tally import merge
 from actors.events.view import ClusterView, NodeView, ProcessView
-from actors.exceptions import ActorDiedError, AuthenticationError
+from actors.exceptions import AuthenticationError
 from actors.home import arena_dir
 from actors.node.stock import whole
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
     from pathlib import Path
 
-    from actors.address import Address
     from actors.events import Event, OpenCallView
     from actors.events.recorder import Report
     from actors.events.tally import Tallies
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.8  # for a process of this node to say what it does; one in a long step cannot
 ASK_SECONDS = 3.0  # for another node
-STACK_SECONDS = 1.0
-DUMP_SECONDS = 0.4  # until what a process writes on a signal is here
 LONGEST_LINE = 2_000
 MOST_WAIT_SECONDS = 25.0
 CLOCK_TRIES = 4
@@ -63,13 +59,16 @@ class Observatory:
         process: the node's.
         members: the nodes it knows.
         service: what else it answers.
+
+    Attributes:
+        journal: the events of this node.
     """
 
     def __init__(self, process: Process, members: Members, service: NodeService) -> None:
         self._process = process
         self._members = members
         self._service = service
-        self._journal = Journal()
+        self.journal = Journal()
         self._state = State()
         self._tallies: Tallies = {}
         self._readings: dict[str, object] = {}
@@ -84,7 +83,7 @@ class Observatory:
 
     def _add(self, event: Event) -> None:
         self._state.apply(event)
-        self._journal.add(event)
+        self.journal.add(event)
 
     def _take(self, report: Report) -> None:
         for event in report.events:
@@ -158,7 +157,7 @@ class Observatory:
         for process, look in looks.items():
             if look is not None and look[2] is not None:
                 self._readings[process] = look[2]
-        pids = {address.process: self._pid_of(address.process) for address in self._service.processes()}
+        pids = {address.process: self.pid_of(address.process) for address in self._service.processes()}
         memory, load, arena, resident = await asyncio.to_thread(
             _measure, [os.getpid(), *pids.values()], arena_dir(self._process.folder)
         )
@@ -173,14 +172,15 @@ class Observatory:
             id=me.id, name=me.name, address=me.address, pid=me.pid, chip=str(me.device["chip"]),
             cpus=int(str(me.device["cpus"])), memory=int(str(me.device["memory"])), memory_used=memory, arena=arena,
             load=load, resources=me.resources, free=whole((await self._service.report(_))[1]), versions=me.versions,
-            number=self._journal.last, at=time.time(), since=self._since,
+            number=self.journal.last, at=time.time(), since=self._since,
             events=tuple(map(self._placed, self._state.events())),
             calls=tuple(calls), processes=(own, *processes), tallies=self._tallies,
             peers=tuple(await peers),
             readings=(*self._departed, *self._readings.values(), *([readings()] if readings() is not None else [])),
         )  # fmt: skip
 
-    def _pid_of(self, process: str) -> int:
+    def pid_of(self, process: str) -> int:
+        """Returns the number of a process of this node by its id; 0 where there is none."""
         worker = self._service.workers.get(process)
         return worker.subprocess.pid if worker is not None else self._drivers.get(process, 0)
 
@@ -210,8 +210,8 @@ class Observatory:
 
     async def since(self, _: Visitor, number: int, timeout: float = 0.0) -> tuple[list[Event], int, int]:
         """Returns the events of this node after one, waiting for the first; see `Journal.after`."""
-        await self._journal.news(number, min(timeout, MOST_WAIT_SECONDS))
-        return self._journal.after(number)
+        await self.journal.news(number, min(timeout, MOST_WAIT_SECONDS))
+        return self.journal.after(number)
 
     async def now(self, _: Visitor) -> float:
         """Returns what this node's clock shows."""
@@ -275,7 +275,7 @@ class Observatory:
             known = numbers.get(member.info.id)
             wait = timeout if known is not None else 0.0
             work: Coroutine[Any, Any, Any] = (
-                self.since(visitor, known if known is not None else self._journal.last, wait)
+                self.since(visitor, known if known is not None else self.journal.last, wait)
                 if member is me
                 else self._process.ask(
                     member.where, "events", "since", known if known is not None else 2**62, wait,
@@ -295,76 +295,7 @@ class Observatory:
     def _others(self) -> list[Member]:
         return [member for member in self._members.alive() if member is not self._members.me]
 
-    # -- one actor ----------------------------------------------------------------------------------------------
-
-    def _hosting(self, actor: ActorChanged) -> Member:
-        """Returns the node that an actor is on.
-
-        Raises:
-            ActorError: it is on none just now.
-        """
-        for member in self._members.alive():
-            if member.info.name == actor.node and actor.process:
-                return member
-        what = f"{actor.class_name} {actor.id} is {actor.state}"
-        raise ActorDiedError(f"{what}: {actor.reason}" if actor.reason else f"{what}: it has no process")
-
-    async def end(self, visitor: Visitor, actor: ActorChanged, no_restart: bool) -> None:
-        """Ends an actor at once; returns when it has ended.
-
-        Raises:
-            ActorError: it is nowhere.
-        """
-        member = self._hosting(actor)
-        if member is self._members.me:
-            await self.end_here(visitor, actor, no_restart)
-        else:
-            await self._process.ask(member.where, "events", "end_here", actor, no_restart)
-
-    async def end_here(self, visitor: Visitor, actor: ActorChanged, no_restart: bool) -> None:
-        """Ends an actor of this node."""
-        address = self._address_of(actor)
-        if actor.guest:
-            await self._process.ask(address, "lights", "kill", actor.guest, no_restart)
-        else:
-            await self._service.kill(visitor, actor.process, no_restart)
-
-    def _address_of(self, actor: ActorChanged) -> Address:
-        worker = self._service.workers.get(actor.process)
-        if worker is None or not worker.ready.done():
-            raise ActorDiedError(f"the process of {actor.class_name} {actor.id} has ended")
-        return worker.ready.result()
-
-    async def stack(self, visitor: Visitor, actor: ActorChanged) -> tuple[bool, list[tuple[str, list[str]]]]:
-        """Returns where an actor's code stands; see `stack_here`."""
-        member = self._hosting(actor)
-        if member is self._members.me:
-            return await self.stack_here(visitor, actor)
-        found: tuple[bool, list[tuple[str, list[str]]]] = await self._process.ask(
-            member.where, "events", "stack_here", actor
-        )
-        return found
-
-    async def stack_here(self, _: Visitor, actor: ActorChanged) -> tuple[bool, list[tuple[str, list[str]]]]:
-        """Returns where the code of an actor of this node stands.
-
-        Returns:
-            Whether its process answered. If not, its interpreter is busy in one long step of C code that lets
-            nobody else in; then what its threads stand at was written by a signal handler. And that, see
-            `actors.inspection.Inspection.stacks`.
-        """
-        address = self._address_of(actor)
-        try:
-            return True, await self._process.ask(address, "inspection", "stacks", actor.id, timeout=STACK_SECONDS)
-        except TimeoutError:
-            pass
-        before = self._journal.last
-        pid = self._pid_of(actor.process)
-        os.kill(pid, signal.SIGUSR1)
-        await asyncio.sleep(DUMP_SECONDS)
-        events, _last, _missed = self._journal.after(before)
-        lines = [e.text for e in events if isinstance(e, LogPrinted) and e.pid == pid and e.stream == "stderr"]
-        return False, [("written to its log by SIGUSR1", lines)]
+    # -- what was printed --------------------------------------------------------------------------------------------
 
     async def logs(self, _: Visitor, lines: int) -> list[tuple[str, int, str | None, str | None, str | None, LogLine]]:
         """Returns the last lines that each worker of this node has printed.

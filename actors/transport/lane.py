@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.refusals import refused
-from actors.transport import shorthand
 from actors.transport.codec import MalformedMessageError, decode, encode
 from actors.transport.link import LinkLostError, QuickLink
+from actors.transport.manner import CONTROL
 from actors.transport.session import ProtocolError, Session
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from actors.messages import Message
     from actors.transport.bell import Bell
-    from actors.transport.link import Link
+    from actors.transport.link import RawLink
+    from actors.transport.manner import Manner
 
 log = logging.getLogger(__name__)
 
-BATCH_MESSAGES = 512  # measured: larger batches gain little and make the first message wait
 BATCH_BYTES = 4 << 20
 FEW = 4  # messages on their way, with no more of which a thread sends its own itself: more are better sent together
 ACK_DELAY = 0.02  # seconds a lone acknowledgement waits for a message to ride on
@@ -49,6 +49,7 @@ class Lane:
         deliver: takes the messages that arrive.
         anywhere: whether a message may be delivered on any thread; None where all are for the loop.
         age: see `actors.transport.standstill`; of a link that is of another age nothing is taken in.
+        manner: of its frames.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Lane:
         deliver: Callable[[Message], None],
         anywhere: Callable[[Message], bool] | None = None,
         age: Callable[[], int] = lambda: 0,
+        manner: Manner = CONTROL,
     ) -> None:
+        self._manner = manner
         self._session: Session[Message] = Session()
         self._loop = loop
         self._deliver = deliver
@@ -71,7 +74,7 @@ class Lane:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room_wanted = 0  # how many wait for it
-        self._link: Link | None = None
+        self._link: RawLink | None = None
         self._ack_sent = 0
         self._ack_timer: asyncio.TimerHandle | None = None
         self._ack_timed = False
@@ -84,11 +87,12 @@ class Lane:
     @property
     def session(self) -> Session[Message]:
         """The session, with all that has been posted so far."""
-        with self._lock:
-            while self._posted:
-                self._session.push(*self._posted[0])
-                self._posted.popleft()
-            return self._session
+        if self._posted:  # seen without the lock: a message leaves it only once it is pushed
+            with self._lock:
+                while self._posted:
+                    self._session.push(*self._posted[0])
+                    self._posted.popleft()
+        return self._session
 
     @property
     def linked(self) -> bool:
@@ -190,7 +194,7 @@ class Lane:
         finally:
             self._room_wanted -= 1
 
-    async def run(self, link: Link, peer_received: int, first: pb.Frame | None = None) -> None:
+    async def run(self, link: RawLink, peer_received: int, first: pb.Frame | None = None) -> None:
         """Carries the session over ``link`` until that ends, says goodbye, or another link takes its place.
 
         Args:
@@ -239,7 +243,7 @@ class Lane:
                 async with asyncio.timeout(FAREWELL_SECONDS):
                     await self._link.write(pb.Frame(goodbye=pb.Goodbye(reason=reason, code=code)))
 
-    async def _read(self, link: Link) -> None:
+    async def _read(self, link: RawLink) -> None:
         try:
             if isinstance(link, QuickLink):
                 await link.receive(
@@ -247,9 +251,9 @@ class Lane:
                     lambda data: self._take_here(link, data),
                 )
                 return
-            while (frame := await link.read()) is not None:
-                self._take(link, frame)
-                del frame  # or its payloads would be kept until the next one comes
+            while (data := await link.read_bytes()) is not None:
+                self._take_bytes(link, data)
+                del data  # or its payloads would be kept until the next one comes
         except _EnoughError:
             pass
         except (ProtocolError, MalformedMessageError, DecodeError) as error:
@@ -259,8 +263,8 @@ class Lane:
             log.exception("a message could not be taken in")
             await self._break_off(link, f"it failed at a message: {type(error).__name__}: {error}")
 
-    def _take_bytes(self, link: Link, data: bytes) -> None:
-        plain = shorthand.read(data)
+    def _take_bytes(self, link: RawLink, data: bytes) -> None:
+        plain = self._manner.read(data)
         if plain is None or self._link is not link or self._age() != self._link_age:
             self._take(link, pb.Frame.FromString(data))
             return
@@ -271,14 +275,14 @@ class Lane:
                 self._deliver(message)
         self._schedule_ack()
 
-    def _take(self, link: Link, frame: pb.Frame) -> None:
+    def _take(self, link: RawLink, frame: pb.Frame) -> None:
         if self._link is not link or self._age() != self._link_age:
             raise _EnoughError  # a newer link, here already or yet to come, will bring these again
         self._take_in(frame)
         if self.goodbye is not None:
             raise _EnoughError
 
-    def _take_here(self, link: Link, data: bytes) -> bool:
+    def _take_here(self, link: RawLink, data: bytes) -> bool:
         """Takes a frame in on a thread other than the loop's; returns False for one that is for the loop.
 
         An interrupt may come at any step. Then the loop takes the same frame: what was delivered here may be so again.
@@ -287,7 +291,7 @@ class Lane:
         if anywhere is None or self._link is not link or self._age() != self._link_age:
             return False
         messages: Sequence[tuple[int, Message]]
-        plain = shorthand.read(data)
+        plain = self._manner.read(data)
         if plain is not None:
             ack, messages = plain
         else:
@@ -338,7 +342,7 @@ class Lane:
                 self._session.acknowledged(upto)
             self._room.set()
 
-    async def _write(self, link: Link) -> None:
+    async def _write(self, link: RawLink) -> None:
         quick = link if isinstance(link, QuickLink) else None
         try:
             while True:
@@ -346,7 +350,7 @@ class Lane:
                 while self.session.has_unsent or self._ack_due:
                     if self._link is not link:
                         return  # what were taken now would be lost to the link that has taken over
-                    await link.write(_frame(*self._next_messages()))
+                    await link.write_bytes(self._next_bytes())
                 await self._woken(quick)
         except LinkLostError:
             pass
@@ -367,10 +371,9 @@ class Lane:
             await quick.drained()
 
     def _next_bytes(self) -> bytes:
-        with self._lock:
-            ack, messages = self._next_messages()
-            plain = shorthand.write(ack, messages)
-            return _frame(ack, messages).SerializeToString() if plain is None else plain
+        ack, messages = self._next_messages()
+        plain = self._manner.write(ack, messages)
+        return _frame(ack, messages).SerializeToString() if plain is None else plain
 
     def _next_messages(self) -> tuple[int, list[tuple[int, Message]]]:
         """Takes what is to be written next; returns also what is acknowledged with it."""
@@ -380,9 +383,9 @@ class Lane:
             session = self.session
             self._ack_due = False
             self._ack_sent = session.received
-            return session.received, session.take(BATCH_MESSAGES, BATCH_BYTES)
+            return session.received, session.take(self._manner.messages, BATCH_BYTES)
 
-    async def _break_off(self, link: Link, reason: str) -> None:
+    async def _break_off(self, link: RawLink, reason: str) -> None:
         """Ends the session on both sides: over another link it would miss what has gone wrong on this one."""
         goodbye = pb.Goodbye(reason=reason[:REASON_LENGTH], code=4)
         self.goodbye = goodbye
@@ -392,7 +395,7 @@ class Lane:
 
     def _schedule_ack(self) -> None:
         outstanding = self.session.received - self._ack_sent
-        if outstanding >= BATCH_MESSAGES:
+        if outstanding >= self._manner.ack_after:
             self._send_ack()
         elif outstanding and not self._ack_timed:
             self._ack_timed = True

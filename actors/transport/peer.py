@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from actors.holdings import Passage
     from actors.messages import Message, Terms
     from actors.transport.lane import Lane
-    from actors.transport.link import Dialer, Link
+    from actors.transport.link import Dialer, RawLink
 
 log = logging.getLogger(__name__)
 
@@ -300,7 +300,7 @@ class Peer:
             log.exception("whether %s lives could not be found out", self.address.process)
             return False
 
-    async def _connect(self, lane: Lane, name: str) -> tuple[Link, pb.Hello]:
+    async def _connect(self, lane: Lane, name: str) -> tuple[RawLink, pb.Hello]:
         link = await self._dialer.dial(self.address, name)
         try:
             hello = pb.Hello(

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from actors.messages import PLAIN, Call, Outcome, Payload, Reply
+from actors.transport.varint import read_varint, varint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,6 @@ _HEADER = 0x32
 _TARGET, _METHOD, _NUMBER = 0x0A, 0x12, 0x18
 _CALL_HEAD = b"\x0a\x04call\x22"  # the kind, and the tag of the pickle
 _REPLY_HEAD = b"\x0a\x05reply\x22"
-_SHORT = [bytes((n,)) for n in range(0x80)]
-_LONGEST_NUMBER = 8 * 7  # bits before the last byte, so 63 in all; longer ones are for protobuf to judge
 
 Plain = Call | Reply
 
@@ -37,27 +36,27 @@ def write(ack: int, messages: Sequence[tuple[int, Message]]) -> bytes | None:
         ack: what has been received.
         messages: with their numbers.
     """
-    parts = [b"\x10" + _varint(ack)] if ack else []
+    parts = [b"\x10" + varint(ack)] if ack else []
     for number, message in messages:
         if type(message) is Call:
             if message.terms is not PLAIN:
                 return None
             kind = _CALL_HEAD
-            header = _addressed(message.target, message.method) + _varint(message.number)
+            header = _addressed(message.target, message.method) + varint(message.number)
         elif type(message) is Reply and message.outcome is Outcome.VALUE:
             kind = _REPLY_HEAD
-            header = b"\x18" + _varint(message.number)
+            header = b"\x18" + varint(message.number)
         else:
             return None
         payload = message.payload
         if type(payload) is not Payload or payload.buffers or payload.holds or payload.shared:
             return None
         pickle = payload.pickle
-        size = _varint(len(pickle))
-        head = _varint(len(header))
+        size = varint(len(pickle))
+        head = varint(len(header))
         data = len(kind) + len(size) + len(pickle) + 1 + len(head) + len(header)
-        seq = b"\x08" + _varint(number) + b"\x12" + _varint(data)
-        parts += (b"\x1a", _varint(len(seq) + data), seq, kind, size, pickle, b"\x32", head, header)
+        seq = b"\x08" + varint(number) + b"\x12" + varint(data)
+        parts += (b"\x1a", varint(len(seq) + data), seq, kind, size, pickle, b"\x32", head, header)
     return b"".join(parts)
 
 
@@ -72,19 +71,19 @@ def read(data: bytes) -> tuple[int, list[tuple[int, Plain]]] | None:
 def _read(data: bytes) -> tuple[int, list[tuple[int, Plain]]] | None:
     ack, at, end = 0, 0, len(data)
     if data[0] == _ACK:
-        ack, at = _number(data, 1)
+        ack, at = read_varint(data, 1)
     messages: list[tuple[int, Plain]] = []
     while at < end:
         if data[at] != _ENVELOPE:
             return None
-        size, at = _number(data, at + 1)
+        size, at = read_varint(data, at + 1)
         stop = at + size
         if stop > end or data[at] != _SEQ:
             return None
-        seq, at = _number(data, at + 1)
+        seq, at = read_varint(data, at + 1)
         if data[at] != _DATA:
             return None
-        size, at = _number(data, at + 1)
+        size, at = read_varint(data, at + 1)
         message = _message(data, at, stop) if at + size == stop else None
         if message is None:
             return None
@@ -97,61 +96,33 @@ def _message(data: bytes, at: int, stop: int) -> Plain | None:
     is_call = data.startswith(_CALL_HEAD, at)
     if not is_call and not data.startswith(_REPLY_HEAD, at):
         return None
-    size, at = _number(data, at + (len(_CALL_HEAD) if is_call else len(_REPLY_HEAD)))
+    size, at = read_varint(data, at + (len(_CALL_HEAD) if is_call else len(_REPLY_HEAD)))
     pickle = data[at : at + size]
     at += size
     if data[at] != _HEADER:
         return None
-    size, at = _number(data, at + 1)
+    size, at = read_varint(data, at + 1)
     if at + size != stop:
         return None
     target = method = ""
     if is_call:
         if data[at] != _TARGET:
             return None
-        size, at = _number(data, at + 1)
+        size, at = read_varint(data, at + 1)
         target = data[at : at + size].decode()
         at += size
         if data[at] != _METHOD:
             return None
-        size, at = _number(data, at + 1)
+        size, at = read_varint(data, at + 1)
         method = data[at : at + size].decode()
         at += size
     if data[at] != _NUMBER:
         return None
-    number, at = _number(data, at + 1)
+    number, at = read_varint(data, at + 1)
     if at != stop:
         return None
     payload = Payload(pickle)
     return Call(number, target, method, payload) if is_call else Reply(number, Outcome.VALUE, payload)
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Returns the number that begins at ``at``, and where it ends."""
-    byte = data[at]
-    if byte < 0x80:
-        return byte, at + 1
-    number, shift = byte & 0x7F, 7
-    while True:
-        at += 1
-        byte = data[at]
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at + 1
-        shift += 7
-        if shift > _LONGEST_NUMBER:
-            raise IndexError
-
-
-def _varint(number: int) -> bytes:
-    if number < 0x80:
-        return _SHORT[number]
-    found = bytearray()
-    while number >= 0x80:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
 
 
 @lru_cache(maxsize=1024)  # an actor's methods are called again and again
@@ -159,4 +130,4 @@ def _addressed(target: str, method: str) -> bytes:
     """The header of a call, up to its number."""
     fields = ((b"\x0a", target.encode()), (b"\x12", method.encode()))
     # An empty text is not written, as protobuf does it.
-    return b"".join(tag + _varint(len(text)) + text for tag, text in fields if text) + b"\x18"
+    return b"".join(tag + varint(len(text)) + text for tag, text in fields if text) + b"\x18"

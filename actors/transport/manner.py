@@ -1,0 +1,38 @@
+"""The manner of a lane: how its frames are written and read, how much goes into one, and when it acknowledges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from actors.transport import pieces, shorthand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from actors.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What small messages and large payloads want done differently.
+
+    Attributes:
+        write: returns the bytes of a frame by what is acknowledged and messages with their numbers; None leaves it to
+            protobuf.
+        read: takes a frame apart in the same way; None leaves it to protobuf.
+        messages: most in one frame.
+        ack_after: messages that are acknowledged at once.
+    """
+
+    write: Callable[[int, Sequence[tuple[int, Message]]], bytes | None]
+    read: Callable[[bytes], tuple[int, Sequence[tuple[int, Message]]] | None]
+    messages: int
+    ack_after: int
+
+
+# Measured: larger batches gain little and make the first message wait.
+CONTROL = Manner(shorthand.write, shorthand.read, messages=512, ack_after=512)
+
+# A frame is one chunk, which is copied once into it. What is acknowledged late makes the sender wait at its window.
+BULK = Manner(pieces.write, pieces.read, messages=1, ack_after=16)

@@ -1,0 +1,88 @@
+"""The two ends of `lan.py`'s part ``large``: 64 MiB to an actor of another device and back, beside a raw gRPC stream.
+
+python benchmarks/lan_large.py serve FOLDER
+python benchmarks/lan_large.py call FOLDER HOST NODE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from lan_tls import LARGE, identity, raw_throughput, serve_raw
+
+import actors
+from actors.identity import TrustSet
+
+ROUNDS = 7
+
+
+@actors.remote
+class Keeper:
+    """Takes and gives what is large."""
+
+    def __init__(self) -> None:
+        self._data = np.ones(LARGE, np.uint8)
+
+    def take(self, data: np.ndarray) -> int:
+        """Returns how much came."""
+        return int(data.nbytes)
+
+    def give(self) -> np.ndarray:
+        """Returns as much."""
+        return self._data
+
+
+def serve(folder: Path) -> None:
+    """Serves the raw stream until standard input ends."""
+    mine, theirs = identity(folder, "server"), identity(folder, "client")
+
+    async def run() -> None:
+        server = await serve_raw(mine, TrustSet([mine.certificate, theirs.certificate]))
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        await server.stop(None)
+
+    asyncio.run(run())
+
+
+def call(folder: Path, host: str, node: str) -> None:
+    """Prints the ratios."""
+    mine, theirs = identity(folder, "client"), identity(folder, "server")
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    times: dict[str, list[float]] = {"raw": [], "argument": [], "result": []}
+    data = np.ones(LARGE, np.uint8)
+    with actors.init():
+        keeper = Keeper.options(node=node).remote()
+        actors.get(keeper.take.remote(1 * data[:1]))
+        for _ in range(ROUNDS):  # by turns: what else the machine does meets all alike
+            raw = asyncio.run_coroutine_threadsafe(raw_throughput(host, mine, theirs.certificate), loop)
+            times["raw"].append(LARGE / raw.result(60))
+            begun = time.perf_counter()
+            assert actors.get(keeper.take.remote(data)) == LARGE
+            times["argument"].append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            assert actors.get(keeper.give.remote()).nbytes == LARGE
+            times["result"].append(time.perf_counter() - begun)
+    loop.call_soon_threadsafe(loop.stop)
+    found = {}
+    for what in ("argument", "result"):
+        found[f"64 MiB as {what}, over a raw gRPC stream with TLS"] = min(times["raw"]) / min(times[what])
+        found[f"64 MiB as {what}: the same, by medians"] = statistics.median(times["raw"]) / statistics.median(
+            times[what]
+        )
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(Path(sys.argv[2]))
+    else:
+        call(Path(sys.argv[2]), *sys.argv[3:5])
