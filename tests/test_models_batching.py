@@ -21,7 +21,7 @@ from test_models_architectures import whole  # noqa: E402
 from tiny_models import make_directory  # noqa: E402
 
 from actors.models import StageModel  # noqa: E402
-from actors.models.caches import Caches  # noqa: E402
+from actors.models.batch import Caches  # noqa: E402
 from actors.models.cut import Anatomy, Slice  # noqa: E402
 from actors.models.stage import Row, Step  # noqa: E402
 from actors.models.trial import why_apart  # noqa: E402

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-<<<<<<< HEAD
 from collections import Counter
-=======
 from contextlib import suppress
->>>>>>> main
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -249,7 +246,6 @@ class Deployment:
                 raise ModelError(f"node {stage.node} could not load its layers: {told}") from error
 
 
-<<<<<<< HEAD
 def _threads(plan: Plan) -> list[int]:
     """Cores that a product of each stage may use: those of its machine, fairly shared among the stages there."""
     known = {node.name: node for node in nodes()}
@@ -259,7 +255,8 @@ def _threads(plan: Plan) -> list[int]:
         1 if node is None else max(1, int(str(node.device["cpus"])) // hosts[node.address.rpartition(":")[0]])
         for node in found
     ]
-=======
+
+
 def _alive() -> set[str]:
     return {node.name for node in nodes() if node.alive}
 
@@ -267,7 +264,6 @@ def _alive() -> set[str]:
 def _kill(actor: ActorHandle) -> None:
     with suppress(ActorsError, TimeoutError):
         kill(actor)
->>>>>>> main
 
 
 def _room(held: dict[str, Any], kv_memory: int | None) -> int:

@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import math
 import time
-<<<<<<< HEAD
 from collections import deque
-from copy import copy
-=======
->>>>>>> main
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import mlx.core as mx
-from mlx.utils import tree_map
 from mlx_lm.models.cache import can_trim_prompt_cache
 
 from actors.exceptions import ModelError
 
-<<<<<<< HEAD
-from .caches import Caches
-=======
+from .batch import Caches
 from .beside import Bystander
 from .caches import cache_copy, restore, save, token_nbytes
->>>>>>> main
 from .checkpoint import open_checkpoint
 from .cut import Slice, needed_nbytes
 from .openblas import widen
@@ -37,15 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-<<<<<<< HEAD
     from mlx import nn
 
-    from .checkpoint import Checkpoint, ModelInfo
-=======
     from .beside import Beside
     from .caches import Saved
-    from .checkpoint import ModelInfo
->>>>>>> main
+    from .checkpoint import Checkpoint, ModelInfo
     from .sharing import Share
     from .tensor import Joining
 
@@ -215,32 +203,20 @@ class StageModel:
         if self._joining is not None:
             self._joining.silent = step.silent
         start = time.perf_counter()
-<<<<<<< HEAD
         for row in step.rows:
             if row.key not in self._caches:
                 self._caches[row.key] = self._slice.make_cache()
         out, caches = (self._together if step.batched and len(step.rows) > 1 else self._apart)(step.rows, hidden)
         value = (finish or _computed)(out)
         mx.eval([each.state for each in caches if each is not None])
-=======
-        outs, states = [], []
-        for number, row in enumerate(step.rows):
-            cache = self._caches.get(row.key)
-            if cache is None:
-                cache = self._caches[row.key] = self._slice.make_cache()
-            inward = _row(hidden, number) if len(step.rows) > 1 else hidden
-            self._stand_by((row.key,), alone=len(step.rows) == 1)
-            outs.append(self._slice(mx.array([row.ids]), cache, inward))
-            states += [each.state for each in cache if each is not None]
-        value = (finish or _computed)(_joined(outs))
-        mx.eval(states)
->>>>>>> main
         if len(step.rows) == len(step.rows[0].ids) == 1:
             self._took.append(time.perf_counter() - start)
         return value
 
     def _together(self, rows: Sequence[Row], hidden: Any) -> tuple[Any, list[Any]]:
-        caches = self._caches.together([row.key for row in rows])
+        keys = [row.key for row in rows]
+        self._stand_by(keys, alone=False)
+        caches = self._caches.together(keys)
         return self._slice(mx.array([row.ids for row in rows]), caches, hidden), caches
 
     def _apart(self, rows: Sequence[Row], hidden: Any) -> tuple[Any, list[Any]]:
@@ -248,13 +224,14 @@ class StageModel:
         for number, row in enumerate(rows):
             own = self._caches[row.key]
             inward = _row(hidden, number) if len(rows) > 1 else hidden
+            self._stand_by((row.key,), alone=len(rows) == 1)
             outs.append(self._slice(mx.array([row.ids]), own, inward))
             caches += own
         return _joined(outs), caches
 
     def can_fork(self, key: str, tokens: int, length: int) -> bool:
         """Whether the cache of a sequence that is kept, or will be by the next step, can be cut to a length."""
-        cache = self._kept.get(key) or self._caches.get(key)
+        cache = self._kept.get(key) or self._caches.peek(key)
         return cache is not None and (length == tokens or can_trim_prompt_cache(cache))
 
     def save(self, key: str, wanted: Sequence[int]) -> Saved | None:

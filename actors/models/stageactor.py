@@ -26,12 +26,9 @@ if TYPE_CHECKING:
     from actors.handle import ActorHandle
     from actors.refs import ObjectRef
 
-<<<<<<< HEAD
-    from .means import Means
-=======
     from .beside import Beside
     from .caches import Saved
->>>>>>> main
+    from .means import Means
     from .sampling import Request
     from .schedule import Schedule
     from .sharing import Share
