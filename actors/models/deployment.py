@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -12,7 +14,7 @@ from actors.collective import create_group
 from actors.context import get_runtime_context
 from actors.events import ModelChanged, TokensMade
 from actors.events.recorder import emit
-from actors.exceptions import ActorDiedError, ModelError, NodeDiedError, TaskError
+from actors.exceptions import ActorDiedError, ActorsError, ModelError, NodeDiedError, TaskError
 from actors.handle import kill
 from actors.ids import new_id
 from actors.refs import get
@@ -178,23 +180,32 @@ class Deployment:
         return [actor for stage, actor in pairs if beside.layers & set(range(stage.first, stage.last + 1))]
 
     def lost_nodes(self) -> set[str]:
-        """Names of the nodes that are gone, as far as calls to the stages tell."""
-        lost = set()
-        for stage, actor in zip(self.plan.stages, self.stages, strict=True):
+        """Names of the nodes that are gone or silent, as far as calls to the stages tell."""
+        there = _alive()
+        lost = {stage.node for stage in self.plan.stages if stage.node not in there}
+        pairs = zip(self.plan.stages, self.stages, strict=True)
+        asked = [(stage.node, actor.sequences.remote()) for stage, actor in pairs if stage.node in there]
+        for node, ref in asked:
             try:
-                get(actor.sequences.remote(), timeout=10)
+                get(ref, timeout=10)
             except NodeDiedError:
-                lost.add(stage.node)
+                lost.add(node)
             except (ActorDiedError, TimeoutError):
                 pass
         return lost
 
     def close(self) -> None:
-        """End the actors and give their memory back."""
+        """End the actors and give their memory back; does nothing the second time."""
+        if self.broken:
+            return
         self.broken = True
         self._tell("CLOSED")
-        for stage in self.stages:
-            kill(stage)
+        there = _alive()
+        for stage, actor in zip(self.plan.stages, self.stages, strict=False):
+            if stage.node in there:
+                kill(actor)
+            else:  # nobody waits for an answer; if it comes back, its lease has ended it
+                threading.Thread(target=_kill, args=(actor,), daemon=True).start()
 
     def _probe(self) -> None:
         try:
@@ -215,6 +226,15 @@ class Deployment:
                     raise
                 told = getattr(cause, "cause", None) or cause  # without the remote traceback
                 raise ModelError(f"node {stage.node} could not load its layers: {told}") from error
+
+
+def _alive() -> set[str]:
+    return {node.name for node in nodes() if node.alive}
+
+
+def _kill(actor: ActorHandle) -> None:
+    with suppress(ActorsError, TimeoutError):
+        kill(actor)
 
 
 def _room(held: dict[str, Any], kv_memory: int | None) -> int:

@@ -26,6 +26,7 @@ from .sampling import Request, Sampling, check_stops, refuse_if_never
 from .sharing import Shape
 from .survey import choose, devices
 from .tokenizer import load_tokenizer
+from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,6 +75,7 @@ class ShardedModel:
         self._changing = threading.RLock()  # held while one deployment takes the place of another
         self._closed = self._begun = False
         self._retired: list[Deployment] = []
+        self._watch = Watch(self._needed, self._missed)
         self._deployment = self._deploy(frozenset())
         self._begun = True
         self._chunk = self._deployment.chunk  # kept for life, so that an answer goes on as it began
@@ -202,6 +204,7 @@ class ShardedModel:
             self._refuse_if_full()
             answer = Generation(self, source, request, self.tokenizer, stops, beside=beside)
             self._open.add(answer)
+        self._watch.look()
         return answer
 
     def tokens(self, prompt: str | Sequence[int], **options: Any) -> Iterator[int]:
@@ -266,6 +269,7 @@ class ShardedModel:
         """Ends the stages and gives their memory back."""
         with self._changing:
             self._closed = True
+            self._watch.close()
             for deployment in (*self._retired, self._deployment):
                 deployment.close()
             self._retired.clear()
@@ -358,6 +362,18 @@ class ShardedModel:
             if self._deployment is broken:
                 self._deployment = self._deploy(gone, error)
             return self._working()
+
+    def _needed(self) -> set[str] | None:
+        with self._guard:
+            sources = {id(each.source): each.source for each in self._open}
+        return {stage.node for each in sources.values() for stage in each.plan.stages} or None
+
+    def _missed(self, names: set[str]) -> None:
+        """Nodes are silent: answers go on without them."""
+        with self._guard:
+            stuck = [each for each in self._open if names & {stage.node for stage in each.source.plan.stages}]
+        for answer in stuck:
+            answer.source.close()  # whoever reads it sees to others
 
     def _working(self) -> Deployment:
         """The stages; made anew where they ended and the model did not fit."""
