@@ -21,14 +21,18 @@ MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs into one environment would trip over each other
-.PHONY: help demo test test-all soak lint format types imports stubs stubs-check docs dist clean
+.PHONY: help demo test test-all test-ray soak bench lint format types imports stubs stubs-check docs dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
 
+# Most tests wait for processes, so two modules run side by side, each with a state folder of its own; JOBS=0 runs one
+# after the other.
+JOBS ?= 2
+
 # In CI what failed (status 1) runs once more by itself, with nothing beside it: what passes then is told as flaky, and is
 # to be mended; what fails twice fails the run. Elsewhere nothing is repeated.
-pytest = $(BIN)/python -m pytest $(1) || ( code=$$?; test $$code -eq 1 -a -n "$$CI" || exit $$code; \
+pytest = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(1) || ( code=$$?; test $$code -eq 1 -a -n "$$CI" || exit $$code; \
 	  echo "== once more, what failed; it is flaky if it passes now"; \
 	  $(BIN)/python -m pytest $(1) --last-failed --last-failed-no-failures=none )
 
@@ -61,10 +65,22 @@ test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, calls all by
 	  test "$$minor" = "$$own" || $(MAKE) test VENV=.venv-$$minor PYTHON=$$python PYTEST='$(ELSEWHERE)' || exit 1; \
 	done
 
+test-ray: .venv-ray/.done ## the black-box tests of actors on a Ray cluster, in an environment of its own
+	.venv-ray/bin/python tests/on_ray.py
+
 SOAK := 3600
 soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a thousand actors made and ended
 	$(BIN)/python tests/soak.py --seconds $(SOAK) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
+
+# One that fails does not keep the others from running. `lan.py` needs root and Linux.
+bench: $(VENV)/.test ## all benchmarks beside their peers, which are installed apart: an hour; figures in build/bench
+	@mkdir -p build/bench; failed=; \
+	for one in "calls.py --peers --json build/bench/calls.json --plot build/bench/calls.svg" journey.py \
+	  "collectives.py --peers --ranks 2 4 8 --memory --json build/bench/collectives.json --plot build/bench/collectives.svg" \
+	  collective_programs.py models.py beyond.py membership_simulation.py lan.py; do \
+	  echo "== $$one"; $(BIN)/python benchmarks/$$one || failed="$$failed $${one%% *}"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 lint: $(VENV)/.lint ## ruff, rules and format
 	$(BIN)/ruff check .
@@ -135,6 +151,13 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(PIP) install --quiet --editable . --group lint
+	@touch $@
+
+.venv-ray/.done: pyproject.toml
+	$(check-python)
+	$(PYTHON) -m venv --clear .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'ray[client]==2.60.0' \
+	  hypothesis pytest pytest-timeout
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

@@ -28,7 +28,7 @@ from actors.messages import Shared
 from actors.spares import IDLE_SECONDS, KEPT_MODE, MODE, Spare, Spares
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from actors.messages import Buffer
@@ -174,18 +174,51 @@ class Arena:
         for part in shared:
             file = files.get(part.name)
             if file is None:
-                file = files[part.name] = self._adopted(part.name)
+                file = files[part.name] = self.link(part.name).open()
             end = part.offset + part.size
             if end > len(file):
                 raise ValueError(f"{part.name} has {len(file)} bytes of shared memory, not {end}")
             buffers.append(file[part.offset : end])
         return buffers
 
-    def _adopted(self, name: str) -> memoryview:
+    def link(self, name: str) -> Linked:
+        """Gives another process's file a name of this process's own too, by which it stays.
+
+        Raises:
+            ValueError: there can be no such file.
+            OSError: it is not there any more.
+        """
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name[:100]!r} is no name of shared memory")
         path = self._new_path()
         os.link(self.folder / name, path)
+        return Linked(path, self._opened)
+
+    def draft(self, size: int) -> Draft | None:
+        """Opens a file of so many bytes, to be written bit by bit; None where there is no room, or no memory for it."""
+        if not self._spares.in_memory:
+            return None
+        spare = self._spares.take(size, self._new_path, mapped=False)
+        path = spare.path if spare is not None else self._new_path()
+        made = 0 if spare is not None else os.O_CREAT | os.O_EXCL
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | made, MODE)
+        except OSError:
+            _unlink(path)
+            return None
+        draft = Draft(spare or Spare(path, size, None), descriptor, self._spares)
+        if spare is None:
+            try:
+                if not _has_room(descriptor, size):
+                    raise OSError(errno.ENOSPC, "the rest is left to others")
+                os.ftruncate(descriptor, size)
+            except OSError:
+                draft.close(again=False)
+                return None
+        return draft
+
+    def _opened(self, path: Path) -> memoryview:
+        name = path.name
         try:
             with self._reserve.open(path) as descriptor:
                 found = os.fstat(descriptor)
@@ -228,6 +261,66 @@ class Arena:
     def clear(self) -> None:
         """Gives this process's names up: it ends, or has."""
         remove(self.folder, self._process)
+
+
+class Linked:
+    """A file of another process, for which this one has a name; the name goes with this object, or with the mapping."""
+
+    def __init__(self, path: Path, opened: Callable[[Path], memoryview]) -> None:
+        self._path: Path | None = path
+        self._opened = opened
+        self._pid = os.getpid()
+
+    def open(self) -> memoryview:
+        """Returns what is in it, once.
+
+        Raises:
+            ValueError: it is empty, or no file.
+            OSError: it cannot be mapped.
+        """
+        assert self._path is not None
+        path, self._path = self._path, None
+        return self._opened(path)
+
+    def __del__(self) -> None:
+        if self._path is not None and os.getpid() == self._pid:
+            _unlink(self._path)
+
+
+class Draft:
+    """A file that is written bit by bit, while others have it already.
+
+    Attributes:
+        name: of the file.
+    """
+
+    def __init__(self, file: Spare, descriptor: int, spares: Spares) -> None:
+        self.name = file.path.name
+        self._file = file
+        self._descriptor = descriptor
+        self._spares = spares
+
+    def write(self, at: int, data: Buffer) -> None:
+        """Writes bytes to their place.
+
+        Raises:
+            OSError: the memory is full.
+        """
+        view, done = memoryview(data), 0
+        while done < len(view):
+            done += os.pwrite(self._descriptor, view[done:], at + done)
+
+    def close(self, *, again: bool = True) -> None:
+        """Gives the file up.
+
+        Args:
+            again: whether it may be written again, which needs that whoever was told its name has one of its own.
+        """
+        os.close(self._descriptor)
+        if again:
+            self._spares.add(self._file)
+        else:
+            _unlink(self._file.path)
 
 
 class Reserve:

@@ -238,12 +238,20 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a transfer. The first one says how long the parts are: the pickle, then each buffer."""
+    """A piece of a transfer. The first one says how long the parts are: the pickle, then each buffer.
+
+    Its bytes may lie in memory that the receiver shares with the node which relays them.
+    """
 
     transfer: int
     index: int
     sizes: tuple[int, ...]
-    data: Buffer
+    data: Buffer | Shared
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it brings."""
+        return self.data.size if isinstance(self.data, Shared) else len(self.data)
 
 
 Carrying = Call | Calls | Reply | Replies | Item | Tensor | Tally

@@ -7,6 +7,7 @@ one clock for all processes of a host.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import collective_calls as calls
 import numpy as np
 
 if TYPE_CHECKING:
@@ -178,6 +180,20 @@ def memory(side: Any, nbytes: int, calls: int) -> dict[str, Any]:
     return {"first": max(seen[:10]), "last": max(seen[-10:])}
 
 
+def program(side: Any, steps: list[dict[str, Any]]) -> list[str]:
+    """Makes the calls of a random program; returns a digest of what each has returned here."""
+    call = {"Ours": calls.by_ours, "Gloo": calls.by_gloo, "Mpi": calls.by_mpi}[type(side).__name__]
+    return [_digest(call(step, calls.array_of(step, side.rank), side.rank, side.size)) for step in steps]
+
+
+def _digest(result: Any) -> str:
+    if result is None:
+        return "nothing"
+    parts = [np.ascontiguousarray(part) for part in (result if isinstance(result, list) else [result])]
+    said = ", ".join(f"{part.dtype}{part.shape}" for part in parts)
+    return f"{said} {hashlib.sha256(b''.join(part.tobytes() for part in parts)).hexdigest()[:12]}"
+
+
 def main() -> None:
     """Serves the harness until it hangs up."""
     side = SIDES[sys.argv[1]]()
@@ -191,7 +207,7 @@ def main() -> None:
         say({"side": sys.argv[1], "rank": side.rank, "version": side.version})
         for order in file:
             wanted = json.loads(order)
-            do = {"measure": measure, "memory": memory}[wanted.pop("do")]
+            do = {"measure": measure, "memory": memory, "program": program}[wanted.pop("do")]
             say(do(side, **wanted))
 
 

@@ -102,7 +102,7 @@ def refused(tmp_path, metadata=(), tensors=()):
 
 def test_what_cannot_be_run_is_refused_by_name(tmp_path):
     table = ("token_embd.weight", "F32", np.zeros((160, 64), np.float32))
-    assert "the architecture 'mamba' is not supported in GGUF files; what is supported: llama" in refused(
+    assert "the architecture 'mamba' is not supported in GGUF files; what is supported: llama, qwen2, qwen3" in refused(
         tmp_path, {"general.architecture": "mamba"}
     )
     assert "mixture of experts" in refused(tmp_path, {"llama.expert_count": 8})

@@ -7,6 +7,7 @@ in rank order, so that all get the same bits.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .window import Window
 
+_IN_ORDER = os.uname().machine in {"x86_64", "amd64", "i686"}
+"""Whether this processor shows its writes to others in the order they were made."""
+
+_BYTE = np.dtype(np.uint8)
 Parts = list[list[Any]]
 """For each block, a flat array for each rank."""
 
@@ -89,6 +94,43 @@ def all_gather(channel: Channel, window: Window, parts: Sequence[npt.NDArray[Any
             meet(channel, stage)
 
 
+def all_to_all(
+    channel: Channel,
+    window: Window,
+    outgoing: Sequence[npt.NDArray[Any]],
+    lengths: Sequence[Sequence[int]],
+    incoming: Sequence[npt.NDArray[Any]],
+) -> None:
+    """Brings ``outgoing[j]`` of rank ``i`` into ``incoming[i]`` of rank ``j``, all flat; any may be empty.
+
+    Args:
+        channel: the ranks.
+        window: their memory.
+        outgoing: what this rank has for each.
+        lengths: the bytes of all: of what each rank has for each.
+        incoming: where it goes.
+    """
+    rank, count = channel.rank, max(_count(sum(row)) for row in lengths)
+    sources, targets = ([cut(one.view(np.uint8), count) for one in arrays] for arrays in (outgoing, incoming))
+    np.copyto(incoming[rank], outgoing[rank])
+    for stage in range(count + 1):
+        if stage < count:
+            slots = window.given(rank, stage, [_piece(length, count, stage) for length in lengths[rank]], _BYTE)
+            for other in _others(channel):
+                np.copyto(slots[other], sources[other][stage])
+        if stage > 0:
+            for other in _others(channel):
+                sizes = [_piece(length, count, stage - 1) for length in lengths[other]]
+                np.copyto(targets[other][stage - 1], window.given(other, stage - 1, sizes, _BYTE)[rank])
+        if stage < count:
+            meet(channel, stage)
+
+
+def _piece(length: int, count: int, index: int) -> int:
+    """Returns the size of one of the pieces that `cut` makes of so many elements."""
+    return length // count + (index < length % count)
+
+
 def _reduce(channel: Channel, window: Window, sources: Parts, reduction: Reduction, targets: Parts | None) -> None:
     rank, count = channel.rank, len(sources)
     for stage in range(count + 2):
@@ -129,8 +171,13 @@ def _gathered(
 def meet(channel: Channel, stage: int | str) -> None:
     """Returns once all ranks have called it: what they wrote into the window before can be read.
 
-    The messages go through the kernel, which orders the memory of both sides on any processor.
+    The messages go through the kernel, which orders the memory of both sides on any processor. Some order it anyway, so
+    that a post on the board is enough.
     """
+    board = channel.fabric.terrain.board
+    if board is not None and _IN_ORDER:
+        board.exchange(channel, b"")
+        return
     distance = 1
     while distance < channel.size:
         channel.send((channel.rank + distance) % channel.size, f"met.{stage}.{distance}", None)

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from actors.exceptions import ActorDiedError, TaskCancelledError, TaskError
-from actors.refs import get
+from actors.api import get, wait
+from actors.exceptions import ActorDiedError, NodeDiedError, TaskCancelledError, TaskError
 
 from .text import Detokenizer, StopText
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .sharded import ShardedModel
     from .tokenizer import Tokenizer
 
+_PATIENCE = 0.25  # seconds until a reader looks whether its stages were given up
 _TELL_SECONDS = 0.5  # between two words to whoever looks at the cluster
 
 
@@ -88,6 +89,9 @@ class Generation:
         while self.finish_reason is None:
             answer = self._answer
             try:
+                while not answer.pending.done():
+                    wait([answer], timeout=_PATIENCE)
+                    self._check_given_up(answer)
                 ref = next(answer, None)
                 item = None if ref is None else get(ref)
             except BaseException as error:
@@ -104,6 +108,10 @@ class Generation:
         while self.finish_reason is None:
             answer = self._answer
             try:
+                future = asyncio.wrap_future(answer.pending)
+                while not future.done():
+                    await asyncio.wait({future}, timeout=_PATIENCE)
+                    self._check_given_up(answer)
                 ref = await anext(answer, None)
                 item = None if ref is None else await ref
             except BaseException as error:
@@ -139,6 +147,11 @@ class Generation:
     def __del__(self) -> None:
         if hasattr(self, "_answer"):
             self.cancel()
+
+    def _check_given_up(self, answer: ObjectRefGenerator[Any]) -> None:
+        """Wait no longer for a node that is silent: the last stage may be there, and then tells nothing."""
+        if answer is self._answer and self.source.broken and not answer.pending.done():
+            raise NodeDiedError("a node of the model has gone silent, and its stages were given up")
 
     def _take(self, item: Any) -> Token | None:
         if item is None:  # over without a token

@@ -75,9 +75,10 @@ class GgufCheckpoint:
         require_mlx_lm()
         import mlx.core as mx
         from mlx import nn
-        from mlx_lm.models.llama import Model, ModelArgs
+        from mlx_lm.utils import _get_classes
 
-        model: nn.Module = Model(ModelArgs.from_dict(dict(self.config)))
+        model_class, arguments = _get_classes(dict(self.config))
+        model: nn.Module = model_class(arguments.from_dict(dict(self.config)))
         dtype = getattr(mx, self._dtype_name())
         weights: list[tuple[str, mx.array]] = []
         bits: dict[str, int] = {}

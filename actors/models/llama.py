@@ -1,4 +1,4 @@
-"""The Llama family as GGUF spells it, told in mlx-lm's terms: configuration, tensor names, order of rows."""
+"""The families of Llama and Qwen as GGUF spells them, in mlx-lm's terms: configuration, tensor names, order of rows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
     from .gguf import GgufFile, TensorEntry
 
-ARCHITECTURES: Final = ("llama",)
+ARCHITECTURES: Final = ("llama", "qwen2", "qwen3")
 _OUTER: Final = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _INNER: Final = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_output": "self_attn.o_proj",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
@@ -34,7 +36,7 @@ _ROPE_FACTORS: Final = "rope_freqs.weight"
 
 
 def config(file: GgufFile) -> dict[str, Any]:
-    """The file's metadata as mlx-lm's configuration of a Llama model.
+    """The file's metadata as mlx-lm's configuration.
 
     Raises:
         ModelError: another architecture, or a variant of this one that cannot be run.
@@ -45,8 +47,8 @@ def config(file: GgufFile) -> dict[str, Any]:
             f"{file.path}: the architecture {architecture!r} is not supported in GGUF files; what is supported: "
             f"{', '.join(ARCHITECTURES)}"
         )
-    if file.metadata.get("llama.expert_count"):
-        raise ModelError(f"{file.path}: a mixture of experts; only dense Llama models are supported in GGUF files")
+    if file.metadata.get(f"{architecture}.expert_count"):
+        raise ModelError(f"{file.path}: a mixture of experts; only dense models are supported in GGUF files")
     heads = _number(file, "attention.head_count")
     hidden = _number(file, "embedding_length")
     kv_heads = _number(file, "attention.head_count_kv", heads)
@@ -58,7 +60,7 @@ def config(file: GgufFile) -> dict[str, Any]:
     if "token_embd.weight" not in file.tensors:
         raise ModelError(f"{file.path} holds no model: the tensor token_embd.weight is missing")
     found = {
-        "model_type": "llama",
+        "model_type": architecture,
         "hidden_size": hidden,
         "num_hidden_layers": _number(file, "block_count"),
         "intermediate_size": _number(file, "feed_forward_length"),
@@ -89,9 +91,12 @@ def parameter(name: str) -> tuple[int | None, str] | None:
 
 
 def unpermute(file: GgufFile, name: str, value: NDArray[Any] | Affine) -> NDArray[Any] | Affine:
-    """Undo llama.cpp's reordering of the rows of queries and keys (it pairs neighbours, mlx-lm pairs halves)."""
+    """Undo llama.cpp's reordering of the rows of queries and keys (it pairs neighbours, mlx-lm pairs halves).
+
+    It does so in Llama's own architecture alone.
+    """
     stem = name.split(".")[-2]
-    if stem not in {"attn_q", "attn_k"}:
+    if stem not in {"attn_q", "attn_k"} or file.metadata["general.architecture"] != "llama":
         return value
     heads = _number(file, "attention.head_count")
     if stem == "attn_k":
@@ -116,7 +121,7 @@ def _check_tensors(file: GgufFile, config: dict[str, Any]) -> None:
     _check_shapes(file, found, _outer_shapes(config))
     if found:
         extra = next(iter(found.values())).name
-        raise ModelError(f"{file.path}: the tensor {extra!r} is of a variant of Llama that is not supported")
+        raise ModelError(f"{file.path}: the tensor {extra!r} is of a variant of the architecture that is not supported")
 
 
 def _check_shapes(file: GgufFile, found: dict[str, TensorEntry], shapes: dict[str, tuple[int, ...]]) -> None:
@@ -134,7 +139,7 @@ def _check_shapes(file: GgufFile, found: dict[str, TensorEntry], shapes: dict[st
 def _parameter_name(file: GgufFile, name: str) -> str:
     known = parameter(name)
     if known is None:
-        raise ModelError(f"{file.path}: the tensor {name!r} is of a variant of Llama that is not supported")
+        raise ModelError(f"{file.path}: the tensor {name!r} is of a variant of the architecture that is not supported")
     return known[1]
 
 
@@ -152,9 +157,16 @@ def _layer_shapes(config: dict[str, Any], prefix: str) -> dict[str, tuple[int, .
     }
     shapes: dict[str, tuple[int, ...]] = {f"{prefix}.{name}.weight": shape for name, shape in matrices.items()}
     shapes |= {f"{prefix}.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+    if config["model_type"] == "qwen3":
+        shapes |= {f"{prefix}.self_attn.{name}_norm.weight": (size,) for name in "qk"}
     if config["attention_bias"]:
-        shapes |= {f"{prefix}.{name}.bias": shape[:1] for name, shape in matrices.items() if "attn" in name}
+        biased = [name for name in matrices if "attn" in name and not _is_unbiased(config, name)]
+        shapes |= {f"{prefix}.{name}.bias": matrices[name][:1] for name in biased}
     return shapes
+
+
+def _is_unbiased(config: dict[str, Any], name: str) -> bool:
+    return config["model_type"] == "qwen2" and name.endswith("o_proj")
 
 
 def _outer_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -164,7 +176,7 @@ def _outer_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _rope_scaling(file: GgufFile) -> dict[str, Any] | None:
-    kind = file.metadata.get("llama.rope.scaling.type", "none")
+    kind = file.metadata.get(_key(file, "rope.scaling.type"), "none")
     factor = _real(file, "rope.scaling.factor", 1.0)
     if kind == "linear":
         return {"type": "linear", "factor": factor}
@@ -196,16 +208,23 @@ def _llama3_scaling(file: GgufFile) -> dict[str, Any]:
 
 
 def _number(file: GgufFile, key: str, default: int | None = None) -> int:
-    value = file.metadata.get(f"llama.{key}", default)
+    name = _key(file, key)
+    value = file.metadata.get(name, default)
     if isinstance(value, ArrayEntry):
-        raise ModelError(f"{file.path}: layers that differ in llama.{key} are not supported")
+        raise ModelError(f"{file.path}: layers that differ in {name} are not supported")
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ModelError(f"{file.path}: the metadata llama.{key} is {value!r}, a positive number is needed")
+        raise ModelError(f"{file.path}: the metadata {name} is {value!r}, a positive number is needed")
     return value
 
 
 def _real(file: GgufFile, key: str, default: float) -> float:
-    value = file.metadata.get(f"llama.{key}", default)
+    name = _key(file, key)
+    value = file.metadata.get(name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ModelError(f"{file.path}: the metadata llama.{key} is {value!r}, a positive number is needed")
+        raise ModelError(f"{file.path}: the metadata {name} is {value!r}, a positive number is needed")
     return float(value)
+
+
+def _key(file: GgufFile, key: str) -> str:
+    """Keys begin with the architecture's name."""
+    return f"{file.metadata['general.architecture']}.{key}"

@@ -20,9 +20,11 @@ _LLAMA3_WORDS: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+_QWEN2_WORDS: Final = _LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")
 # How text is cut before pairs are merged, by GGUF's names for it.
 _SINGLE_DIGITS: Final = ("smollm", "starcoder", "refact", "command-r")
 _LLAMA3: Final = ("llama-bpe", "llama3", "llama-v3")
+_QWEN2: Final = ("qwen2", "deepseek-r1-qwen")
 _PLAIN: Final = ("gpt-2",)
 
 
@@ -159,7 +161,7 @@ def _word(file: GgufFile, words: Sequence[str], key: str) -> str | None:
 def _byte_level(file: GgufFile, words: Sequence[str]) -> Any:
     """Byte-level pair encoding, GGUF's "gpt2"."""
     from tokenizers import Tokenizer as Core
-    from tokenizers import decoders, models
+    from tokenizers import decoders, models, normalizers
 
     kind = file.metadata.get("tokenizer.ggml.model")
     if kind != "gpt2":
@@ -172,6 +174,8 @@ def _byte_level(file: GgufFile, words: Sequence[str]) -> Any:
     vocabulary = {word: number for number, word in enumerate(words)}
     core = Core(models.BPE(vocabulary, merges, ignore_merges=pre in _LLAMA3))
     core.pre_tokenizer = _splitter(file, pre)
+    if pre in _QWEN2:
+        core.normalizer = normalizers.NFC()
     core.decoder = decoders.ByteLevel()
     return core
 
@@ -184,12 +188,12 @@ def _splitter(file: GgufFile, pre: str) -> Any:
     if pre in _SINGLE_DIGITS:
         digits = pre_tokenizers.Digits(individual_digits=True)
         return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    if pre in _LLAMA3:
-        words = pre_tokenizers.Split(Regex(_LLAMA3_WORDS), "isolated")
+    if pre in _LLAMA3 or pre in _QWEN2:
+        words = pre_tokenizers.Split(Regex(_LLAMA3_WORDS if pre in _LLAMA3 else _QWEN2_WORDS), "isolated")
         return pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     raise ModelError(
         f"{file.path}: its tokenizer splits text by the rule {pre!r}, which is not known here; known: "
-        f"{', '.join((*_PLAIN, *_SINGLE_DIGITS, *_LLAMA3))}. Use the model's Hugging Face directory instead"
+        f"{', '.join((*_PLAIN, *_SINGLE_DIGITS, *_LLAMA3, *_QWEN2))}. Use the model's Hugging Face directory instead"
     )
 
 

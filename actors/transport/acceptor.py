@@ -65,14 +65,16 @@ class Visitor:
         passage: Passage | None = None,
         arena: Arena | None = None,
         age: Callable[[], int] = lambda: 0,
+        landing: Arena | None = None,
     ) -> None:
         self.process: str = hello.source
         self.session: str = hello.session
         self.node = node
         self.arena = arena
         self.conversation = Conversation(
-            loop, self._deliver, lambda: None, passage, arena, anywhere=receiver.anywhere, age=age
-        )
+            loop, self._deliver, lambda: None, passage, arena,
+            anywhere=receiver.anywhere, age=age, landing=landing,
+        )  # fmt: skip
         self.expiry: asyncio.TimerHandle | None = None
         self.together = Answers(self, loop)
         self._receiver = receiver
@@ -100,6 +102,7 @@ class Acceptor:
         arena: memory that this process shares with others of its host; None where it shares none.
 
     Attributes:
+        arena: see above.
         standstill: whether this process was stopped.
     """
 
@@ -115,15 +118,15 @@ class Acceptor:
         self._receiver = receiver
         self._loop = loop
         self._new_passage = new_passage
-        self._arena = arena
+        self.arena = arena
         self._visitors: dict[str, Visitor] = {}
         self.has_lost = False  # a visitor has never had all its answers
         self.standstill = Standstill(loop)
 
     async def serve(self, link: RawLink, hello: pb.Hello) -> None:
         """Carries a visitor's session over ``link``, whose hello has been read, until the link ends."""
-        near = self._arena is not None and link.node is None and hello.arena == self._arena.key
-        arena = self._arena if near else None
+        near = self.arena is not None and link.node is None and hello.arena == self.arena.key
+        arena = self.arena if near else None
         refusal = self._refuse(hello, link.node, arena)
         if refusal is not None:
             refused("a hello of another protocol" if refusal.code == 3 else "a hello of a session that is not its own")
@@ -132,7 +135,11 @@ class Acceptor:
         visitor = self._visitors.get(hello.session)
         if visitor is None:
             passage = self._new_passage() if self._new_passage is not None else None
-            visitor = Visitor(hello, link.node, self._receiver, self._loop, passage, arena, self.standstill.age)
+            relayed = self.arena is not None and link.node is None and hello.landing == self.arena.key
+            landing = self.arena if relayed else None
+            visitor = Visitor(
+                hello, link.node, self._receiver, self._loop, passage, arena, self.standstill.age, landing
+            )
             self._visitors[hello.session] = visitor
         if hello.lane != "bulk" and visitor.expiry is not None:
             visitor.expiry.cancel()

@@ -83,7 +83,10 @@ def encode(message: Message, data: pb.CommData) -> None:
             data.comm_type = "chunk"
             header.transfer, header.index = transfer, index
             header.sizes.extend(sizes)
-            data.pickle_data = bytes(chunk)
+            if isinstance(chunk, Shared):
+                header.shared.add(name=chunk.name, offset=chunk.offset, size=chunk.size)
+            else:
+                data.pickle_data = bytes(chunk)
             return
     if payload.holds:
         _encode_claims(payload.holds, header)
@@ -126,6 +129,15 @@ def _replies(data: pb.CommData, header: pb.Header) -> Replies:
     if len(data.buffers) != len(header.sizes):
         raise MalformedMessageError(f"{len(header.sizes)} replies came with {len(data.buffers)} values")
     return Replies(tuple(header.sizes), _together(data))
+
+
+def _piece(data: pb.CommData, header: pb.Header) -> bytes | Shared:
+    if not header.shared:
+        return data.pickle_data
+    if data.pickle_data:
+        raise MalformedMessageError("a chunk came with its bytes and with a place where they lie")
+    where = header.shared[0]
+    return Shared(0, where.name, where.offset, where.size)
 
 
 def _together(data: pb.CommData) -> Payload:
@@ -192,5 +204,5 @@ _READERS: dict[str, Callable[[pb.CommData, pb.Header], Message]] = {
     "cancel": lambda _, h: Cancel(h.call, h.force, not h.alone),
     "calls": _calls,
     "replies": _replies,
-    "chunk": lambda data, h: Chunk(h.transfer, h.index, tuple(h.sizes), data.pickle_data),
+    "chunk": lambda data, h: Chunk(h.transfer, h.index, tuple(h.sizes), _piece(data, h)),
 }

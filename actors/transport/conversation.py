@@ -27,6 +27,7 @@ Order = tuple[str, int]
 """What messages must not overtake each other in: the calls, the answers to one call, or a single message."""
 
 _CALLS: Order = ("calls", 0)
+_BARE = (Credit, Cancel, Chunk)  # messages without a payload
 
 
 class Conversation:
@@ -39,6 +40,7 @@ class Conversation:
     What ``anywhere`` allows is delivered on whichever thread reads it; without it, all is on the I/O loop.
 
     Buffers in the arena, which both sides must have in common, do not travel at all: the message says where they are.
+    Where only the node that relays has it in common with this side, as ``landing``, the chunks say so.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Conversation:
         *,
         anywhere: Callable[[Message], bool] | None = None,
         age: Callable[[], int] = lambda: 0,
+        landing: Arena | None = None,
     ) -> None:
         self.control = Lane(loop, self._arrived, self._is_plain if anywhere is not None else None, age)
         self._anywhere = anywhere
@@ -60,6 +63,7 @@ class Conversation:
         self._need_bulk = need_bulk
         self._passage = passage
         self._arena = arena
+        self._landing = landing
         self._numbers = count(1)
         self._outgoing: deque[tuple[int, Payload]] = deque()
         self._feeder: asyncio.Task[None] | None = None
@@ -74,7 +78,7 @@ class Conversation:
         if self._closed:
             return
         size = 0
-        if not isinstance(message, Credit | Cancel | Chunk) and isinstance(message.payload, Payload):
+        if not isinstance(message, _BARE) and isinstance(message.payload, Payload):
             payload = message.payload
             size = payload.nbytes
             if payload.holds and self._passage is not None:
@@ -105,11 +109,14 @@ class Conversation:
     async def _feed_all(self) -> None:
         while self._outgoing:
             transfer, payload = self._outgoing.popleft()
-            for chunk in chunks(transfer, payload):
+            for chunk in chunks(transfer, payload, self._landing):
                 await self.bulk.room(WINDOW_BYTES)
-                self.bulk.post(chunk, len(chunk.data))
+                self.bulk.post(chunk, chunk.nbytes)
 
     def _arrived(self, message: Message) -> None:
+        if not self._held and _is_all_there(message):
+            self._deliver(message)
+            return
         if isinstance(message, Chunk):
             raise MalformedMessageError("a chunk came on the control lane")
         if not isinstance(message, Credit | Cancel) and message.payload.holds and self._passage is not None:
@@ -129,10 +136,7 @@ class Conversation:
 
     def _is_plain(self, message: Message) -> bool:
         """Whether a message can be delivered on any thread: nothing waits, and nothing has to be counted or mapped."""
-        if self._held or self._anywhere is None or not isinstance(message, Call | Reply):
-            return False
-        payload = message.payload
-        return isinstance(payload, Payload) and not payload.holds and not payload.shared and self._anywhere(message)
+        return not self._held and self._anywhere is not None and _is_all_there(message) and self._anywhere(message)
 
     def _mapped(self, payload: Payload) -> Payload:
         if self._arena is None:
@@ -180,7 +184,7 @@ class Conversation:
         number = message.transfer
         assembly = self._assemblies.get(number)
         if assembly is None:
-            assembly = self._assemblies[number] = Assembly(message.sizes)
+            assembly = self._assemblies[number] = Assembly(message.sizes, self._landing)
         assembly.add(message)
         if assembly.complete:
             del self._assemblies[number]
@@ -232,6 +236,14 @@ def _shared(payload: Payload, arena: Arena) -> tuple[Payload, int]:
     for part in shared:
         buffers[part.index] = b""
     return replace(payload, buffers=tuple(buffers), shared=shared), size
+
+
+def _is_all_there(message: Message) -> bool:
+    """Whether it is a call or an answer whose payload came with it, and mentions and shares nothing."""
+    if not isinstance(message, (Call, Reply)):
+        return False
+    payload = message.payload
+    return isinstance(payload, Payload) and not payload.holds and not payload.shared
 
 
 def _brings(message: Message, number: int) -> bool:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from actors._wire.distributed_comm_pb2 import Header
-from actors.messages import Chunk
+from actors.messages import Chunk, Shared
 from actors.transport.varint import read_varint, varint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.messages import Message
+    from actors.messages import Buffer, Message
 
 _KIND = b"\x0a\x05chunk\x32"  # and the tag of the header
 _DATA = 0x22
@@ -31,11 +31,16 @@ def write(ack: int, messages: Sequence[tuple[int, Message]]) -> bytes | None:
     (number, chunk), *more = messages
     if more or not isinstance(chunk, Chunk):
         return None
-    about = Header(transfer=chunk.transfer, index=chunk.index, sizes=chunk.sizes).SerializeToString()
-    size = len(chunk.data)
+    header = Header(transfer=chunk.transfer, index=chunk.index, sizes=chunk.sizes)
+    content: Buffer = b""
+    if isinstance(chunk.data, Shared):
+        header.shared.add(name=chunk.data.name, offset=chunk.data.offset, size=chunk.data.size)
+    else:
+        content = chunk.data
+    about, size = header.SerializeToString(), len(content)
     data = b"".join((_KIND, varint(len(about)), about, b"\x22", varint(size)))
     envelope = b"".join((b"\x08", varint(number), b"\x12", varint(len(data) + size), data))
-    return b"".join((acknowledged, b"\x1a", varint(len(envelope) + size), envelope, chunk.data))
+    return b"".join((acknowledged, b"\x1a", varint(len(envelope) + size), envelope, content))
 
 
 def read(data: bytes) -> tuple[int, list[tuple[int, Chunk]]] | None:
@@ -70,4 +75,10 @@ def _read(data: bytes) -> tuple[int, list[tuple[int, Chunk]]] | None:
     size, at = read_varint(data, at + 1)
     if at + size != end:
         return None
-    return ack, [(number, Chunk(about.transfer, about.index, tuple(about.sizes), memoryview(data)[at:]))]
+    if not about.shared:
+        return ack, [(number, Chunk(about.transfer, about.index, tuple(about.sizes), memoryview(data)[at:]))]
+    if size:
+        return None
+    where = about.shared[0]
+    shared = Shared(0, where.name, where.offset, where.size)
+    return ack, [(number, Chunk(about.transfer, about.index, tuple(about.sizes), shared))]

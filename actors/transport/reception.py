@@ -12,7 +12,9 @@ from actors._wire import distributed_comm_pb2 as pb
 from actors.refusals import refused
 from actors.transport.acceptor import say_goodbye
 from actors.transport.inquiry import introduction
+from actors.transport.landing import Landing
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
+from actors.transport.relay import relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +82,9 @@ class Reception:
             await say_goodbye(link, pb.Goodbye(code=1, reason="its process has ended"))
             return
         if link.node is not None:
-            hello.arena = ""  # who comes through the door shares no memory, whatever it says
+            # Who comes through the door shares no memory, whatever it says; this node does.
+            hello.arena = ""
+            hello.landing = self._acceptor.arena.key if self._acceptor.arena is not None else ""
             first = frame.SerializeToString()
         await self._relay(link, first, address, hello.lane)
 
@@ -93,24 +97,11 @@ class Reception:
             return
         except UnreachableError:
             return
-        age = self._acceptor.standstill.age
         try:
+            landing = Landing(self._acceptor.arena) if lane == "bulk" and self._acceptor.arena is not None else None
             await onward.write_bytes(first)
-            ways = {asyncio.create_task(_pump(link, onward, age)), asyncio.create_task(_pump(onward, link))}
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+            await relay(link, onward, self._acceptor.standstill.age, landing if link.node is not None else None)
         except LinkLostError:
             pass
         finally:
             await onward.close()
-
-
-async def _pump(source: RawLink, sink: RawLink, age: Callable[[], int] = lambda: 0) -> None:
-    """Passes on what comes until that ends, or what comes is from before a standstill."""
-    begun = age()
-    while (data := await source.read_bytes()) is not None and age() == begun:
-        await sink.write_bytes(data)

@@ -1,0 +1,129 @@
+"""A model over real hosts: cables that are pulled in mid-answer, and weights that one of them has."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("mlx.core")
+pytest.importorskip("mlx_lm")
+
+from netlab import Lab, netlab, unavailable
+from test_models_sharded import END, PROMPT, speaking
+from tiny_models import whole_directory, whole_tokens
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.netlab,
+    pytest.mark.slow,
+    pytest.mark.skipif(unavailable() is not None, reason=unavailable() or ""),
+]
+
+HOSTS = 3
+MIB = 1 << 20
+LENGTH = 60
+
+ANSWER = """
+import json, sys, time
+import actors
+from actors.models import ShardedModel
+
+path, prompt, length = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+with actors.init(expect_nodes=3, timeout=60):
+    order = sorted(node.name for node in actors.nodes())
+    with ShardedModel.load(path, nodes=order) as model:
+        print("plan", json.dumps([stage.node for stage in model.plan.stages]), flush=True)
+        tokens = model.tokens(prompt, max_tokens=length)
+        got = [next(tokens) for _ in range(5)]
+        print("begun", flush=True)
+        sys.stdin.readline()
+        stall, last = 0.0, time.monotonic()
+        for token in tokens:
+            stall, last = max(stall, time.monotonic() - last), time.monotonic()
+            got.append(token)
+        print("tokens", json.dumps(got), flush=True)
+        print("stall", stall, flush=True)
+        print("plan", json.dumps([stage.node for stage in model.plan.stages]), flush=True)
+"""
+
+
+class Trio:
+    """Three paired devices."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab = lab
+        self._folder = folder
+
+    def start(self, host: int, *argv: str) -> subprocess.Popen[str]:
+        return self.lab.exec(host, ["env", f"ACTORS_HOME={self.home(host)}", sys.executable, *argv])
+
+    def home(self, host: int) -> Path:
+        return self._folder / str(host)
+
+    def does(self, host: int, *argv: str) -> None:
+        process = self.start(host, "-c", "from actors.cli import main; main()", *argv)
+        out, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, out
+
+    def pair(self) -> None:
+        self.does(1, "start")
+        for host in range(2, HOSTS + 1):
+            self.does(host, "start")
+            invite = self.start(1, "-c", "from actors.cli import main; main()", "invite", "--json")
+            assert invite.stdout is not None
+            self.does(host, "join", json.loads(invite.stdout.readline())["code"])
+            assert invite.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
+    with netlab(HOSTS) as lab:
+        trio = Trio(lab, tmp_path_factory.mktemp("homes"))
+        trio.pair()
+        try:
+            yield trio
+        finally:
+            for host in range(1, HOSTS + 1):
+                lab.heal(host)
+                trio.start(host, "-c", "from actors.cli import main; main()", "stop").communicate(timeout=90)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = speaking(tmp_path_factory.mktemp("model"))
+    return made
+
+
+def said(program: Any, word: str) -> Any:
+    line: str = program.stdout.readline()
+    assert line.startswith(word), line + program.stdout.read()
+    rest = line.removeprefix(word).strip()
+    return json.loads(rest) if rest else None
+
+
+@pytest.mark.parametrize("host", [2, 3])
+def test_a_cable_is_pulled_in_mid_answer(trio: Trio, path: Path, host: int) -> None:
+    """Of a stage in the middle, and of the last, which holds the schedule."""
+    wanted = whole_tokens(whole_directory(path), PROMPT, LENGTH)
+    wanted = wanted[: wanted.index(END) + 1] if END in wanted else wanted
+    program = trio.start(1, "-c", ANSWER, str(path), json.dumps(PROMPT), str(LENGTH))
+    assert program.stdin is not None
+    assert said(program, "plan") == ["host1", "host2", "host3"]
+    said(program, "begun")
+    trio.lab.cut(host)
+    program.stdin.write("go\n")
+    program.stdin.flush()
+    assert said(program, "tokens") == wanted
+    stall = said(program, "stall")
+    print(f"host {host} cut in mid-answer: the next token {stall:.1f} s later")
+    assert stall < 30, "it waited as long as a call does"
+    assert said(program, "plan") == [name for name in ("host1", "host2", "host3") if name != f"host{host}"]
+    trio.lab.heal(host)
+    assert program.wait(60) == 0
