@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actors.cli.table import say, seconds, size, table, width
+from actors.cli.table import seconds, show, size, table, width
 from actors.cli.word import State, Word
 from actors.observer import Observers
 
@@ -38,6 +38,7 @@ def listing(what: str, as_json: bool, state: str | None, slow: bool, over: float
     """List actors, nodes, calls or groups: WHAT is one of these words.
 
     Of all clusters that run on this device: that of its node, and those of programs that have one for themselves.
+    On a terminal that has not so many lines they come page by page; `q` ends that.
 
     \b
     Example:
@@ -65,7 +66,7 @@ def listing(what: str, as_json: bool, state: str | None, slow: bool, over: float
         click.echo(f"There are no {what}.")
     else:
         headers, of = _COLUMNS[what]
-        say(table(headers, [of(row) for row in rows], width()))
+        show(table(headers, [of(row) for row in rows], width()))
 
 
 def _nodes(observers: Observers) -> list[dict[str, Any]]:
