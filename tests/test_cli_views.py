@@ -203,6 +203,29 @@ def test_status_shows_clusters_of_programs(program):
     assert late["why"].startswith("it needs 1000 CPUs, but ")
 
 
+def test_logs_of_nobody_say_so(program):
+    wrong = run(program, "logs", "countr")
+    assert (wrong.returncode, "did you mean 'counter'?" in wrong.stderr) == (1, True)
+    silent = run(program, "logs", "counter", "--grep", "never printed")
+    assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "Nothing like that was printed.\n")
+
+
+@pytest.mark.slow
+def test_status_tells_of_a_node_that_has_died():
+    code = """
+        import os, signal, time
+        import actors
+        actors.init("local", local_nodes=2)
+        second = actors.nodes()[1]
+        os.kill(second.pid, signal.SIGKILL)
+        print("killed", second.name, flush=True)
+        time.sleep(600)
+    """
+    with Program(code) as program:
+        name = program.line("killed ")
+        eventually(lambda: f"  {name} does not answer: " in run(program, "status").stdout)
+
+
 def test_colours_are_given_where_they_are_asked_for_and_nowhere_else(program):
     assert "\x1b" not in run(program, "list", "actors").stdout
     assert "\x1b[32m" in run(program, "list", "actors", FORCE_COLOR="1", NO_COLOR="").stdout
