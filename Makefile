@@ -26,9 +26,13 @@ MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
 
+# Most tests wait for processes, so two modules run side by side, each with a state folder of its own; JOBS=0 runs one
+# after the other.
+JOBS ?= 2
+
 # In CI what failed (status 1) runs once more by itself, with nothing beside it: what passes then is told as flaky, and is
 # to be mended; what fails twice fails the run. Elsewhere nothing is repeated.
-pytest = $(BIN)/python -m pytest $(1) || ( code=$$?; test $$code -eq 1 -a -n "$$CI" || exit $$code; \
+pytest = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(1) || ( code=$$?; test $$code -eq 1 -a -n "$$CI" || exit $$code; \
 	  echo "== once more, what failed; it is flaky if it passes now"; \
 	  $(BIN)/python -m pytest $(1) --last-failed --last-failed-no-failures=none )
 

@@ -117,7 +117,7 @@ def call_prepared(  # noqa: PLR0917 - as `call`
     return given
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How a call is to be made: see `actors.opencall.OpenCall`.
 
@@ -142,19 +142,28 @@ class Settings:
 
 def settings_of(line: Line, method: MethodSpec, chosen: MethodOptions | None) -> Settings:
     """Returns how a method is to be called: by its actor's options, its own and those of this call."""
-    settings = Settings(line.manner.retries, line.manner.retry_exceptions)
-    for options in (method.options, chosen):
-        if options is None or options is DEFAULTS:
-            continue
+    if chosen is None or chosen is DEFAULTS:
+        known = line.settings.get(method.name)
+        if known is None:
+            known = line.settings[method.name] = _settings(line, (method.options,))
+        return known
+    return _settings(line, (method.options, chosen))
+
+
+def _settings(line: Line, stated: tuple[MethodOptions, ...]) -> Settings:
+    """Returns the actor's settings, over which go what options state, the last before the others."""
+    retries, retry_exceptions = line.manner.retries, line.manner.retry_exceptions
+    group, timeout = "", None
+    for options in stated:
         if options.max_task_retries is not None:
-            settings.retries = options.max_task_retries
+            retries = options.max_task_retries
         if options.retry_exceptions is not None:
-            settings.retry_exceptions = options.retry_exceptions
+            retry_exceptions = options.retry_exceptions
         if options.concurrency_group is not None:
-            settings.group = options.concurrency_group
+            group = options.concurrency_group
         if options.timeout is not None:
-            settings.timeout = options.timeout
-    return settings
+            timeout = options.timeout
+    return Settings(retries, retry_exceptions, group, timeout)
 
 
 def open_call(
@@ -193,7 +202,7 @@ def open_call(
 def inherit(opened: OpenCall, timeout: float | None) -> None:
     """Sets a call's deadline: its own, or that of the call it is made in, if that comes first."""
     running = runtime.running()
-    tracing.begin(opened, opened.line.label.partition("(")[0])
+    tracing.begin(opened)
     if running is not None:
         running.adopt(opened)
     elif face.current.adopt is not None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from actors.address import Address
+    from actors.calls import Settings
     from actors.holdings import Hold
     from actors.opencall import OpenCall, Together
     from actors.process import Process
@@ -51,6 +52,9 @@ class Line:
         locate: finds the actor, see `actors.keeper.Keeper.locate`: where it is once that is another life than the
             one given.
         doomed: whether it is known here that the actor will not be made anew.
+
+    Attributes:
+        settings: by method, see `actors.calls.settings_of`.
     """
 
     def __init__(  # noqa: PLR0917 - two places make it
@@ -69,6 +73,7 @@ class Line:
         self.address: Address | None = None
         self.error: ActorError | None = None
         self.process = process
+        self.settings: dict[str, Settings] = {}
         self._hold: weakref.ref[Hold] | None = None
         self._locate = locate
         self._doomed = doomed

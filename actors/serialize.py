@@ -85,7 +85,7 @@ def _settled(buffers: list[pickle.PickleBuffer], fixed: list[pickle.PickleBuffer
 
 def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
     """Pickles the arguments of a call."""
-    if not kwargs and all(type(argument) in PLAIN_TYPES for argument in args):
+    if not kwargs and PLAIN_TYPES.issuperset(map(type, args)):
         return Payload(pickle.dumps((args, kwargs), PROTOCOL))
     return dumps((args, kwargs))
 

@@ -37,12 +37,13 @@ def _api() -> Any:
     return api
 
 
-def begin(call: OpenCall, service: str) -> None:
+def begin(call: OpenCall) -> None:
     """A call is made: it is part of the trace that this code is part of, or begins one."""
     api = _api()
     if api is None:
         call.trace = passed_on()
         return
+    service = call.line.label.partition("(")[0]
     span = api.get_tracer("actors", __version__).start_span(
         f"{service}.{call.method}",
         kind=api.SpanKind.CLIENT,

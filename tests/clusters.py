@@ -188,7 +188,9 @@ class Program:
 
     def leavings(self) -> list[str]:
         """Returns what is left of it: processes, sockets, files and shared memory."""
-        files = [path for path in self.folder.rglob("*") if self.temporary in path.parents or path.is_socket()]
+        walked = os.walk(self.folder)  # not rglob, which fails where a folder goes meanwhile
+        paths = (Path(folder, name) for folder, folders, names in walked for name in (*folders, *names))
+        files = [path for path in paths if self.temporary in path.parents or path.is_socket()]
         run = self.home / "run"
         files += list(run.iterdir()) if run.is_dir() else []
         return [*map(_described, self.processes()), *map(str, files), *map(str, self.segments())]

@@ -120,6 +120,8 @@ def test_what_is_no_group_is_said_at_once(loners: list[Any]) -> None:
         create([loners[0], 3])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="auto, shm, grpc, mlx"):
         create(loners, "nccl")
+    with pytest.raises(ValueError, match="'jaccl', RDMA over Thunderbolt, is not there"):
+        create(loners, "jaccl")
 
 
 def test_ranks_split_by_color(loners: list[Any]) -> None:

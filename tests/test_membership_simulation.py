@@ -13,10 +13,11 @@ from membership_simulation import bits, simulate
 
 
 @pytest.mark.parametrize("multicast", [False, True])
-def test_all_know_all(multicast):
-    outcome = simulate(32, multicast=multicast)
+@pytest.mark.parametrize("nodes", [2, 32, 100])
+def test_all_know_all(nodes, multicast):
+    outcome = simulate(nodes, multicast=multicast)
     assert 0 <= outcome.seconds < 2
-    assert outcome == simulate(32, multicast=multicast)
+    assert outcome == simulate(nodes, multicast=multicast)
 
 
 def test_bits():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +55,7 @@ def join(code: str | None, address: str | None, timeout: float, bundle: Path | N
         given = host_and_port(address) if address is not None else None
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    _prepare()
     welcome = asyncio.run(_join(read, given, timeout))
     device.remember_doors(welcome.doors)
     me = welcome.roll.members[device.identity().node_id]
@@ -61,6 +64,19 @@ def join(code: str | None, address: str | None, timeout: float, bundle: Path | N
     click.echo(f"This device is {me.name} now, in a cluster with {', '.join(sorted(others))}.")
     if device.running() is None:
         click.echo("`actors start` makes it usable by the others; actors.init() in a program does so while that runs.")
+
+
+def _prepare() -> None:
+    """Has this device's node, where it runs, load meanwhile what it needs to open its door."""
+    running = device.running()
+    if running is None or device.store().read() is not None:
+        return
+
+    def ask() -> None:
+        with contextlib.suppress(ActorsError):  # then it takes its time later
+            ask_node(running, "trust", "prepare")
+
+    threading.Thread(target=ask, daemon=True).start()
 
 
 def _join_by(path: Path) -> None:

@@ -71,6 +71,11 @@ def destroy_group(group: ActorGroup[Any] | Group) -> None:
 
 
 def _check(members: Sequence[object], backend: str) -> None:
+    if backend == "jaccl":
+        raise ValueError(
+            "backend='jaccl', RDMA over Thunderbolt, is not there: it could be tried on no machine yet. Use 'mlx', "
+            "MLX's ring over TCP, or 'auto'"
+        )
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r:.100}; known: {', '.join(BACKENDS)}")
     for member in members:

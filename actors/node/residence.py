@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from actors import device
@@ -60,6 +61,7 @@ class Residence:
         self._port: int | None = None
         self._doorman = Doorman(process.loop, self._friends)
         self._discovery: list[Any] = []
+        self._entering: asyncio.Task[None] | None = None  # discovery
         self._seeking = Seeking(process, members, self._trust)
         self._since = time.time()
         self._changed_at = 0.0  # on the loop's clock: when the circle of members, or this node, was last new
@@ -220,6 +222,13 @@ class Residence:
         self._must_be_local(visitor)
         await self._look()
 
+    async def prepare(self, visitor: Visitor) -> None:
+        """A command is about to pair this device: what a door needs is loaded meanwhile."""
+        self._must_be_local(visitor)
+        for module in ("actors.transport.credentials", "actors.transport.public", "discovery.mdns"):
+            await asyncio.to_thread(import_module, module)
+        import_module("actors.transport.grpc_server")  # which wants the I/O loop's thread
+
     async def told(self, visitor: Visitor) -> None:
         """Returns once all members that answer know what this device knows."""
         self._must_be_local(visitor)
@@ -306,11 +315,8 @@ class Residence:
         self._doorman.port = self._port
         self._refresh_doors()
         self._announce()
-        try:
-            await self._enter_discovery()
-        except Exception as error:
-            log.warning("this node cannot be found by multicast, only by its address: %s", error)
-        self._seeking.start()
+        self._seeking.start()  # by addresses that are known; whoever waits for it is not to wait for multicast
+        self._entering = self._process.loop.create_task(self._enter_discovery())
 
     def _member_at(self, context: Any) -> str | None:
         """Returns which member has opened a stream; on the I/O loop."""
@@ -341,6 +347,12 @@ class Residence:
             me.info = replace(me.info, address=doors[0], found_by="zeroconf")
 
     async def _enter_discovery(self) -> None:
+        try:
+            await self._be_found()
+        except Exception as error:
+            log.warning("this node cannot be found by multicast, only by its address: %s", error)
+
+    async def _be_found(self) -> None:
         import discovery
 
         me, interfaces = self._members.me.info, self._door.interfaces
@@ -361,6 +373,9 @@ class Residence:
 
     async def _hide(self) -> None:
         """Shuts the door and is not announced any more."""
+        if self._entering is not None:
+            await self._entering
+            self._entering = None
         parts, self._discovery = self._discovery, []
         for part in reversed(parts):
             await part.__aexit__(None, None, None)

@@ -27,6 +27,7 @@ Order = tuple[str, int]
 """What messages must not overtake each other in: the calls, the answers to one call, or a single message."""
 
 _CALLS: Order = ("calls", 0)
+_BARE = (Credit, Cancel, Chunk)  # messages without a payload
 
 
 class Conversation:
@@ -77,7 +78,7 @@ class Conversation:
         if self._closed:
             return
         size = 0
-        if not isinstance(message, Credit | Cancel | Chunk) and isinstance(message.payload, Payload):
+        if not isinstance(message, _BARE) and isinstance(message.payload, Payload):
             payload = message.payload
             size = payload.nbytes
             if payload.holds and self._passage is not None:
@@ -113,6 +114,9 @@ class Conversation:
                 self.bulk.post(chunk, chunk.nbytes)
 
     def _arrived(self, message: Message) -> None:
+        if not self._held and _is_all_there(message):
+            self._deliver(message)
+            return
         if isinstance(message, Chunk):
             raise MalformedMessageError("a chunk came on the control lane")
         if not isinstance(message, Credit | Cancel) and message.payload.holds and self._passage is not None:
@@ -132,10 +136,7 @@ class Conversation:
 
     def _is_plain(self, message: Message) -> bool:
         """Whether a message can be delivered on any thread: nothing waits, and nothing has to be counted or mapped."""
-        if self._held or self._anywhere is None or not isinstance(message, Call | Reply):
-            return False
-        payload = message.payload
-        return isinstance(payload, Payload) and not payload.holds and not payload.shared and self._anywhere(message)
+        return not self._held and self._anywhere is not None and _is_all_there(message) and self._anywhere(message)
 
     def _mapped(self, payload: Payload) -> Payload:
         if self._arena is None:
@@ -235,6 +236,14 @@ def _shared(payload: Payload, arena: Arena) -> tuple[Payload, int]:
     for part in shared:
         buffers[part.index] = b""
     return replace(payload, buffers=tuple(buffers), shared=shared), size
+
+
+def _is_all_there(message: Message) -> bool:
+    """Whether it is a call or an answer whose payload came with it, and mentions and shares nothing."""
+    if not isinstance(message, (Call, Reply)):
+        return False
+    payload = message.payload
+    return isinstance(payload, Payload) and not payload.holds and not payload.shared
 
 
 def _brings(message: Message, number: int) -> bool:

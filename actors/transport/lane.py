@@ -87,11 +87,12 @@ class Lane:
     @property
     def session(self) -> Session[Message]:
         """The session, with all that has been posted so far."""
-        with self._lock:
-            while self._posted:
-                self._session.push(*self._posted[0])
-                self._posted.popleft()
-            return self._session
+        if self._posted:  # seen without the lock: a message leaves it only once it is pushed
+            with self._lock:
+                while self._posted:
+                    self._session.push(*self._posted[0])
+                    self._posted.popleft()
+        return self._session
 
     @property
     def linked(self) -> bool:
@@ -370,10 +371,9 @@ class Lane:
             await quick.drained()
 
     def _next_bytes(self) -> bytes:
-        with self._lock:
-            ack, messages = self._next_messages()
-            plain = self._manner.write(ack, messages)
-            return _frame(ack, messages).SerializeToString() if plain is None else plain
+        ack, messages = self._next_messages()
+        plain = self._manner.write(ack, messages)
+        return _frame(ack, messages).SerializeToString() if plain is None else plain
 
     def _next_messages(self) -> tuple[int, list[tuple[int, Message]]]:
         """Takes what is to be written next; returns also what is acknowledged with it."""

@@ -27,6 +27,10 @@ def varint(number: int) -> bytes:
     """Returns the bytes of a number."""
     if number < 0x80:
         return _SHORT[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 0x20_0000:  # two million calls: few sessions see more
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     found = bytearray()
     while number >= 0x80:
         found.append(number & 0x7F | 0x80)
