@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from actors.actorclass import remote
-from actors.api import nodes
+from actors.api import get, get_runtime_context, kill, nodes
 from actors.collective import create_group
-from actors.context import get_runtime_context
 from actors.events import ModelChanged, TokensMade
 from actors.events.recorder import emit
 from actors.exceptions import ActorDiedError, ActorsError, ModelError, NodeDiedError, TaskError
-from actors.handle import kill
 from actors.ids import new_id
-from actors.refs import get
 
 from .holders import fingerprint, holders, library
 from .means import Means

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from actors.actorclass import remote
-from actors.api import nodes
-from actors.context import get_runtime_context
+from actors.api import get, get_runtime_context, kill, nodes
 from actors.exceptions import ActorsError
-from actors.handle import kill
-from actors.refs import get
 
 from .weights import Library, Sender, fetch
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
+from actors.api import get
 from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
 from actors.ids import new_id
-from actors.refs import get
 
 from .beside import Beside
 from .checkpoint import open_checkpoint

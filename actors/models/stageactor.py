@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from actors.context import get_runtime_context
+from actors.api import get_runtime_context
 from actors.exceptions import ActorDiedError
 from actors.util.progress import tqdm
 

@@ -7,9 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from actors.actorclass import remote
+from actors.api import get
 from actors.api import nodes as cluster_nodes
 from actors.exceptions import PlacementError
-from actors.refs import get
 
 from .extra import require_mlx_lm
 from .plan import Device
