@@ -21,7 +21,7 @@ MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs into one environment would trip over each other
-.PHONY: help demo test test-all soak bench lint format types imports stubs stubs-check docs dist clean
+.PHONY: help demo test test-all test-ray soak bench lint format types imports stubs stubs-check docs dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, calls all by
 	  minor=$$($$python $(MINOR)) || exit 1; \
 	  test "$$minor" = "$$own" || $(MAKE) test VENV=.venv-$$minor PYTHON=$$python PYTEST='$(ELSEWHERE)' || exit 1; \
 	done
+
+test-ray: .venv-ray/.done ## the black-box tests of actors on a Ray cluster, in an environment of its own
+	.venv-ray/bin/python tests/on_ray.py
 
 SOAK := 3600
 soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a thousand actors made and ended
@@ -148,6 +151,13 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(PIP) install --quiet --editable . --group lint
+	@touch $@
+
+.venv-ray/.done: pyproject.toml
+	$(check-python)
+	$(PYTHON) -m venv --clear .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'ray[client]==2.60.0' \
+	  hypothesis pytest pytest-timeout
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     from actors.api import cancel as cancel
     from actors.api import cluster_resources as cluster_resources
     from actors.api import exit_actor as exit_actor
+    from actors.api import get as get
     from actors.api import get_actor as get_actor
+    from actors.api import get_runtime_context as get_runtime_context
+    from actors.api import is_initialized as is_initialized
+    from actors.api import kill as kill
     from actors.api import list_named_actors as list_named_actors
+    from actors.api import move as move
     from actors.api import nodes as nodes
+    from actors.api import put as put
+    from actors.api import shutdown as shutdown
+    from actors.api import wait as wait
     from actors.attaching import debug as debug
     from actors.cluster import Cluster as Cluster
     from actors.cluster import init as init
-    from actors.cluster import is_initialized as is_initialized
-    from actors.cluster import shutdown as shutdown
-    from actors.context import get_runtime_context as get_runtime_context
     from actors.group import ActorGroup as ActorGroup
     from actors.handle import ActorHandle as ActorHandle
-    from actors.handle import kill as kill
-    from actors.handle import move as move
     from actors.marked import Marked as Marked
     from actors.marked import method as method
     from actors.nodeinfo import NodeInfo as NodeInfo
     from actors.perfetto import timeline as timeline
     from actors.refs import ObjectRef as ObjectRef
-    from actors.refs import get as get
-    from actors.refs import put as put
-    from actors.refs import wait as wait
     from actors.stream import ObjectRefGenerator as ObjectRefGenerator
 
 # `import actors` stays light: what needs gRPC, numpy or a display is loaded when it is first touched.
@@ -56,15 +56,15 @@ _HOMES = {
     "debug": "attaching",
     "exit_actor": "api",
     "get_actor": "api",
-    "get_runtime_context": "context",
-    "kill": "handle",
+    "get_runtime_context": "api",
+    "kill": "api",
     "list_named_actors": "api",
-    "move": "handle",
+    "move": "api",
     "nodes": "api",
     "Cluster": "cluster",
     "init": "cluster",
-    "is_initialized": "cluster",
-    "shutdown": "cluster",
+    "is_initialized": "api",
+    "shutdown": "api",
     "timeline": "perfetto",
     "ActorGroup": "group",
     "ActorClass": "actorclass",
@@ -74,9 +74,9 @@ _HOMES = {
     "remote": "actorclass",
     "NodeInfo": "nodeinfo",
     "ObjectRef": "refs",
-    "get": "refs",
-    "put": "refs",
-    "wait": "refs",
+    "get": "api",
+    "put": "api",
+    "wait": "api",
     "ObjectRefGenerator": "stream",
 }
 _MODULES = ("actor", "collective", "communicator", "elastic", "exceptions", "models", "supervision", "testing", "util")

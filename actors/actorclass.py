@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic
 
-from actors.creation import create_actor, create_group
+from actors.engine import chosen
 from actors.options import ActorOptions, TaskOptions
 from actors.signed import Signed, signed
 from actors.spec import describe
@@ -125,7 +125,7 @@ class ActorClass(Generic[P, C]):
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ValueError(f"a group has at least one actor: size={size!r}")
         describe(self.cls).constructor.check(args, kwargs)
-        return create_group(self.cls, self._options, size, args, kwargs)
+        return chosen().create_group(self.cls, self._options, size, args, kwargs)
 
     if not TYPE_CHECKING:  # what only refuses is an error for a type checker without them
 
@@ -157,7 +157,7 @@ class ActorClass(Generic[P, C]):
 
 def _make(cls: type, options: ActorOptions, /, *args: Any, **kwargs: Any) -> ActorHandle:
     describe(cls).constructor.check(args, kwargs)
-    return create_actor(cls, options, args, kwargs)
+    return chosen().create_actor(cls, options, args, kwargs)
 
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ import contextlib
 import os
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
+from actors import engine as engines
 from actors import face, launched, runtime
 from actors.demand import check_amount, check_labels
 from actors.environment import check_environment
@@ -155,7 +156,7 @@ class Cluster:
     def shutdown(self) -> None:
         """Leaves the cluster; same as `actors.shutdown`."""
         if _cluster is self:
-            shutdown()
+            leave()
 
     def close(self) -> None:
         """Ends the nodes this program started, and all actors on them."""
@@ -263,10 +264,11 @@ def init(
         resources: further resources of each, by name, such as ``{"camera": 1}``. ``"memory"``, in bytes, goes before
             what the machine has.
         labels: of each, to be asked for by ``label_selector=``.
-        engine: not honoured yet; given, it is refused by name.
+        engine: what runs the actors: ``"lan"``, which None is, or ``"ray"``: a Ray cluster that runs already. An
+            address ``"ray://HOST:PORT"`` is one too; see docs/ray-engine.md for what differs there.
 
     Raises:
-        NotImplementedError: an argument that is not honoured yet.
+        NotImplementedError: an argument that the engine does not honour.
         ValueError: an argument is out of range.
         RuntimeEnvError: a folder or file that ``runtime_env`` names cannot be sent.
         ActorsError: this program is in another cluster already.
@@ -275,11 +277,22 @@ def init(
         NoClusterError: ``address="auto"`` on a device that is paired with none.
     """
     global _cluster  # noqa: PLW0603 - one cluster a process
-    _refuse(engine=engine)
     check_environment(runtime_env)
-    _check(address, namespace, local_nodes, timeout, expect_nodes)
     if labels is not None:
         check_labels(labels)
+    if (name := _engine_of(address, engine)) != engines.OWN:
+        with _lock:
+            if _cluster is not None:
+                raise ActorsError(f"leave {_cluster!r} by shutdown() before it goes to another engine")
+            return cast("Cluster", engines.connect(name, {
+                "address": address, "namespace": namespace, "local_nodes": local_nodes, "expect_nodes": expect_nodes,
+                "timeout": timeout, "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources,
+                "labels": labels, "runtime_env": runtime_env, "log_to_driver": log_to_driver,
+                "ignore_reinit_error": ignore_reinit_error,
+            }))  # fmt: skip
+    if (other := engines.other()) is not None:
+        raise ActorsError(f"leave the engine {other.name!r} by shutdown() before it joins a LAN")
+    _check(address, namespace, local_nodes, timeout, expect_nodes)
     request = InitArguments(
         _meant(address, local_nodes), namespace, local_nodes, log_to_driver,
         _offered(num_cpus, num_gpus, resources), dict(labels or {}), runtime_env, expect_nodes,
@@ -356,10 +369,13 @@ def _absent(missing: dict[str, str]) -> str:
     )
 
 
-def _refuse(**later: object) -> None:
-    for name, value in later.items():
-        if value is not None:
-            raise NotImplementedError(f"actors.init does not honour {name}= yet; leave it out")
+def _engine_of(address: str | None, engine: str | None) -> str:
+    by_address = "ray" if isinstance(address, str) and address.startswith("ray://") else None
+    if engine is not None and engine not in engines.HOMES:
+        raise ValueError(f"engine must be one of {', '.join(map(repr, engines.HOMES))}, not {engine!r}")
+    if by_address is not None and engine not in {None, by_address}:
+        raise ValueError(f"address={address!r} belongs to engine={by_address!r}, not {engine!r}")
+    return engine or by_address or engines.OWN
 
 
 def _check(
@@ -421,8 +437,8 @@ def flush_output(timeout: float) -> None:
         cluster.flush_output(timeout)
 
 
-def shutdown() -> None:
-    """Leaves the cluster: this program's actors and the nodes it started end. Without a cluster it does nothing."""
+def leave() -> None:
+    """Leaves the cluster; see `actors.shutdown`."""
     global _cluster
     with _lock:
         cluster, _cluster = _cluster, None
@@ -436,12 +452,16 @@ def end() -> None:
     """Leaves the cluster for good: the program is ending."""
     global _ending  # noqa: PLW0603 - one cluster a process
     _ending = True
-    shutdown()
+    if (other := engines.other()) is not None:
+        other.shutdown()
+    leave()
 
 
 def current() -> Process:
     """Returns this process's part in the cluster, joining this machine's own cluster if there is none yet."""
     process = runtime.joined()
+    if process is None:
+        _only_on_our_own()
     return process if process is not None else init().process
 
 
@@ -464,12 +484,19 @@ def joined() -> Process:
     """
     process = runtime.joined()
     if process is None:
+        _only_on_our_own()
         raise NoClusterError("this program is in no cluster: call actors.init() first")
     return process
 
 
-def is_initialized() -> bool:
-    """Whether this program is in a cluster."""
+def _only_on_our_own() -> None:
+    """Raises where another engine runs this program's actors: it has not what is asked for."""
+    if engines.other() is not None:
+        engines.refuse("such a thing", "it needs actors.init() on the devices of a LAN; see docs/ray-engine.md")
+
+
+def is_joined() -> bool:
+    """Whether this program is in a cluster of this package's own."""
     return runtime.joined() is not None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
-from actors.cluster import joined
 from actors.serialize import loads
 
 if TYPE_CHECKING:
@@ -118,8 +117,3 @@ class RuntimeContext:
 
 def _names() -> list[str]:
     return [name for name in vars(RuntimeContext) if not name.startswith("_")]
-
-
-def get_runtime_context() -> RuntimeContext:
-    """Returns where the calling code is running: node, actor, call, rank."""
-    return RuntimeContext(joined())

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from actors.api import nodes
+from actors.api import get, kill, nodes
 from actors.collective import create_group, destroy_group
 from actors.exceptions import ActorError, ActorsError, ArgumentError, CollectiveError
-from actors.handle import kill
-from actors.refs import get
 from actors.saving import moves
 from actors.strategy import NodeAffinitySchedulingStrategy
 

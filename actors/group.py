@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-from actors.handle import kill
+from actors.engine import chosen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -68,7 +68,7 @@ class ActorGroup(Generic[C]):
     def kill(self) -> None:
         """Ends all actors of the group at once."""
         for handle in self._handles:
-            kill(handle)
+            chosen().kill(handle, no_restart=True)
 
 
 class GroupMethod(Generic[P, R]):

@@ -77,11 +77,14 @@ class ActorHandle(Generic[C]):
         method = self._spec.methods.get(name)
         if method is None:
             if name in COMMON:
-                return RemoteMethod(self, COMMON[name][0])
+                return self._method(COMMON[name][0])
             if name.startswith("_"):
                 raise AttributeError(name)
             near = _nearest(name, self._spec.methods)
             raise AttributeError(f"{self._spec.name} has no method {name!r}{near}")
+        return self._method(method)
+
+    def _method(self, method: MethodSpec) -> RemoteMethod:
         return RemoteMethod(self, method)
 
     def __dir__(self) -> Iterable[str]:
@@ -250,15 +253,7 @@ def hold_of(handle: ActorHandle) -> Hold:
 
 
 def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
-    """Ends an actor at once; its open and later calls raise `ActorDiedError`. One that is gone already is left alone.
-
-    Args:
-        handle: whom to end.
-        no_restart: whether it is over for good; else the actor is made anew, if its ``max_restarts`` allows it.
-
-    Raises:
-        TypeError: ``handle`` is no actor handle.
-    """
+    """See `actors.kill`."""
     line = line_of(handle_of(handle))
     process = joined()
     charge = process.keeper.charges.get(line.actor)
@@ -266,24 +261,7 @@ def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
 
 
 def move(handle: ActorHandle, node: str | NodeInfo) -> None:
-    """Moves an actor to another node, with its state, while it is used; returns once it lives there.
-
-    It stands still between two calls, its ``__actor_save__`` gives its state, and it is made anew on the other node,
-    where its constructor runs and ``__actor_load__`` sets that state. Calls made meanwhile wait, and arrive there once
-    and in order. Where anything fails it goes on where it is.
-
-    Args:
-        handle: whom to move.
-        node: name or id of the node, or an element of `actors.nodes`.
-
-    Raises:
-        TypeError: ``handle`` is no actor handle, or ``node`` no node.
-        ValueError: the actor cannot be moved: it lacks the two hooks, shares its process, is in a group, or has made
-            actors that end with it.
-        PlacementError: there is no such node, or the actor does not fit there.
-        ActorDiedError: the actor is gone.
-        ActorUnavailableError: one of its calls ran for more than 30 s, and it moves only between two.
-    """
+    """See `actors.move`."""
     line = line_of(handle_of(handle))
     name = getattr(node, "id", node)
     if not isinstance(name, str) or not name:

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from actors import face, runtime
 from actors.cluster import current, joined
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from actors.keeper import Value
     from actors.opencall import Asked
     from actors.process import Process
-    from actors.stream import ObjectRefGenerator
     from actors.waits import Wait
 
 T = TypeVar("T")
@@ -185,44 +184,27 @@ async def _fetch(process: Process, value: Value, owner: Address) -> None:
     value.settle(sealed)
 
 
-@overload
-def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
-@overload
-def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
-@overload
-def get(refs: ObjectRefGenerator[T], *, timeout: float | None = None) -> ObjectRefGenerator[T]: ...
 def get(refs: Any, *, timeout: float | None = None) -> Any:
-    """Waits for one reference, or for a list of them, and returns the value or the list of values.
-
-    What a generator method gives is returned as it is, at once. Ctrl-C ends the wait; the calls go on.
-
-    Raises:
-        GetTimeoutError: not all were there within ``timeout`` seconds.
-        TaskError: a method raised; the error is of the user's own class too.
-        ActorDiedError: an actor, or its node, is gone.
-        ArgumentError: what was given is no reference; a TypeError and a ValueError.
-    """
-    __tracebackhide__ = True  # IPython and pytest show the caller's line instead
+    """See `actors.get`."""
+    __tracebackhide__ = True
     process = joined()
     if process.portal.is_current:
         raise RuntimeError("actors.get would block the I/O loop for ever; await the reference instead")
-    _check_timeout(timeout)
-    try:
-        if isinstance(refs, ObjectRef):
-            return _get_all([refs], timeout)[0]
-        if isinstance(refs, list | tuple) and all(isinstance(ref, ObjectRef) for ref in refs):
-            return _get_all(refs, timeout)
-    except RemoteError as error:
-        raise error.with_traceback(None)  # noqa: B904 - it brings the traceback of there; that of our own says nothing
+    check_timeout(timeout)
+    if isinstance(refs, ObjectRef):
+        return _get_all([refs], timeout)[0]
+    if isinstance(refs, list | tuple) and all(isinstance(ref, ObjectRef) for ref in refs):
+        return _get_all(refs, timeout)
     if isinstance(refs, Pending):
         return refs
     raise ArgumentError(
-        f"actors.get takes an ObjectRef or a list of them, not {_kind(refs)}: "
+        f"actors.get takes an ObjectRef or a list of them, not {kind_of(refs)}: "
         "it is what handle.method.remote(...) and actors.put(...) return"
     )
 
 
-def _check_timeout(timeout: object) -> None:
+def check_timeout(timeout: object) -> None:
+    """Raises where ``timeout`` is neither None nor seconds that can be waited."""
     if timeout is None:
         return
     if not isinstance(timeout, int | float):
@@ -231,7 +213,8 @@ def _check_timeout(timeout: object) -> None:
         raise ValueError(f"timeout must be from 0 to {LONGEST_SECONDS:g} seconds, not {timeout!r}")
 
 
-def _kind(value: object, kind: type = ObjectRef) -> str:
+def kind_of(value: object, kind: type = ObjectRef) -> str:
+    """Says what was given in place of a ``kind``, or of a list of them."""
     if isinstance(value, list | tuple):
         wrong = next(item for item in value if not isinstance(item, kind))
         return f"a {type(value).__name__} with a {type(wrong).__name__}"
@@ -312,37 +295,8 @@ def _raise_if_stuck(wait: Wait | None) -> None:
         raise wait.error
 
 
-def wait(
-    refs: Sequence[W], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
-) -> tuple[list[W], list[W]]:
-    """Waits until ``num_returns`` of the references are there, or ``timeout`` seconds are over.
-
-    Args:
-        refs: a list of references, each once. One may be what a generator method gave: that is there when its next
-            reference is, or its end.
-        num_returns: how many are wanted.
-        timeout: seconds; None waits for as long as it takes.
-        fetch_local: Ray's; a value that is ready is here already, so that it changes nothing.
-
-    Returns:
-        Those that are there, at most ``num_returns``, and the others; both in the order given.
-
-    Raises:
-        ValueError: ``timeout`` is negative, ``num_returns`` is not between 1 and the number of references, or a
-            reference is given twice.
-    """
-    del fetch_local
-    if not isinstance(refs, list | tuple) or not all(isinstance(ref, Pending) for ref in refs):
-        raise TypeError(f"actors.wait takes a list of ObjectRefs, not {_kind(refs, Pending)}")
-    if len(set(refs)) != len(refs):
-        raise ValueError("actors.wait was given the same reference twice")
-    _check_timeout(timeout)
-    if not isinstance(num_returns, int) or isinstance(num_returns, bool):
-        raise TypeError(f"num_returns must be a whole number, not {num_returns!r}")
-    if not refs:
-        return [], []
-    if not 1 <= num_returns <= len(refs):
-        raise ValueError(f"num_returns={num_returns}, but there are {len(refs)} references")
+def wait(refs: Sequence[W], *, num_returns: int = 1, timeout: float | None = None) -> tuple[list[W], list[W]]:
+    """See `actors.wait`, which has checked the arguments."""
     deadline = None if timeout is None else time.monotonic() + timeout
     ready = _wait_a_while(refs, num_returns, deadline, PATIENCE_SECONDS)
     if ready is None:
@@ -370,14 +324,7 @@ def _wait_a_while(refs: Sequence[W], num_returns: int, deadline: float | None, s
 
 
 def put(value: T) -> ObjectRef[T]:
-    """Keeps a value in this process and returns a reference to it.
-
-    Raises:
-        SerializationError: it cannot be pickled.
-        TypeError: it is a reference already.
-    """
-    if isinstance(value, ObjectRef):
-        raise TypeError("actors.put was given an ObjectRef, which is kept already: pass it on as it is")
+    """See `actors.put`."""
     process = current()
     kept = process.keeper.new_value()
     kept.settle(of_value(value))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 from actors.calls import inherit, is_reference, open_call, returns_as_number
 from actors.cluster import current, environment_for
+from actors.engine import chosen
 from actors.sealed import with_slots
 from actors.serialize import dumps, dumps_arguments, travels_by_value
 from actors.signed import Signed, signed
@@ -44,9 +45,9 @@ class RemoteFunction(Generic[P, R]):
 
     def __init__(self, function: Callable[P, Any], options: TaskOptions) -> None:
         self.function = function
-        self._options = options
+        self.chosen_options = options
         self._function = function  # Ray's name
-        self._spec = _describe(function)
+        self.spec = _describe(function)
         self._code: Payload | None = None
         self._python: str | None = None
         self._environment: tuple[Process, Environment | None] | None = None
@@ -66,18 +67,22 @@ class RemoteFunction(Generic[P, R]):
         return Signed(_run, self.function, self)
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._spec.check(args, kwargs)
+        self.spec.check(args, kwargs)
+        return chosen().run_task(self, args, kwargs)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs the function on a worker of this package's own engine."""
         process = current()
         if self._python is None:  # only now: at its own definition its module does not know it yet
             self._python = PYTHON if travels_by_value(self.function) else ""
-        queue = queue_for(process, self._options, self._environment_in(process), self._python or None)
+        queue = queue_for(process, self.chosen_options, self._environment_in(process), self._python or None)
         args, kwargs, references = with_slots(args, kwargs, is_reference)
         if self._code is None:
             self._code = dumps(self.function)
         payload = dumps_arguments((self._code, *args), kwargs)
-        options = self._options
-        returns = returns_as_number(options.num_returns, generates=self._spec.generates)
-        opened, given = open_call(queue, self._spec.name, payload, references, returns)
+        options = self.chosen_options
+        returns = returns_as_number(options.num_returns, generates=self.spec.generates)
+        opened, given = open_call(queue, self.spec.name, payload, references, returns)
         opened.retries = options.max_retries
         opened.retry_exceptions = options.retry_exceptions
         inherit(opened, options.timeout)
@@ -87,7 +92,7 @@ class RemoteFunction(Generic[P, R]):
     def _environment_in(self, process: Process) -> Environment | None:
         """Returns what it runs in; like the code, that is how it was when the function was first run."""
         if self._environment is None or self._environment[0] is not process:
-            self._environment = process, environment_for(process, self._options.runtime_env)
+            self._environment = process, environment_for(process, self.chosen_options.runtime_env)
         return self._environment[1]
 
     def map(self, values: Iterable[Any]) -> list[R]:
@@ -103,20 +108,20 @@ class RemoteFunction(Generic[P, R]):
 
     def options(self, **options: Any) -> Any:
         """Returns the same function with other options; see `actors.options.TaskOptions`."""
-        return RemoteFunction(self.function, self._options.merged(**options))
+        return RemoteFunction(self.function, self.chosen_options.merged(**options))
 
     if not TYPE_CHECKING:  # what only refuses is an error for a type checker without it
 
         def __call__(self, *_: Any, **__: Any) -> Any:
             """Refuses: a remote function is not called like a local one."""
-            name = self._spec.name
+            name = self.spec.name
             raise TypeError(f"use {name}.remote(...) to run it on a worker, or {name}.function(...) to run it here")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (RemoteFunction, (self.function, self._options))
+        return (RemoteFunction, (self.function, self.chosen_options))
 
     def __repr__(self) -> str:
-        return f"RemoteFunction({self._spec.name}{self._spec.signature})"
+        return f"RemoteFunction({self.spec.name}{self.spec.signature})"
 
 
 def _run(_: Callable[..., Any], function: RemoteFunction[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+import ray_differs
 from hypothesis import settings
 
 import actors
@@ -49,6 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "ACTORS_TEST_RAY" in os.environ:
+        for item in items:
+            if (reason := ray_differs.why(item.path.stem.removeprefix("test_"), item.name)) is not None:
+                item.add_marker(pytest.mark.skip(reason=f"differs on Ray: {reason}"))
     if config.getoption("--run-slow"):
         return
     for item in items:
@@ -72,7 +77,14 @@ def _module_leaves_nothing() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[actors.Cluster]:
-    """A LAN in miniature, shared by the tests of a module: three nodes as processes of their own."""
+    """A LAN in miniature, shared by the tests of a module: three nodes as processes of their own.
+
+    Under `on_ray.py` a Ray cluster in its place.
+    """
+    if "ACTORS_TEST_RAY" in os.environ:
+        with actors.init(os.environ["ACTORS_TEST_RAY"], engine="ray") as cluster:
+            yield cluster
+        return
     with actors.init(local_nodes=3) as cluster:
         yield cluster
 

@@ -14,6 +14,7 @@ from clusters import Latch, eventually, failure
 import actors
 from actors.exceptions import (
     ActorDiedError,
+    ActorsError,
     GetTimeoutError,
     SerializationError,
     TaskCancelledError,
@@ -194,5 +195,10 @@ def test_idle_workers_end() -> None:
     process = actors.cluster.joined()
     from actors.taskqueue import queue_for
 
-    queue = queue_for(process, pid._options, None, actors.version.PYTHON)
+    queue = queue_for(process, pid.chosen_options, None, actors.version.PYTHON)
     eventually(lambda: not queue._runners, 15.0)
+
+
+def test_another_engine_is_not_joined_beside_the_cluster() -> None:
+    with pytest.raises(ActorsError, match="before it goes to another engine"):
+        actors.init(engine="ray")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors import device
 from actors.cluster import current
+from actors.engine import chosen
 from actors.exceptions import ActorDiedError, CollectiveError
 from actors.group import ActorGroup
 from actors.handle import ActorHandle, line_of
@@ -49,6 +50,11 @@ def create_group(handles: Iterable[ActorHandle[Any]], backend: str = "auto") -> 
     """
     members = list(handles)
     _check(members, backend)
+    return chosen().group_of(members, backend)
+
+
+def group_of(members: Sequence[ActorHandle[Any]], backend: str) -> ActorGroup[Any]:
+    """See `create_group`, which has checked the arguments."""
     process = current()
     spec = GroupSpec(new_id("group"), 0, (), (), backend, device.costs())
     process.portal.run(_enter(process, spec, members))
@@ -66,11 +72,21 @@ def destroy_group(group: ActorGroup[Any] | Group) -> None:
         remove_group(group.name)
         group.close()
         return
+    chosen().end_group(group)
+
+
+def end_group(group: ActorGroup[Any]) -> None:
+    """See `destroy_group`."""
     process = current()
     process.portal.run(_leave(process, group.id, list(group)))
 
 
 def _check(members: Sequence[object], backend: str) -> None:
+    if backend == "jaccl":
+        raise ValueError(
+            "backend='jaccl', RDMA over Thunderbolt, is not there: it could be tried on no machine yet. Use 'mlx', "
+            "MLX's ring over TCP, or 'auto'"
+        )
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r:.100}; known: {', '.join(BACKENDS)}")
     for member in members:

@@ -7,13 +7,14 @@ others leads it: the root where it is there, else the lowest.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actors.reduction import widened
 
-from . import pages, ring, shared, tree
+from . import direct, pages, ring, shared, tree
 from .estimates import far_all_reduce
 from .flow import cut
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
     from .channel import Channel
     from .window import Window
+
+
+Lengths = list[list[int]]
+"""For each of some ranks, the bytes that it has for each of some ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,47 @@ def all_gather(channel: Channel, own: npt.NDArray[Any]) -> list[npt.NDArray[Any]
     return [pieces[rank] for rank in range(channel.size)]
 
 
+def all_to_all(
+    channel: Channel,
+    outgoing: Sequence[npt.NDArray[Any]],
+    lengths: Lengths,
+    incoming: Sequence[npt.NDArray[Any]],
+    root: int | None = None,
+) -> None:
+    """Brings ``outgoing[j]`` of rank ``i`` into ``incoming[i]`` of rank ``j``, all flat; any may be empty.
+
+    What is for other hosts is gathered by the host's leader, goes to theirs in one piece, and is scattered there.
+
+    Args:
+        channel: the ranks.
+        outgoing: what this rank has for each.
+        lengths: the bytes of all: of what each rank has for each.
+        incoming: where it goes.
+        root: the rank that all of it goes to or comes from, where there is one.
+    """
+    level, islands = _level(channel, root), channel.fabric.terrain.islands
+    here = islands[level.host]
+    abroad = [rank for island in islands if island != here for rank in island]
+    sources, targets = ([one.view(np.uint8) for one in arrays] for arrays in (outgoing, incoming))
+    inside = [[lengths[i][j] for j in here] for i in here]
+    _swap_home(level, "near/", [sources[rank] for rank in here], inside, [targets[rank] for rank in here])
+    gone = _gathered_home(level, [sources[rank] for rank in abroad], [[lengths[i][j] for j in abroad] for i in here])
+    come = np.empty(sum(lengths[i][j] for i in abroad for j in here) if level.leaders is not None else 0, np.uint8)
+    if level.leaders is not None:
+        out, into = ([np.empty(0, np.uint8)] * len(islands) for _ in range(2))
+        there = iter(_split(gone, [lengths[i][j] for i in here for j in abroad]))
+        pieces = {(i, j): piece for (i, j), piece in zip(((i, j) for i in here for j in abroad), there, strict=True)}
+        arriving = iter(
+            _split(come, [sum(lengths[i][j] for i in island for j in here) for island in islands if island != here])
+        )
+        for host, island in enumerate(islands):
+            if island != here:
+                out[host] = np.concatenate([pieces[i, j] for i in here for j in island])
+                into[host] = next(arriving)
+        direct.all_to_all(level.leaders, out, into)
+    _scatter_home(level, come, [[lengths[i][j] for j in here] for i in abroad], [targets[rank] for rank in abroad])
+
+
 def _reduce_to_leaders(
     level: _Level, flat: npt.NDArray[Any], reduction: Reduction, result: npt.NDArray[Any] | None
 ) -> None:
@@ -149,3 +195,48 @@ def _give_home(level: _Level, flat: npt.NDArray[Any], part: str = "") -> None:
     home = level.home.within(f"give/{part}")
     shared.broadcast(home, level.window, level.leader, flat)
     shared.meet(home, "given")  # before the memory is used again
+
+
+def _swap_home(
+    level: _Level, part: str, outgoing: list[npt.NDArray[Any]], lengths: Lengths, incoming: list[npt.NDArray[Any]]
+) -> None:
+    """Has the ranks of a host exchange bytes."""
+    if level.window is None:
+        np.copyto(incoming[0], outgoing[0])
+        return
+    home = level.home.within(part)
+    shared.all_to_all(home, level.window, outgoing, lengths, incoming)
+    shared.meet(home, "swapped")  # before the memory is used again
+
+
+def _gathered_home(level: _Level, pieces: list[npt.NDArray[Any]], lengths: Lengths) -> npt.NDArray[Any]:
+    """Returns all ranks' pieces on the leader, one rank's after the other's; elsewhere nothing."""
+    home, leading = level.home, level.leaders is not None
+    sums = [sum(row) for row in lengths]
+    whole = np.empty(sum(sums) if leading else 0, np.uint8)
+    into = _split(whole, sums) if leading else [whole] * home.size
+    out = [whole[:0]] * home.size
+    out[level.leader] = np.concatenate(pieces)
+    rows = [[total if rank == level.leader else 0 for rank in range(home.size)] for total in sums]
+    _swap_home(level, "out/", out, rows, into)
+    return whole
+
+
+def _scatter_home(level: _Level, whole: npt.NDArray[Any], lengths: Lengths, targets: list[npt.NDArray[Any]]) -> None:
+    """Brings what the leader has of each rank abroad, for each rank here, to the latter."""
+    home = level.home
+    sums = [sum(row[rank] for row in lengths) for rank in range(home.size)]
+    out = [whole[:0]] * home.size
+    if level.leaders is not None:
+        pieces = _split(whole, [length for row in lengths for length in row])
+        out = [np.concatenate(pieces[rank :: home.size]) for rank in range(home.size)]
+    into = [whole[:0]] * home.size
+    into[level.leader] = np.empty(sums[home.rank], np.uint8)
+    rows = [sums if rank == level.leader else [0] * home.size for rank in range(home.size)]
+    _swap_home(level, "in/", out, rows, into)
+    for target, piece in zip(targets, _split(into[level.leader], [target.size for target in targets]), strict=True):
+        np.copyto(target, piece)
+
+
+def _split(whole: npt.NDArray[Any], sizes: list[int]) -> list[npt.NDArray[Any]]:
+    return [whole[start:stop] for start, stop in pairwise(accumulate(sizes, initial=0))]

@@ -108,10 +108,19 @@ class Gather:
                 return None
             return [_unpack_own(offer.specs[0], offer.data[0], spec) for offer in offers if offer.data]
         parts = [spec.empty() for _ in offers] if at_root else []
-        direct.gather(channel, self._root, self._value.data, parts)
+        self._gather(channel, parts)
         if not at_root:
             return None
         return [unpack(offer.specs[0], part, spec) for offer, part in zip(offers, parts, strict=True)]
+
+    def _gather(self, channel: Channel, parts: list[Any]) -> None:
+        if not _by_memory(channel):
+            direct.gather(channel, self._root, self._value.data, parts)
+            return
+        flat = self._value.data
+        lengths = [[flat.nbytes if rank == self._root else 0 for rank in range(channel.size)]] * channel.size
+        outgoing = [flat if rank == self._root else flat[:0] for rank in range(channel.size)]
+        _swap(channel, outgoing, lengths, parts or [np.empty(0, flat.dtype)] * channel.size, self._root)
 
 
 class Scatter:
@@ -130,7 +139,14 @@ class Scatter:
         if offer.data is not None:
             return _unpack_own(spec, offer.data[channel.rank])
         flat = spec.empty()
-        direct.scatter(channel, self._root, [value.data for value in self._values], flat)
+        if _by_memory(channel):
+            lengths = [[0] * channel.size for _ in range(channel.size)]
+            lengths[self._root] = [each.nbytes for each in offer.specs]
+            incoming = [flat if rank == self._root else np.empty(0, flat.dtype) for rank in range(channel.size)]
+            outgoing = [value.data for value in self._values] or [flat[:0]] * channel.size
+            _swap(channel, outgoing, lengths, incoming, self._root)
+        else:
+            direct.scatter(channel, self._root, [value.data for value in self._values], flat)
         return unpack(spec, flat)
 
 
@@ -150,11 +166,32 @@ class AllToAll:
         nothing = np.empty(0)
         outgoing = [value.data if self.offer.data is None else nothing for value in self._values]
         incoming = [offer.specs[rank].empty() if offer.data is None else nothing for offer in offers]
-        direct.all_to_all(channel, outgoing, incoming)
+        if _by_memory(channel):
+            lengths = [[0 if o.data is not None else spec.nbytes for spec in o.specs] for o in offers]
+            _swap(channel, outgoing, lengths, incoming)
+        else:
+            direct.all_to_all(channel, outgoing, incoming)
         return [
             unpack(offer.specs[rank], flat) if offer.data is None else _unpack_own(offer.specs[rank], offer.data[rank])
             for offer, flat in zip(offers, incoming, strict=True)
         ]
+
+
+def _by_memory(channel: Channel) -> bool:
+    """Whether some ranks share memory, and arrays go through it."""
+    terrain = channel.fabric.terrain
+    return channel.engine is None and (terrain.shared or terrain.mixed)
+
+
+def _swap(
+    channel: Channel, outgoing: list[Any], lengths: mixed.Lengths, incoming: list[Any], root: int | None = None
+) -> None:
+    """Brings what each rank has for each to it, through memory where they share it."""
+    terrain = channel.fabric.terrain
+    if terrain.shared and terrain.window is not None:
+        shared.all_to_all(channel, terrain.window, outgoing, lengths, incoming)
+    else:
+        mixed.all_to_all(channel, outgoing, lengths, incoming, root)
 
 
 def _pack_list(xs: object, size: int, call: str) -> list[Packed]:

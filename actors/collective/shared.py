@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _IN_ORDER = os.uname().machine in {"x86_64", "amd64", "i686"}
 """Whether this processor shows its writes to others in the order they were made."""
 
+_BYTE = np.dtype(np.uint8)
 Parts = list[list[Any]]
 """For each block, a flat array for each rank."""
 
@@ -91,6 +92,43 @@ def all_gather(channel: Channel, window: Window, parts: Sequence[npt.NDArray[Any
                 np.copyto(block, window.given(rank, stage - 1, [block.size], block.dtype)[0])
         if stage < count:
             meet(channel, stage)
+
+
+def all_to_all(
+    channel: Channel,
+    window: Window,
+    outgoing: Sequence[npt.NDArray[Any]],
+    lengths: Sequence[Sequence[int]],
+    incoming: Sequence[npt.NDArray[Any]],
+) -> None:
+    """Brings ``outgoing[j]`` of rank ``i`` into ``incoming[i]`` of rank ``j``, all flat; any may be empty.
+
+    Args:
+        channel: the ranks.
+        window: their memory.
+        outgoing: what this rank has for each.
+        lengths: the bytes of all: of what each rank has for each.
+        incoming: where it goes.
+    """
+    rank, count = channel.rank, max(_count(sum(row)) for row in lengths)
+    sources, targets = ([cut(one.view(np.uint8), count) for one in arrays] for arrays in (outgoing, incoming))
+    np.copyto(incoming[rank], outgoing[rank])
+    for stage in range(count + 1):
+        if stage < count:
+            slots = window.given(rank, stage, [_piece(length, count, stage) for length in lengths[rank]], _BYTE)
+            for other in _others(channel):
+                np.copyto(slots[other], sources[other][stage])
+        if stage > 0:
+            for other in _others(channel):
+                sizes = [_piece(length, count, stage - 1) for length in lengths[other]]
+                np.copyto(targets[other][stage - 1], window.given(other, stage - 1, sizes, _BYTE)[rank])
+        if stage < count:
+            meet(channel, stage)
+
+
+def _piece(length: int, count: int, index: int) -> int:
+    """Returns the size of one of the pieces that `cut` makes of so many elements."""
+    return length // count + (index < length % count)
 
 
 def _reduce(channel: Channel, window: Window, sources: Parts, reduction: Reduction, targets: Parts | None) -> None:

@@ -51,9 +51,7 @@ class Slice:
         self._model, self._name, self._layers = model, anatomy.name, layers
         self._seam = _Seam(anatomy.name, anatomy.keep)
         # Held here, since the wrappers that take the layers' places are no modules and so hide them from MLX.
-        ends = [*anatomy.embedding] if self.is_first or (self.is_last and anatomy.tied) else []
-        ends += anatomy.head if self.is_last else []
-        self._arrays = [*(array for layer in layers[first : last + 1] for array in layer_arrays(layer)), *ends]
+        self._arrays = anatomy.needed(first, last)
         if not (self.is_first and self.is_last):
             _check_caches(self._name, self.make_cache())
         layers[:] = [self._wrap(number, layer) for number, layer in enumerate(layers)]
@@ -168,17 +166,25 @@ class Anatomy:
         embedding: list[mx.array] = []
         head: list[mx.array] = []
         table = (0, 0)
+        words = getattr(getattr(model, "args", None), "vocab_size", None)  # some have larger tables of other things
         for _, module in model.named_modules():
             if id(module) in inner:
                 continue
             found = [value for key, value in module.items() if isinstance(value, mx.array) and key[0] != "_"]
             if "Embedding" in type(module).__name__ and found:
                 embedding += found
-                table = max(table, _table(module))
+                table = max(table, _table(module), key=lambda each: (each[0] == words, each))
             else:
                 head += found
         tied = not any(array.ndim > 1 and array.shape[0] == table[0] for array in head)
         return cls(name, layers, embedding, *table, head, tied, _together(holder, len(layers)), _KEEP.get(name, _all))
+
+    def needed(self, first: int, last: int) -> list[mx.array]:
+        """Weights of these layers, both inclusive, and of the ends that they touch."""
+        is_last = last == len(self.layers) - 1
+        ends = [*self.embedding] if first == 0 or (is_last and self.tied) else []
+        ends += self.head if is_last else []
+        return [*(array for layer in self.layers[first : last + 1] for array in layer_arrays(layer)), *ends]
 
     def check_cut(self, number: int) -> None:
         """See whether a stage may begin with layer `number`.
@@ -191,6 +197,11 @@ class Anatomy:
                 f"{self.name} cannot be cut before layer {number}: its layers {self.together} to "
                 f"{len(self.layers) - 1} share keys and values and must stay together"
             )
+
+
+def needed_nbytes(model: nn.Module, first: int, last: int) -> int:
+    """Bytes that a slice of these layers, both inclusive, takes."""
+    return sum(array.nbytes for array in Anatomy.of(model).needed(first, last))
 
 
 def _table(embedding: nn.Module) -> tuple[int, int]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from actors.actorclass import remote
-from actors.api import nodes
+from actors.api import get, get_runtime_context, kill, nodes
 from actors.collective import create_group
-from actors.context import get_runtime_context
 from actors.events import ModelChanged, TokensMade
 from actors.events.recorder import emit
 from actors.exceptions import ActorDiedError, ActorsError, ModelError, NodeDiedError, TaskError
-from actors.handle import kill
 from actors.ids import new_id
-from actors.refs import get
 
+from .means import Means
 from .stageactor import StageActor
 from .weights import Library
 
@@ -34,7 +33,9 @@ if TYPE_CHECKING:
     from .sampling import Request
 
 _KV_SHARE: Final = 4  # the caches of a stage take this part of the memory that is free once the weights are there
-_CHUNKS: Final = {True: 64, False: 512}  # tokens of a prompt taken in at once, by whether a CPU computes
+_CHUNK_GPU: Final = 512  # tokens of a prompt that are taken in at once
+_CHUNK_WIDE: Final = 64  # on a CPU by OpenBLAS, whose products gain from more rows
+_CHUNK_STORED: Final = 32  # on a CPU otherwise: they do not, and all stages are busy the sooner
 
 
 class Deployment:
@@ -71,13 +72,14 @@ class Deployment:
         emit(TokensMade(time.time(), self._id, self.name, tokens, seconds))
 
     @classmethod
-    def start(cls, plan: Plan, *, kv_memory: int | None, weights: str = "auto") -> Self:
+    def start(cls, plan: Plan, *, kv_memory: int | None, weights: str = "auto", arithmetic: str = "auto") -> Self:
         """Make the actors and wait until their layers are loaded.
 
         Args:
             plan: which layers are on which node.
             kv_memory: bytes for caches on each node; None takes a quarter of what is free.
             weights: see `ShardedModel.load`.
+            arithmetic: see `ShardedModel.load`.
 
         Raises:
             ModelError: a stage could not load its layers.
@@ -85,13 +87,21 @@ class Deployment:
         """
         self = cls(plan, [])
         library = None if weights == "local" else _library(plan, always=weights == "send")
+        threads = _threads(plan)
         try:
             for rank, stage in enumerate(plan.stages):
+                means = Means(arithmetic, stage.memory, threads[rank])
                 before = self.stages[-1] if self.stages and not plan.shares else None
                 made = remote(StageActor).options(node=stage.node)
                 where = str(plan.model.path), stage.first, stage.last
                 stage_actor = made.remote(
-                    *where, before, shares=plan.shares, rank=rank, library=library, send=weights == "send"
+                    *where,
+                    before,
+                    shares=plan.shares,
+                    rank=rank,
+                    means=means,
+                    library=library,
+                    send=weights == "send",
                 )
                 self.stages.append(stage_actor)
             self._await_loaded()
@@ -100,9 +110,12 @@ class Deployment:
                 get(self.stages[-1].lead.remote(self.stages[:-1]))
             self._probe()
             self.held = get([stage.loaded.remote() for stage in self.stages])
-            self.plan = plan.with_times([held["seconds"] for held in self.held])
+            apart = next((held["apart"] for held in self.held if held["apart"]), "")
+            apart = apart or get(self.stages[-1].why_apart.remote())
+            self.plan = plan.with_found(self.held, apart)
             self.limit = min(_room(held, kv_memory) for held in self.held)
-            get(self.stages[-1].open.remote(width=1 if plan.shares else len(self.stages), limit=self.limit))
+            width = 1 if plan.shares else len(self.stages)
+            get(self.stages[-1].open.remote(width=width, limit=self.limit, batched=not apart))
         except BaseException:
             self.close()
             raise
@@ -112,7 +125,9 @@ class Deployment:
     @property
     def chunk(self) -> int:
         """Tokens of a prompt that are taken in at once."""
-        return _CHUNKS[any(held["cpu"] for held in self.held)]
+        if not any(held["cpu"] for held in self.held):
+            return _CHUNK_GPU
+        return _CHUNK_WIDE if all(held["wide"] for held in self.held if held["cpu"]) else _CHUNK_STORED
 
     def answer(self, request: Request) -> ObjectRefGenerator[Any]:
         """Begin an answer; see `StageActor.answer`."""
@@ -207,6 +222,11 @@ class Deployment:
             else:  # nobody waits for an answer; if it comes back, its lease has ended it
                 threading.Thread(target=_kill, args=(actor,), daemon=True).start()
 
+    def measure(self) -> list[float]:
+        """Seconds that a token takes in each stage now."""
+        get(self.stages[-1].measure.remote())
+        return [held["seconds"] for held in get([stage.loaded.remote() for stage in self.stages])]
+
     def _probe(self) -> None:
         try:
             get(self.stages[-1].probe.remote())
@@ -226,6 +246,17 @@ class Deployment:
                     raise
                 told = getattr(cause, "cause", None) or cause  # without the remote traceback
                 raise ModelError(f"node {stage.node} could not load its layers: {told}") from error
+
+
+def _threads(plan: Plan) -> list[int]:
+    """Cores that a product of each stage may use: those of its machine, fairly shared among the stages there."""
+    known = {node.name: node for node in nodes()}
+    found = [known.get(stage.node) for stage in plan.stages]
+    hosts = Counter(node.address.rpartition(":")[0] for node in found if node is not None)
+    return [
+        1 if node is None else max(1, int(str(node.device["cpus"])) // hosts[node.address.rpartition(":")[0]])
+        for node in found
+    ]
 
 
 def _alive() -> set[str]:

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from actors.api import get, wait
 from actors.exceptions import ActorDiedError, NodeDiedError, TaskCancelledError, TaskError
-from actors.refs import get, wait
 
 from .text import Detokenizer, StopText
 

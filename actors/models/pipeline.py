@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from actors.actorclass import remote
-from actors.context import get_runtime_context
+from actors.api import get, get_runtime_context, kill
 from actors.exceptions import ModelError
-from actors.handle import kill
-from actors.refs import get
 
 from .partitioning import partition
 from .survey import choose

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ModelError
 
 from .partitioning import partition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .checkpoint import ModelInfo
     from .sharing import Shape, Share
@@ -34,7 +34,8 @@ class StagePlan:
     """Layers `first` to `last`, both inclusive, on `node`.
 
     `nbytes` is the memory that the weights will take, `work` the multiplications for a token, and `seconds` the time
-    that one takes: foretold, or measured once the model is loaded; None where nothing is known.
+    that one takes: foretold, or measured once the model is loaded; None where nothing is known. `memory` is what the
+    node offers for weights, None for enough, and `how`, known once it is loaded, in what arithmetic it computes.
     """
 
     stage: int
@@ -45,6 +46,8 @@ class StagePlan:
     why: str
     work: int = 0
     seconds: float | None = None
+    memory: int | None = None
+    how: str = ""
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -61,12 +64,17 @@ class Plan:
         stages: which layers are where.
         measured: times are those of the loaded model, not foretold ones.
         shares: where layers are cut lengthwise, what each node has of all of them; its time is then that of all.
+        foretold: tokens a second of one answer, as they were foretold; None where nothing was known.
+        apart: why answers go through the stages one at a time; empty where several go through together, and None as
+            long as the model is not loaded.
     """
 
     model: ModelInfo
     stages: tuple[StagePlan, ...]
     measured: bool = False
     shares: tuple[Share, ...] = ()
+    foretold: float | None = None
+    apart: str | None = None
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -80,10 +88,14 @@ class Plan:
         seconds = [each.seconds for each in self.stages if each.seconds]
         return 1 / max(seconds) if len(seconds) == len(self.stages) else None
 
-    def with_times(self, seconds: Sequence[float]) -> Plan:
-        """The same plan with the times that were measured, in seconds a token, of each stage."""
-        stages = [replace(stage, seconds=took) for stage, took in zip(self.stages, seconds, strict=True)]
-        return replace(self, stages=tuple(stages), measured=True)
+    def with_found(self, found: Sequence[Mapping[str, Any]], apart: str) -> Plan:
+        """The same plan with what each stage said of itself once it was loaded; see `StageActor.loaded`."""
+        stages = [
+            replace(stage, seconds=each["seconds"], nbytes=each["nbytes"], how=each["how"])
+            for stage, each in zip(self.stages, found, strict=True)
+        ]
+        foretold = self.foretold if self.measured else self.tokens_per_s
+        return replace(self, stages=tuple(stages), measured=True, foretold=foretold, apart=apart)
 
     def __str__(self) -> str:
         width = max(len(each.node) for each in self.stages)
@@ -97,11 +109,24 @@ class Plan:
         ]
         if self.tokens_per_s is not None and self.most_tokens_per_s is not None:
             how = "measured" if self.measured else "foretold"
+            before = "" if self.foretold is None else f" ({self.foretold:.3g} were foretold)"
             lines.append(
-                f"  {how}: {self.tokens_per_s:.3g} tokens a second for one answer, "
-                f"{self.most_tokens_per_s:.3g} for many together"
+                f"  {how}: {self.tokens_per_s:.3g} tokens a second for one answer{before}, "
+                f"{self.most_tokens_per_s:.3g} for many{' one by one' * bool(self.measured)}"
+            )
+        lines += [f"  {how}: stage{'s' * (len(which) > 1)} {', '.join(which)}" for how, which in self._ways().items()]
+        if self.apart is not None:
+            lines.append(
+                f"  answers go through {f'one at a time: {self.apart}' if self.apart else 'several at a time'}"
             )
         return "\n".join(lines)
+
+    def _ways(self) -> dict[str, list[str]]:
+        ways: dict[str, list[str]] = {}
+        for stage in self.stages:
+            if stage.how:
+                ways.setdefault(stage.how, []).append(str(stage.stage))
+        return ways
 
 
 def make_plan(model: ModelInfo, devices: Sequence[Device]) -> Plan:
@@ -141,7 +166,7 @@ def make_plan(model: ModelInfo, devices: Sequence[Device]) -> Plan:
         share = device.speed / fastest
         why = _why(len(layers), work / total, share, first=number == 0, last=is_last)
         seconds = work / device.speed if device.absolute else None
-        stages.append(StagePlan(number, device.name, layers[0], layers[-1], nbytes, why, work, seconds))
+        stages.append(StagePlan(number, device.name, layers[0], layers[-1], nbytes, why, work, seconds, device.memory))
     return Plan(model, tuple(stages))
 
 
@@ -172,7 +197,9 @@ def make_tensor_plan(model: ModelInfo, shape: Shape, devices: Sequence[Device]) 
             f"the MLP, {len(share.words)} words: {work / total:.0%} of the work"
         )
         seconds = work / device.speed if device.absolute else None
-        stages.append(StagePlan(share.rank, device.name, 0, model.layers - 1, nbytes, why, work, seconds))
+        stages.append(
+            StagePlan(share.rank, device.name, 0, model.layers - 1, nbytes, why, work, seconds, device.memory)
+        )
     return Plan(model, tuple(stages), shares=shares)
 
 

@@ -137,6 +137,8 @@ class Schedule:
             which they were begun.
         width: how many stages there are, so many steps can be under way.
         limit: tokens that all caches together have room for.
+        batched: answers of a lane go through the stages as one matrix; there are no more lanes than stages then, so
+            that these are as large as can be.
         can_fork: see `StageModel.can_fork`.
     """
 
@@ -146,10 +148,11 @@ class Schedule:
         *,
         width: int,
         limit: int,
+        batched: bool = False,
         can_fork: Callable[[str, int, int], bool] = lambda *_: False,
     ) -> None:
         self._begin, self._can_fork = begin, can_fork
-        self._limit = limit
+        self._limit, self._batched = limit, batched
         self._used = 0
         self._made = 0
         self._waiting: deque[Entry] = deque()
@@ -157,7 +160,7 @@ class Schedule:
         self.prefixes = Prefixes()
         self._changes: dict[str, list[Any]] = {}
         self._chunks = asyncio.Semaphore(width)
-        self._lanes = [_Lane() for _ in range(width + (width > 1))]
+        self._lanes = [_Lane() for _ in range(width + (width > 1 and not batched))]
         self._tasks: set[asyncio.Task[None]] = set()
         for lane in self._lanes:
             self._spawn(self._drive(lane))
@@ -297,7 +300,7 @@ class Schedule:
     ) -> Awaitable[Any]:
         changes, self._changes = self._changes, {}
         arranged = {kind: tuple(what) for kind, what in changes.items()}
-        return self._begin(Step(rows, silent=silent, **arranged), finish)
+        return self._begin(Step(rows, silent=silent, batched=self._batched, **arranged), finish)
 
     async def _flush(self) -> None:
         if self._changes:

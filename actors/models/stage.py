@@ -8,30 +8,37 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import mlx.core as mx
-from mlx.utils import tree_map
 from mlx_lm.models.cache import can_trim_prompt_cache
 
 from actors.exceptions import ModelError
 
+from .batch import Caches
 from .beside import Bystander
 from .caches import cache_copy, restore, save, token_nbytes
 from .checkpoint import open_checkpoint
-from .cut import Slice
+from .cut import Slice, needed_nbytes
+from .openblas import widen
 from .sharing import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from mlx import nn
+
     from .beside import Beside
     from .caches import Saved
-    from .checkpoint import ModelInfo
+    from .checkpoint import Checkpoint, ModelInfo
     from .sharing import Share
     from .tensor import Joining
+
+
+_TIMES: Final = 8  # the last so many tokens tell how long one takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Step:
         drop: sequences that are kept no longer.
         rows: sequences that are taken further; all by the same number of tokens.
         silent: nobody wants to know what comes next.
+        batched: rows go through as one matrix, rather than one by one; they round differently.
     """
 
     rows: tuple[Row, ...] = ()
@@ -61,6 +69,14 @@ class Step:
     fork: tuple[tuple[str, str, int], ...] = ()
     drop: tuple[str, ...] = ()
     silent: bool = False
+    batched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """What a layer gave for each row, where that is more than one array and so cannot be put together."""
+
+    rows: tuple[Any, ...]
 
 
 class StageModel:
@@ -68,21 +84,28 @@ class StageModel:
 
     Attributes:
         info: what the whole model is.
-        seconds: that one token of one sequence took here, at best.
+        wide: its weights are in float32, whatever they are on disk.
     """
 
-    def __init__(self, info: ModelInfo, piece: Slice, joining: Joining | None = None) -> None:
+    def __init__(self, info: ModelInfo, piece: Slice, joining: Joining | None = None, *, wide: bool = False) -> None:
         self.info = info
+        self.wide = wide
         self._joining = joining
-        self.seconds = math.inf
+        self._took: deque[float] = deque(maxlen=_TIMES)
         self._slice = piece
-        self._caches: dict[str, list[Any]] = {}
+        self._caches = Caches()
         self._kept: dict[str, list[Any]] = {}
         self._beside: dict[str, Bystander] = {}
 
     @classmethod
-    def load(cls, path: str | Path, first: int, last: int) -> Self:
+    def load(cls, path: str | Path, first: int, last: int, *, wide: float = 0) -> Self:
         """Bring the weights of these layers, and of the ends they touch, into memory.
+
+        Args:
+            path: file or directory.
+            first: number of the first layer.
+            last: number of the last one, inclusive.
+            wide: have the weights in float32 if they then take so many bytes at most.
 
         Raises:
             ModelError: see `checkpoint.open_checkpoint`; or the model has no such layers.
@@ -91,12 +114,14 @@ class StageModel:
         info = checkpoint.info()
         if not 0 <= first <= last < info.layers:
             raise ModelError(f"layers {first} to {last} of {path}: the model has the layers 0 to {info.layers - 1}")
-        piece = Slice(checkpoint.load(first, last), first, last)
+        model, widened = _loaded(checkpoint, first, last, wide)
+        piece = Slice(model, first, last)
         piece.load()
-        return cls(info, piece)
+        mx.clear_cache()
+        return cls(info, piece, wide=widened)
 
     @classmethod
-    def load_share(cls, path: str | Path, shares: Sequence[Share], rank: int) -> Self:
+    def load_share(cls, path: str | Path, shares: Sequence[Share], rank: int, *, wide: float = 0) -> Self:
         """Bring the part of all layers that one rank has into memory.
 
         Raises:
@@ -106,13 +131,13 @@ class StageModel:
 
         checkpoint = open_checkpoint(path)
         info = checkpoint.info()
-        model = checkpoint.load(0, info.layers - 1)
+        model, widened = _loaded(checkpoint, 0, info.layers - 1, wide * len(shares))
         joining = Joining([len(share.words) for share in shares])
         narrow(model, shares[rank], Shape.of(checkpoint.config, info.layers, info.vocab_size), joining)
         piece = Slice(model, 0, info.layers - 1)
         piece.load()
         mx.clear_cache()
-        return cls(info, piece, joining)
+        return cls(info, piece, joining, wide=widened)
 
     @property
     def first(self) -> int:
@@ -133,6 +158,17 @@ class StageModel:
     def nbytes(self) -> int:
         """Bytes of the weights held, without caches."""
         return self._slice.nbytes
+
+    @property
+    def seconds(self) -> float:
+        """What one token of one sequence took here of late, at best; infinite where there was none."""
+        return min(self._took, default=math.inf)
+
+    @property
+    def unbatched(self) -> str:
+        """The kind of cache that several sequences cannot have together; empty where all can."""
+        kinds = (type(each) for each in self._slice.make_cache() if each is not None)
+        return next((kind.__name__ for kind in kinds if not hasattr(kind, "merge")), "")
 
     def token_nbytes(self, key: str) -> int:
         """Bytes that one more token of a sequence takes in its caches."""
@@ -167,24 +203,35 @@ class StageModel:
         if self._joining is not None:
             self._joining.silent = step.silent
         start = time.perf_counter()
-        outs, states = [], []
-        for number, row in enumerate(step.rows):
-            cache = self._caches.get(row.key)
-            if cache is None:
-                cache = self._caches[row.key] = self._slice.make_cache()
-            inward = _row(hidden, number) if len(step.rows) > 1 else hidden
-            self._stand_by((row.key,), alone=len(step.rows) == 1)
-            outs.append(self._slice(mx.array([row.ids]), cache, inward))
-            states += [each.state for each in cache if each is not None]
-        value = (finish or _computed)(_joined(outs))
-        mx.eval(states)
+        for row in step.rows:
+            if row.key not in self._caches:
+                self._caches[row.key] = self._slice.make_cache()
+        out, caches = (self._together if step.batched and len(step.rows) > 1 else self._apart)(step.rows, hidden)
+        value = (finish or _computed)(out)
+        mx.eval([each.state for each in caches if each is not None])
         if len(step.rows) == len(step.rows[0].ids) == 1:
-            self.seconds = min(self.seconds, time.perf_counter() - start)
+            self._took.append(time.perf_counter() - start)
         return value
+
+    def _together(self, rows: Sequence[Row], hidden: Any) -> tuple[Any, list[Any]]:
+        keys = [row.key for row in rows]
+        self._stand_by(keys, alone=False)
+        caches = self._caches.together(keys)
+        return self._slice(mx.array([row.ids for row in rows]), caches, hidden), caches
+
+    def _apart(self, rows: Sequence[Row], hidden: Any) -> tuple[Any, list[Any]]:
+        outs, caches = [], []
+        for number, row in enumerate(rows):
+            own = self._caches[row.key]
+            inward = _row(hidden, number) if len(rows) > 1 else hidden
+            self._stand_by((row.key,), alone=len(rows) == 1)
+            outs.append(self._slice(mx.array([row.ids]), own, inward))
+            caches += own
+        return _joined(outs), caches
 
     def can_fork(self, key: str, tokens: int, length: int) -> bool:
         """Whether the cache of a sequence that is kept, or will be by the next step, can be cut to a length."""
-        cache = self._kept.get(key) or self._caches.get(key)
+        cache = self._kept.get(key) or self._caches.peek(key)
         return cache is not None and (length == tokens or can_trim_prompt_cache(cache))
 
     def save(self, key: str, wanted: Sequence[int]) -> Saved | None:
@@ -261,29 +308,42 @@ class StageModel:
 
     def _check_hidden(self, rows: Sequence[Row], hidden: Any) -> None:
         shape = None if self._slice.is_first else (len(rows), len(rows[0].ids), self.info.hidden_size)
-        found = None if hidden is None else _first(hidden).shape
+        found = None if hidden is None else _shape(hidden)
         if found != shape and (found is None or shape is None or found[:2] != shape[:2] or len(found) == 3):
             raise ValueError(
                 f"the stage of layers {self.first} to {self.last} needs a hidden state of shape {shape} and got {found}"
             )
 
 
-def _first(hidden: Any) -> mx.array:
-    """The hidden state itself, of what a layer gave."""
-    first: mx.array = hidden[0] if isinstance(hidden, tuple | list) else hidden
-    return first
+def _loaded(checkpoint: Checkpoint, first: int, last: int, wide: float) -> tuple[nn.Module, bool]:
+    """The model, lazy, and whether it is in float32, which it is if what is needed of it takes `wide` bytes at most."""
+    if wide:
+        model = widen(checkpoint.load(first, last))
+        if needed_nbytes(model, first, last) <= wide:
+            return model, True
+    return checkpoint.load(first, last), False
+
+
+def _shape(hidden: Any) -> tuple[int, ...]:
+    """Of the hidden states of all rows, in what a layer gave."""
+    if isinstance(hidden, Apart):
+        return len(hidden.rows), *_shape(hidden.rows[0])[1:]
+    return tuple((hidden[0] if isinstance(hidden, tuple | list) else hidden).shape)
 
 
 def _row(hidden: Any, number: int) -> Any:
-    return tree_map(lambda array: array[number : number + 1] if isinstance(array, mx.array) else array, hidden)
+    if hidden is None:
+        return None
+    return hidden.rows[number] if isinstance(hidden, Apart) else hidden[number : number + 1]
 
 
 def _joined(outs: Sequence[Any]) -> Any:
     """The rows of one step as one value, as they were one by one."""
     if len(outs) == 1:
         return outs[0]
-    first, *others = outs
-    return tree_map(lambda array, *more: mx.concatenate([array, *more]) if _is_array(array) else array, first, *others)
+    if not all(map(_is_array, outs)):
+        return Apart(tuple(outs))
+    return mx.concatenate(list(outs))
 
 
 def _is_array(value: Any) -> bool:
@@ -291,5 +351,5 @@ def _is_array(value: Any) -> bool:
 
 
 def _computed(out: Any) -> Any:
-    mx.eval(out)
+    mx.eval(out.rows if isinstance(out, Apart) else out)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from actors.context import get_runtime_context
+from actors.api import get_runtime_context
 from actors.exceptions import ActorDiedError
 
 from .extra import on_cpu, require_mlx_lm
+from .openblas import ADVICE, bring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from .beside import Beside
     from .caches import Saved
+    from .means import Means
     from .sampling import Request
     from .schedule import Schedule
     from .sharing import Share
@@ -49,6 +52,7 @@ class StageActor:
         before: the stage of the layers before; None for the first.
         shares: where layers are cut lengthwise, what each rank has of all of them; `rank` is this one's. The last rank
             chooses what all do next.
+        means: what the stage may make use of.
         library: has the weights; where this device does not see `path`, or with `send`, they are fetched from there.
     """
 
@@ -61,9 +65,11 @@ class StageActor:
         *,
         shares: tuple[Share, ...] = (),
         rank: int = 0,
+        means: Means,
         library: ActorHandle | None = None,
         send: bool = False,
     ) -> None:
+        self._blas = means.wide and bring(means.threads)
         require_mlx_lm()
         from .stage import StageModel
         from .weights import Sender, fetch
@@ -73,10 +79,13 @@ class StageActor:
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
+        wide = means.room if self._blas else 0
         if shares:
-            self._model = self._turns.submit(StageModel.load_share, path, shares, rank).result()
+            self._model = self._turns.submit(StageModel.load_share, path, shares, rank, wide=wide).result()
         else:
-            self._model = self._turns.submit(StageModel.load, path, first, last).result()
+            self._model = self._turns.submit(StageModel.load, path, first, last, wide=wide).result()
+        self._means = means
+        self._unbatched = self._model.unbatched
         self._before = before
         self._others: list[ActorHandle] = []
         self._order = _Order()
@@ -86,23 +95,41 @@ class StageActor:
         """Returns what this stage holds, and where.
 
         `node`, `pid`, `first`, `last`, `nbytes` of its weights, whether it computes on a `cpu`, the `seconds` that a
-        token takes here at best, the bytes `free` in memory and, of the sequence `PROBE`, those that one more token
-        takes in its caches (`token_nbytes`).
+        token takes here at best, the bytes `free` in memory, those that one more token of a sequence takes in its
+        caches (`token_nbytes`), `how` it computes, in words, whether its weights are in float32 (`wide`), and why
+        sequences do not go through together, empty where they do (`apart`).
         """
         model = self._model
         where = {"node": get_runtime_context().node_name, "pid": os.getpid(), "cpu": on_cpu()}
         what = {"first": model.first, "last": model.last, "nbytes": model.nbytes}
         free = psutil.virtual_memory().available
-        return {**where, **what, "token_nbytes": model.token_nbytes(PROBE), "seconds": model.seconds, "free": free}
+        numbers = {"token_nbytes": model.token_nbytes(PROBE), "seconds": model.seconds, "free": free}
+        return {**where, **what, **numbers, "how": self._how(), "wide": model.wide, "apart": self._apart()}
 
-    async def open(self, *, width: int, limit: int) -> None:
+    def _how(self) -> str:
+        if not on_cpu():
+            return "on a GPU"
+        if self._model.wide:
+            return "float32 by OpenBLAS"
+        if self._blas:
+            return "weights as stored: float32 does not fit"
+        missing = self._means.wide and sys.platform == "linux"
+        return f"weights as stored: {ADVICE}" if missing else "weights as stored"
+
+    def _apart(self) -> str:
+        if on_cpu() and not self._model.wide:
+            return "products of weights as stored gain nothing from it on a CPU"
+        kind = self._unbatched
+        return f"{self._model.info.architecture} keeps a {kind}, which is of one sequence" if kind else ""
+
+    async def open(self, *, width: int, limit: int, batched: bool = False) -> None:
         """Makes the last stage take requests; see `schedule.Schedule` for the arguments."""
         from .schedule import Schedule
         from .stage import Step
 
         assert self._model.is_last
         await self.begin(Step(forget=(PROBE,)), None)
-        self._schedule = Schedule(self.begin, width=width, limit=limit, can_fork=self._model.can_fork)
+        self._schedule = Schedule(self.begin, width=width, limit=limit, batched=batched, can_fork=self._model.can_fork)
 
     async def lead(self, others: list[ActorHandle]) -> None:
         """Makes this rank have the others do what it does."""
@@ -121,6 +148,19 @@ class StageActor:
 
         for _ in range(_PROBES):
             await self.begin(Step((Row(PROBE, (0,)),)), None)
+
+    async def measure(self) -> None:
+        """Takes a sequence through all stages as `probe` does, and forgets it; in the last one."""
+        from .stage import Step
+
+        await self.probe()
+        await self.begin(Step(forget=(PROBE,)), None)
+
+    async def why_apart(self) -> str:
+        """Says why sequences cannot go through all stages together, empty if they can; in the last one."""
+        from .trial import why_apart
+
+        return await why_apart(self.begin)
 
     async def sequences(self) -> tuple[str, ...]:
         """Returns the keys of the sequences that have a cache here."""

@@ -16,9 +16,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from actors.api import get
 from actors.exceptions import ModelError
 from actors.home import cache_dir
-from actors.refs import get
 
 from .checkpoint import open_checkpoint
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from actors.api import get, put
 from actors.exceptions import ModelError
-from actors.refs import get, put
 
 from .errors import wrong
 

@@ -1,0 +1,101 @@
+"""Joining a Ray cluster, for `actors.init`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import ray
+
+from actors import engine
+from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError, VersionMismatchError
+from actors.version import __version__
+
+from .runtime import Ray
+from .translation import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+_connection: Connection | None = None
+
+
+class Connection:
+    """A Ray cluster that this program is in. Leaving the ``with`` block, or `actors.shutdown`, leaves it."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.request = dict(request)
+
+    def shutdown(self) -> None:
+        """Leaves the cluster; same as `actors.shutdown`."""
+        if _connection is self and (other := engine.other()) is not None:
+            other.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"<Ray cluster at {self.request['address'] or 'this machine'}>"
+
+
+def connect(request: Mapping[str, Any]) -> Connection:
+    """Joins the Ray cluster that ``request``, the arguments of `actors.init`, names.
+
+    Raises:
+        NotImplementedError: an argument that Ray does not have.
+        NoClusterError: no cluster is there.
+        VersionMismatchError: its nodes have not the version of this package that this program has.
+    """
+    global _connection  # noqa: PLW0603 - one cluster a process
+    if engine.other() is not None and _connection is not None:
+        if _connection.request == dict(request) or request["ignore_reinit_error"]:
+            return _connection
+        raise ActorsError("it has joined a Ray cluster by other arguments: leave that by shutdown()")
+    if request["local_nodes"] != 1:
+        refuse("local_nodes=", "start the cluster by `ray start`")
+    if request["expect_nodes"] is not None:
+        refuse("expect_nodes=", "Ray places actors when their nodes come")
+    names = ("address", "num_cpus", "num_gpus", "resources", "labels", "runtime_env")
+    given = {name: request[name] for name in names if request[name] is not None}
+    try:
+        ray.init(namespace=request["namespace"], log_to_driver=request["log_to_driver"], **given)
+    except (ConnectionError, ValueError) as error:
+        if isinstance(error, ValueError) and "address" not in given:
+            raise
+        raise NoClusterError(f"no Ray cluster can be joined at {request['address']!r}: {error}") from error
+    try:
+        _check_version(request["timeout"])
+    except BaseException:
+        ray.shutdown()
+        raise
+    engine.use(Ray())
+    _connection = Connection(request)
+    return _connection
+
+
+def _check_version(seconds: float) -> None:
+    ask = ray.remote(num_cpus=0)(_version)
+    try:
+        there = ray.get(ask.remote(), timeout=seconds)
+    except ray.exceptions.GetTimeoutError:
+        raise ClusterTimeoutError(f"the Ray cluster ran nothing within {seconds:g} s") from None
+    if there != __version__:
+        found = "no mlx-actors" if there is None else f"mlx-actors {there}"
+        raise VersionMismatchError(
+            f"the nodes of the Ray cluster have {found}, not {__version__}: install "
+            f"mlx-actors=={__version__} there, or give runtime_env={{'pip': ['mlx-actors=={__version__}']}}"
+        )
+
+
+def _version() -> str | None:
+    from importlib import import_module
+
+    try:
+        return str(import_module("actors.version").__version__)
+    except ImportError:
+        return None

@@ -1,0 +1,81 @@
+"""Handles on Ray: each stands for one of Ray's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actors.common import COMMON
+from actors.exceptions import ArgumentError
+from actors.handle import ActorHandle, RemoteMethod
+from actors.signed import Signed, signed
+from actors.spec import DEFAULTS
+
+from .errors import sending
+from .refs import unwrapped, wrapped
+from .translation import of_method
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actors.options import MethodOptions
+    from actors.spec import ClassSpec, MethodSpec
+
+
+class RayHandle(ActorHandle[Any]):
+    """An actor that Ray runs."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: Any, label: str, spec: ClassSpec) -> None:
+        self.raw = raw
+        # Ray has no other name for it, and its client another.
+        self._id = raw._actor_id.hex() if hasattr(raw, "_actor_id") else raw.actor_ref.id.hex()  # noqa: SLF001
+        self._label = label
+        self._spec = spec
+
+    def _method(self, method: MethodSpec) -> RayMethod:
+        return RayMethod(self, method)
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RayHandle) and other._id == self._id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RayHandle, (self.raw, self._label, self._spec))
+
+
+class RayMethod(RemoteMethod[..., Any]):
+    """A method of an actor that Ray runs."""
+
+    __slots__ = ()
+
+    @signed
+    def remote(self) -> Any:
+        """See `RemoteMethod`."""
+        return Signed(_call, self._method, self._handle, self._options)
+
+    def map(self, values: Iterable[Any]) -> list[Any]:
+        """See `RemoteMethod`; on Ray each call is a message of its own."""
+        return [self.remote(value) for value in values]
+
+    def options(self, **options: Any) -> RayMethod:
+        """See `RemoteMethod`."""
+        if "public" in options:
+            raise ArgumentError("public= belongs to the method: @actors.method(public=True) in its class")
+        chosen = self._options if self._options is not None else DEFAULTS
+        return RayMethod(self._handle, self._method, chosen.merged(**options))
+
+
+def _call(method: MethodSpec, handle: RayHandle, options: MethodOptions | None, /, *args: Any, **kwargs: Any) -> Any:
+    method.check(args, kwargs)
+    plain, named = unwrapped(args, kwargs)
+    if method.name in COMMON:
+        with sending():
+            return wrapped(handle.raw._actors_common.remote(method.name, *plain, **named), None)  # noqa: SLF001
+    both = {**of_method(method.options, method.generates), **(of_method(options, method.generates) if options else {})}
+    ray_method = getattr(handle.raw, method.name)
+    with sending():
+        given = (ray_method.options(**both) if both else ray_method).remote(*plain, **named)
+    return wrapped(given, both.get("num_returns"))

@@ -1,0 +1,135 @@
+"""References on Ray: each stands for one of Ray's own."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import exceptions as rays
+
+from actors.refs import ObjectRef
+from actors.stream import ObjectRefGenerator
+
+from .errors import translated, translating
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+
+class RayRef(ObjectRef[Any]):
+    """A value of Ray's object store, or one on its way there."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def result(self, timeout: float | None = None) -> Any:
+        """See `ObjectRef`."""
+        with translating():
+            return ray.get(self.raw, timeout=timeout)
+
+    def future(self) -> Future[Any]:
+        """See `ObjectRef`."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+
+        def settle(done: Future[Any]) -> None:
+            error = done.exception()
+            if error is not None:
+                future.set_exception(translated(error))
+            else:
+                future.set_result(done.result())
+
+        self.raw.future().add_done_callback(settle)
+        return future
+
+    def hex(self) -> str:
+        """See `ObjectRef`."""
+        word: str = self.raw.hex()
+        return word
+
+    def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
+        """See `ObjectRef`."""
+        ray.cancel(self.raw, force=force, recursive=recursive)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._value_of().__await__()
+
+    async def _value_of(self) -> Any:
+        with translating():
+            return await self.raw
+
+    def __repr__(self) -> str:
+        return f"<ObjectRef {self.hex()} on Ray>"
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RayRef) and bool(other.raw == self.raw)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RayRef, (self.raw,))
+
+
+class RayStream(ObjectRefGenerator[Any]):
+    """What a generator method gives: Ray's own stream of references."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def __iter__(self) -> Iterator[RayRef]:
+        return self
+
+    def __next__(self) -> RayRef:
+        return RayRef(next(self.raw))
+
+    async def __anext__(self) -> RayRef:
+        return RayRef(await self.raw.__anext__())
+
+    def close(self, *, force: bool = False, recursive: bool = True) -> None:
+        """See `ObjectRefGenerator`."""
+        ray.cancel(self.raw, force=force, recursive=recursive)
+
+    def __del__(self) -> None:
+        """Nothing: Ray's own stops when it is dropped."""
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RayStream) and other.raw is self.raw
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("streams do not travel: send the references that one gives")
+
+
+def wrapped(given: Any, returns: object) -> Any:
+    """Returns our own in place of what a call on Ray has given."""
+    if returns in {"streaming", "dynamic"}:
+        return RayStream(given)
+    if isinstance(given, list):
+        return [RayRef(raw) for raw in given]
+    return None if given is None else RayRef(given)
+
+
+def unwrapped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Returns arguments with Ray's own reference for each that is one; those inside others travel as they are."""
+    plain = [value.raw if isinstance(value, RayRef) else value for value in args]
+    return plain, {name: value.raw if isinstance(value, RayRef) else value for name, value in kwargs.items()}
+
+
+def get_all(refs: Any, timeout: float | None) -> Any:
+    """Returns the value of a reference, or the values of a list of them."""
+    __tracebackhide__ = True
+    with translating():
+        if isinstance(refs, RayRef):
+            return ray.get(refs.raw, timeout=timeout)
+        return ray.get([ref.raw for ref in refs], timeout=timeout)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether Ray says that a value did not come in time."""
+    return isinstance(error, rays.GetTimeoutError)

@@ -1,0 +1,160 @@
+"""Every collective by every way, against numpy: ops, dtypes, layouts and roots at random, ranks as threads."""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import thread_fabric
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from thread_fabric import ThreadFabric, World
+
+from actors.collective import agreement, flow, shared
+from actors.collective.group import Group
+from actors.collective.near import NearFabric
+from actors.costs import Costs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WAYS = ("offer", "ring", "doubling", "board", "memory", "hosts")
+DTYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "complex64", "complex128", ">f4", ">i2"),
+)
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "plain": lambda x: x,
+    "Fortran": np.asfortranarray,
+    "strided": lambda x: np.repeat(x, 2, axis=0)[::2] if x.ndim else x,
+    "reversed": lambda x: x[::-1].copy()[::-1] if x.ndim else x,
+    "transposed": lambda x: np.ascontiguousarray(x.T).T,
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+}
+UFUNCS = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum, "mean": np.add}
+
+
+@contextmanager
+def going(way: str, block: int) -> Iterator[None]:
+    """Has small arrays go the way of large ones, in pieces of a few bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        if way not in {"offer", "board"}:
+            patch.setattr(agreement, "INLINE_BYTES", -1)
+        patch.setattr(thread_fabric, "costs", Costs(far_latency=1.0 if way == "doubling" else 1e-15))
+        patch.setattr(flow, "CHUNK_BYTES", block)
+        patch.setattr(shared, "BLOCK_BYTES", block)
+        yield
+
+
+def run(way: str, size: int, hosts: str, work: Callable[[Group], Any]) -> list[Any]:
+    """Runs ``work`` on every rank; returns what each returned."""
+    world = World(size)
+    lanes = [ThreadFabric(world, rank) for rank in range(size)]
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, ThreadPoolExecutor(size) as pool:
+        if way in {"offer", "ring", "doubling"}:
+            return list(pool.map(lambda lane: work(Group(lane)), lanes))
+        keys = hosts[:size] if way == "hosts" else "a" * size
+        near = [NearFabric(lane, Path(folder), keys[lane.rank], f"r{lane.rank}") for lane in lanes]
+        try:
+            return list(pool.map(lambda one: work(Group(one)), near))
+        finally:
+            for one in near:
+                one.close()
+
+
+def reduced(op: str, values: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
+    wide = np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
+    whole = UFUNCS[op].reduce(np.stack(values).astype(wide), axis=0, dtype=wide)
+    return np.asarray(whole / len(values) if op == "mean" else whole).astype(dtype)
+
+
+def same(found: Any, wanted: np.ndarray) -> None:
+    assert type(found) is np.ndarray
+    assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+    assert found.flags.writeable
+    loose = 2e-3 if wanted.dtype == np.float16 else 1e-5 if wanted.dtype.kind in "fc" else 0
+    np.testing.assert_allclose(found, wanted, rtol=loose, atol=loose)
+
+
+cases = {
+    "size": st.integers(1, 8),
+    "hosts": st.text("abc", min_size=8, max_size=8),
+    "dtype": st.sampled_from(DTYPES).map(np.dtype),
+    "shape": st.one_of(st.just(()), st.lists(st.integers(0, 6), min_size=1, max_size=3).map(tuple)),
+    "op": st.sampled_from(sorted(UFUNCS)),
+    "layout": st.sampled_from(sorted(LAYOUTS)),
+    "block": st.sampled_from([16, 256, 1 << 20]),
+    "seed": st.integers(0, 1 << 30),
+}
+
+
+def check(
+    way: str, size: int, hosts: str, dtype: Any, shape: tuple[int, ...], op: str, layout: str, block: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    if op == "mean" and dtype.kind not in "fc":
+        op = "sum"
+    laid, root = LAYOUTS[layout], int(random.integers(size))
+
+    def some(*axes: int) -> np.ndarray:
+        return laid(np.asarray(random.integers(0, 4, axes)).astype(dtype))
+
+    own = [some(*shape) for _ in range(size)]
+    rows = [some(2 * size, *shape) for _ in range(size)]
+    pairs = [[some(int(random.integers(4)), *shape) for _ in range(size)] for _ in range(size)]
+
+    def work(group: Group) -> Any:
+        rank = group.rank
+        results = (
+            group.allreduce(own[rank], op),
+            group.allreduce(own[rank], op),  # by a plan, where there are some
+            group.allreduce(own[rank], op, deterministic=True),
+            group.reduce(own[rank], root, op),
+            group.reducescatter(rows[rank], op),
+            group.broadcast(own[rank] if rank == root else None, root),
+            group.allgather(own[rank]),
+            group.gather(own[rank], root),
+            group.scatter(pairs[rank] if rank == root else None, root),
+            group.alltoall(pairs[rank]),
+            group.allreduce({"a": own[rank], "b": [rows[rank]]}, op),
+        )
+        group.barrier()
+        return results
+
+    with going(way, block):
+        found = run(way, size, hosts, work)
+    total, parts = reduced(op, own, dtype), reduced(op, rows, dtype)
+    for rank, results in enumerate(found):
+        once, twice, ordered, at_root, part, sent, gathered, taken, given_, swapped, tree = results
+        for result in (once, twice, ordered, tree["a"]):
+            same(result, total)
+        assert once.tobytes() == twice.tobytes() == found[0][0].tobytes()
+        assert (at_root is None) == (taken is None) == (rank != root)
+        if rank == root:
+            same(at_root, total)
+        same(part, parts[2 * rank : 2 * rank + 2])
+        same(tree["b"][0], parts)
+        same(sent, own[root])
+        for result, wanted in zip([*gathered, *(taken or [])], own * (2 if taken else 1), strict=True):
+            same(result, wanted)
+        same(given_, pairs[root][rank])
+        for source, result in enumerate(swapped):
+            same(result, pairs[source][rank])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_gives_what_numpy_gives(way: str) -> None:
+    sample = settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    sample(given(**cases)(lambda **case: check(way, **case)))()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_gives_what_numpy_gives_at_length(way: str) -> None:
+    many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    many(given(**cases)(lambda **case: check(way, **case)))()

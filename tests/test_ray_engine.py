@@ -1,0 +1,218 @@
+"""The engine of Ray, on a cluster of Ray's own; see `on_ray.py`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clusters import eventually
+
+import actors
+from actors.exceptions import (
+    ActorAlreadyExistsError,
+    ActorDiedError,
+    ActorsError,
+    CollectiveError,
+    NoClusterError,
+    SerializationError,
+)
+
+TESTS = Path(__file__).parent
+on_ray = pytest.mark.skipif("ACTORS_TEST_RAY" not in os.environ, reason="runs in a cluster of Ray's: make test-ray")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("ACTORS_TEST_RAY" in os.environ, reason="this is that run")
+def test_the_black_box_tests_hold_on_ray() -> None:
+    python = os.environ.get("RAY_PYTHON")
+    if python is None:
+        pytest.skip("RAY_PYTHON names no Python that has Ray and this package's dependencies: make test-ray makes one")
+    done = subprocess.run([python, TESTS / "on_ray.py"], check=False, timeout=900, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    ({"engine": "spark"}, "engine must be one of 'lan', 'ray'"),
+    ({"address": "ray://127.0.0.1:1", "engine": "lan"}, "belongs to engine='ray'"),
+])  # fmt: skip
+def test_an_engine_nobody_knows_is_refused(arguments: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        actors.init(**arguments)
+
+
+@actors.remote
+class Counter:
+    def __init__(self, start: int = 0) -> None:
+        self.value = start
+
+    def add(self, amount: int = 1) -> int:
+        self.value += amount
+        return self.value
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def lock(self) -> object:
+        return threading.Lock()
+
+    def place(self) -> tuple[int, int]:
+        context = actors.get_runtime_context()
+        return context.rank, context.world_size
+
+    def sums(self, sizes: list[int]) -> list[tuple[float, int]]:
+        rank = actors.collective.get_rank()
+        found = [actors.collective.allreduce(np.full(size, rank + 1.0, np.float32)) for size in sizes]
+        return [(float(x[0]), x.size) for x in found]
+
+    def all_kinds(self) -> list[object]:
+        group, rank = actors.collective, actors.collective.get_rank()
+        x = np.arange(4) + rank
+        gathered, got = group.allgather(x), group.broadcast({"from": 1} if rank == 1 else None, 1)
+        part, items = group.reducescatter(x), group.alltoall([f"{rank}to{other}" for other in range(2)])
+        other = 1 - rank
+        group.send(rank, other)
+        return [[list(map(int, one)) for one in gathered], got, list(map(int, part)), items, group.recv(other)]
+
+    def reduce_wrongly(self) -> object:
+        return actors.collective.allreduce(np.zeros(3 + actors.collective.get_rank()))
+
+    def wait_for_all(self) -> object:
+        return actors.collective.barrier(timeout=20)
+
+
+@on_ray
+def test_no_cluster_there() -> None:
+    with pytest.raises(NoClusterError, match=r"127\.0\.0\.1:1"):
+        actors.init("127.0.0.1:1", engine="ray")
+
+
+@pytest.mark.usefixtures("cluster")
+@on_ray
+class TestOnRay:
+    def test_ranks_know_their_place(self) -> None:
+        group = Counter.group(2)
+        assert actors.get(group.place.remote(), timeout=60) == [(0, 2), (1, 2)]
+
+    def test_arrays_are_reduced(self) -> None:
+        group = Counter.group(2)
+        sizes = [1, 1000, 100_000, 3_000_001]
+        assert actors.get(group.sums.remote(sizes), timeout=120) == [[(3.0, size) for size in sizes]] * 2
+
+    def test_every_kind_of_collective(self) -> None:
+        group = Counter.group(2)
+        both = [[0, 1, 2, 3], [1, 2, 3, 4]]
+        assert actors.get(group.all_kinds.remote(), timeout=60) == [
+            [both, {"from": 1}, [1, 3], ["0to0", "1to0"], 1], [both, {"from": 1}, [5, 7], ["0to1", "1to1"], 0],
+        ]  # fmt: skip
+
+    def test_ranks_that_do_not_agree_are_told_and_go_on(self) -> None:
+        group = Counter.group(2)
+        for ref in group.reduce_wrongly.remote():
+            with pytest.raises(CollectiveError, match="do not call the same"):
+                actors.get(ref, timeout=60)
+        assert actors.get(group.sums.remote([5]), timeout=60) == [[(3.0, 5)]] * 2
+
+    def test_a_rank_that_has_died_is_named_to_the_others(self) -> None:
+        group = Counter.group(3)
+        actors.get(group.place.remote(), timeout=60)
+        waiting = [group[0].wait_for_all.remote(), group[2].wait_for_all.remote()]
+        actors.kill(group[1])
+        for ref in waiting:
+            with pytest.raises(CollectiveError, match=r"rank 1 .* is gone: its actor on Ray has ended"):
+                actors.get(ref, timeout=60)
+
+    def test_a_group_of_actors_that_exist(self) -> None:
+        members = [Counter.remote(start) for start in range(2)]
+        group = actors.collective.create_group(members)
+        assert actors.get(group.sums.remote([7]), timeout=60) == [[(3.0, 7)]] * 2
+        actors.collective.destroy_group(group)
+
+    def test_names(self) -> None:
+        kept = Counter.options(name="kept").remote(5)
+        assert actors.get(actors.get_actor("kept").add.remote(), timeout=60) == 6
+        assert "kept" in actors.list_named_actors()
+        with pytest.raises(ActorAlreadyExistsError):
+            Counter.options(name="kept").remote()
+        assert actors.get(Counter.options(name="kept", get_if_exists=True).remote().add.remote(), timeout=60) == 7
+        with pytest.raises(ValueError, match=r"no actor is named 'other'.*kept"):
+            actors.get_actor("other")
+        del kept
+
+    def test_an_actor_is_made_anew(self) -> None:
+        counter = Counter.options(max_restarts=1, max_task_retries=1).remote(3)
+        assert actors.get(counter.add.remote(), timeout=60) == 4
+        first = actors.get(counter.pid.remote(), timeout=60)
+        actors.kill(counter, no_restart=False)
+        eventually(lambda: actors.get(counter.pid.remote(), timeout=60) != first)
+        assert actors.get(counter.add.remote(), timeout=60) == 4
+        actors.kill(counter)
+        with pytest.raises(ActorDiedError):
+            actors.get(counter.add.remote(), timeout=60)
+
+    @pytest.mark.parametrize(("options", "name"), [
+        ({"checkpoint": "call"}, "checkpoint"), ({"record": True}, "record"), ({"isolation": "thread"}, "isolation"),
+        ({"scheduling_strategy": "PACK"}, "PACK"), ({"placement_timeout": 1}, "placement_timeout"),
+        ({"replicas": 2, "lifetime": "detached", "max_restarts": 1}, "replicas"),
+    ])  # fmt: skip
+    def test_an_option_that_ray_does_not_have_is_refused_by_name(self, options: dict[str, object], name: str) -> None:
+        with pytest.raises(NotImplementedError, match=f"engine 'ray' has no .*{name}"):
+            Counter.options(**options).remote()
+
+    def test_what_needs_a_lan_is_refused(self) -> None:
+        counter = Counter.remote()
+        with pytest.raises(NotImplementedError, match="move"):
+            actors.move(counter, actors.nodes()[0])
+        with pytest.raises(NotImplementedError, match="timeout"):
+            counter.add.options(timeout=1).remote()
+        with pytest.raises(NotImplementedError, match="engine 'ray' does not provide such a thing"):
+            actors.timeline("/tmp/none.json")
+
+    def test_what_cannot_be_pickled(self) -> None:
+        counter = Counter.remote()
+        with pytest.raises(SerializationError, match="Ray cannot send what"):
+            actors.get(counter.lock.remote(), timeout=60)
+        with pytest.raises(SerializationError):
+            counter.add.remote(threading.Lock())
+
+    def test_another_cluster_is_not_joined_beside_it(self) -> None:
+        with pytest.raises(ActorsError, match="joined a Ray cluster by other arguments"):
+            actors.init("auto", engine="ray")
+        with pytest.raises(ActorsError, match="before it joins a LAN"):
+            actors.init("local")
+
+    def test_resources_and_nodes(self) -> None:
+        assert actors.nodes()[0].alive
+        assert actors.cluster_resources()["CPU"] == 16
+        assert actors.available_resources()["CPU"] <= 16
+
+
+CLIENT = """
+import os, actors
+with actors.init(os.environ["ACTORS_TEST_RAY_CLIENT"]):
+    @actors.remote
+    class Box:
+        def __init__(self, value): self.value = value
+        def get(self): return self.value
+        def stream(self): yield 1
+        def rank(self): return actors.collective.allgather(actors.get_runtime_context().rank)
+    box = Box.remote(actors.put([1, 2]))
+    print(actors.get(box.get.remote()))
+    print(actors.get(Box.group(2, 0).rank.remote()))
+    try:
+        box.stream.remote()
+    except NotImplementedError as error:
+        print(error)
+"""
+
+
+@on_ray
+def test_a_program_far_away_by_rays_client() -> None:
+    done = subprocess.run([sys.executable, "-c", CLIENT], capture_output=True, text=True, check=False, timeout=120)
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["[1, 2]", "[[0, 1], [0, 1]]"], done.stderr[-3000:]
+    assert "generator" in lines[2]
