@@ -68,6 +68,11 @@ class Execution:
         self._record = record
         self._pid = os.getpid()
 
+    def paced_by(self, pause: Callable[[Callable[[], None]], object]) -> None:
+        """Calls are served from now on; see `actors.saving.Saver`."""
+        if self._saver is not None:
+            self._saver.paced_by(pause)
+
     def group_of(self, job: Job) -> str | None:
         """Returns the concurrency group of a call, empty for the default one; answers it if there is none such."""
         name = job.call.terms.group

@@ -22,6 +22,7 @@ from actors.failure import Place, pack, unpack
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
 from actors.messages import CONSTRUCT, DEPART, GO, RETIRE, STAY, Call, Cancel, Outcome, Payload
+from actors.pause import Pause
 from actors.record import Record
 from actors.runtime import ActorExit, current, joined
 from actors.saving import Saver
@@ -227,6 +228,12 @@ class Instance:
             assert process is not None
             process.portal.soon(self._depart, job)
 
+    def _paces(self, execution: Execution, own_thread: Callable[[Callable[[], None]], object]) -> None:
+        """Has the state that is due by the clock taken while no call is half-way."""
+        execution.paced_by(
+            lambda work: Pause(self._mailbox, own_thread, work).begin(asyncio.get_running_loop())  # on the I/O loop
+        )
+
     # -- the end, from any thread -------------------------------------------------------------------------------
 
     def leave(self) -> None:
@@ -389,6 +396,7 @@ class Instance:
             except SystemExit as error:  # of a task that a method has left behind
                 execution.left_by(error, "a task of its own")
         elif self._serial:
+            execution.paced_by(self._mailbox.urge)
             self._serves(self._mailbox.urge)
             for job in self._mailbox:
                 if execution.group_of(job) is not None:
@@ -419,7 +427,8 @@ class Instance:
                     pools[group].submit(execution.run, job)
 
         self._mailbox.divert(pass_on)
-        self._serves(lambda work: threading.Thread(target=work, name="actors-departure", daemon=True).start())
+        self._paces(execution, _beside)
+        self._serves(_beside)
         over.wait()
         for pool in pools.values():
             pool.shutdown()
@@ -428,6 +437,7 @@ class Instance:
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._divert_to(loop, execution, widths, over.set)
+        self._paces(execution, loop.call_soon_threadsafe)
         self._serves(loop.call_soon_threadsafe)
         await over.wait()
 
@@ -460,3 +470,8 @@ class Instance:
                 loop.call_soon_threadsafe(take, job)
 
         self._mailbox.divert(pass_on)
+
+
+def _beside(work: Callable[[], None]) -> None:
+    """Does ``work`` on a thread of its own."""
+    threading.Thread(target=work, name="actors-pause", daemon=True).start()

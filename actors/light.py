@@ -143,8 +143,11 @@ class LightInstance(Instance):
         construction, execution = made
         widths = self._widths(construction)
         if construction.is_async:
-            self._divert_to(self._stage.loop(), execution, widths, lambda: None)
+            loop = self._stage.loop()
+            self._paces(execution, loop.call_soon_threadsafe)
+            self._divert_to(loop, execution, widths, lambda: None)
         else:
+            self._paces(execution, self._stage.threads.start)
             self._divert_to_threads(execution, widths)
 
     def _divert_to_threads(self, execution: Execution, widths: dict[str, int]) -> None:

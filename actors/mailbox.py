@@ -98,17 +98,33 @@ class Mailbox:
 
     # -- standing still between two calls -----------------------------------------------------------------------
 
-    def hold(self, quiet: Callable[[], object]) -> None:
-        """Lets no call start until `resume`; calls ``quiet`` once none runs, on any thread."""
+    @property
+    def is_held(self) -> bool:
+        """Whether no call may start."""
+        return self._held is not None
+
+    def hold(self, quiet: Callable[[], object], held: Future[None] | None = None) -> None:
+        """Lets no call start until `resume`.
+
+        Args:
+            quiet: called once none runs, on any thread; not any more where another hold takes the place of this.
+            held: stands for this hold.
+        """
         with self._lock:
-            self._held, self._quiet = Future(), quiet
+            self._held, self._quiet = held or Future(), quiet
         self._tell_quiet()
 
-    def resume(self) -> None:
-        """Lets calls start again."""
+    def resume(self, only: Future[None] | None = None) -> None:
+        """Lets calls start again.
+
+        Args:
+            only: the hold that is over; where another has taken its place, that one goes on.
+        """
         with self._lock:
-            held, self._held, self._quiet = self._held, None, None
-        if held is not None:
+            held = self._held if only is None else only
+            if held is self._held:
+                self._held = self._quiet = None
+        if held is not None and not held.done():
             held.set_result(None)
 
     def _tell_quiet(self) -> None:

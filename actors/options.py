@@ -130,10 +130,11 @@ class ActorOptions(_Placed):
         isolation: ``"process"``, or ``"thread"`` for a light actor, which shares a process with the others that its
             maker has on that node. A crash there ends them all, a plain method that runs cannot be stopped (the actor
             is dead, its thread goes on unheard), and an async method that blocks holds up those of the others.
-        checkpoint: when the state of ``__actor_save__`` is taken: after each ``"call"``, each ``"100 calls"``, or at
-            the end of the first call after ``"10s"``. None: after each call, if the actor can be restarted and has the
-            hooks. The call is answered once its maker has the state. Where several calls run at once, the state may
-            have others of them half-way.
+        checkpoint: when the state of ``__actor_save__`` is taken: after each ``"call"``, each ``"100 calls"``, or
+            ``"10s"`` after the last time, if there has been a call since. None: after each call, if the actor can be
+            restarted and has the hooks. A call that counts is answered once its maker has the state; by the clock no
+            call waits for that, and new ones are held, for at most a second, until none is half-way. After a call,
+            where several run at once, the state may have others of them half-way.
         record: write its calls to a file on its node, for `actors replay`; it says where.
         replicas: on how many other nodes a detached actor that can be restarted is kept, with its state: if its node is
             lost, one of them makes it anew. A call is answered when all of them have the state that is due. With 1,

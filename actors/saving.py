@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ActorDiedError, SerializationError
@@ -12,6 +13,7 @@ from actors.options import parse_checkpoint
 from actors.serialize import dumps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from actors.address import Address
@@ -86,7 +88,7 @@ class Saver:
         actor: its id.
         label: how it is called in messages.
         calls: after so many calls.
-        seconds: or at the end of the first call after so much time.
+        seconds: or so long after the last time, if there has been a call since.
         keeper: process in whose charge the actor is.
         process: this process.
     """
@@ -111,6 +113,8 @@ class Saver:
         self._lock = threading.Lock()  # states arrive in the order in which they were taken
         self._calls = 0
         self._last = time.monotonic()
+        self._pause: Callable[[Callable[[], None]], object] | None = None
+        self._timed = False  # whether a timer runs, or the pause that it has asked for
 
     @classmethod
     def of(cls, construction: Construction, thing: Any, process: Process | None) -> Saver | None:
@@ -132,21 +136,40 @@ class Saver:
         """
         with self._lock:
             self._calls += 1
-            if not self._is_due():
+            if self._seconds is not None:
+                if not self._timed:
+                    self._timed = True
+                    self._process.portal.soon(self._set_timer, self._last + self._seconds - time.monotonic())
                 return None
-            state = self._take()
-            self._calls = 0
-            self._last = time.monotonic()
-            return self._process.portal.start(self._give(state))
+            return self._save() if self._every is not None and self._calls >= self._every else None
 
-    def _is_due(self) -> bool:
-        if self._every is not None:
-            return self._calls >= self._every
-        assert self._seconds is not None
-        return time.monotonic() - self._last >= self._seconds
+    def _save(self) -> Future[None]:
+        state = taken(self._object, self._label)
+        self._calls = 0
+        self._last = time.monotonic()
+        return self._process.portal.start(self._give(state))
 
-    def _take(self) -> Payload:
-        return taken(self._object, self._label)
+    def paced_by(self, pause: Callable[[Callable[[], None]], object]) -> None:
+        """Calls are served from now on; ``pause`` has something done between two of them. From any thread."""
+        self._pause = pause
+
+    def _set_timer(self, seconds: float) -> None:
+        self._process.loop.call_later(max(0.0, seconds), self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        """There has been a call, and its effect is to be kept. On the I/O loop."""
+        assert self._pause is not None
+        self._pause(self._save_in_pause)
+
+    def _save_in_pause(self) -> None:
+        with self._lock:
+            self._timed = False
+            try:
+                self._save()
+            except Exception:
+                # No call waits for it; the next one has it tried again.
+                self._last = time.monotonic()
+                traceback.print_exc()
 
     async def _give(self, state: Payload) -> None:
         try:

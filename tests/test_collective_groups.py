@@ -50,9 +50,9 @@ class Loner:
         actors.collective.barrier(group)
         return actors.collective.get_group(group).explain(1 << 26)
 
-    def survive(self) -> tuple[int, int, int, float]:
+    def survive(self, count: int) -> tuple[int, int, int, float]:
         """Waits in a collective that fails, then goes on with those who are left."""
-        x = np.ones(1_000_000, np.float32)
+        x = np.ones(count, np.float32)
         try:
             while True:
                 actors.collective.allreduce(x, timeout=5)
@@ -132,12 +132,14 @@ def test_ranks_split_by_color(loners: list[Any]) -> None:
 # -- failure -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("count", [1, pytest.param(1_000_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_survivors_go_on(loners: list[Any], how: signal.Signals) -> None:
+def test_survivors_go_on(loners: list[Any], how: signal.Signals, count: int) -> None:
+    """By the board, whose ranks sleep until all have posted, and through the window."""
     group = actors.collective.create_group(loners)
     pid = get(loners[1].pid.remote())
     get(group.allreduce.remote(np.ones(3)))
-    left = [handle.survive.remote() for rank, handle in enumerate(loners) if rank != 1]
+    left = [handle.survive.remote(count) for rank, handle in enumerate(loners) if rank != 1]
     os.kill(pid, how)
     try:
         assert get(left) == [(0, 3, 2, 3.0), (1, 3, 2, 3.0), (2, 3, 2, 3.0)]

@@ -156,5 +156,5 @@ def test_every_way_gives_what_numpy_gives(way: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_gives_what_numpy_gives_at_length(way: str) -> None:
-    many = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     many(given(**cases)(lambda **case: check(way, **case)))()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -12,7 +13,9 @@ import pytest
 from clusters import eventually, failure
 
 import actors
+from actors.cluster import joined
 from actors.exceptions import ActorDiedError, ActorUnavailableError, SerializationError
+from actors.serialize import loads
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -148,17 +151,102 @@ def test_every_so_many_calls(tmp_path: Path) -> None:
     assert actors.get(account.total.remote(), timeout=PATIENCE) == 19  # of 20 calls the first was another
 
 
-def test_by_time_at_the_end_of_the_next_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ["process", "thread"])
+@pytest.mark.parametrize("cls", [Account, AsyncAccount])
+def test_by_the_clock_also_while_no_calls_come(cls: Any, isolation: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    account = Account.options(checkpoint="0.3s", max_restarts=1).remote(str(log))
-    begun = actors.get(account.add.remote())
-    eventually(lambda: actors.get(account.add.remote()) and "saved" in log.read_text(), PATIENCE)
-    total = actors.get(account.total.remote())
-    assert total > begun
-    assert log.read_text().count("saved") < total
-    never = Account.options(checkpoint="1000s", max_restarts=1).remote(str(tmp_path / "other"))
+    account = cls.options(checkpoint="0.3s", isolation=isolation, max_restarts=1).remote(str(log))
+    assert actors.get([account.add.remote() for _ in range(20)], timeout=PATIENCE)[-1] == 20
+    eventually(lambda: _kept(account) == 20, PATIENCE)
+    assert log.read_text().count("saved") < 5
+    _crash(account)
+    assert actors.get(account.total.remote(), timeout=PATIENCE) == 20
+
+
+def _kept(account: actors.ActorHandle) -> int:
+    """The count in the state that its maker has."""
+    state = joined().keeper.charges[account._id]._construction.state
+    return loads(state)["count"] if state is not None else 0
+
+
+def test_by_a_long_clock_not_at_all(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    never = Account.options(checkpoint="1000s", max_restarts=1).remote(str(log))
     assert actors.get([never.add.remote() for _ in range(3)]) == [1, 2, 3]
-    assert "saved" not in (tmp_path / "other").read_text()
+    assert "saved" not in log.read_text()
+
+
+@actors.remote
+class Pair:
+    """Two numbers that are the same between two calls."""
+
+    def __init__(self) -> None:
+        self.first = self.second = 0
+
+    async def add(self) -> None:
+        self.first += 1
+        await asyncio.sleep(0.01)
+        self.second += 1
+
+    saved = 0
+    torn = 0
+
+    def __actor_save__(self) -> object:
+        self.saved += 1
+        self.torn += self.first != self.second
+        return (self.first, self.second)
+
+    def __actor_load__(self, state: tuple[int, int]) -> None:
+        self.first, self.second = state
+
+    async def found(self) -> tuple[int, int]:
+        return self.saved, self.torn
+
+
+def test_by_the_clock_no_call_is_half_way() -> None:
+    pair = Pair.options(checkpoint="0.05s", max_restarts=1).remote()
+
+    def often() -> bool:
+        actors.get([pair.add.remote() for _ in range(50)], timeout=PATIENCE)
+        return actors.get(pair.found.remote(), timeout=PATIENCE)[0] >= 5
+
+    eventually(often, PATIENCE)
+    assert actors.get(pair.found.remote(), timeout=PATIENCE)[1] == 0
+
+
+@actors.remote
+class Meeting:
+    """One call waits for another, which must not be held for ever."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.saved = 0
+
+    async def wait(self) -> str:
+        await self.open.wait()
+        return "over"
+
+    async def begin(self) -> int:
+        self.open.set()
+        return self.saved
+
+    async def count(self) -> int:
+        return self.saved
+
+    def __actor_save__(self) -> object:
+        self.saved += 1
+        return None
+
+    def __actor_load__(self, state: None) -> None:
+        pass
+
+
+def test_by_the_clock_a_call_that_waits_for_another_goes_on() -> None:
+    meeting = Meeting.options(checkpoint="0.05s", max_restarts=1).remote()
+    waiting = meeting.wait.remote()
+    eventually(lambda: actors.get(meeting.count.remote(), timeout=PATIENCE), PATIENCE)
+    assert actors.get(meeting.begin.remote(), timeout=PATIENCE) >= 1
+    assert actors.get(waiting, timeout=PATIENCE) == "over"
 
 
 @pytest.mark.parametrize("cls", [Account])

@@ -222,6 +222,11 @@ class Deployment:
             else:  # nobody waits for an answer; if it comes back, its lease has ended it
                 threading.Thread(target=_kill, args=(actor,), daemon=True).start()
 
+    def measure(self) -> list[float]:
+        """Seconds that a token takes in each stage now."""
+        get(self.stages[-1].measure.remote())
+        return [held["seconds"] for held in get([stage.loaded.remote() for stage in self.stages])]
+
     def _probe(self) -> None:
         try:
             get(self.stages[-1].probe.remote())

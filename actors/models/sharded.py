@@ -22,6 +22,7 @@ from .deployment import Deployment
 from .extra import require_mlx_lm
 from .generation import Generation, Token
 from .holders import headers
+from .levelling import level
 from .means import ARITHMETIC
 from .plan import Plan, make_plan, make_tensor_plan
 from .sampling import Request, Sampling, check_stops, refuse_if_never
@@ -266,6 +267,9 @@ class ShardedModel:
     def rebalance(self) -> Plan:
         """Deals the layers out anew, over the nodes that there are now, and returns the plan.
 
+        Where the nodes are the same, a token's time is measured in each stage, and a device that became slower than the
+        others is given less, if that makes the slowest stage a third faster.
+
         Answers under way end where they began; the next ones are given by the new stages.
 
         Raises:
@@ -273,12 +277,17 @@ class ShardedModel:
         """
         with self._changing:
             self._refuse_if_closed()
-            plan = self._plan(frozenset())
-            old = self._deployment
-            if old.broken or [each.place for each in plan.stages] != [each.place for each in old.plan.stages]:
+            old, plan = self._deployment, self._better()
+            if plan is not None:
                 self._deployment = Deployment.start(plan, **self._how)
                 self._retire(old)
         return self.plan
+
+    def _better(self) -> Plan | None:
+        old, plan = self._deployment, self._plan(frozenset())
+        if old.broken or [each.node for each in plan.stages] != [each.node for each in old.plan.stages]:
+            return plan
+        return None if plan.shares else level(old.plan, old.measure())
 
     def close(self) -> None:
         """Ends the stages and gives their memory back."""

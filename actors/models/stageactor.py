@@ -149,6 +149,13 @@ class StageActor:
         for _ in range(_PROBES):
             await self.begin(Step((Row(PROBE, (0,)),)), None)
 
+    async def measure(self) -> None:
+        """Takes a sequence through all stages as `probe` does, and forgets it; in the last one."""
+        from .stage import Step
+
+        await self.probe()
+        await self.begin(Step(forget=(PROBE,)), None)
+
     async def why_apart(self) -> str:
         """Says why sequences cannot go through all stages together, empty if they can; in the last one."""
         from .trial import why_apart
