@@ -161,3 +161,16 @@ def test_a_model_that_fits_nowhere_says_how_much_is_missing():
 def test_more_devices_than_layers_is_refused_with_both_numbers():
     with pytest.raises(ModelError, match="3 stages for 2 layers"):
         make_plan(a_model(layers=2), [Device(name) for name in "abc"])
+
+
+def test_a_device_that_slowed_down_is_given_less():
+    from actors.models.levelling import level
+
+    plan = make_plan(a_model(), [Device("fast"), Device("slow")])
+    even = [stage.work / 1e6 for stage in plan.stages]
+    assert level(plan, even) is None
+    better = level(plan, [even[0], 3 * even[1]])
+    assert better is not None
+    assert better.stages[1].work < plan.stages[1].work / 1.5
+    assert better.tokens_per_s is not None
+    assert level(plan, [1e-5, 3e-3]) is None  # no arithmetic to speak of

@@ -43,6 +43,12 @@ def generate(model: str, prompt: str, local_nodes: int | None, strategy: str, *,
     with loaded(model, local_nodes, strategy) as sharded:
         told = _told(sharded, prompt, quiet=as_json, **how)
     click.echo(json.dumps({"model": model, **told}) if as_json else "")
+    if not told["text"]:
+        click.echo(
+            f"The answer is empty: the model ended it after {len(told['tokens'])} token(s) "
+            f"({told['finish_reason']}). For a conversation try: actors chat {model}",
+            err=True,
+        )
 
 
 def _told(model: ShardedModel, prompt: str, *, quiet: bool, **how: Any) -> dict[str, Any]:

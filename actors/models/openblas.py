@@ -24,7 +24,6 @@ _THREADS: Final = "OPENBLAS_NUM_THREADS"
 ADVICE: Final = "OpenBLAS is not installed (Debian: libopenblas0-pthread), which makes prompts many times faster"
 
 
-@cache
 def bring(threads: int = 1) -> bool:
     """Have MLX in this process multiply by OpenBLAS, where it computes on a CPU under Linux; returns whether it does.
 
@@ -33,9 +32,14 @@ def bring(threads: int = 1) -> bool:
     Args:
         threads: how many cores a product may use, where `OPENBLAS_NUM_THREADS` does not say it.
     """
+    os.environ.setdefault(_THREADS, str(threads))  # read as the library is loaded
+    return _brought()
+
+
+@cache
+def _brought() -> bool:
     if sys.platform != "linux" or "mlx.core" in sys.modules:
         return False
-    os.environ.setdefault(_THREADS, str(threads))  # read as the library is loaded
     for name in _NAMES:
         with suppress(OSError):
             if hasattr(ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL), "cblas_sgemm"):

@@ -12,6 +12,7 @@ from actors.api import nodes as cluster_nodes
 from actors.exceptions import PlacementError
 
 from .extra import require_mlx_lm
+from .openblas import bring
 from .plan import Device
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def _measured(nodes: Sequence[NodeInfo]) -> list[float]:
 
 def _multiply() -> float:
     """Multiplications of a quantised matrix and one vector, as decoding does them, in a second."""
+    bring()  # this process may become a stage's, and then it is too late
     require_mlx_lm()
     import mlx.core as mx
 
