@@ -35,10 +35,14 @@ class Observer:
 
     Attributes:
         label: which cluster it is, for people.
+        program: pid of the program that has it for itself; None of a device's.
     """
 
-    def __init__(self, label: str, ask: Callable[..., Any], close: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, label: str, ask: Callable[..., Any], close: Callable[[], None] = lambda: None, program: int | None = None
+    ) -> None:
         self.label = label
+        self.program = program
         self._ask = ask
         self.close = close
 
@@ -157,7 +161,7 @@ class Observers:
         for cluster in clusters():
             visit = Visit(cluster.nodes[0], cluster.folder)
             program = os.path.basename(cluster.program) or "python"
-            self._all.append(Observer(f"program {cluster.pid} ({program})", visit.ask, visit.close))
+            self._all.append(Observer(f"program {cluster.pid} ({program})", visit.ask, visit.close, cluster.pid))
         if not self._all:
             raise NoClusterError(NOTHING_RUNS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -57,6 +58,16 @@ def test_help_of_a_command_has_an_example(capsys):
         (["demo", "--jsno"], "Did you mean '--json'?"),
         (["demo", "twice"], "unexpected extra argument"),
         (["--verison"], "Did you mean"),
+        (
+            ["list", "actors", "--state", "ALVE"],
+            "'ALVE' is none of PENDING_CREATION, ALIVE, RESTARTING, DEAD. Did you mean",
+        ),
+        (["list", "actrs"], "'actrs' is none of actors, nodes, calls, groups. Did you mean 'actors'?"),
+        (["start", "--host", "no such host"], "'no such host' is no address of this device; 0.0.0.0 is all it has."),
+        (["invite", "--host", "192.0.2.1"], "'192.0.2.1' is no address of this device"),
+        (["start", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
+        (["join", "notacode"], "that is not a code: one looks like "),
+        (["debug"], "Missing argument 'WHO'"),
     ],
 )
 def test_wrong_use_is_status_2_and_says_what_was_meant(capsys, arguments, said):
@@ -71,3 +82,31 @@ def test_help_is_quick_for_it_loads_none_of_the_commands():
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(run.stdout.splitlines()[-1].split())
     assert not loaded & {"actors.cli.demo", "actors.runtime", "rich", "grpc", "numpy", "mlx", "psutil"}
+
+
+def test_a_long_list_comes_page_by_page_on_a_terminal(tmp_path):
+    pty = pytest.importorskip("pty")
+    pager = tmp_path / "pager"
+    pager.write_text("#!/bin/sh\necho 'the pager has'\ncat\n")
+    pager.chmod(0o755)
+    shown = "from actors.cli.table import show; show('\\n'.join(map(str, range(%d))))"
+    for lines, paged in ((40, True), (3, False)):
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "PAGER": str(pager), "LINES": "24", "COLUMNS": "80", "TERM": "xterm"}
+        program = [sys.executable, "-c", shown % lines]
+        with subprocess.Popen(program, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as running:
+            os.close(theirs)
+            said = b""
+            while piece := _read(ours):
+                said += piece
+            assert running.wait(30) == 0
+        os.close(ours)
+        assert (b"the pager has" in said) == paged, said
+        assert str(lines - 1).encode() in said
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # nobody writes any more
+        return b""

@@ -197,8 +197,33 @@ def test_status_shows_clusters_of_programs(program):
     found = json.loads(run(program, "status", "--json").stdout)
     assert [one["pid"] for one in found["programs"]] == [program.process.pid]
     # What has no place is seen, and why.
-    assert "Waits for a place: Late actor-" in done.stdout
-    assert [(one["name"], one["class"]) for one in found["pending"]] == [(None, "Late")]
+    assert "Not there yet: Late actor-" in done.stdout
+    (late,) = found["pending"]
+    assert (late["name"], late["class"]) == (None, "Late")
+    assert late["why"].startswith("it needs 1000 CPUs, but ")
+
+
+def test_logs_of_nobody_say_so(program):
+    wrong = run(program, "logs", "countr")
+    assert (wrong.returncode, "did you mean 'counter'?" in wrong.stderr) == (1, True)
+    silent = run(program, "logs", "counter", "--grep", "never printed")
+    assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "Nothing like that was printed.\n")
+
+
+@pytest.mark.slow
+def test_status_tells_of_a_node_that_has_died():
+    code = """
+        import os, signal, time
+        import actors
+        actors.init("local", local_nodes=2)
+        second = actors.nodes()[1]
+        os.kill(second.pid, signal.SIGKILL)
+        print("killed", second.name, flush=True)
+        time.sleep(600)
+    """
+    with Program(code) as program:
+        name = program.line("killed ")
+        eventually(lambda: f"  {name} does not answer: " in run(program, "status").stdout)
 
 
 def test_colours_are_given_where_they_are_asked_for_and_nowhere_else(program):

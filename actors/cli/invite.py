@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actors import device
+from actors.cli.word import OwnAddress
 from actors.exceptions import ActorsError, AuthenticationError, ClusterTimeoutError
 from actors.pairing.code import Code
 from actors.pairing.invitation import LIFE_SECONDS, Invitation, Tally
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--uses", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many devices it admits.")
-@click.option("--host", help="Own address to wait at [default: that of the door, else all].")
+@click.option("--host", type=OwnAddress(), help="Own address to wait at [default: that of the door, else all].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on one line: code, expires, address.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Write a file that makes one device a member instead.")
 @click.option("--name", help="With --bundle, what that device is called [default: the file's name].")

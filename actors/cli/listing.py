@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actors.cli.table import say, seconds, size, table, width
-from actors.cli.word import Word
+from actors.cli.table import seconds, show, size, table, width
+from actors.cli.word import State, Word
 from actors.observer import Observers
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ MOST_ENDED = 100
 @click.command("list")
 @click.argument("what", type=Word("actors", "nodes", "calls", "groups"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list and nothing else on standard output.")
-@click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Of actors: those in this state only.")
+@click.option("--state", type=State(*STATES), help="Of actors: those in this state only.")
 @click.option("--slow", is_flag=True, help="Of calls: those that take long, and the slowest that are over.")
 @click.option(
     "--over", type=click.FloatRange(min=0), default=SLOW_SECONDS, show_default=True, metavar="SECONDS",
@@ -38,6 +38,7 @@ def listing(what: str, as_json: bool, state: str | None, slow: bool, over: float
     """List actors, nodes, calls or groups: WHAT is one of these words.
 
     Of all clusters that run on this device: that of its node, and those of programs that have one for themselves.
+    On a terminal that has not so many lines they come page by page; `q` ends that.
 
     \b
     Example:
@@ -53,7 +54,7 @@ def listing(what: str, as_json: bool, state: str | None, slow: bool, over: float
         if what == "nodes":
             rows = _nodes(observers)
         elif what == "actors":
-            rows = [row for row in _actors(observers.views()) if state is None or row["state"] == state.upper()]
+            rows = [row for row in _actors(observers.views()) if state is None or row["state"] == state]
         elif what == "groups":
             rows = _groups(observers.views())
         else:
@@ -65,7 +66,7 @@ def listing(what: str, as_json: bool, state: str | None, slow: bool, over: float
         click.echo(f"There are no {what}.")
     else:
         headers, of = _COLUMNS[what]
-        say(table(headers, [of(row) for row in rows], width()))
+        show(table(headers, [of(row) for row in rows], width()))
 
 
 def _nodes(observers: Observers) -> list[dict[str, Any]]:

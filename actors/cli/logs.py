@@ -11,7 +11,7 @@ import click
 
 from actors.cli.table import paint, say
 from actors.cli.word import Actor, Word
-from actors.observer import Observers
+from actors.observer import Observers, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,11 +69,24 @@ def logs(  # noqa: PLR0917 - one for each option
     with Observers() as observers:
         news = [observer.events(timeout=POLL_SECONDS) for observer in observers] if follow else []
         found = [_of_file(line) for observer in observers for line in observer.logs(lines)]
-        for line in sorted(filter(wanted, found), key=lambda line: line["at"]):
+        shown = sorted(filter(wanted, found), key=lambda line: line["at"])
+        for line in shown:
             show(line, as_json=as_json)
+        if not shown and not follow:
+            _say_nothing(who, observers)
         if follow:
             last = max((line["at"] for line in found), default="")
             _follow(news, lambda line: line["at"] > last and wanted(line), as_json)
+
+
+def _say_nothing(who: str | None, observers: Observers) -> None:
+    """Nothing is shown: says so, or that there is no such actor."""
+    if who is not None:
+        try:
+            find(who, observers.views())
+        except LookupError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo("Nothing like that was printed.", err=True)
 
 
 def _follow(news: list[Any], wanted: Callable[[dict[str, Any]], bool], as_json: bool) -> None:

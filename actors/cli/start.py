@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import click
 
 from actors import device
+from actors.cli.word import OwnAddress
 from actors.parent import orders_line
 from actors.residing import START_SECONDS, start_node
 
@@ -16,7 +17,7 @@ from actors.residing import START_SECONDS, start_node
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until Ctrl-C or SIGTERM.")
 @click.option("--port", type=click.IntRange(0, 65535), help=f"Of the door, once paired [default: {device.PORT}].")
 @click.option("--install", is_flag=True, help="Let the system start it at each log-in (systemd, launchd), and now.")
-@click.option("--host", help="Own address of the door, once paired [default: all addresses].")
+@click.option("--host", type=OwnAddress(), help="Own address of the door, once paired [default: all addresses].")
 def start(foreground: bool, install: bool, port: int | None, host: str | None) -> None:
     """Start the node of this device, and leave it running.
 

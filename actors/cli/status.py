@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actors import device
 from actors.exceptions import NoClusterError
 from actors.local import clusters
+
+if TYPE_CHECKING:
+    from actors.events import ActorChanged
 
 WATCH_SECONDS = 1.0
 
@@ -68,6 +71,7 @@ def look() -> dict[str, Any]:
         for member in (roll.members.values() if roll is not None and paired else ())
     ]
     programs = clusters()
+    pending, silent = _seen() if running is not None or programs else ([], {})
     return {
         "running": running is not None,
         "paired": paired,
@@ -82,25 +86,43 @@ def look() -> dict[str, Any]:
                 "program": cluster.program,
                 "since": cluster.since,
                 "nodes": [node.node_name for node in cluster.nodes],
+                "silent": silent.get(cluster.pid, []),
             }
             for cluster in programs
         ],
-        "pending": _pending() if running is not None or programs else [],
+        "pending": pending,
         "members": sorted(members, key=lambda member: (not member["this"], member["name"])),
     }
 
 
-def _pending() -> list[dict[str, Any]]:
-    """Returns the actors that have no place yet, with the reason where it is known."""
+def _seen() -> tuple[list[dict[str, Any]], dict[int, list[dict[str, str]]]]:
+    """Returns the actors that are not there yet, and the nodes of programs that do not answer, by the program's pid."""
     from actors.events.event import PENDING
     from actors.observer import Observers  # late: what talks takes a while to load
 
     try:
         with Observers() as observers:
-            waiting = [one for _, view in observers.views() for one in view.actors() if one.state == PENDING]
+            found = observers.views()
     except NoClusterError:  # it has just ended
-        return []
-    return [{"id": one.id, "class": one.class_name, "name": one.name, "why": one.reason or None} for one in waiting]
+        return [], {}
+    pending = [
+        {"id": one.id, "class": one.class_name, "name": one.name, "why": _why(one)}
+        for _, view in found for one in view.actors() if one.state == PENDING
+    ]  # fmt: skip
+    silent = {
+        observer.program: [{"name": name, "why": why} for name, why in view.silent]
+        for observer, view in found if observer.program is not None
+    }  # fmt: skip
+    return pending, silent
+
+
+def _why(actor: ActorChanged) -> str:
+    """Returns why an actor is not there yet, as a clause."""
+    if actor.reason:
+        return actor.reason
+    if actor.process:
+        return "its constructor runs"
+    return "it has just been asked for, or waits for a value that its constructor is given"
 
 
 def _ask(running: device.Running) -> dict[str, Any]:
@@ -130,6 +152,7 @@ def _tell(found: dict[str, Any]) -> None:
         name, nodes = program["program"] or "python", len(program["nodes"])
         word = "node" if nodes == 1 else "nodes"
         click.echo(f"Program {program['pid']} ({name}) has a cluster for itself: {nodes} {word} on this device.")
+        for node in program["silent"]:
+            click.echo(f"  {node['name']} does not answer: {node['why']}")
     for actor in found["pending"]:
-        name, why = actor["name"] or actor["id"], f": {actor['why']}" if actor["why"] else ""
-        click.echo(f"Waits for a place: {actor['class']} {name}{why}")
+        click.echo(f"Not there yet: {actor['class']} {actor['name'] or actor['id']}: {actor['why']}")

@@ -38,6 +38,14 @@ def say(text: str) -> None:
     click.echo(text, color=use_color())
 
 
+def show(text: str) -> None:
+    """Prints what may be long: page by page, where it is read on a terminal that has not so many lines."""
+    if sys.stdout.isatty() and sys.stdin.isatty() and text.count("\n") + 2 > shutil.get_terminal_size().lines:
+        click.echo_via_pager(text, color=use_color())
+    else:
+        say(text)
+
+
 def width() -> int | None:
     """Returns how many characters a line may have; None where it is not read on a terminal."""
     if sys.stdout.isatty() or "COLUMNS" in os.environ:

@@ -27,6 +27,32 @@ class Word(click.Choice[str]):
         return str(value)
 
 
+class State(Word):
+    """One of a few words in capitals, however it is typed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See `click.ParamType`."""
+        return super().convert(str(value).upper(), param, ctx)
+
+
+class OwnAddress(click.ParamType[str]):
+    """An address of this device that something can listen at."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See `click.ParamType`."""
+        import socket
+
+        try:
+            family, kind, _, _, where = socket.getaddrinfo(str(value), 0, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as door:
+                door.bind(where)
+        except (OSError, UnicodeError):
+            self.fail(f"{value!r} is no address of this device; 0.0.0.0 is all it has.", param, ctx)
+        return str(value)
+
+
 class Actor(click.ParamType[str]):
     """The name, the id or the class of an actor; a shell completes those there are."""
 

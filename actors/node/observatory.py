@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.events.event import (
     DEAD,
+    PENDING,
     RESTARTING,
     ActorChanged,
     CallEnded,
@@ -173,11 +174,22 @@ class Observatory:
             cpus=int(str(me.device["cpus"])), memory=int(str(me.device["memory"])), memory_used=memory, arena=arena,
             load=load, resources=me.resources, free=whole((await self._service.report(_))[1]), versions=me.versions,
             number=self.journal.last, at=time.time(), since=self._since,
-            events=tuple(map(self._placed, self._state.events())),
+            events=tuple(map(self._placed, await self._explained(_))),
             calls=tuple(calls), processes=(own, *processes), tallies=self._tallies,
             peers=tuple(await peers),
             readings=(*self._departed, *self._readings.values(), *([readings()] if readings() is not None else [])),
         )  # fmt: skip
+
+    async def _explained(self, visitor: Visitor) -> list[Event]:
+        """Returns the events that make up the state; those of actors that wait for room here say what is in the way."""
+        waiting = {one["actor"]: f"it needs {one['demand']}, but {one['why']}" for one in
+                   await self._service.pending(visitor)}  # fmt: skip
+        return [
+            replace(event, reason=waiting[event.id])
+            if isinstance(event, ActorChanged) and event.state == PENDING and event.id in waiting
+            else event
+            for event in self._state.events()
+        ]
 
     def pid_of(self, process: str) -> int:
         """Returns the number of a process of this node by its id; 0 where there is none."""
