@@ -15,8 +15,8 @@ from tiny_models import make_directory, whole_directory, whole_tokens  # noqa: E
 
 from actors.exceptions import ModelError, TaskError  # noqa: E402
 from actors.models import ShardedModel  # noqa: E402
-from actors.models.caches import joined  # noqa: E402
 from actors.models.prefixes import Prefixes  # noqa: E402
+from actors.models.saved import joined  # noqa: E402
 
 FAMILIES = {name: MODELS[name] for name in ("llama", "llama, window 6", "qwen3")}
 FAMILIES |= {name: CONFIGURATIONS[name] for name in ("gemma3_text", "qwen3_next", "mamba2", "nemotron_h", "gpt_oss")}
