@@ -122,6 +122,15 @@ class TestConversation:
                 talk.submit(THEN)
         eventually(lambda: model.status()["running"] == 0)
 
+    def test_what_cannot_be_meant(self, model):
+        talk = model.conversation()
+        with pytest.raises(TypeError, match="a prompt is a text or a list of tokens, not 5"):
+            talk.submit(5)
+        with pytest.raises(TypeError, match="is forked onto a ShardedModel, not onto 3"):
+            talk.fork(3)
+        with pytest.raises(TypeError, match="begins with tokens, not with 'he'"):
+            model.conversation("he")
+
     def test_another_model_has_no_use_for_it(self, model, tmp_path):
         node = model.plan.stages[0].node
         other = ShardedModel.load(speaking(tmp_path, num_hidden_layers=2), nodes=[node])

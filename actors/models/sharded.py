@@ -365,6 +365,8 @@ class ShardedModel:
         Raises:
             ModelError: it has not.
         """
+        if not isinstance(other, ShardedModel):
+            raise TypeError(f"a conversation is forked onto a ShardedModel, not onto {other!r}")
         mine, others = self.plan.model, other.plan.model
         if replace(mine, path="") != replace(others, path=""):
             raise ModelError(f"caches of {mine.path} are of no use to {others.path}: it is another model")
