@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-MODULES = ("ray_engine", "actors_basic", "actors_methods", "actors_errors", "map")
+MODULES = ("ray_engine", "actors_basic")
 
 
 def main(arguments: list[str]) -> int:

@@ -99,15 +99,23 @@ class Page:
         ready = ".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status='idle']"
         return bool(self.browser.find_elements("css selector", ready))
 
-    def first_cell_takes_a_click(self) -> bool:
-        """Selects the first cell; whether the page is so far that it can be."""
+    def first_cell_begins(self) -> bool:
+        """Selects and runs the first cell; whether it has begun: a page that is not quite ready loses a key."""
         from selenium.common.exceptions import WebDriverException
 
         try:
             self.browser.find_element("css selector", ".jp-Notebook .jp-CodeCell .cm-line").click()
-        except WebDriverException:
+            self.run_cell()
+            eventually(self._has_begun, 10)
+        except (WebDriverException, AssertionError):
             return False
         return True
+
+    def prompts(self) -> list[str]:
+        return [text.strip() for text in self._texts(".jp-Notebook .jp-CodeCell .jp-InputPrompt")]
+
+    def _has_begun(self) -> bool:
+        return self.prompts()[0] != "[ ]:"
 
     def run_cell(self) -> None:
         """As a person does: the selected cell runs, and the next is selected."""
@@ -137,9 +145,11 @@ def test_the_picture_lives_as_the_cluster_does(lab: str) -> None:
         page = Page(browser)
         browser.get(lab)
         eventually(page.is_ready, PATIENCE)
-        eventually(page.first_cell_takes_a_click, PATIENCE)
-
-        page.run_cell()
+        try:
+            eventually(page.first_cell_begins, PATIENCE)
+        except AssertionError:
+            keep(browser, "jupyterlab-failed")
+            raise AssertionError(f"the first cell did not begin: {page.prompts()}") from None
         page.shows("Cluster of 2 devices, 0 actors", ".actors-cluster")
         (shown,) = page.pictures()
         assert shown.count("no actors") == 2

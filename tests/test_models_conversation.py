@@ -15,8 +15,8 @@ from tiny_models import make_directory, whole_directory, whole_tokens  # noqa: E
 
 from actors.exceptions import ModelError, TaskError  # noqa: E402
 from actors.models import ShardedModel  # noqa: E402
-from actors.models.caches import joined  # noqa: E402
 from actors.models.prefixes import Prefixes  # noqa: E402
+from actors.models.saved import joined  # noqa: E402
 
 FAMILIES = {name: MODELS[name] for name in ("llama", "llama, window 6", "qwen3")}
 FAMILIES |= {name: CONFIGURATIONS[name] for name in ("gemma3_text", "qwen3_next", "mamba2", "nemotron_h", "gpt_oss")}
@@ -121,6 +121,15 @@ class TestConversation:
             with pytest.raises(ModelError, match="an answer of this conversation is under way"):
                 talk.submit(THEN)
         eventually(lambda: model.status()["running"] == 0)
+
+    def test_what_cannot_be_meant(self, model):
+        talk = model.conversation()
+        with pytest.raises(TypeError, match="a prompt is a text or a list of tokens, not 5"):
+            talk.submit(5)
+        with pytest.raises(TypeError, match="is forked onto a ShardedModel, not onto 3"):
+            talk.fork(3)
+        with pytest.raises(TypeError, match="begins with tokens, not with 'he'"):
+            model.conversation("he")
 
     def test_another_model_has_no_use_for_it(self, model, tmp_path):
         node = model.plan.stages[0].node

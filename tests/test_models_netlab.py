@@ -54,12 +54,34 @@ with actors.init(expect_nodes=3, timeout=60):
 """
 
 
-class Trio:
-    """Three paired devices."""
+OWN = """
+mount -t tmpfs tmpfs "$1" && cp -r "$2" "$1/model" && shift 2 && exec "$@"
+"""
 
-    def __init__(self, lab: Lab, folder: Path) -> None:
+WEIGHTS = """
+import json, sys
+from pathlib import Path
+import actors
+from actors.models import ShardedModel
+
+path, prompt = sys.argv[1], json.loads(sys.argv[2])
+with actors.init(expect_nodes=3, timeout=60):
+    order = sorted(node.name for node in actors.nodes())
+    print("here", json.dumps(Path(path).exists()), flush=True)
+    for _ in range(2):
+        with ShardedModel.load(path, nodes=order) as model:
+            print("tokens", json.dumps(list(model.tokens(prompt, max_tokens=12))), flush=True)
+"""
+
+
+class Trio:
+    """Three paired devices, of which the second has a model on a disk that is its own."""
+
+    def __init__(self, lab: Lab, folder: Path, model: Path) -> None:
         self.lab = lab
-        self._folder = folder
+        self._folder, self._model = folder, model
+        self.disk = folder / "disk"
+        self.disk.mkdir()
 
     def start(self, host: int, *argv: str) -> subprocess.Popen[str]:
         return self.lab.exec(host, ["env", f"ACTORS_HOME={self.home(host)}", sys.executable, *argv])
@@ -72,10 +94,17 @@ class Trio:
         out, _ = process.communicate(timeout=90)
         assert process.returncode == 0, out
 
+    def boots(self, host: int) -> None:
+        own = ["unshare", "-m", "sh", "-c", OWN, "sh", str(self.disk), str(self._model)] if host == 2 else []
+        start = [sys.executable, "-c", "from actors.cli import main; main()", "start"]
+        process = self.lab.exec(host, ["env", f"ACTORS_HOME={self.home(host)}", *own, *start])
+        out, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, out
+
     def pair(self) -> None:
         self.does(1, "start")
         for host in range(2, HOSTS + 1):
-            self.does(host, "start")
+            self.boots(host)
             invite = self.start(1, "-c", "from actors.cli import main; main()", "invite", "--json")
             assert invite.stdout is not None
             self.does(host, "join", json.loads(invite.stdout.readline())["code"])
@@ -83,9 +112,9 @@ class Trio:
 
 
 @pytest.fixture(scope="module")
-def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
+def trio(tmp_path_factory: pytest.TempPathFactory, path: Path) -> Iterator[Trio]:
     with netlab(HOSTS) as lab:
-        trio = Trio(lab, tmp_path_factory.mktemp("homes"))
+        trio = Trio(lab, tmp_path_factory.mktemp("homes"), path)
         trio.pair()
         try:
             yield trio
@@ -106,6 +135,21 @@ def said(program: Any, word: str) -> Any:
     assert line.startswith(word), line + program.stdout.read()
     rest = line.removeprefix(word).strip()
     return json.loads(rest) if rest else None
+
+
+def test_weights_come_from_the_one_node_whose_disk_has_them(trio: Trio, path: Path) -> None:
+    """The program's own node has them not, nor has the third."""
+    wanted = whole_tokens(whole_directory(path), PROMPT, 12)
+    program = trio.start(1, "-c", WEIGHTS, str(trio.disk / "model"), json.dumps(PROMPT))
+    assert said(program, "here") is False
+    got = said(program, "tokens")
+    kept = {host: sorted((trio.home(host)).rglob("model.safetensors")) for host in (1, 2, 3)}
+    assert got == wanted[: len(got)]
+    assert [bool(files) for files in kept.values()] == [True, False, True]
+    size = (path / "model.safetensors").stat().st_size
+    assert all(file.stat().st_blocks * 512 < size for host in (1, 3) for file in kept[host]), "only some layers"
+    assert said(program, "tokens") == got
+    assert program.wait(60) == 0
 
 
 @pytest.mark.parametrize("host", [2, 3])

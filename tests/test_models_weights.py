@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 mx = pytest.importorskip("mlx.core")
@@ -10,8 +12,8 @@ pytest.importorskip("mlx_lm")
 from test_models_cut import Chain  # noqa: E402
 from tiny_models import make_directory, make_gguf, whole_directory, whole_tokens  # noqa: E402
 
-from actors.exceptions import ModelError  # noqa: E402
-from actors.models import StageModel  # noqa: E402
+from actors.exceptions import ActorDiedError, ModelError  # noqa: E402
+from actors.models import StageModel, describe  # noqa: E402
 from actors.models.weights import Library, Piece, fetch  # noqa: E402
 
 PROMPT = [3, 141, 59, 26, 53]
@@ -48,33 +50,66 @@ def path(request, tmp_path):
 
 def test_a_stage_gets_its_layers_alone_and_they_are_right(path, tmp_path):
     source = Counted(path)
-    first, last = (fetch(source, *layers, tmp_path / "there") for layers in ((0, 2), (3, 7)))
+    first, last = (fetch([source], *layers, tmp_path / "there") for layers in ((0, 2), (3, 7)))
     stages = [StageModel.load(first, 0, 2), StageModel.load(last, 3, 7)]
     chain = Chain(path, [])
     chain.stages = stages
     whole = whole_directory(tmp_path / "source")
     assert chain.generate("a", PROMPT, 8) == whole_tokens(whole, PROMPT, 8)
     alone = Counted(path)
-    fetch(alone, 3, 4, tmp_path / "elsewhere")
+    fetch([alone], 3, 4, tmp_path / "elsewhere")
     assert alone.nbytes < 0.45 * source.nbytes
 
 
 def test_what_is_there_is_not_sent_again_and_what_is_damaged_is(path, tmp_path):
-    fetch(Counted(path), 0, 7, tmp_path)
+    fetch([Counted(path)], 0, 7, tmp_path)
     again = Counted(path)
-    found = fetch(again, 0, 7, tmp_path)
+    found = fetch([again], 0, 7, tmp_path)
     assert again.asked == []
     file = found if found.is_file() else found / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 255
     file.write_bytes(data)
     mending = Counted(path)
-    fetch(mending, 0, 7, tmp_path)
+    fetch([mending], 0, 7, tmp_path)
     assert len(mending.asked) == 1
     assert bytes(file.read_bytes()) == (path if path.is_file() else path / "model.safetensors").read_bytes()
 
 
 def test_a_piece_that_arrives_damaged_is_asked_for_again_but_not_for_ever(path, tmp_path):
-    fetch(Counted(path, damaged=2), 0, 1, tmp_path / "mended")
+    fetch([Counted(path, damaged=2)], 0, 1, tmp_path / "mended")
     with pytest.raises(ModelError, match="arrived damaged 3 times"):
-        fetch(Counted(path, damaged=10_000), 0, 1, tmp_path / "hopeless")
+        fetch([Counted(path, damaged=10_000)], 0, 1, tmp_path / "hopeless")
+
+
+class Gone(Counted):
+    """A source that ends after some pieces."""
+
+    def __init__(self, path, after):
+        super().__init__(path)
+        self.after = after
+
+    def read(self, piece: Piece):
+        if len(self.asked) >= self.after:
+            raise ActorDiedError("its node was switched off")
+        return super().read(piece)
+
+
+def test_pieces_come_from_all_who_have_them_and_from_the_others_when_one_is_gone(path, tmp_path):
+    sources, told = [Counted(path), Gone(path, 1), Counted(path, damaged=1)], []
+    found = fetch(sources, 0, 7, tmp_path / "there", lambda *how: told.append(how))
+    assert all(source.asked for source in sources)
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
+    file = found if found.is_file() else found / "model.safetensors"
+    assert file.read_bytes() == (path if path.is_file() else path / "model.safetensors").read_bytes()
+    with pytest.raises(ModelError, match=r"nobody who has the weights can give them out any more: .*switched off"):
+        fetch([Gone(path, 0), Gone(path, 1)], 0, 7, tmp_path / "nowhere")
+
+
+def test_a_program_without_the_model_needs_its_headers_alone(path, tmp_path):
+    source = Counted(path)
+    found = fetch([source], folder=tmp_path / "headers")
+    told, real = describe(found), describe(path)
+    assert replace(told, path="") == replace(real, path="")
+    assert source.nbytes < 0.05 * real.nbytes

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from actors.exceptions import ActorsError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
 
     from .deployment import Deployment
@@ -25,6 +25,8 @@ class Conversation:
     """
 
     def __init__(self, model: ShardedModel, tokens: Sequence[int] = ()) -> None:
+        if isinstance(tokens, str):
+            raise TypeError(f"a conversation begins with tokens, not with {tokens!r}; say a text by its `submit`")
         self._tokens = tuple(tokens)
         self._model = model
         self._guard = threading.Lock()
@@ -40,6 +42,8 @@ class Conversation:
         Raises:
             ModelError: the conversation was closed, or an answer of it is under way.
         """
+        if not isinstance(prompt, str | Sequence):
+            raise TypeError(f"a prompt is a text or a list of tokens, not {prompt!r}")
         self._settle()
         ids = self._model.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         self._under_way = self._model.submit([*self.tokens, *ids], **options)

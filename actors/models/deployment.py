@@ -17,9 +17,9 @@ from actors.events.recorder import emit
 from actors.exceptions import ActorDiedError, ActorsError, ModelError, NodeDiedError, TaskError
 from actors.ids import new_id
 
+from .holders import fingerprint, holders, library
 from .means import Means
 from .stageactor import StageActor
-from .weights import Library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ class Deployment:
             ActorDiedError: a stage has died.
         """
         self = cls(plan, [])
-        library = None if weights == "local" else _library(plan, always=weights == "send")
+        libraries = [] if weights == "local" else _libraries(plan, always=weights == "send")
         threads = _threads(plan)
         try:
             for rank, stage in enumerate(plan.stages):
@@ -100,7 +100,7 @@ class Deployment:
                     shares=plan.shares,
                     rank=rank,
                     means=means,
-                    library=library,
+                    libraries=libraries,
                     send=weights == "send",
                 )
                 self.stages.append(stage_actor)
@@ -273,13 +273,13 @@ def _room(held: dict[str, Any], kv_memory: int | None) -> int:
     return int(memory // max(held["token_nbytes"], 1))
 
 
-def _library(plan: Plan, *, always: bool) -> ActorHandle | None:
-    """An actor beside this program that has the weights, where a stage may be on a host that does not see them."""
+def _libraries(plan: Plan, *, always: bool) -> list[ActorHandle]:
+    """Actors that have the weights, one on each host that does, where a stage may be on one that does not see them."""
     known = {node.name: node for node in nodes()}
     home = get_runtime_context().get_node_id()
     hosts = {known[stage.node].address.rpartition(":")[0] for stage in plan.stages if stage.node in known}
     hosts |= {node.address.rpartition(":")[0] for node in known.values() if node.id == home}
     if not always and len(hosts) == 1:
-        return None
-    library: ActorHandle = remote(Library).options(node=home).remote(plan.model.path)
-    return library
+        return []
+    path = plan.model.path
+    return [library(node, path) for node in holders(path, like=fingerprint(path))]

@@ -21,6 +21,7 @@ from .conversation import Conversation
 from .deployment import Deployment
 from .extra import require_mlx_lm
 from .generation import Generation, Token
+from .holders import headers
 from .levelling import level
 from .means import ARITHMETIC
 from .plan import Plan, make_plan, make_tensor_plan
@@ -132,7 +133,8 @@ class ShardedModel:
                 weights are there. Requests wait until there is room for them.
             max_requests: how many may be under way or waiting; more are refused.
             weights: `"local"` has each node read the model at `path`; `"send"` sends each node what its stage needs,
-                and it keeps that in its cache; `"auto"` sends to nodes that do not see `path`.
+                from whichever nodes have it, and it keeps that in its cache; `"auto"` sends to nodes that do not see
+                `path`. This program's own need not see it either.
             arithmetic: where a CPU computes under Linux, `"float32"` has the weights in float32 and multiplies by
                 OpenBLAS, which makes prompts, and several answers at once, many times faster; `"stored"` leaves them as
                 they are on disk, which takes a seventh of the memory where that is 4 bits; `"auto"` takes float32 where
@@ -155,13 +157,14 @@ class ShardedModel:
             _check_bound("kv_memory", kv_memory)
         require_mlx_lm()
         path = Path(path).expanduser().absolute()  # the stages run in other folders
-        checkpoint = open_checkpoint(path)
-        info = checkpoint.info()
+        here = path if path.exists() or weights == "local" else headers(path) or path
+        checkpoint = open_checkpoint(here)
+        info = replace(checkpoint.info(), path=str(path))
         shape = Shape.of(checkpoint.config, info.layers, info.vocab_size) if strategy == "tensor" else None
         if dry_run:
             return _planned(info, shape, choose(nodes), measure=True)
         options: dict[str, Any] = {"nodes": nodes, "kv_memory": kv_memory, "max_requests": max_requests}
-        return cls(info, shape, load_tokenizer(path), weights=weights, arithmetic=arithmetic, **options)
+        return cls(info, shape, load_tokenizer(here), weights=weights, arithmetic=arithmetic, **options)
 
     @property
     def plan(self) -> Plan:
@@ -362,6 +365,8 @@ class ShardedModel:
         Raises:
             ModelError: it has not.
         """
+        if not isinstance(other, ShardedModel):
+            raise TypeError(f"a conversation is forked onto a ShardedModel, not onto {other!r}")
         mine, others = self.plan.model, other.plan.model
         if replace(mine, path="") != replace(others, path=""):
             raise ModelError(f"caches of {mine.path} are of no use to {others.path}: it is another model")

@@ -19,10 +19,10 @@ from actors.exceptions import ModelError
 
 from .batch import Caches
 from .beside import Bystander
-from .caches import cache_copy, restore, save, token_nbytes
 from .checkpoint import open_checkpoint
 from .cut import Slice, needed_nbytes
 from .openblas import widen
+from .saved import cache_copy, restore, save, token_nbytes
 from .sharing import Shape
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mlx import nn
 
     from .beside import Beside
-    from .caches import Saved
     from .checkpoint import Checkpoint, ModelInfo
+    from .saved import Saved
     from .sharing import Share
     from .tensor import Joining
 
@@ -235,7 +235,7 @@ class StageModel:
         return cache is not None and (length == tokens or can_trim_prompt_cache(cache))
 
     def save(self, key: str, wanted: Sequence[int]) -> Saved | None:
-        """The caches of a sequence as values, None if there is none; see `caches.save`.
+        """The caches of a sequence as values, None if there is none; see `saved.save`.
 
         Args:
             key: of the sequence, under way or kept.

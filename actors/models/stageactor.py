@@ -14,12 +14,13 @@ import psutil
 
 from actors.api import get_runtime_context
 from actors.exceptions import ActorDiedError
+from actors.util.progress import tqdm
 
 from .extra import on_cpu, require_mlx_lm
 from .openblas import ADVICE, bring
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     import mlx.core as mx
 
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from actors.refs import ObjectRef
 
     from .beside import Beside
-    from .caches import Saved
     from .means import Means
     from .sampling import Request
+    from .saved import Saved
     from .schedule import Schedule
     from .sharing import Share
     from .stage import Step
@@ -53,7 +54,7 @@ class StageActor:
         shares: where layers are cut lengthwise, what each rank has of all of them; `rank` is this one's. The last rank
             chooses what all do next.
         means: what the stage may make use of.
-        library: has the weights; where this device does not see `path`, or with `send`, they are fetched from there.
+        libraries: have the weights; where this device does not see `path`, or with `send`, they are fetched from there.
     """
 
     def __init__(
@@ -66,16 +67,15 @@ class StageActor:
         shares: tuple[Share, ...] = (),
         rank: int = 0,
         means: Means,
-        library: ActorHandle | None = None,
+        libraries: Sequence[ActorHandle] = (),
         send: bool = False,
     ) -> None:
         self._blas = means.wide and bring(means.threads)
         require_mlx_lm()
         from .stage import StageModel
-        from .weights import Sender, fetch
 
-        if library is not None and (send or not Path(path).exists()):
-            path = str(fetch(Sender(library), first, last))
+        if libraries and (send or not Path(path).exists()):
+            path = _fetched(libraries, first, last)
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
@@ -215,7 +215,7 @@ class StageActor:
         Returns:
             Whether they have them.
         """
-        from .caches import joined
+        from .saved import joined
 
         own = list(self._model.own)
         parts = await asyncio.gather(*(_awaited(stage.save.remote(source, own)) for stage in stages))
@@ -270,6 +270,21 @@ class StageActor:
                 await turn.mine()
             work = asyncio.get_running_loop().run_in_executor(self._turns, self._model.run, step, value, finish)
         return await work
+
+
+def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
+    """Where the weights of these layers are, once they are here; whoever made the model sees how far that is."""
+    from .weights import Sender, fetch
+
+    what = f"weights of layers {first} to {last} to {get_runtime_context().node_name}, bytes"
+    bar: tqdm[None] = tqdm(desc=what)
+    with bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return str(fetch([Sender(each) for each in libraries], first, last, progress=progress))
 
 
 async def _together(mine: Awaitable[Any], others: list[ObjectRef[Any]]) -> Any:

@@ -14,23 +14,26 @@ import struct
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from actors.api import get
-from actors.exceptions import ModelError
+from actors.exceptions import ActorsError, ModelError
 from actors.home import cache_dir
 
 from .checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from actors.handle import ActorHandle
+
+T = TypeVar("T")
 
 _PIECE: Final = 8 << 20  # bytes in one message
 _SMALL: Final = 1 << 20  # bytes of a tensor outside of the layers that every stage gets
 _NUMBER: Final = re.compile(r"\.(\d+)\.")
 _TRIES: Final = 3
+_PLAIN: Final = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,8 @@ class Manifest:
 class Source(Protocol):
     """Whoever has the weights."""
 
-    def manifest(self, first: int, last: int) -> Manifest:
-        """What a stage of these layers needs."""
+    def manifest(self, first: int | None, last: int | None) -> Manifest:
+        """What a stage of these layers needs; None for what a program needs that has no stage."""
         ...
 
     def read(self, piece: Piece) -> bytes:
@@ -71,8 +74,11 @@ class Library:
         self._path = Path(path)
         open_checkpoint(self._path)  # says what is wrong, if anything is
 
-    def manifest(self, first: int, last: int) -> Manifest:
-        """What a stage of these layers needs; its bytes are read once for their digests."""
+    def manifest(self, first: int | None, last: int | None) -> Manifest:
+        """What a stage of these layers needs; its bytes are read once for their digests.
+
+        None is for a program that has no stage: headers, configuration and tokenizer.
+        """
         spans = dict(_spans(self._path, first, last))
         files = tuple((name, self._file(name).stat().st_size) for name in spans)
         pieces = [self._piece(name, *part) for name, found in spans.items() for span in found for part in _parts(*span)]
@@ -101,7 +107,7 @@ class Sender:
     def __init__(self, library: ActorHandle) -> None:
         self._library = library
 
-    def manifest(self, first: int, last: int) -> Manifest:
+    def manifest(self, first: int | None, last: int | None) -> Manifest:
         """See `Library.manifest`."""
         found: Manifest = get(self._library.manifest.remote(first, last))
         return found
@@ -112,13 +118,28 @@ class Sender:
         return found
 
 
-def fetch(source: Source, first: int, last: int, folder: Path | None = None) -> Path:
+def fetch(
+    sources: Sequence[Source],
+    first: int | None = None,
+    last: int | None = None,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Bring what a stage of these layers needs here, and return where it is: a path to load the stage from.
 
+    Args:
+        sources: whoever has the model; pieces are asked for in turns, and those that fail are left out.
+        first: number of the stage's first layer; None where there is no stage, for all but the weights.
+        last: number of its last layer.
+        folder: where to keep it; None is the user's cache.
+        progress: told how many bytes are here, and of how many, after each piece.
+
     Raises:
-        ModelError: a piece arrived damaged several times, or there is no room for it.
+        ModelError: a piece arrived damaged several times, nobody who has it answers, or there is no room for it.
     """
-    manifest = source.manifest(first, last)
+    holders = _Holders(sources)
+    manifest = holders.manifest(first, last)
+    total, done = sum(piece.size for piece in manifest.pieces), 0
     here = (cache_dir() / "weights" if folder is None else folder) / manifest.key
     try:
         here.mkdir(parents=True, exist_ok=True)
@@ -128,7 +149,10 @@ def fetch(source: Source, first: int, last: int, folder: Path | None = None) -> 
                 os.ftruncate(handle, size)
                 for piece in manifest.pieces:
                     if piece.name == name:
-                        _bring(source, piece, handle)
+                        _bring(holders, piece, handle)
+                        done += piece.size
+                        if progress is not None:
+                            progress(done, total)
             finally:
                 os.close(handle)
     except OSError as error:
@@ -143,20 +167,46 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _bring(source: Source, piece: Piece, handle: int) -> None:
+def _bring(holders: _Holders, piece: Piece, handle: int) -> None:
     if _digest(os.pread(handle, piece.size, piece.start)) == piece.digest:
         return
-    for _ in range(_TRIES):
-        data = source.read(piece)
-        if _digest(data) == piece.digest:
-            view = memoryview(data)
-            while view:
-                view = view[os.pwrite(handle, view, piece.start + piece.size - len(view)) :]
-            return
-    raise ModelError(
-        f"{piece.size} bytes of {piece.name} from {piece.start} on arrived damaged {_TRIES} times: the file changes "
-        "while it is sent, or its disk is failing"
-    )
+    view = memoryview(holders.read(piece))
+    while view:
+        view = view[os.pwrite(handle, view, piece.start + piece.size - len(view)) :]
+
+
+class _Holders:
+    """Several sources of the same weights, as one."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = list(sources)
+        self._turn = 0
+
+    def manifest(self, first: int | None, last: int | None) -> Manifest:
+        return self._ask(lambda source: source.manifest(first, last))
+
+    def read(self, piece: Piece) -> bytes:
+        """Its bytes, as its digest says."""
+        for _ in range(_TRIES * len(self._sources)):
+            data = self._ask(lambda source: source.read(piece))
+            if _digest(data) == piece.digest:
+                return data
+        raise ModelError(
+            f"{piece.size} bytes of {piece.name} from {piece.start} on arrived damaged {_TRIES} times: the file "
+            "changes while it is sent, or its disk is failing"
+        )
+
+    def _ask(self, what: Callable[[Source], T]) -> T:
+        cause: Exception | None = None
+        while self._sources:
+            self._turn = (self._turn + 1) % len(self._sources)
+            try:
+                return what(self._sources[self._turn])
+            except (ActorsError, OSError) as error:
+                cause = error
+                del self._sources[self._turn]
+                self._turn -= 1
+        raise ModelError(f"nobody who has the weights can give them out any more: {cause}") from cause
 
 
 def _digest(data: bytes) -> bytes:
@@ -168,8 +218,11 @@ def _parts(start: int, size: int) -> Iterator[tuple[int, int]]:
         yield begin, min(_PIECE, start + size - begin)
 
 
-def _spans(path: Path, first: int, last: int) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+def _spans(path: Path, first: int | None, last: int | None) -> Iterator[tuple[str, list[tuple[int, int]]]]:
     """Files, each with the ranges of bytes (start, size) that a stage needs of it; the header first."""
+    if first is None or last is None:
+        yield from _header_spans(path)
+        return
     if not path.is_dir():
         yield path.name, _of_gguf(path, first, last)
         return
@@ -179,6 +232,20 @@ def _spans(path: Path, first: int, last: int) -> Iterator[tuple[str, list[tuple[
             yield file.name, [(0, file.stat().st_size)]
         elif file.suffix == ".safetensors" and file.name.startswith("model"):
             yield file.name, _of_safetensors(file, first, last, total)
+
+
+def _header_spans(path: Path) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """All but the weights."""
+    if not path.is_dir():
+        yield path.name, _of_gguf(path, 0, -1)[:1]
+        return
+    for file in sorted(path.iterdir()):
+        if file.suffix == ".safetensors" and file.name.startswith("model"):
+            with file.open("rb") as opened:
+                (length,) = struct.unpack("<Q", opened.read(8))
+            yield file.name, [(0, 8 + length)]
+        elif file.suffix in _PLAIN:
+            yield file.name, [(0, file.stat().st_size)]
 
 
 def _of_safetensors(path: Path, first: int, last: int, total: int) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
@@ -62,6 +63,7 @@ def connect(request: Mapping[str, Any]) -> Connection:
         refuse("expect_nodes=", "Ray places actors when their nodes come")
     names = ("address", "num_cpus", "num_gpus", "resources", "labels", "runtime_env")
     given = {name: request[name] for name in names if request[name] is not None}
+    _reach(request["address"], request["timeout"])
     try:
         ray.init(namespace=request["namespace"], log_to_driver=request["log_to_driver"], **given)
     except (ConnectionError, ValueError) as error:
@@ -76,6 +78,17 @@ def connect(request: Mapping[str, Any]) -> Connection:
     engine.use(Ray())
     _connection = Connection(request)
     return _connection
+
+
+def _reach(address: str | None, seconds: float) -> None:
+    """Raises where nothing listens at an address: Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+    except OSError as error:
+        raise NoClusterError(f"no Ray cluster can be joined at {address!r}: {error}") from error
 
 
 def _check_version(seconds: float) -> None:

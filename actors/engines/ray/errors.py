@@ -93,8 +93,8 @@ def _of_task(error: rays.RayTaskError) -> BaseException:
         inner = translated(cause) if isinstance(cause, rays.RayError) else None
         if inner is not None and inner is not cause:
             return inner
-        if isinstance(cause, TypeError) and "serialize" in str(cause):
-            return SerializationError(f"Ray cannot send what {error.function_name} returned: {cause}")
+        if isinstance(cause, TypeError):  # what the method itself raises comes packed
+            return SerializationError(f"Ray cannot send what the call returned: {cause}")
         return TaskError(str(error), verdict=Verdict.RAISED)
     problem = unpack(cause.payload)
     if not cause.stillborn:

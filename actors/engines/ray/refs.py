@@ -94,7 +94,7 @@ class RayStream(ObjectRefGenerator[Any]):
         ray.cancel(self.raw, force=force, recursive=recursive)
 
     def __del__(self) -> None:
-        """Nothing: Ray's own stops when it is dropped."""
+        """Nothing: on Ray a producer goes on whose reader is gone, unless `close` is called."""
 
     def __hash__(self) -> int:
         return hash(self.raw)
