@@ -37,6 +37,7 @@ LEAST_BYTES = 1 << 20  # buffers of less in all travel faster with their message
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _ALIGNMENT = 64  # of each buffer, for vector instructions
+_SHARED_WORK_BYTES = 8 << 20  # copied by two threads
 _PIECE_BYTES = 1 << 30  # written or read at once: macOS refuses 2 GiB
 _KEEPS_DESCRIPTOR = sys.version_info < (3, 13)
 _UNTRACKED: dict[str, Any] = {} if _KEEPS_DESCRIPTOR else {"trackfd": False}
@@ -124,14 +125,11 @@ class Arena:
         return [view[start : start + len(buffer)] for buffer, start in zip(buffers, starts, strict=True)]
 
     def _rewritten(self, spare: Spare, buffers: Sequence[memoryview], starts: Sequence[int]) -> list[memoryview] | None:
-        import numpy as np
-
         assert spare.mapping is not None
         try:
-            target = np.frombuffer(spare.mapping, np.uint8)
             for buffer, start in zip(buffers, starts, strict=True):
-                if buffer.nbytes:  # unlike a memoryview, numpy lets other threads run meanwhile
-                    np.copyto(target[start : start + len(buffer)], np.frombuffer(buffer, np.uint8))
+                if buffer.nbytes:
+                    _copy(buffer, spare.mapping, start)
             descriptor = os.open(spare.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 view = memoryview(self._map(spare.path, descriptor, spare.size, self._spares, spare.mapping))
@@ -413,6 +411,22 @@ def owner_of(buffer: memoryview) -> object:
             owner = owner.base  # type: ignore[attr-defined]
         else:
             return owner
+
+
+def _copy(buffer: memoryview, mapping: mmap.mmap, start: int) -> None:
+    """Copies bytes to their place; many by two threads, since one core alone does not use all of the memory's speed."""
+    import numpy as np
+
+    source = np.frombuffer(buffer, np.uint8)
+    target = np.frombuffer(mapping, np.uint8, len(source), start)
+    half = len(source) // 2 if len(source) >= _SHARED_WORK_BYTES and (os.cpu_count() or 1) > 1 else 0
+    # Unlike a memoryview, numpy lets other threads run meanwhile.
+    other = threading.Thread(target=np.copyto, args=(target[:half], source[:half])) if half else None
+    if other is not None:
+        other.start()
+    np.copyto(target[half:], source[half:])
+    if other is not None:
+        other.join()
 
 
 def _laid_out(buffers: Sequence[memoryview]) -> tuple[list[int], int]:

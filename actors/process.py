@@ -124,7 +124,7 @@ class Process:
     def _trim(self, own: Arena) -> None:
         own.trim()
         if not self._closed:
-            self.loop.call_later(IDLE_SECONDS, self._trim, own)
+            self.loop.call_later(IDLE_SECONDS / 4, self._trim, own)
 
     # -- what arrives -------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MODE = 0o600  # of a file that may be written again
 KEPT_MODE = 0o400  # of one that must not: a forked child may read it, and has no name for it
-IDLE_SECONDS = 2.0
+IDLE_SECONDS = 8.0
 
 _MOST_BYTES = 256 << 20
 _MOST_FILES = 8

@@ -108,9 +108,12 @@ class State:
         ]  # fmt: skip
 
 
-def _order(actor: ActorChanged) -> tuple[bool, int, int]:
-    """What is known of an actor by several is ordered without clocks: its end is last, then its lives count."""
-    return actor.state == DEAD, actor.life, _PHASES[actor.state]
+def _order(actor: ActorChanged) -> tuple[int, int]:
+    """What is known of an actor by several is ordered without clocks: its lives count, and the end of one is its last.
+
+    Whoever was cut off from an actor takes that life for ended, while another node gives it the next one.
+    """
+    return actor.life, _PHASES[actor.state]
 
 
 def _completed(event: ActorChanged, other: ActorChanged) -> ActorChanged:

@@ -52,7 +52,7 @@ class Custody:
         self._wards: dict[str, Ward] = {}
         self._taking: set[str] = set()
         self._over: deque[str] = deque()  # detached actors that have ended
-        self._met: dict[str, str] = {}  # process of each node that was told of what was taken over
+        self._met: set[str] = set()  # processes of the nodes that stand and were told of what was taken over
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
         members.watchers.append(self._look)
@@ -163,6 +163,8 @@ class Custody:
         if copies is not None and copies.ward.term > ward.term:
             return self._process.address
         known = self._wards.get(id)
+        if known is not None and known.term > ward.term:
+            return self._holder(known)
         if known is None or (known.term, known.serial) <= (ward.term, ward.serial):
             self._wards[id] = ward
         return None
@@ -178,11 +180,17 @@ class Custody:
             if actor in self._copies:
                 return self._process.address
             raise LookupError(f"{actor} is not kept here")
+        if known.term > term:
+            return self._holder(known)
         if (known.term, known.serial) < (term, serial):
             self._wards[actor] = replace(
                 known, construction=replace(known.construction, state=state), serial=serial, term=term
             )
         return None
+
+    def _holder(self, ward: Ward) -> Address | None:
+        standing = self._members.standing()
+        return next((member.where for member in standing if member.where.process == ward.holder), None)
 
     async def drop(self, _: Visitor, actor: str, term: int) -> None:
         """Such an actor has ended, or was passed on, in this term."""
@@ -216,7 +224,8 @@ class Custody:
         """A node has come or gone."""
         if self._closed:
             return
-        alive = {member.where.process for member in self._members.standing()}
+        standing = self._members.standing()
+        alive = {member.where.process for member in standing}
         for id, ward in self._wards.items():
             first = next((heir for heir in ward.heirs if heir in alive), None)
             if ward.holder not in alive and first == self._process.id and id not in self._taking:
@@ -225,9 +234,10 @@ class Custody:
         for copies in self._copies.values():
             if copies.lacks:
                 self._in_background(copies.spread())
-        for member in self._members.standing():
-            if member is not self._members.me and self._met.get(member.info.id) != member.where.process:
-                self._met[member.info.id] = member.where.process
+        self._met &= alive  # who comes back may have been cut off when something was taken over
+        for member in standing:
+            if member is not self._members.me and member.where.process not in self._met:
+                self._met.add(member.where.process)
                 self._in_background(self._tell_taken_over(member.where))
 
     async def _take_over(self, actor: str) -> None:
@@ -249,10 +259,15 @@ class Custody:
 
     async def _tell_taken_over(self, where: Address) -> None:
         for actor, copies in list(self._copies.items()):
-            if copies.ward.term:
-                with contextlib.suppress(TimeoutError, ActorDiedError):
-                    what = (actor, copies.ward.term, self._process.address)
+            while copies.ward.term and where.process in self._met:
+                what = (actor, copies.ward.term, self._process.address)
+                try:
                     await self._process.ask(where, "custody", "superseded", *what, timeout=ASK_SECONDS)
+                except ActorDiedError:
+                    return
+                except TimeoutError:
+                    continue
+                break
 
     # -- passing on ---------------------------------------------------------------------------------------------
 
