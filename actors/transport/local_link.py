@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from actors._wire.distributed_comm_pb2 import Frame
 from actors.refusals import refused
 from actors.transport.gate import Gate
+from actors.transport.glance import Glances
 from actors.transport.knock import DIAL_SECONDS
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 
@@ -50,6 +51,7 @@ class LocalLink(asyncio.Protocol):
         self._socket: socket.socket | None = None  # the transport's, by another number
         self._gate: Gate | None = None
         self._poll = select.poll()
+        self._glances = Glances()
         self._bell: Bell | None = None
         self._reading = threading.Lock()  # by whom it is held, the socket and all that has been read belongs to
         self._size = RECEIVE_BYTES
@@ -208,7 +210,7 @@ class LocalLink(asyncio.Protocol):
             if done() or self._hung_up or self._hostile or self._torn or self._ended:
                 return
             left = until - time.monotonic()
-            if left <= 0 or not self._poll.poll(left * 1000):
+            if left <= 0 or not (self._glances.at(self._poll) or self._poll.poll(left * 1000)):
                 return
             self._torn = True  # an interrupt now may lose what has been read: then another link brings it again
             self._fill()
