@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors import runtime
+from actors.constructor import Constructor, Nobody, resolved
 from actors.events import event
 from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
-from actors.messages import CONSTRUCT, RETIRE, Outcome, Payload, Terms
+from actors.messages import CONSTRUCT, RETIRE, Payload, Terms
 from actors.migration import check_moves, depart, destined, go, settled, stay
-from actors.sealed import Filled
-from actors.serialize import dumps, dumps_arguments, loads
+from actors.serialize import dumps_arguments
 from actors.transport.peer import Death
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from actors.address import Address
-    from actors.messages import Item, Reply
     from actors.process import Process
     from actors.sealed import Sealed
     from actors.spec import ActorSpec, Construction, GroupSpec
@@ -82,11 +81,11 @@ class Charge:
         self._times = 0
         self._retiring = False
         self._moving = asyncio.Lock()
-        self._maker: _Constructor | None = None
+        self._maker: Constructor | None = None
         self._passed = False  # it is in another's charge
         self._transit: asyncio.Future[None] | None = None  # while it is made elsewhere
         self._relieved: asyncio.Future[None] = process.loop.create_future()  # done where it has come to live elsewhere
-        self._next: tuple[Address, _Constructor] | None = None  # where that is
+        self._next: tuple[Address, Constructor] | None = None  # where that is
 
     # -- for its owner ------------------------------------------------------------------------------------------
 
@@ -159,7 +158,7 @@ class Charge:
         with contextlib.suppress(ActorError):
             address = await self.located(None)
             peer = self._process.party(address)
-            peer.call(self.spec.id, RETIRE, dumps_arguments((), {}), _Nobody())
+            peer.call(self.spec.id, RETIRE, dumps_arguments((), {}), Nobody())
 
     async def saved(self, state: Payload) -> None:
         """Takes the actor's state over, for the next time it is made; returns when it is safe."""
@@ -406,8 +405,8 @@ class Charge:
         self._live_at(address)
         return await self._until_dead(address, constructor)
 
-    def _make(self, address: Address, order: Payload) -> _Constructor:
-        constructor = self._maker = _Constructor(self._process.loop)
+    def _make(self, address: Address, order: Payload) -> Constructor:
+        constructor = self._maker = Constructor(self._process.loop)
         self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor, self._terms)
         return constructor
 
@@ -416,7 +415,7 @@ class Charge:
         self.life.placed()
         self._turn()
 
-    async def _until_dead(self, address: Address, constructor: _Constructor) -> Death:
+    async def _until_dead(self, address: Address, constructor: Constructor) -> Death:
         """Waits until the actor lives there no more; what is returned counts only if it has not moved."""
         died: asyncio.Future[Death] = self._process.loop.create_future()
         self._process.party(address).when_dead(lambda death: None if died.done() else died.set_result(death))
@@ -463,67 +462,4 @@ def _briefly(error: ActorError) -> str:
     return (str(error).splitlines() or [""])[0][:300]
 
 
-async def resolved(construction: Construction, needs: Sequence[Future[Sealed]]) -> Construction:
-    """Returns the construction with the values of other calls that its constructor waits for.
-
-    Raises:
-        ActorDiedError: one of those calls failed.
-    """
-    if not needs:
-        return construction
-    sealed = [await asyncio.wrap_future(need) for need in needs]
-    label = construction.spec.label
-    for value in sealed:
-        if value.outcome is not Outcome.VALUE:
-            try:
-                value.open()
-            except Exception as error:
-                what = f"{label} never came to life: an argument failed: {error}"
-                raise ActorDiedError(what, actor=label, verdict=Verdict.NEVER_STARTED) from error
-    filled = Filled(construction.arguments, tuple(value.payload for value in sealed))
-    return replace(construction, arguments=dumps(filled))
-
-
 _NOTHING = Payload(b"")
-
-
-class _Constructor:
-    """Waits for the constructor's end."""
-
-    anywhere = False
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.made: asyncio.Future[None] = loop.create_future()
-        self.failed: asyncio.Future[ActorDiedError] = loop.create_future()
-
-    def replied(self, reply: Reply) -> None:
-        """See `actors.transport.peer.Caller`."""
-        if reply.outcome is Outcome.VALUE and not self.made.done():
-            self.made.set_result(None)
-        if reply.outcome in {Outcome.VALUE, Outcome.ENDED, Outcome.CUT_OFF} or self.failed.done():
-            return  # the two others: its end is known soon, and how
-        assert isinstance(reply.payload, Payload)
-        error = loads(reply.payload)
-        assert isinstance(error, ActorDiedError)
-        self.failed.set_result(error)
-
-    def yielded(self, item: Item) -> None:
-        """See `actors.transport.peer.Caller`."""
-
-    def lost(self, death: Death, verdict: Verdict) -> None:
-        """See `actors.transport.peer.Caller`: who waits for the process's death hears of it."""
-
-
-class _Nobody:
-    """Does not care for the answer."""
-
-    anywhere = False
-
-    def replied(self, reply: Reply) -> None:
-        """See `actors.transport.peer.Caller`."""
-
-    def yielded(self, item: Item) -> None:
-        """See `actors.transport.peer.Caller`."""
-
-    def lost(self, death: Death, verdict: Verdict) -> None:
-        """See `actors.transport.peer.Caller`."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from actors import device, face, runtime
 from actors.calls import is_reference
-from actors.charge import resolved
 from actors.cluster import current, environment_for
+from actors.constructor import resolved
 from actors.demand import demand_of
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError
 from actors.fingerprint import differ, fingerprint
