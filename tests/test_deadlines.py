@@ -95,6 +95,8 @@ def test_a_call_that_waits_too_long_never_starts() -> None:
     eventually(lambda: actors.get(latch.waiting.remote()) == 1)
     late = worker.note.options(timeout=0.3).remote("late")
     _timed_out(late, 5)
+    # The worker counts from when it heard of the call: where this one is over here, the first is over there.
+    _timed_out(worker.note.options(timeout=0.3).remote("later"), 5)
     actors.get(latch.open.remote())
     actors.get(busy)
     assert "late" not in actors.get(worker.done.remote())

@@ -6,7 +6,6 @@ All traffic is recorded where the switch is, and read at the end.
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -363,11 +362,16 @@ def test_a_revoked_device_is_out_everywhere(street: Street) -> None:
     driver = Driver(house, 1, PAIRED)
     assert driver.does("handles.update(far=Confidante.options(node='host3').remote()) or 1") == 1
     assert driver.does("actors.get(handles['far'].tell.remote(1))") == 1
-    begun = time.monotonic()
     house.does(2, "revoke", "host3")
-    failed = driver.does("actors.get(handles['far'].tell.remote(1), timeout=20)")
-    assert failed["error"] in {"NodeDiedError", "ActorDiedError"}, failed
-    assert time.monotonic() - begun < 15
+    # Host 1 hears of it from host 2, and may be quicker to call.
+    said: list[object] = []
+
+    def refused() -> bool:
+        said.append(driver.does("actors.get(handles['far'].tell.remote(1), timeout=20)"))
+        return isinstance(said[-1], dict)
+
+    eventually(refused, 15)
+    assert said[-1]["error"] in {"NodeDiedError", "ActorDiedError"}, said
     driver.close()
     for host in (1, 2):
         eventually(lambda host=host: house.answer(host) == {"host1", "host2"}, 10)

@@ -55,7 +55,9 @@ def test_openai_in_python(client):
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
     assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
-    completion = client.completions.create(model="org/small", prompt=["a", "b"], max_tokens=3, logprobs=1)
+    completion = client.completions.create(
+        model="org/small", prompt=["a", "b"], max_tokens=3, logprobs=1, temperature=0
+    )
     assert [len(choice.logprobs.tokens) for choice in completion.choices] == [3, 3]
 
 

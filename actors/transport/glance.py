@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import select
 
 SECONDS = 100e-6
-MOST_LEFT_OUT = 255
+MOST_LEFT_OUT = 15
 
 
 class Glances:
@@ -19,7 +19,7 @@ class Glances:
 
     To be woken takes longer than a small call does, so whoever looks meanwhile has its answer sooner, and for less of
     the processor's time. Where a look was in vain (the answer takes longer, or cannot be made while this thread has the
-    core) the next one is left out, after the second in vain the next three, and so on up to 255.
+    core) the next one is left out, after the second in vain the next three, and so on up to 15.
     """
 
     def __init__(self) -> None:
