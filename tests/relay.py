@@ -75,6 +75,7 @@ class Relay:
         self._delay = 0.0
         self._rate = 0.0
         self._connections: set[Connection] = set()
+        self._arriving = 0  # that are not among them yet
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
         self._thread.start()
@@ -134,6 +135,7 @@ class Relay:
             self.address = "{}:{}".format(*self._server.sockets[0].getsockname())
 
     async def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._arriving += 1
         try:
             if self._path is not None:
                 onward = await asyncio.open_unix_connection(self._target)
@@ -147,6 +149,8 @@ class Relay:
                     os.unlink(self._path)
             writer.transport.abort()
             return
+        finally:
+            self._arriving -= 1
         connection = Connection((onward[1], writer), self._loses)
         self._connections.add(connection)
         connection.tasks = [
@@ -197,10 +201,10 @@ class Relay:
     async def _end(self) -> None:
         assert self._server is not None
         self._server.close()
-        for connection in list(self._connections):
-            for task in connection.tasks:
-                task.cancel()
-        while self._connections:  # noqa: ASYNC110 - they are just ending
+        while self._connections or self._arriving:
+            for connection in list(self._connections):
+                for task in connection.tasks:
+                    task.cancel()
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
 
