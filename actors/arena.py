@@ -24,9 +24,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from actors.address import host_key
+from actors.draft import PIECE_BYTES, Draft, write
 from actors.messages import Shared
 from actors.reserve import Reserve
-from actors.spares import IDLE_SECONDS, KEPT_MODE, MODE, Spare, Spares
+from actors.spares import IDLE_SECONDS, KEPT_MODE, MODE, Spare, Spares, unlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +40,6 @@ LEAST_BYTES = 1 << 20  # buffers of less in all travel faster with their message
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _ALIGNMENT = 64  # of each buffer, for vector instructions
 _SHARED_WORK_BYTES = 8 << 20  # copied by two threads
-_PIECE_BYTES = 1 << 30  # written or read at once: macOS refuses 2 GiB
 _KEEPS_DESCRIPTOR = sys.version_info < (3, 13)
 _UNTRACKED: dict[str, Any] = {} if _KEEPS_DESCRIPTOR else {"trackfd": False}
 _MOST_MAPPINGS = 16_000  # a quarter of what Linux lets a process have
@@ -98,10 +98,10 @@ class Arena:
         try:
             return self._written(path, buffers, starts, size)
         except OSError:  # the folder is gone, the memory full, or a limit reached
-            _unlink(path)
+            unlink(path)
             return None
         except BaseException:
-            _unlink(path)
+            unlink(path)
             raise
 
     def _written(
@@ -112,14 +112,12 @@ class Arena:
             if not _has_room(descriptor, size):
                 self._spares.trim(0)
                 if not _has_room(descriptor, size):
-                    _unlink(path)
+                    unlink(path)
                     return None
             os.ftruncate(descriptor, size)
             # Written, not copied into a mapping: where the memory is full that is an error, and not a SIGBUS.
             for buffer, start in zip(buffers, starts, strict=True):
-                done = 0
-                while done < len(buffer):
-                    done += os.pwrite(descriptor, buffer[done : done + _PIECE_BYTES], start + done)
+                write(descriptor, start, buffer)
             view = memoryview(self._map(path, descriptor, size, self._spares if size >= LEAST_BYTES else None))
         finally:
             os.close(descriptor)
@@ -137,10 +135,10 @@ class Arena:
             finally:
                 os.close(descriptor)
         except OSError:
-            _unlink(spare.path)
+            unlink(spare.path)
             return None
         except BaseException:
-            _unlink(spare.path)
+            unlink(spare.path)
             raise
         return [view[start : start + len(buffer)] for buffer, start in zip(buffers, starts, strict=True)]
 
@@ -203,7 +201,7 @@ class Arena:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | made, MODE)
         except OSError:
-            _unlink(path)
+            unlink(path)
             return None
         draft = Draft(spare or Spare(path, size, None), descriptor, self._spares)
         if spare is None:
@@ -228,9 +226,9 @@ class Arena:
                         return memoryview(self._map(path, descriptor, found.st_size))
                 content = _read(descriptor, found.st_size)
         except BaseException:
-            _unlink(path)
+            unlink(path)
             raise
-        _unlink(path)
+        unlink(path)
         return memoryview(content).toreadonly()
 
     def _map(
@@ -283,43 +281,7 @@ class Linked:
 
     def __del__(self) -> None:
         if self._path is not None and os.getpid() == self._pid:
-            _unlink(self._path)
-
-
-class Draft:
-    """A file that is written bit by bit, while others have it already.
-
-    Attributes:
-        name: of the file.
-    """
-
-    def __init__(self, file: Spare, descriptor: int, spares: Spares) -> None:
-        self.name = file.path.name
-        self._file = file
-        self._descriptor = descriptor
-        self._spares = spares
-
-    def write(self, at: int, data: Buffer) -> None:
-        """Writes bytes to their place.
-
-        Raises:
-            OSError: the memory is full.
-        """
-        view, done = memoryview(data), 0
-        while done < len(view):
-            done += os.pwrite(self._descriptor, view[done:], at + done)
-
-    def close(self, *, again: bool = True) -> None:
-        """Gives the file up.
-
-        Args:
-            again: whether it may be written again, which needs that whoever was told its name has one of its own.
-        """
-        os.close(self._descriptor)
-        if again:
-            self._spares.add(self._file)
-        else:
-            _unlink(self._file.path)
+            unlink(self._path)
 
 
 def remove(folder: Path, process: str) -> None:
@@ -327,7 +289,7 @@ def remove(folder: Path, process: str) -> None:
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(f"{process}-"):
-                _unlink(entry.path)
+                unlink(entry.path)
 
 
 def sweep(folder: Path, sockets: Path) -> None:
@@ -404,7 +366,7 @@ def _read(descriptor: int, size: int) -> bytearray:
     content = bytearray(size)
     view, done = memoryview(content), 0
     with io.FileIO(descriptor, closefd=False) as file:
-        while done < size and (count := file.readinto(view[done : done + _PIECE_BYTES])):
+        while done < size and (count := file.readinto(view[done : done + PIECE_BYTES])):
             done += count
     if done < size:
         raise ValueError("shared memory has become shorter")
@@ -429,14 +391,9 @@ def _ended(file: Spare, names: set[str], pid: int, spares: Spares | None) -> Non
     if os.getpid() == pid:
         names.discard(file.path.name)
         if spares is None:
-            _unlink(file.path)
+            unlink(file.path)
         else:
             spares.add(file)
-
-
-def _unlink(path: Path | str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
 
 
 _arenas: weakref.WeakSet[Arena] = weakref.WeakSet()

@@ -116,12 +116,12 @@ def _renamed(spare: Spare, path: Path, *, mapped: bool) -> Spare | None:
     # Readers make a name of their own from the one they were told, which is gone now. So if there is none beside this
     # one, there is no reader, and there will be none.
     if not _is_free(path):
-        _unlink(path)
+        unlink(path)
         return None
     try:
         mapping = _mapped(path, spare.size) if mapped and spare.mapping is None else spare.mapping
     except OSError:
-        _unlink(path)
+        unlink(path)
         return None
     return Spare(path, spare.size, mapping)
 
@@ -164,9 +164,10 @@ def _drop(files: list[Spare], pid: int) -> None:
 
 
 def _remove(spare: Spare) -> None:
-    _unlink(spare.path)
+    unlink(spare.path)
 
 
-def _unlink(path: Path) -> None:
+def unlink(path: Path | str) -> None:
+    """Takes a name of a file away, if it is there."""
     with contextlib.suppress(OSError):
-        path.unlink()
+        os.unlink(path)

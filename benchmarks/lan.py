@@ -28,6 +28,7 @@ from house import House
 from netlab import netlab
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
 
 PATIENCE = 60.0
@@ -222,15 +223,9 @@ def tls() -> dict[str, float]:
     """Calls and 64 MiB between two hosts, over the transport with and without TLS, and over a raw gRPC stream."""
     with netlab(2) as lab, tempfile.TemporaryDirectory(prefix="lan-") as folder:
         server = lab.exec(1, [sys.executable, HERE, "serve", folder])
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
+        _ready(server)
         client = lab.exec(2, [sys.executable, HERE, "call", folder, lab.address(1)])
-        out, _ = client.communicate(timeout=180)
-        found: dict[str, float] = json.loads(out.splitlines()[-1])
-        assert server.stdin is not None
-        server.stdin.close()
-        server.wait(PATIENCE)
-    return found
+        return _found(server, client)
 
 
 def large() -> dict[str, float]:
@@ -238,14 +233,23 @@ def large() -> dict[str, float]:
     with street(2, 2) as (house, asker), tempfile.TemporaryDirectory(prefix="lan-") as folder:
         asker.until([1, 2], all_of(2))
         server = house.start(1, LARGE, "serve", folder)
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
+        _ready(server)
         client = house.start(2, LARGE, "call", folder, house.lab.address(1), "host1")
-        out, _ = client.communicate(timeout=180)
-        found: dict[str, float] = json.loads(out.splitlines()[-1])
-        assert server.stdin is not None
-        server.stdin.close()
-        server.wait(PATIENCE)
+        return _found(server, client)
+
+
+def _ready(server: subprocess.Popen[str]) -> None:
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+
+
+def _found(server: subprocess.Popen[str], client: subprocess.Popen[str]) -> dict[str, float]:
+    """Returns what a client found out, and ends its server."""
+    out, _ = client.communicate(timeout=180)
+    found: dict[str, float] = json.loads(out.splitlines()[-1])
+    assert server.stdin is not None
+    server.stdin.close()
+    server.wait(PATIENCE)
     return found
 
 

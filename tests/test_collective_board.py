@@ -90,8 +90,8 @@ def test_everybody_gets_what_all_have_posted(
 
 
 def test_who_sleeps_is_woken_by_the_last(boards: Callable[[int], Boards], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board, "_FIRST_SLICE", 20.0)  # only a bell ends the sleep in time
-    monkeypatch.setattr(board, "_LONGEST_SLICE", 20.0)
+    monkeypatch.setattr(board, "FIRST_SLICE", 20.0)  # only a bell ends the sleep in time
+    monkeypatch.setattr(board, "LONGEST_SLICE", 20.0)
     there = boards(3)
     asleep = threading.Barrier(3)
 

@@ -37,8 +37,8 @@ _SLOT_BYTES = _HEAD_BYTES + POST_BYTES
 BOARD_BYTES = 64 + _SLOTS * _SLOT_BYTES
 _ELSEWHERE = (1 << 64) - 1
 
-_FIRST_SLICE = 0.002  # a bell that is missed costs no more than this
-_LONGEST_SLICE = 0.05  # the lanes are looked at this often: whether a rank has died
+FIRST_SLICE = 0.002  # of a rank that sleeps; a bell that is missed costs no more than this
+LONGEST_SLICE = 0.05  # what lies below is looked at this often: whether a rank has died, what came its way
 
 
 def looking_seconds(ranks: int) -> float:
@@ -124,13 +124,13 @@ class Board:
     def _sleep(self, channel: Channel, number: int, at: int) -> None:
         """Returns when all have posted."""
         self._words[self._rank][_ASLEEP] = number
-        wait = _FIRST_SLICE
+        wait = FIRST_SLICE
         while missing := self._missing(number, at):
             left = channel.deadline - time.monotonic()
             if left <= 0:
                 raise SilentRankError(missing[0])
             self._bell.wait(min(wait, left))
-            wait = min(2 * wait, _LONGEST_SLICE)
+            wait = min(2 * wait, LONGEST_SLICE)
             for other in self._missing(number, at):
                 with suppress(TimeoutError):  # nothing comes under this tag, but the lane knows who has died
                     channel.fabric.recv(other, "posted", 0.0)

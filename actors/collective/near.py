@@ -24,7 +24,7 @@ from actors.serialize import dumps, loads
 
 from . import window
 from .bell import Bell
-from .board import Board, looking_seconds
+from .board import FIRST_SLICE, LONGEST_SLICE, Board, looking_seconds
 from .channel import Channel
 from .terrain import Islands, Terrain
 
@@ -39,8 +39,6 @@ DATAGRAM_BYTES = 96 * 1024
 """Largest message of one datagram; an offer with the elements that come along fits."""
 
 _ROOM = 1 << 20  # of a socket; macOS gives little unless asked
-_FIRST_SLICE = 0.002
-_LONGEST_SLICE = 0.05  # the fabric below is looked at this often: whether a rank has died, what came its way
 _NONE, _BYTES, _PICKLE = b"n", b"b", b"p"
 _KINDS = (_NONE, _BYTES, _PICKLE)
 
@@ -202,7 +200,7 @@ class NearFabric:
         if inlet is None:
             return self._under.recv(src, tag, deadline)
         limit = float("inf") if deadline is None else deadline
-        wait = _FIRST_SLICE
+        wait = FIRST_SLICE
         while True:
             frame = self._take(inlet, src, tag, min(wait, limit - time.monotonic()))
             if frame is not None:
@@ -211,7 +209,7 @@ class NearFabric:
                 return self._under.recv(src, tag, 0.0)
             if time.monotonic() >= limit:
                 raise TimeoutError(f"{self.describe(src)} sent nothing")
-            wait = min(2 * wait, _LONGEST_SLICE)
+            wait = min(2 * wait, LONGEST_SLICE)
 
     def _take(self, inlet: socket.socket, src: int, tag: str, seconds: float) -> bytes | None:
         """Returns the frame with this tag, if it has come or comes within a time; keeps others."""

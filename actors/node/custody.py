@@ -244,7 +244,7 @@ class Custody:
         await asyncio.sleep(SETTLE_SECONDS)
         self._taking.discard(actor)
         ward = self._wards.get(actor)
-        if ward is None or any(member.where.process == ward.holder for member in self._members.standing()):
+        if ward is None or self._holder(ward) is not None:
             return
         del self._wards[actor]
         ward = replace(ward, term=ward.term + 1, serial=0)

@@ -20,7 +20,8 @@ from actors.transport import pieces
 from actors.transport.codec import MalformedMessageError
 
 if TYPE_CHECKING:
-    from actors.arena import Arena, Draft
+    from actors.arena import Arena
+    from actors.draft import Draft
 
 HELD_SECONDS = 5.0
 """A file stays after the link has ended: what was passed on last may not have been read yet."""

@@ -98,9 +98,9 @@ class Reception:
         except UnreachableError:
             return
         try:
-            landing = Landing(self._acceptor.arena) if lane == "bulk" and self._acceptor.arena is not None else None
+            arena = self._acceptor.arena if lane == "bulk" and link.node is not None else None
             await onward.write_bytes(first)
-            await relay(link, onward, self._acceptor.standstill.age, landing if link.node is not None else None)
+            await relay(link, onward, self._acceptor.standstill.age, Landing(arena) if arena is not None else None)
         except LinkLostError:
             pass
         finally:

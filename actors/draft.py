@@ -1,0 +1,59 @@
+"""Drafts: files of shared memory that are written bit by bit."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from actors.spares import unlink
+
+if TYPE_CHECKING:
+    from actors.messages import Buffer
+    from actors.spares import Spare, Spares
+
+PIECE_BYTES = 1 << 30  # written or read at once: macOS refuses 2 GiB
+
+
+def write(descriptor: int, at: int, data: Buffer) -> None:
+    """Writes all of these bytes to their place in a file.
+
+    Raises:
+        OSError: they do not fit.
+    """
+    view, done = memoryview(data), 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done : done + PIECE_BYTES], at + done)
+
+
+class Draft:
+    """A file that is written bit by bit, while others have it already.
+
+    Attributes:
+        name: of the file.
+    """
+
+    def __init__(self, file: Spare, descriptor: int, spares: Spares) -> None:
+        self.name = file.path.name
+        self._file = file
+        self._descriptor = descriptor
+        self._spares = spares
+
+    def write(self, at: int, data: Buffer) -> None:
+        """Writes bytes to their place.
+
+        Raises:
+            OSError: the memory is full.
+        """
+        write(self._descriptor, at, data)
+
+    def close(self, *, again: bool = True) -> None:
+        """Gives the file up.
+
+        Args:
+            again: whether it may be written again, which needs that whoever was told its name has one of its own.
+        """
+        os.close(self._descriptor)
+        if again:
+            self._spares.add(self._file)
+        else:
+            unlink(self._file.path)
