@@ -155,12 +155,13 @@ def test_a_program_without_descriptors_goes_on_with_what_it_has(eater: Any) -> N
 
 
 @pytest.mark.slow
-def test_a_program_without_descriptors_is_told_why_it_cannot_reach_a_new_actor() -> None:
+def test_a_program_without_descriptors_is_told_why_it_cannot_reach_a_new_actor(eater: Any) -> None:
     with no_descriptors():
-        eater = Eater.remote()
-        error = failure(eater.ping.remote(), 50)
+        new = Eater.remote()
+        error = failure(new.ping.remote(), 50)
         assert isinstance(error, ActorDiedError)
         assert "Too many open files" in str(error)
+    assert actors.get(eater.ping.remote(), timeout=PATIENCE) == "here"
     assert actors.get(Eater.remote().ping.remote(), timeout=PATIENCE) == "here"
 
 
