@@ -144,7 +144,7 @@ class Arena:
                 continue
             segment = segment_of(buffer)
             if segment is not None and segment.folder == self.folder:
-                offset = _address(buffer) - _address(memoryview(segment))
+                offset = _address(buffer) - segment.ctypes.data
                 if 0 <= offset <= len(segment) - buffer.nbytes:
                     lent.append(Shared(index, segment.name, offset, buffer.nbytes, buffer))
         return tuple(lent)
@@ -230,7 +230,7 @@ class Arena:
         made = segment(mapping, size, path)
         self._names.add(path.name)
         weakref.finalize(made, _ended, path.name, self._names, self._pid, then, *args)
-        return memoryview(made)
+        return made.data
 
     def _new_path(self) -> Path:
         return self.folder / f"{self._process}-{next(self._numbers)}"

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 if TYPE_CHECKING:
+    import mmap
     from pathlib import Path
-
-    from actors.messages import Buffer
 
 
 class Segment(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -27,7 +26,7 @@ class Segment(np.ndarray[Any, np.dtype[np.uint8]]):
     folder: Path
 
 
-def segment(mapping: Buffer, size: int, path: Path) -> Segment:
+def segment(mapping: mmap.mmap, size: int, path: Path) -> Segment:
     """Makes the segment of a file that is mapped."""
     made = cast("Segment", np.frombuffer(memoryview(mapping).toreadonly(), np.uint8, size).view(Segment))
     made.name, made.folder = path.name, path.parent
