@@ -3,6 +3,9 @@
 The arrays go through the window block by block, in stages with a barrier after each: while a rank fills its slot with
 one block, it reduces the block before and takes out the one before that. Each rank reduces its own part of every block,
 in rank order, so that all get the same bits.
+
+To meet costs more than to copy an array of a MiB. So one that is small enough is shown whole before the ranks agree on
+the call, and each reduces all of it once they do: they meet no more than that.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 _IN_ORDER = os.uname().machine in {"x86_64", "amd64", "i686"}
 """Whether this processor shows its writes to others in the order they were made."""
 
+SHOWN_BYTES = BLOCK_BYTES
+"""What a rank reads of the others at most where arrays are shown before the ranks agree."""
+
 _BYTE = np.dtype(np.uint8)
 Parts = list[list[Any]]
 """For each block, a flat array for each rank."""
@@ -41,6 +47,24 @@ def all_reduce(
     sources = [cut(block, channel.size) for block in blocks]
     targets = None if result is None else [cut(block, channel.size) for block in cut(result, len(blocks))]
     _reduce(channel, window, sources, reduction, targets)
+
+
+def shows(channel: Channel, nbytes: int) -> bool:
+    """Whether arrays of so many bytes are shown before the ranks agree to reduce them. The same on every rank."""
+    terrain = channel.fabric.terrain
+    few = nbytes * (channel.size - 1) <= SHOWN_BYTES
+    return few and _IN_ORDER and terrain.board is not None and terrain.shared and channel.engine is None
+
+
+def show(channel: Channel, window: Window, array: npt.NDArray[Any]) -> None:
+    """Shows an array to the others. They have read the one in its place: the calls since went by the board."""
+    np.copyto(window.shown(channel.rank, channel.call, array.size, array.dtype).reshape(array.shape), array)
+
+
+def reduce_shown(channel: Channel, window: Window, reduction: Reduction, result: npt.NDArray[Any]) -> None:
+    """Reduces what all ranks have shown, arrays of as many elements as the flat ``result``."""
+    shown = [window.shown(rank, channel.call, result.size, result.dtype) for rank in range(channel.size)]
+    reduction.fold_into(shown, result)
 
 
 def reduce_scatter(
