@@ -46,14 +46,15 @@ class Broadcast(Call):
         if offer.data is not None:
             return _unpack_own(offer.specs[0], offer.data[0], like)
         spec = offer.specs[0]
-        flat = spec.empty()
-        if channel.rank == self._root and self._value is not None:
-            np.copyto(flat, self._value.data)
-        terrain = channel.fabric.terrain
+        flat, terrain = spec.empty(), channel.fabric.terrain
+        source = self._value.data if channel.rank == self._root and self._value is not None else None
+        if terrain.shared and terrain.window is not None and channel.engine is None:
+            shared.broadcast(channel, terrain.window, self._root, flat, source)
+            return unpack(spec, flat, like)
+        if source is not None:
+            np.copyto(flat, source)
         if channel.engine is not None:
             channel.engine.broadcast(channel, self._root, flat)
-        elif terrain.shared and terrain.window is not None:
-            shared.broadcast(channel, terrain.window, self._root, flat)
         elif terrain.mixed:
             mixed.broadcast(channel, self._root, flat)
         else:
