@@ -109,9 +109,9 @@ PROGRAM = """
         them = (inner, outer, made, kept)
         found = recording.plain() + sum(actors.get([each.spans.remote() for each in them]), [])
         works = sum(span["name"] == "Inner.work" and span["kind"] == "SERVER" for span in found)
-        made = sum(span["name"].endswith("__init__") for span in found)
+        makings = sum(span["name"].endswith("__init__") for span in found)
         ids = {span["id"] for span in found}
-        if works >= 7 and made >= 5 and all(span["parent"] in {None, *ids} for span in found):
+        if works >= 7 and makings >= 5 and all(span["parent"] in {None, *ids} for span in found):
             break
         time.sleep(0.05)
     calls = []
