@@ -18,6 +18,7 @@ from actors import arena
 from actors.home import arena_dir
 from actors.ids import new_id
 from actors.node.environments import PLAIN
+from actors.node.tuning import tuned
 from actors.parent import orders_line
 from actors.progress import Progress
 from actors.stdio import read_origin
@@ -189,7 +190,7 @@ class Workers:
             # -P: a queue.py in the current folder is not meant for this program
             launch.python, "-P", "-m", "actors.worker",
             stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **launch.variables}, cwd=launch.folder,
+            env={**os.environ, **tuned(os.environ), "PYTHONUNBUFFERED": "1", **launch.variables}, cwd=launch.folder,
         )  # fmt: skip
         subprocess = Subprocess(transport, protocol, loop)
         worker = WorkerProcess(id, subprocess, transport, protocol.exited, loop.create_future())
