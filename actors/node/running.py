@@ -62,9 +62,8 @@ class Node:
             from actors.membership import credentials_from
 
             credentials = credentials_from(self._identity)
-        self.process = Process(
-            orders["process"], Path(orders["folder"]), orders["id"], orders["name"], credentials, portal
-        )
+        folder = Path(orders["folder"])
+        self.process = Process(orders["process"], folder, orders["id"], orders["name"], credentials, portal=portal)
         holdings.use(self.process.holdings)
         recorder.use(self.process.recorder)
         found = look_at_device()
