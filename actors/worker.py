@@ -69,6 +69,11 @@ class Worker:
         keeper, id = self._construction.keeper, self._construction.spec.id
         await self.process.ask(keeper, "keeper", "move", id, None, timeout=None)
 
+    async def withdraw(self, _: Visitor) -> None:
+        """Service call of the node, which is to be closed: this worker of tasks ends after the one that it runs."""
+        if self._instance is not None:
+            self._instance.withdraw()
+
     async def enter_group(self, _: Visitor, spec: GroupSpec) -> None:
         """Service call of whoever makes a group of actors that exist: this one is a member of it."""
         from actors.collective.wire import enter_group

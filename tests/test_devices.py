@@ -320,7 +320,7 @@ def test_it_is_light_to_ask_whether_this_device_is_paired(devices):
 
 
 STAYS = """
-import actors, sys
+import actors, sys, threading
 actors.init(expect_nodes=2, timeout=20)
 @actors.remote
 class Sum:
@@ -339,6 +339,19 @@ there = sys.argv[1]
 sums = [Sum.options(node=there).remote(), Sum.options(node=there, lifetime="detached", max_restarts=-1).remote()]
 plain = Plain.options(node=there).remote()
 actors.get([sum.add.remote(5) for sum in sums] + [plain.hello.remote()])
+@actors.remote
+def task(number):
+    yield number
+    yield number + 1
+def run_tasks():
+    number = 0
+    while True:
+        streams = [task.remote(number) for _ in range(8)]
+        for stream in streams:
+            if (found := [actors.get(ref) for ref in stream]) != [number, number + 1]:
+                print("a task was lost", found, flush=True)
+        number += 1
+threading.Thread(target=run_tasks, daemon=True).start()
 print("ready", flush=True)
 for line in sys.stdin:
     if line == "kill\\n":
