@@ -334,6 +334,7 @@ class Sum:
 @actors.remote
 class Plain:
     def hello(self): return "hello"
+    def name(self): return actors.get_runtime_context().node_name
 names = {node.id: node.name for node in actors.nodes()}
 there = sys.argv[1]
 sums = [Sum.options(node=there).remote(), Sum.options(node=there, lifetime="detached", max_restarts=-1).remote()]
@@ -356,6 +357,9 @@ print("ready", flush=True)
 for line in sys.stdin:
     if line == "kill\\n":
         actors.kill(plain)
+    elif line == "name\\n":
+        print(actors.get(plain.name.remote()), flush=True)
+        continue
     print(actors.get([sum.add.remote(1) for sum in sums], timeout=60),
           {names[actors.get(sum.where.remote())] for sum in sums}, flush=True)
     try:
@@ -378,6 +382,9 @@ def test_a_drained_device_is_empty_and_stays_so_until_that_is_undone(devices):
     program = a.program(STAYS.replace("sys.argv[1]", repr(there)))
     try:
         assert program.stdout.readline() == "ready\n", program.stderr.read()
+        program.stdin.write("name\n")  # its process was there before the device was paired, and had its name
+        program.stdin.flush()
+        assert program.stdout.readline() == f"{there}\n"
         done = a.run("drain", there, "--json", "--timeout", "20")
         found = json.loads(done.stdout)
         assert done.returncode == 1, done.stderr

@@ -1,7 +1,8 @@
-"""An older version of the sources, beside this one: the last tag, or where there is none a commit that is written down."""
+"""An older version beside this one: the last tag or, while there is none, a commit that is written down."""
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -46,11 +47,20 @@ class Versioned(Device):
     Args:
         home: its ``ACTORS_HOME``.
         sources: the version that it has at first.
+
+    Attributes:
+        port: of its door; it is the same after a restart unless the test sets another.
     """
 
     def __init__(self, home: Path, sources: Path) -> None:
         super().__init__(home)
         self.install(sources)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            self.port = str(taken.getsockname()[1])
+
+    def start(self) -> None:
+        self.does("start", "--host", "127.0.0.1", "--port", self.port)
 
     def install(self, sources: Path) -> None:
         """What is started on it from now on is of that version."""
