@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from actors import tracing
 from actors.deadlines import Deadlines
 from actors.departure import Departure
 from actors.events import event, recorder
@@ -317,6 +318,7 @@ class Instance:
             cls = self._load(construction.code)
             actor = job.actor = self._born(construction)
             self._tell(construction.spec, event.PENDING)
+            job.traced = tracing.serve_making(job, construction)
             record = self._recorded(construction)
             args, kwargs = open_arguments(construction.arguments)
             thing = cls(*args, **kwargs)
@@ -336,12 +338,16 @@ class Instance:
             )
         except BaseException as error:
             died = self._never_constructed(error, step)
+            if job.traced is not None:
+                job.traced.failed(error)
             # Made anew it would raise again.
             what = "its constructor" if step == "__init__" else f"its {step}"
             self._finish(1, f"{what} raised {type(error).__name__}: {error}", intended=True, error=died)
             self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(died))
             return None
         finally:
+            if job.traced is not None:
+                job.traced.end()
             current.reset(token)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
         self._tell(construction.spec, event.ALIVE)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -31,6 +32,7 @@ from actors.transport.acceptor import Acceptor
 from actors.transport.link import UnreachableError
 from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
+from actors.transport.traffic import carried
 from actors.transport.ways import WaysIn, WaysOut
 from actors.waits import Waits
 
@@ -307,7 +309,7 @@ class Process:
 
     def _deliver(self, report: Report) -> None:
         if self.home is not None and not self._closed:
-            self.tell(self.home, "events", "report", report)
+            self.tell(self.home, "events", "report", replace(report, carried=carried()))
 
     def caller_of(self, session: str) -> str:
         """See `actors.events.recorder.Surroundings`."""
