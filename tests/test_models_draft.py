@@ -15,8 +15,8 @@ from clusters import eventually, is_gone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_models_architectures import CONFIGURATIONS
-from test_models_sharded import speaking
-from tiny_models import whole_directory, whole_tokens
+from test_models_sharded import END, VOCABULARY, speaking
+from tiny_models import make_directory, whole_directory, whole_tokens
 
 import actors
 from actors.exceptions import ModelError
@@ -44,23 +44,34 @@ def paths(tmp_path_factory):
     return large, small
 
 
-@pytest.fixture(scope="module", params=["stored", "float32"])
+def spoken(model, prompt, count):
+    """What the whole model says, up to the token that ends it."""
+    found = whole_tokens(model, prompt, count)
+    return found[: found.index(END) + 1] if END in found else found
+
+
+@pytest.fixture(scope="module", params=["stored", pytest.param("float32", marks=pytest.mark.slow)])
 def model(request, cluster, paths):
     with ShardedModel.load(paths[0], draft=paths[1], arithmetic=request.param) as model:
         yield model
 
 
 def test_tokens_are_those_of_the_whole_model(model, paths):
-    whole = whole_tokens(whole_directory(paths[0]), PROMPT, 60)
-    assert list(model.tokens(PROMPT, max_tokens=60)) == whole
+    whole = spoken(whole_directory(paths[0]), PROMPT, 60)
+
+    def has_guessed():
+        assert list(model.tokens(PROMPT, max_tokens=60)) == whole
+        return model.plan.draft.guessed
+
+    eventually(has_guessed)  # the draft takes the prompt in beside the stages, and may come too late
     draft = model.plan.draft
     assert draft.node == model.plan.stages[0].node
     assert draft.guessed >= draft.right >= 0
-    assert draft.guessed > 0
     assert f"draft  {draft.node}  all 2 layers" in str(model.plan)
     assert model.status()["draft"]["guessed"] >= draft.guessed
 
 
+@pytest.mark.slow
 def test_a_seed_gives_what_it_gives_without_a_draft(model, paths, cluster):
     with ShardedModel.load(paths[0], arithmetic="stored") as plain:
         expected = list(plain.tokens(PROMPT, max_tokens=60, **SEEDED))
@@ -73,10 +84,10 @@ def test_many_at_once_and_a_prompt_once_more(model, paths):
     for _ in range(2):  # the second time out of the prefix cache, which has what was guessed right and no more
         answers = [model.submit(prompt, max_tokens=24) for prompt in prompts]
         for prompt, answer in zip(prompts, answers, strict=True):
-            assert [token.id for token in answer] == whole_tokens(whole, prompt, 24)
-    longer = [*prompts[0], *whole_tokens(whole, prompts[0], 24)]
+            assert [token.id for token in answer] == spoken(whole, prompt, 24)
+    longer = [*prompts[0], *spoken(whole, prompts[0], 24)]
     again = model.submit(longer, max_tokens=8)
-    assert [token.id for token in again] == whole_tokens(whole, longer, 8)
+    assert [token.id for token in again] == spoken(whole, longer, 8)
     assert again.cached_tokens >= len(prompts[0])
 
 
@@ -89,9 +100,10 @@ def test_nothing_is_left_of_answers_that_are_over_or_were_dropped(model):
         eventually(lambda stage=stage: actors.get(stage.sequences.remote()) == ())
 
 
+@pytest.mark.slow
 def test_a_draft_that_dies_is_done_without(cluster, paths):
     with ShardedModel.load(paths[0], draft=paths[1], arithmetic="stored") as model:
-        whole = whole_tokens(whole_directory(paths[0]), PROMPT, 60)
+        whole = spoken(whole_directory(paths[0]), PROMPT, 60)
         answer = model.submit(PROMPT, max_tokens=60)
         tokens = [next(answer).id for _ in range(8)]
         pid = actors.get(model._deployment._draft.loaded.remote())["pid"]
@@ -111,13 +123,15 @@ def test_what_cannot_guess_is_refused_by_name(cluster, paths, tmp_path):
     (other / "tokenizer.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="another tokenizer"):
         ShardedModel.load(paths[0], draft=other)
-    windowed = speaking(tmp_path / "windows", **CONFIGURATIONS["gemma3_text"])
+    windowed = speaking(tmp_path / "windows")
+    make_directory(windowed, **{**CONFIGURATIONS["gemma3_text"], "vocab_size": VOCABULARY})
     with pytest.raises(ModelError, match="keeps a RotatingKVCache"):
         ShardedModel.load(paths[0], draft=windowed)
     with pytest.raises(ModelError, match="there is no model"):
         ShardedModel.load(paths[0], draft=tmp_path / "nowhere", dry_run=True)
 
 
+@pytest.mark.slow
 def test_the_plan_alone_has_the_draft(cluster, paths):
     plan = ShardedModel.load(paths[0], draft=paths[1], dry_run=True)
     assert plan.draft.path == str(paths[1])

@@ -59,6 +59,7 @@ class Speculation:
     def leave(self, entry: Entry) -> None:
         """It is over."""
         self._paces.pop(entry.key, None)
+        self._told.pop(entry.key, None)
         if self._begun.pop(entry.key, None) is not None and not self._lost:
             self._draft.forget.remote(entry.key)
 
@@ -79,13 +80,15 @@ class Speculation:
         begun = self._begun.get(entry.key)
         if self._lost or begun is None or not begun.pending.done():
             return ()
+        known = len(entry.taken)
         new = tuple(entry.taken[self._told[entry.key] :])
         try:
             guesses: tuple[int, ...] = await self._draft.propose.remote(entry.key, new, count)
         except ActorsError as error:  # answers go on without it
             self._lost = str(error)
             return ()
-        self._told[entry.key] += len(new)
+        if not entry.over:
+            self._told[entry.key] = known
         return guesses
 
 
