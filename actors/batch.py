@@ -139,7 +139,7 @@ class Batch:
         self.settings = settings
         self.deadline: float | None = None
         self.origin = runtime.origin()
-        self.trace = tracing.passed_on()
+        self.span, self.trace = tracing.begin_batch(line.label.partition("(")[0], method.name, len(arguments))
         self.retries = settings.retries
         self._arguments: list[Argument] | None = arguments
         self._sizes = [argument.nbytes for argument in arguments]
@@ -225,6 +225,7 @@ class Batch:
         call.deadline = self.deadline
         call.origin = self.origin
         call.trace = self.trace
+        call.span = self.span if not part.over else None
         call.place = self._place + index if self.peer is not None else 0
         call.peer, call.target = self.peer, self.target
         self.given_up()
@@ -280,6 +281,7 @@ class Part:
             if not self.over:
                 self.over = True
                 self.value.settle(of_reply(reply))
+                self._told(None)
         else:
             self.on_its_own().replied(reply)
 
@@ -314,6 +316,11 @@ class Part:
             self.over = True
             what = f"{self.line.label}.{self.method} was not answered within its timeout"
             self.value.settle(of_error(GetTimeoutError(f"{what}: {Verdict.MAY_HAVE_RUN.value}")))
+            self._told("timeout")
+
+    def _told(self, error: str | None) -> None:
+        if self._batch.span is not None:
+            tracing.answered(self._batch.span, error)
 
 
 def _expire(parts: list[Part]) -> None:

@@ -22,7 +22,8 @@ from actors.exceptions import AuthenticationError, CollectiveError, Serializatio
 from actors.home import locked, state_dir, write_private
 from actors.messages import Payload
 from actors.transport.endpoint import MAX_PAYLOAD, Endpoint, Trusted
-from actors.transport.job import fill_tensor, tensor_kind
+from actors.transport.fivecalls import fill_tensor
+from actors.transport.job import tensor_kind
 from actors.transport.letterbox import Member, Refused
 from actors.transport.portal import Portal
 from actors.transport.proof import check_proof, prove

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from actors.events.recorder import readings
 from actors.events.view import OpenCallView
 from actors.job import State
+from actors.transport.traffic import carried
 
 if TYPE_CHECKING:
     import asyncio
     from types import FrameType
 
+    from actors.events.ledger import Carried
     from actors.job import Job
     from actors.process import Process
     from actors.spec import ActorSpec
@@ -39,8 +41,8 @@ class Inspection:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    async def look(self, _: Visitor) -> tuple[list[OpenCallView], dict[str, int], object]:
-        """Returns calls that are open here, how many each actor has, and what code here counts itself."""
+    async def look(self, _: Visitor) -> tuple[list[OpenCallView], dict[str, int], object, Carried]:
+        """Returns calls that are open here, how many each actor has, what code counts, and what links carried."""
         shown: list[OpenCallView] = []
         counts: dict[str, int] = {}
         now = time.time()
@@ -49,7 +51,7 @@ class Inspection:
             counts[actor] = len(jobs)
             if instance.spec is not None and not instance.spec.host:
                 shown += [self._view(instance.spec, job, now) for job in jobs[:MOST_CALLS]]
-        return shown, counts, readings()
+        return shown, counts, readings(), carried()
 
     def _view(self, spec: ActorSpec, job: Job, now: float) -> OpenCallView:
         runs = job.state is State.RUNNING

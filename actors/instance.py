@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from actors import tracing
 from actors.deadlines import Deadlines
 from actors.departure import Departure
 from actors.events import event, recorder
@@ -218,6 +219,10 @@ class Instance:
         self._finish(0, f"it has moved to node {node}", intended=False, moved=True)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
 
+    def withdraw(self) -> None:
+        """Ends it after the calls that it runs; what it has not begun is sent elsewhere."""
+        self._finish(0, "its node is to be closed", intended=False, moved=True)
+
     def _serves(self, own_thread: Callable[[Callable[[], None]], object]) -> None:
         """Calls are served from now on. Where its methods run."""
         with self._lock:
@@ -260,7 +265,8 @@ class Instance:
             departing, self._departing = self._departing, []
         self.refusal = error = error or self._ended(epitaph)
         for job in self._mailbox.close(error):
-            self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
+            if not moved:
+                self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
         for job in departing:
             self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(error))
         self._answer_retiring()
@@ -312,6 +318,7 @@ class Instance:
             cls = self._load(construction.code)
             actor = job.actor = self._born(construction)
             self._tell(construction.spec, event.PENDING)
+            job.traced = tracing.serve_making(job, construction)
             record = self._recorded(construction)
             args, kwargs = open_arguments(construction.arguments)
             thing = cls(*args, **kwargs)
@@ -331,12 +338,16 @@ class Instance:
             )
         except BaseException as error:
             died = self._never_constructed(error, step)
+            if job.traced is not None:
+                job.traced.failed(error)
             # Made anew it would raise again.
             what = "its constructor" if step == "__init__" else f"its {step}"
             self._finish(1, f"{what} raised {type(error).__name__}: {error}", intended=True, error=died)
             self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(died))
             return None
         finally:
+            if job.traced is not None:
+                job.traced.end()
             current.reset(token)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
         self._tell(construction.spec, event.ALIVE)

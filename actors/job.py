@@ -9,7 +9,7 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from actors.messages import STREAM_WINDOW, Call, Item, Outcome, Payload, Reply
+from actors.messages import PLAIN, STREAM_WINDOW, Call, Item, Outcome, Payload, Reply
 from actors.runtime import Running
 
 if TYPE_CHECKING:
@@ -54,31 +54,29 @@ class Job(Running):
         traced: its part of a trace while it runs, see `actors.tracing`.
     """
 
-    __slots__ = (
-        "_credit", "_more", "_room", "_told", "_visitor", "arrived", "awaiting", "call", "reason", "started", "state",
-        "task", "trace", "traced",
-    )  # fmt: skip
+    # As they are at first; see `Running`.
+    traced: Served | None = None
+    started = 0.0
+    trace = ""
+    state = State.QUEUED
+    reason: Exception | None = None
+    awaiting = False
+    task: asyncio.Task[None] | None = None
+    _told = False  # its task was cancelled
+    _credit = STREAM_WINDOW
+    _more: threading.Condition | None = None  # a stream on a thread waits here
+    _room: asyncio.Event | None = None  # and one on the actor's loop here
 
     def __init__(self, call: Call, visitor: Visitor, label: str) -> None:
-        left = call.terms.remaining
-        deadline = None if left is None else time.monotonic() + left
+        terms = call.terms
+        deadline = None if terms.remaining is None else time.monotonic() + terms.remaining
         super().__init__((visitor.session, call.number), label, call.method, deadline)
         self.call = call
-        self.origin = call.terms.origin
-        self.traceparent = call.terms.trace
-        self.traced: Served | None = None
-        self.arrived = time.time()
-        self.started = 0.0
-        self.trace = ""
-        self.state = State.QUEUED
-        self.reason: Exception | None = None
-        self.awaiting = False
-        self.task: asyncio.Task[None] | None = None
         self._visitor = visitor
-        self._told = False  # its task was cancelled
-        self._credit = STREAM_WINDOW
-        self._more: threading.Condition | None = None  # a stream on a thread waits here
-        self._room: asyncio.Event | None = None  # and one on the actor's loop here
+        self.arrived = time.time()
+        if terms is not PLAIN:
+            self.origin = terms.origin
+            self.traceparent = terms.trace
 
     def post_reply(self, outcome: Outcome, payload: Payload) -> None:
         """Sends the one reply; only for the mailbox, which knows that there was none."""

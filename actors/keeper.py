@@ -33,19 +33,33 @@ class Value:
         hold: keeps it where it is owned; None where that is here, and this object is what keeps it.
     """
 
-    __slots__ = ("__weakref__", "_future", "call", "hold", "id", "sealed")
+    __slots__ = ("__weakref__", "_future", "_id", "_keeper", "call", "hold", "sealed")
 
-    def __init__(self, id: str, hold: Hold | None = None) -> None:
-        self.id = id
+    def __init__(self, keeper: Keeper, id: str | None = None, hold: Hold | None = None) -> None:
+        self._keeper = keeper
+        self._id = id
         self.hold = hold
         self.call: Asked | None = None  # what will give it, while that is open
         self.sealed: Sealed | None = None
         self._future: Future[Sealed] | None = None
 
     @property
+    def id(self) -> str:
+        """What others know it by. Most values are never passed on, and have no use for one."""
+        return self._id if self._id is not None else self._keeper.name(self)
+
+    def named(self, id: str) -> str:
+        """Takes an id, unless it has one; returns what it has. Only for its keeper."""
+        if self._id is None:
+            self._id = id
+        return self._id
+
+    @property
     def future(self) -> Future[Sealed]:
         """Done when it is there. Made when it is asked for: most values are there before somebody waits for them."""
         if self._future is None:
+            if self.sealed is None:
+                self._keeper.awaited(self)
             with _settling:
                 if self._future is None:
                     future: Future[Sealed] = Future()
@@ -110,7 +124,9 @@ class Keeper:
 
     def __init__(self, process_id: str) -> None:
         self._process = process_id
-        self._values: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
+        self._values: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()  # that have an id
+        self._awaited: weakref.WeakSet[Value] = weakref.WeakSet()  # that somebody waits for, or did
+        self._closed: Sealed | None = None
         self._numbers = count(1)
         self._lock = threading.RLock()  # the end of an object may run any code inside it
         self._holdings: Holdings  # set once, before anything refers to anything
@@ -122,14 +138,26 @@ class Keeper:
         self._holdings = holdings
 
     def __len__(self) -> int:
-        """How many values there are, own ones and those of others that something here refers to."""
+        """How many values others may know of, own ones and those of others that something here refers to."""
         return len(self._values)
 
     def new_value(self) -> Value:
         """Makes room for a value of this process."""
-        id = f"{self._process}/{next(self._numbers)}"
-        value = self._values[id] = Value(id)
-        return value
+        return Value(self)
+
+    def name(self, value: Value) -> str:
+        """Gives a value of this process an id, and finds it by that from now on."""
+        with self._lock:
+            id = value.named(f"{self._process}/{next(self._numbers)}")
+            self._values[id] = value
+        return id
+
+    def awaited(self, value: Value) -> None:
+        """Somebody begins to wait for a value: it is told when nothing more can come."""
+        with self._lock:
+            self._awaited.add(value)
+        if self._closed is not None:
+            value.settle(self._closed)
 
     def borrow(self, hold: Hold) -> tuple[Value, bool]:
         """Returns the place of another process's value, and whether it is new and has to be fetched."""
@@ -137,7 +165,7 @@ class Keeper:
             value = self._values.get(hold.id)
             if value is not None:
                 return value, False
-            value = self._values[hold.id] = Value(hold.id, hold)
+            value = self._values[hold.id] = Value(self, hold.id, hold)
             return value, True
 
     def find(self, id: str) -> Value | None:
@@ -191,7 +219,9 @@ class Keeper:
         return self._holdings.is_held(id, visitor.process)
 
     def close(self, error: Sealed) -> None:
-        """Fails every value that is still awaited."""
-        for reference in self._values.valuerefs():  # a copy: other threads may make values meanwhile
-            if (value := reference()) is not None:
-                value.settle(error)
+        """Fails every value that is still awaited, or that others know of."""
+        self._closed = error
+        with self._lock:
+            values = [*self._values.values(), *self._awaited]
+        for value in values:
+            value.settle(error)

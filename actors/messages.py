@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import TYPE_CHECKING
+
+from actors.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,7 @@ STREAM_WINDOW = 16  # items a generator method may be ahead of its reader
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """A thing that a message mentions, and the token by which it is kept until the receiver holds it itself.
 
@@ -40,7 +42,7 @@ class Claim:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shared:
     """Where in the memory that two processes share a buffer of a payload lies, see `actors.arena`.
 
@@ -59,7 +61,7 @@ class Shared:
     buffer: Buffer = field(default=b"", compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Payload:
     """A pickled value: the pickle and, in the order it names them, its out-of-band buffers.
 
@@ -90,7 +92,7 @@ class Argument(Payload):
         object.__setattr__(self, "value", value)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transfer:
     """Stands for a payload that travels as chunks under this number; what it mentions goes ahead of it."""
 
@@ -112,7 +114,7 @@ class Outcome(IntEnum):
 STREAMING = -1  # in place of the number of values of a call: they come one by one
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Terms:
     """How a call is to be answered.
 
@@ -141,7 +143,7 @@ PLAIN = Terms()
 PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})  # which are the same wherever they are
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Call:
     """Call ``method`` of ``target``; the payload is ``(args, kwargs)``."""
 
@@ -152,7 +154,7 @@ class Call:
     terms: Terms = PLAIN
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Calls:
     """Calls of one method, in their order, with one argument each.
 
@@ -167,7 +169,7 @@ class Calls:
     terms: Terms = PLAIN
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Replies:
     """Small values of calls that came together: the payload's buffers, a pickle each."""
 
@@ -175,7 +177,7 @@ class Replies:
     payload: Payload | Transfer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reply:
     """The one answer to a call: its value, or what went wrong."""
 
@@ -184,7 +186,7 @@ class Reply:
     payload: Payload | Transfer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """One value yielded by a generator method; the reply that ends the stream comes after the last."""
 
@@ -193,7 +195,7 @@ class Item:
     payload: Payload | Transfer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credit:
     """The caller takes items of a stream up to this count, so that a producer never runs ahead of its reader."""
 
@@ -201,7 +203,7 @@ class Credit:
     upto: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cancel:
     """The caller no longer wants the answer.
 
@@ -216,7 +218,7 @@ class Cancel:
     recursive: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tensor:
     """A value one member of a group sends another, past the mailbox."""
 
@@ -226,7 +228,7 @@ class Tensor:
     payload: Payload | Transfer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tally:
     """What has changed in the sender's hold of things that the receiver owns; see `actors.holdings`.
 
@@ -236,7 +238,7 @@ class Tally:
     payload: Payload | Transfer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chunk:
     """A piece of a transfer. The first one says how long the parts are: the pickle, then each buffer.
 

@@ -148,7 +148,8 @@ class ObjectRef(Pending, Generic[T_co]):
         return hash(self._value.id)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ObjectRef) and other._value.id == self._value.id
+        # Two values of one id are one object, while the first of them lives.
+        return other is self or (isinstance(other, ObjectRef) and other._value.id == self._value.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_restore, (self._hold(),))

@@ -65,31 +65,19 @@ class Running:
         over: it has been answered.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_children",
-        "actor",
-        "cancelled",
-        "deadline",
-        "key",
-        "label",
-        "method",
-        "origin",
-        "over",
-        "traceparent",
-    )
+    # Most calls leave these as they are, and a call is made often.
+    actor: Incarnation | None = None
+    cancelled = False
+    origin = ""
+    traceparent = ""
+    over = False
+    _children: list[weakref.ref[Child]] | None = None
 
     def __init__(self, key: tuple[str, int], label: str, method: str, deadline: float | None = None) -> None:
         self.key = key
         self.label = label
         self.method = method
         self.deadline = deadline
-        self.actor: Incarnation | None = None
-        self.cancelled = False
-        self.origin = ""
-        self.traceparent = ""
-        self.over = False
-        self._children: list[weakref.ref[Child]] | None = None
 
     def remaining(self) -> float | None:
         """Returns the seconds until its deadline, at least 0; None where it has none."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.failure import advised, unpack
+from actors.frozen import frozen
 from actors.messages import Argument, Outcome, Payload
 from actors.packages import explained
 from actors.serialize import dumps, loads
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from actors.messages import Reply
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sealed:
     """A value or an error as it arrived."""
 
@@ -50,14 +50,14 @@ def of_error(error: BaseException) -> Sealed:
     return Sealed(Outcome.MAY_HAVE_RUN, dumps(error))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Slot:
     """The place of an argument that is a reference."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Filled:
     """Arguments whose references have been resolved, values still pickled."""
 
@@ -65,7 +65,7 @@ class Filled:
     values: tuple[Payload, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Several:
     """The values of one call that gives several, each pickled on its own."""
 

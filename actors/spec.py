@@ -287,6 +287,7 @@ class Construction:
         checkpoint: after how many calls, or seconds, its state is taken; None for never.
         keeper: process in whose charge it is, which keeps its state.
         record: whether its calls are recorded, see `actors.record`.
+        trace: what its first making is part of; see `actors.tracing`.
     """
 
     code: Payload
@@ -300,3 +301,4 @@ class Construction:
     checkpoint: tuple[int | None, float | None] | None = None
     keeper: Address | None = None
     record: bool = False
+    trace: str = ""

@@ -23,7 +23,7 @@ from actors.costs import Costs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-WAYS = ("offer", "ring", "doubling", "board", "memory", "hosts")
+WAYS = ("offer", "ring", "doubling", "board", "shown", "memory", "hosts")
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128", ">f4", ">i2"),
@@ -48,6 +48,7 @@ def going(way: str, block: int) -> Iterator[None]:
         patch.setattr(thread_fabric, "costs", Costs(far_latency=1.0 if way == "doubling" else 1e-15))
         patch.setattr(flow, "CHUNK_BYTES", block)
         patch.setattr(shared, "BLOCK_BYTES", block)
+        patch.setattr(shared, "SHOWN_BYTES", 1 << 20 if way == "shown" else -1)
         yield
 
 

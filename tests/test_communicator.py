@@ -25,7 +25,7 @@ from actors.communicator import (
 from actors.exceptions import AuthenticationError, CollectiveError, SerializationError
 from actors.home import state_dir
 from actors.transport.endpoint import Endpoint
-from actors.transport.job import FiveCalls
+from actors.transport.fivecalls import FiveCalls
 from actors.transport.letterbox import Limits, Member
 from actors.transport.portal import Portal
 

@@ -71,6 +71,8 @@ class NodeView:
         events: what its state can be made of, see `State`.
         calls: that are open there.
         readings: metrics of the user's own, by process.
+        carried: by name of the device at the other end (its own for itself) and path: bytes sent and received by the
+            links of all processes here.
     """
 
     id: str
@@ -95,6 +97,7 @@ class NodeView:
     tallies: Tallies
     peers: tuple[tuple[str, float | None], ...] = ()
     readings: tuple[object, ...] = ()
+    carried: tuple[tuple[str, str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

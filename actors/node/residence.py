@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -58,6 +59,7 @@ class Residence:
         self._roll: Roll | None = None
         self._stamp: object = ()
         self._taking = asyncio.Lock()
+        self._news = asyncio.Event()  # a member has told of a change, which is on disk by now
         self._port: int | None = None
         self._doorman = Doorman(process.loop, self._friends)
         self._discovery: list[Any] = []
@@ -94,7 +96,10 @@ class Residence:
     async def _watch(self) -> None:
         compared = self._process.loop.time()
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._news.wait()
+            self._news.clear()
             try:
                 await self._look()
             except (ActorsError, OSError) as error:
@@ -187,9 +192,10 @@ class Residence:
             log.info("trust was not compared with node %s: %s", member.info.name, error)
 
     async def _merge(self, plain: list[Any]) -> None:
-        """Takes over what a member says; the next look at the disk puts it in force."""
+        """Takes over what a member says; the next look at the disk, which is due then, puts it in force."""
         statements = [Statement.from_plain(each) for each in plain]
         await asyncio.to_thread(self._store.change, lambda roll: roll.merged(statements) if roll is not None else None)
+        self._news.set()
 
     # -- service ------------------------------------------------------------------------------------------------
 
@@ -327,11 +333,16 @@ class Residence:
             self._doorman.proved(context.peer())
         return node
 
-    def _friends(self) -> set[str]:
-        """The IP addresses of members."""
-        doors = [door for member in self._members.all() for door in member.where.doors]
-        doors += [door for id, known in device.doors().items() if id in self._trust for door in known]
-        return {door.rpartition(":")[0].strip("[]").partition("%")[0] for door in doors}
+    def _friends(self) -> dict[str, str]:
+        """The IP addresses of members, and their names."""
+        named = {member.id: member.name for member in self._roll.members.values()} if self._roll is not None else {}
+        doors = {id: known for id, known in device.doors().items() if id in named and id in self._trust}
+        for member in self._members.all():
+            doors[member.info.id] = [*doors.get(member.info.id, []), *member.where.doors]
+        return {
+            door.rpartition(":")[0].strip("[]").partition("%")[0]: named.get(id, "a member")
+            for id, known in doors.items() for door in known
+        }  # fmt: skip
 
     def _refresh_doors(self) -> None:
         if self._port is None:
