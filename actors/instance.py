@@ -219,6 +219,10 @@ class Instance:
         self._finish(0, f"it has moved to node {node}", intended=False, moved=True)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
 
+    def withdraw(self) -> None:
+        """Ends it after the calls that it runs; what it has not begun is sent elsewhere."""
+        self._finish(0, "its node is to be closed", intended=False, moved=True)
+
     def _serves(self, own_thread: Callable[[Callable[[], None]], object]) -> None:
         """Calls are served from now on. Where its methods run."""
         with self._lock:
@@ -261,7 +265,8 @@ class Instance:
             departing, self._departing = self._departing, []
         self.refusal = error = error or self._ended(epitaph)
         for job in self._mailbox.close(error):
-            self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
+            if not moved:
+                self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
         for job in departing:
             self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(error))
         self._answer_retiring()

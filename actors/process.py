@@ -215,6 +215,8 @@ class Process:
             self._peers[address.process] = peer
             if not address.is_node:
                 peer.when_dead(partial(self._lost, peer))
+            elif self.home is not None and address.node in self.directory:
+                self.directory[address.node] = address  # it was started anew, and may have another door
         return peer
 
     def relocate(self, address: Address) -> None:
