@@ -121,8 +121,13 @@ class Members:
         doors = tuple(f"{_bracketed(address)}:{record.port}" for address in record.addresses)
         self.found_at(Address(record.boot, "", "", record.id, doors, record.name))
 
-    def found_at(self, where: Address) -> None:
-        """A node is said to be at this address; see `found`."""
+    def found_at(self, where: Address, *, proved: bool = False) -> None:
+        """A node is said to be at this address; see `found`.
+
+        Args:
+            where: the address.
+            proved: whether the node itself says so, over a connection that shows its key.
+        """
         id, known = where.node, self._all.get(where.node)
         if id == self.me.info.id or (self.trusted is not None and not self.trusted(id)):
             return
@@ -135,7 +140,7 @@ class Members:
         if len(attempts) >= ATTEMPTS:
             self._next[id] = where
             return
-        task = asyncio.get_running_loop().create_task(self._join(id, where))
+        task = asyncio.get_running_loop().create_task(self._join(id, where, proved))
         attempts[where.doors] = task
         task.add_done_callback(lambda _: self._attempted(id, where.doors))
 
@@ -165,11 +170,13 @@ class Members:
             known.info = replace(known.info, address=where.doors[0])
             self._moved(known, where.doors)
 
-    async def _join(self, id: str, where: Address) -> None:
+    async def _join(self, id: str, where: Address, proved: bool) -> None:
         try:
-            # What was announced is a hint that anybody can give, the process too: whoever has the node's key says it.
-            async with asyncio.timeout(INQUIRY_SECONDS):
-                process = await process_at(replace(where, process=""), self._process.dialer)
+            process = where.process
+            if not proved:
+                # What was announced is a hint that anybody can give, the process too: whoever has the key says it.
+                async with asyncio.timeout(INQUIRY_SECONDS):
+                    process = await process_at(replace(where, process=""), self._process.dialer)
             known = self._all.get(id)
             if known is not None and not known.ended and known.where.process == process:
                 self._moved(known, where.doors)
