@@ -31,6 +31,8 @@ INQUIRY_SECONDS = 8.0
 MOST_DOORS = 32
 ORPHANED_SECONDS = 1.0
 MOST_BLAMED = 1000
+MOST_TRIES = 10
+"""To take in a node of a LAN in miniature, which nothing else looks for: it may just have been slow to start."""
 
 QUIET_SECONDS = 0.3
 """A connection that is up again by then was never missed."""
@@ -81,6 +83,7 @@ class Members:
         self._next: dict[str, Address] = {}  # what was announced last, where enough is being tried
         self.failures: dict[str, str] = {}  # what taking in a node failed with last, by id
         self._blamed: set[tuple[str, tuple[str, ...]]] = set()
+        self._tries: dict[str, int] = {}  # that came to nothing, by id
         self._closed = False
         self._telling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
@@ -129,7 +132,7 @@ class Members:
             proved: whether the node itself says so, over a connection that shows its key.
         """
         id, known = where.node, self._all.get(where.node)
-        if id == self.me.info.id or (self.trusted is not None and not self.trusted(id)):
+        if self._closed or id == self.me.info.id or (self.trusted is not None and not self.trusted(id)):
             return
         if known is not None and not known.ended and known.where.process == where.process:
             self._moved(known, where.doors)
@@ -184,7 +187,7 @@ class Members:
             where = replace(where, process=process)
             peer = self._process.peer(where)
             self._process.relocate(where)
-            info, there = await self._process.ask(where, "node", "describe")
+            info, there = await self._process.ask(where, "node", "describe", timeout=INQUIRY_SECONDS)
             if info.id != id:
                 raise ValueError("it says that it is another node")
         except Exception as error:
@@ -200,6 +203,9 @@ class Members:
     def _not_taken_in(self, where: Address, error: Exception) -> None:
         """What comes of a wrong hint is this line, once."""
         self.failures[where.node] = str(error) or type(error).__name__
+        if self.trusted is None and (tries := self._tries.get(where.node, 0) + 1) <= MOST_TRIES:
+            self._tries[where.node] = tries
+            self._process.loop.call_later(min(0.5 * tries, 3.0), self.found_at, where)
         seen = (where.node, where.doors)
         if seen not in self._blamed and len(self._blamed) < MOST_BLAMED:
             self._blamed.add(seen)
@@ -213,6 +219,7 @@ class Members:
         member = Member(info, where)
         self._all[info.id] = member
         self.failures.pop(info.id, None)
+        self._tries.pop(info.id, None)
         self._process.directory[info.id] = where
         if peer is not None:
             member.watch = asyncio.create_task(self._watch(member, peer))
