@@ -168,6 +168,7 @@ class Schedule:
         self._limit, self._batched = limit, batched
         self._used = 0
         self._made = 0
+        self._closed = False
         self._waiting: deque[Entry] = deque()
         self._running: set[Entry] = set()
         self.prefixes = Prefixes()
@@ -239,13 +240,19 @@ class Schedule:
         while self._used + self.prefixes.slots > self._limit:
             self._change("drop", self.prefixes.pop())
 
+    def close(self) -> None:
+        """Begin nothing any more. Whoever reads an answer knows by other means that nothing more comes."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+
     async def settle(self) -> None:
         """Wait until all stages have done what was begun before."""
         await self._step((), None)
 
     def _admit(self) -> None:
         """In the order in which they came: a large one that waits is not overtaken."""
-        while self._waiting and self._used + self._waiting[0].request.slots <= self._limit:
+        while not self._closed and self._waiting and self._used + self._waiting[0].request.slots <= self._limit:
             entry = self._waiting.popleft()
             self._used += entry.request.slots
             self._running.add(entry)
@@ -352,7 +359,7 @@ class Schedule:
         return self._begin(Step(rows, silent=silent, batched=self._batched, **arranged), finish)
 
     async def _flush(self) -> None:
-        if self._changes:
+        if self._changes and not self._closed:
             with suppress(Exception):  # a stage is gone, and the caches with it
                 await self._step((), None)
 
