@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
 mx = pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
-from clusters import SOON  # noqa: E402
+from clusters import SOON, eventually  # noqa: E402
 from test_models_sharded import END, speaking  # noqa: E402
 from tiny_models import make_directory, make_gguf, whole_directory, whole_tokens  # noqa: E402
 
@@ -82,5 +83,33 @@ def test_a_stage_that_dies_leaves_the_processes_of_the_others(cluster, tmp_path)
             after = [each["pid"] for each in model.status()["stages"]]
             assert [a == b for a, b in zip(before, after, strict=True)] == [place != number for place in range(3)]
             before = after
-        sequences = [stage.sequences.remote() for stage in model._deployment.stages]
-        assert actors.get(sequences, timeout=SOON) == [()] * 3
+        stages = model._deployment.stages
+        eventually(lambda: actors.get([stage.sequences.remote() for stage in stages], timeout=SOON) == [()] * 3)
+
+
+@pytest.mark.slow
+def test_layers_move_in_the_middle_of_answers_with_their_caches(cluster, tmp_path):
+    path = speaking(tmp_path / "llama")
+    model = whole_directory(path)
+    names = [node.name for node in actors.nodes()]
+    with ShardedModel.load(path, nodes=names[:2], kv_memory=10_000_000) as small:
+        prompts = [[number, *PROMPT, *PROMPT] for number in range(4)]
+        answers = [small.submit(prompt, max_tokens=60) for prompt in prompts]
+        sampled = small.submit(PROMPT, max_tokens=30, temperature=0.9, seed=5)
+        tokens = [[next(answer).id for _ in range(3)] for answer in (*answers, sampled)]
+        with small.conversation() as talk:
+            talk.generate("Once upon a time", max_tokens=8)
+            held = talk.cached_tokens
+            small._succession._recipe = replace(small._succession._recipe, nodes=names)  # a third one is there
+            assert len(small.rebalance().stages) == 3
+            busy = small.status()
+            assert busy["tokens"] == 0
+            for answer, prompt, got in zip(answers, prompts, tokens, strict=False):
+                rest = [token.id for token in answer]
+                found = whole_tokens(model, prompt, 60)
+                assert got + rest == (found[: found.index(END) + 1] if END in found else found)
+            rest = [token.id for token in sampled]
+            assert tokens[-1] + rest == list(small.tokens(PROMPT, max_tokens=30, temperature=0.9, seed=5))
+            assert talk.cached_tokens == held > 0  # it came along
+        stages = small._deployment.stages
+        eventually(lambda: actors.get([stage.sequences.remote() for stage in stages], timeout=SOON) == [()] * 3)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from .beside import Beside
     from .plan import DraftPlan, Plan
+    from .prefixes import Kept
     from .sampling import Request
 
 _KV_SHARE: Final = 4  # the caches of a stage take this part of the memory that is free once the weights are there
@@ -50,6 +51,7 @@ class Deployment:
         held: what each stage said of itself; see `StageActor.loaded`.
         limit: tokens that the caches of all answers together have room for.
         broken: it gives no more answers, since a stage has died, or it was closed.
+        heir: the one that has its caches now, and gives its answers; None where there is none.
     """
 
     def __init__(self, plan: Plan, stages: Sequence[ActorHandle]) -> None:
@@ -58,6 +60,7 @@ class Deployment:
         self.held: list[dict[str, Any]] = []
         self.limit = 0
         self.broken = self._ended = False
+        self.heir: Deployment | None = None
         self._group: ActorGroup[Any] | None = None  # held for as long as its members add up what they have
         self._draft: ActorHandle | None = None
         self._id = new_id("model")
@@ -191,6 +194,19 @@ class Deployment:
             raise
         held: str | None = get(self.stages[-1].keep.remote(new, tuple(tokens))) if all(found) else None
         return held
+
+    @property
+    def latest(self) -> Deployment:
+        """This one, or the one that has its caches now."""
+        return self if self.heir is None else self.heir.latest
+
+    def move(self, heir: Deployment) -> None:
+        """Have another one go on with all answers, and have its caches: only they are sent, as all is loaded there."""
+        kept: list[Kept] = get(self.stages[-1].suspend.remote())
+        moved = [all(get([stage.adopt.remote(each.key, self.stages, each.key) for stage in heir.stages]))
+                 for each in kept]  # fmt: skip
+        get(heir.stages[-1].inherit.remote([each for each, whole in zip(kept, moved, strict=True) if whole]))
+        self.heir = heir
 
     def attach(self, key: str, beside: Beside) -> None:
         """Have a user's code stand beside its layers for a sequence to come."""

@@ -276,7 +276,8 @@ class ShardedModel:
         Where the nodes are the same, a token's time is measured in each stage, and a device that became slower than the
         others is given less, if that makes the slowest stage a third faster.
 
-        Answers under way end where they began; the next ones are given by the new stages.
+        Answers go on while the new stages are loaded. Then they stop for as long as it takes to send their caches, and
+        go on there. With `strategy="tensor"` they end where they began.
 
         Raises:
             ModelError: the model was closed, or does not fit.
@@ -360,8 +361,8 @@ class ShardedModel:
 
     # -- devices that come and go -------------------------------------------------------------------------------
 
-    def replace(self, broken: Deployment, error: ActorDiedError) -> Deployment:
-        """Returns stages that work in place of `broken`; for use inside this package.
+    def replace(self, broken: Deployment, error: ActorDiedError | None) -> Deployment:
+        """Returns stages that work in place of `broken`, or have its answers now; for use inside this package.
 
         Raises:
             ModelError: the model was closed, or no longer fits.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .beside import Beside
     from .means import Means
+    from .prefixes import Kept
     from .sampling import Request
     from .saved import Saved
     from .schedule import Schedule
@@ -244,6 +245,17 @@ class StageActor:
             return False
         await self._do(lambda: self._model.restore(key, joined(parts), kept=True))
         return True
+
+    async def suspend(self) -> list[Kept]:
+        """Has all answers go on elsewhere; in the last stage. See `schedule.Schedule.suspend`."""
+        assert self._schedule is not None
+        return await self._schedule.suspend()
+
+    async def inherit(self, kept: list[Kept]) -> None:
+        """Has sequences that all stages have adopted among those that are kept; in the last stage."""
+        assert self._schedule is not None
+        for each in kept:
+            self._schedule.keep(each.key, each.tokens, each.holds)
 
     async def keep(self, key: str, tokens: tuple[int, ...]) -> str | None:
         """Has a sequence that all stages have adopted among those that are kept, and holds it; in the last stage."""

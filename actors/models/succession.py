@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from actors.exceptions import ActorDiedError, ModelError, PlacementError
+from actors.exceptions import ActorDiedError, ActorsError, ModelError, PlacementError
 
 from .deployment import Deployment, end
 from .levelling import level
@@ -35,6 +35,7 @@ class Succession:
         self._recipe, self._in_use = recipe, in_use
         self._changing = threading.RLock()  # held while one deployment takes the place of another
         self._closed = self._begun = False
+        self._balancing = threading.Lock()
         self._listing = threading.Lock()  # of those that are retired
         self._retired: list[Deployment] = []
         self._current = self._deploy(())
@@ -57,7 +58,7 @@ class Succession:
                 self._renew(None)
             return self._current
 
-    def replace(self, broken: Deployment, error: ActorDiedError) -> Deployment:
+    def replace(self, broken: Deployment, error: ActorDiedError | None) -> Deployment:
         """Returns stages that work in place of `broken`, of which one has died.
 
         Raises:
@@ -67,18 +68,25 @@ class Succession:
             self._refuse_if_closed()
             if self._current is broken:
                 self._renew(error)
-            else:
+            elif broken.heir is None:
                 broken.close()
             return self.working()
 
     def rebalance(self) -> None:
         """Deal the layers out anew; see `ShardedModel.rebalance`."""
-        with self._changing:
-            self._refuse_if_closed()
-            old, plan = self._current, self._better()
-            if plan is not None:
-                self._current = Deployment.start(plan, **self._recipe.how)
-                self._retire(old)
+        with self._balancing:
+            old, plan = self.working(), self._better()
+            if plan is None:
+                return
+            new = Deployment.start(plan, **self._recipe.how)  # answers go on meanwhile
+            with self._changing:
+                if self._closed or self._current is not old:  # or stages died, and others were made of what there is
+                    new.close()
+                    self._refuse_if_closed()
+                    return
+                self._move(old, new)
+                self._current = new
+            self._retire(old)
 
     def sweep(self) -> None:
         """End those that nobody uses any more."""
@@ -96,6 +104,14 @@ class Succession:
             for deployment in (*self._retired, self._current):
                 deployment.close()
             self._retired.clear()
+
+    def _move(self, old: Deployment, new: Deployment) -> None:
+        if old.broken or new.plan.shares:  # parts of each layer, whose caches do not fit one another
+            return
+        try:
+            old.move(new)
+        except ActorsError:  # a stage died: whoever reads an answer finds that out, and it is computed again
+            old.abandon()
 
     def _better(self) -> Plan | None:
         old, plan = self._current, self._recipe.plan(lost=True)
