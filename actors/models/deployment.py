@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .sampling import Request
 
 _KV_SHARE: Final = 4  # the caches of a stage take this part of the memory that is free once the weights are there
+_MOVING: Final = 20  # seconds; when caches take longer to move, answers are computed again
 _CHUNK_GPU: Final = 512  # tokens of a prompt that are taken in at once
 _CHUNK_WIDE: Final = 64  # on a CPU by OpenBLAS, whose products gain from more rows
 _CHUNK_STORED: Final = 32  # on a CPU otherwise: they do not, and all stages are busy the sooner
@@ -202,10 +203,12 @@ class Deployment:
 
     def move(self, heir: Deployment) -> None:
         """Have another one go on with all answers, and have its caches: only they are sent, as all is loaded there."""
-        kept: list[Kept] = get(self.stages[-1].suspend.remote())
-        moved = [all(get([stage.adopt.remote(each.key, self.stages, each.key) for stage in heir.stages]))
-                 for each in kept]  # fmt: skip
-        get(heir.stages[-1].inherit.remote([each for each, whole in zip(kept, moved, strict=True) if whole]))
+        kept: list[Kept] = get(self.stages[-1].suspend.remote(), timeout=_MOVING)
+        whole = []
+        for each in kept:
+            found = [stage.adopt.remote(each.key, self.stages, each.key) for stage in heir.stages]
+            whole += [each] * all(get(found, timeout=_MOVING))
+        get(heir.stages[-1].inherit.remote(whole), timeout=_MOVING)
         self.heir = heir
 
     def attach(self, key: str, beside: Beside) -> None:
