@@ -301,6 +301,7 @@ class Instance:
             del job  # its arguments, and what they refer to, are not kept
             if made is not None:
                 self._serve(*made)
+                made[1].await_saved()
         assert self.ending is not None
         return self.ending
 
@@ -333,7 +334,7 @@ class Instance:
                 actor,
                 self._mailbox,
                 self._finish,
-                Saver.of(construction, thing, joined()),
+                Saver.of(construction, thing, joined(), job),
                 record,
             )
         except BaseException as error:

@@ -15,7 +15,8 @@ from clusters import eventually, failure
 import actors
 from actors.cluster import joined
 from actors.exceptions import ActorDiedError, ActorUnavailableError, SerializationError
-from actors.serialize import loads
+from actors.latest import Latest
+from actors.serialize import dumps, loads
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -127,6 +128,60 @@ def test_the_constructor_runs_first_and_then_the_state_is_set(tmp_path: Path) ->
     assert log.read_text().split() == ["made", "saved", "made", "loaded"]
 
 
+@actors.remote
+class Teller:
+    """Uses an account from a process that does not keep its state."""
+
+    def add(self, account: actors.ActorHandle, times: int) -> int:
+        acknowledged = 0
+        for _ in range(times):
+            try:
+                actors.get(account.add.remote(), timeout=PATIENCE)
+                acknowledged += 1
+            except ActorUnavailableError:
+                pass
+        return acknowledged
+
+
+@pytest.mark.parametrize("cls", [Account, AsyncAccount])
+def test_states_come_with_answers_to_the_maker_and_apart_for_others_and_the_last_one_counts(cls: Any) -> None:
+    account = cls.options(max_restarts=-1).remote()
+    teller = Teller.remote()
+    elsewhere = teller.add.remote(account, 60)
+    acknowledged = made = 0
+    for number in range(60):
+        made += 1
+        if number in {20, 40}:
+            account.crash.options(max_task_retries=0).remote()
+        try:
+            actors.get(account.add.remote(), timeout=PATIENCE)
+            acknowledged += 1
+        except ActorUnavailableError:
+            pass
+    acknowledged += actors.get(elsewhere, timeout=PATIENCE)
+    assert acknowledged <= actors.get(account.total.remote(), timeout=PATIENCE) <= made + 60
+
+
+def test_of_two_states_the_later_one_is_kept() -> None:
+    first, second = dumps("first"), dumps("second")
+    latest = Latest(None)
+    latest.take(2, second)
+    latest.take(1, first)  # it was sent before, and took another way
+    assert latest.state is second
+    assert latest.begin() is second
+    latest.take(1, first)  # of a new process
+    assert latest.state is first
+    latest.take(None, second)  # as it departed
+    assert latest.state is second
+
+
+def test_a_large_state_and_one_with_references_come_apart() -> None:
+    account = Account.options(max_restarts=1).remote()
+    actors.get(account.keep.remote("x" * (1 << 20)), timeout=PATIENCE)
+    assert actors.get(account.add.remote(), timeout=PATIENCE) == 1
+    assert _kept(account) == 1
+
+
 def _total(account: actors.ActorHandle) -> int:
     try:
         return int(actors.get(account.total.remote(), timeout=PATIENCE))
@@ -165,7 +220,7 @@ def test_by_the_clock_also_while_no_calls_come(cls: Any, isolation: str, tmp_pat
 
 def _kept(account: actors.ActorHandle) -> int:
     """The count in the state that its maker has."""
-    state = joined().keeper.charges[account._id]._construction.state
+    state = joined().keeper.charges[account._id]._state.state
     return loads(state)["count"] if state is not None else 0
 
 
