@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from concurrent.futures import Future
 
+    from actors.gathering import Gathering
     from actors.job import Job
     from actors.mailbox import Mailbox
     from actors.record import Record
@@ -79,10 +80,10 @@ class Execution:
         self._unsafe: set[Future[None]] = set()  # states on their way, each with an answer that waits for it
         self._pid = os.getpid()
 
-    def paced_by(self, pause: Callable[[Callable[[], None]], object]) -> None:
+    def paced_by(self, pause: Callable[[Callable[[], None]], object], gathering: Gathering | None = None) -> None:
         """Calls are served from now on; see `actors.saving.Saver`."""
         if self._saver is not None:
-            self._saver.paced_by(pause)
+            self._saver.paced_by(pause, gathering)
 
     def group_of(self, job: Job) -> str | None:
         """Returns the concurrency group of a call, empty for the default one; answers it if there is none such."""
@@ -305,6 +306,8 @@ class Execution:
 
     def await_saved(self) -> None:
         """Waits until every call whose method has ended has its answer."""
+        if self._saver is not None:
+            self._saver.finish()
         while self._unsafe:
             with contextlib.suppress(Exception):
                 wait(next(iter(self._unsafe.copy())))

@@ -20,6 +20,7 @@ from actors.events import event, recorder
 from actors.exceptions import ActorDiedError, ArgumentError, Verdict
 from actors.execution import LEFT, Execution, cancelled, too_late
 from actors.failure import Place, pack, unpack
+from actors.gathering import Gathering
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
 from actors.messages import CONSTRUCT, DEPART, GO, RETIRE, STAY, Call, Cancel, Outcome, Payload
@@ -234,9 +235,12 @@ class Instance:
             process.portal.soon(self._depart, job)
 
     def _paces(self, execution: Execution, own_thread: Callable[[Callable[[], None]], object]) -> None:
-        """Has the state that is due by the clock taken while no call is half-way."""
+        """Has the state that is due taken while no call is half-way."""
+        process = joined()
+        assert process is not None
         execution.paced_by(
-            lambda work: Pause(self._mailbox, own_thread, work).begin(asyncio.get_running_loop())  # on the I/O loop
+            lambda work: Pause(self._mailbox, own_thread, work).begin(asyncio.get_running_loop()),  # on the I/O loop
+            Gathering(self._mailbox, own_thread, process.later),
         )
 
     # -- the end, from any thread -------------------------------------------------------------------------------

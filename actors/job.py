@@ -56,11 +56,13 @@ class Job(Running):
         trace: see `actors.events.CallEnded`.
         traced: its part of a trace while it runs, see `actors.tracing`.
         escort: the actor's state that goes with its value; None where none does.
+        settled: the actor's state may be taken while it runs, see `actors.gathering`.
     """
 
     # As they are at first; see `Running`.
     traced: Served | None = None
     escort: Escort | None = None
+    settled = False
     started = 0.0
     trace = ""
     state = State.QUEUED

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from actors.address import Address
+    from actors.gathering import Gathering
     from actors.job import Job
     from actors.messages import Payload
     from actors.options import ActorOptions
@@ -129,6 +130,7 @@ class Saver:
         self._calls = 0
         self._last = time.monotonic()
         self._pause: Callable[[Callable[[], None]], object] | None = None
+        self._gathering: Gathering | None = None
         self._timed = False  # whether a timer runs, or the pause that it has asked for
 
     @classmethod
@@ -162,11 +164,32 @@ class Saver:
                 return None
             if self._every is None or self._calls < self._every:
                 return None
-            state, number = self._taken()
-            if number is not None and self._may_escort(job, value, state):
-                job.escort = Escort(self._actor, number, state)
-                return None
-            return self._save(state, number)
+            if self._gathering is None:
+                return self._save_after(job, value)
+        done = self._gathering.ended(job)
+        if done is not None:
+            return Saving(done, 0)
+        try:
+            with self._lock:
+                return self._save_after(job, value)
+        finally:
+            self._gathering.over()
+
+    def _save_after(self, job: Job, value: Payload | None) -> Saving | None:
+        state, number = self._taken()
+        if number is not None and self._may_escort(job, value, state):
+            job.escort = Escort(self._actor, number, state)
+            return None
+        return self._save(state, number)
+
+    def _save_for_all(self) -> Future[None]:
+        with self._lock:
+            return self._save(*self._taken()).done
+
+    def finish(self) -> None:
+        """The actor ends: no call is half-way any more."""
+        if self._gathering is not None:
+            self._gathering.finish()
 
     def _may_escort(self, job: Job, value: Payload | None, state: Payload) -> bool:
         if value is None or self._keeper.is_node or not job.knows(self._keeper.process, escort.MINOR):
@@ -186,9 +209,17 @@ class Saver:
     def _save(self, state: Payload, number: int | None) -> Saving:
         return Saving(self._process.portal.start(self._give(state, number)), state.nbytes)
 
-    def paced_by(self, pause: Callable[[Callable[[], None]], object]) -> None:
-        """Calls are served from now on; ``pause`` has something done between two of them. From any thread."""
+    def paced_by(self, pause: Callable[[Callable[[], None]], object], gathering: Gathering | None) -> None:
+        """Calls are served from now on.
+
+        Args:
+            pause: has something done between two of them, from any thread.
+            gathering: where several may run at once, sees to it that the state is taken between them.
+        """
         self._pause = pause
+        if gathering is not None:
+            gathering.take = self._save_for_all
+            self._gathering = gathering
 
     def _set_timer(self, seconds: float) -> None:
         self._process.loop.call_later(max(0.0, seconds), self._time_is_up)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,53 @@ def test_by_the_clock_no_call_is_half_way() -> None:
 
     eventually(often, PATIENCE)
     assert actors.get(pair.found.remote(), timeout=PATIENCE)[1] == 0
+
+
+@actors.remote
+class ThreadedPair:
+    """As `Pair`, on threads."""
+
+    def __init__(self) -> None:
+        self.first = self.second = self.saved = self.torn = 0
+        self.lock = threading.Lock()
+
+    def add(self) -> None:
+        with self.lock:
+            self.first += 1
+        time.sleep(0.002)
+        with self.lock:
+            self.second += 1
+
+    def __actor_save__(self) -> object:
+        self.saved += 1
+        self.torn += self.first != self.second
+        return (self.first, self.second)
+
+    def __actor_load__(self, state: tuple[int, int]) -> None:
+        self.first, self.second = state
+
+    def found(self) -> tuple[int, int]:
+        return self.saved, self.torn
+
+
+@pytest.mark.parametrize("checkpoint", ["call", "7 calls"])
+@pytest.mark.parametrize("cls", [Pair, ThreadedPair])
+def test_by_calls_no_call_is_half_way(cls: Any, checkpoint: str) -> None:
+    pair = cls.options(checkpoint=checkpoint, max_restarts=1, max_concurrency=8).remote()
+    actors.get([pair.add.remote() for _ in range(100)], timeout=PATIENCE)
+    saved, torn = actors.get(pair.found.remote(), timeout=PATIENCE)
+    assert torn == 0
+    assert 3 <= saved <= 101
+
+
+def test_by_calls_a_call_that_waits_for_another_goes_on_and_holds_none_up_after_that() -> None:
+    meeting = Meeting.options(checkpoint="call", max_restarts=1).remote()
+    waiting = meeting.wait.remote()
+    assert actors.get(meeting.count.remote(), timeout=PATIENCE) == 0  # after a second
+    for saved in range(1, 30):
+        assert actors.get(meeting.count.remote(), timeout=PATIENCE) == saved
+    assert actors.get(meeting.begin.remote(), timeout=PATIENCE) == 30
+    assert actors.get(waiting, timeout=PATIENCE) == "over"
 
 
 @actors.remote
