@@ -33,6 +33,7 @@ CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
 def speaking(folder, **changes):
     """A directory of a small llama that knows all bytes; its words make no sense."""
+    folder.mkdir(exist_ok=True)
     load_tokenizer(write_gguf(folder / "words.gguf", metadata(), [])).inner._tokenizer.save_pretrained(str(folder))
     return make_directory(folder, vocab_size=VOCABULARY, eos_token_id=END, **changes)
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -17,6 +18,7 @@ from actors.events.recorder import emit
 from actors.exceptions import ActorDiedError, ActorsError, ModelError, NodeDiedError, TaskError
 from actors.ids import new_id
 
+from .draftactor import DraftActor
 from .holders import fingerprint, holders, library
 from .means import Means
 from .stageactor import StageActor
@@ -26,10 +28,11 @@ if TYPE_CHECKING:
 
     from actors.group import ActorGroup
     from actors.handle import ActorHandle
+    from actors.refs import ObjectRef
     from actors.stream import ObjectRefGenerator
 
     from .beside import Beside
-    from .plan import Plan
+    from .plan import DraftPlan, Plan
     from .sampling import Request
 
 _KV_SHARE: Final = 4  # the caches of a stage take this part of the memory that is free once the weights are there
@@ -56,6 +59,7 @@ class Deployment:
         self.limit = 0
         self.broken = False
         self._group: ActorGroup[Any] | None = None  # held for as long as its members add up what they have
+        self._draft: ActorHandle | None = None
         self._id = new_id("model")
 
     @property
@@ -86,14 +90,15 @@ class Deployment:
             ActorDiedError: a stage has died.
         """
         self = cls(plan, [])
-        libraries = [] if weights == "local" else _libraries(plan, always=weights == "send")
+        path, send = str(plan.model.path), weights == "send"
+        libraries = [] if weights == "local" else _libraries(path, plan, always=send)
         threads = _threads(plan)
         try:
             for rank, stage in enumerate(plan.stages):
                 means = Means(arithmetic, stage.memory, threads[rank])
                 before = self.stages[-1] if self.stages and not plan.shares else None
                 made = remote(StageActor).options(node=stage.node)
-                where = str(plan.model.path), stage.first, stage.last
+                where = path, stage.first, stage.last
                 stage_actor = made.remote(
                     *where,
                     before,
@@ -101,9 +106,13 @@ class Deployment:
                     rank=rank,
                     means=means,
                     libraries=libraries,
-                    send=weights == "send",
+                    send=send,
                 )
                 self.stages.append(stage_actor)
+            if plan.draft is not None:
+                means = Means(arithmetic, plan.stages[0].memory, threads[0])
+                drafts = [] if weights == "local" else _libraries(plan.draft.path, plan, always=send)
+                self._draft = _draft(plan.draft, plan.model.vocab_size, means, libraries=drafts, send=send)
             self._await_loaded()
             if plan.shares:
                 self._group = create_group(self.stages)
@@ -113,9 +122,12 @@ class Deployment:
             apart = next((held["apart"] for held in self.held if held["apart"]), "")
             apart = apart or get(self.stages[-1].why_apart.remote())
             self.plan = plan.with_found(self.held, apart)
+            if self._draft is not None:
+                self._take_in(self._draft)
             self.limit = min(_room(held, kv_memory) for held in self.held)
             width = 1 if plan.shares else len(self.stages)
-            get(self.stages[-1].open.remote(width=width, limit=self.limit, batched=not apart))
+            how = {"width": width, "limit": self.limit, "batched": not apart, "draft": self._draft}
+            get(self.stages[-1].open.remote(**how))
         except BaseException:
             self.close()
             raise
@@ -216,11 +228,35 @@ class Deployment:
         self.broken = True
         self._tell("CLOSED")
         there = _alive()
-        for stage, actor in zip(self.plan.stages, self.stages, strict=False):
-            if stage.node in there:
+        pairs = [(stage.node, actor) for stage, actor in zip(self.plan.stages, self.stages, strict=False)]
+        if self._draft is not None and self.plan.draft is not None:
+            pairs.append((self.plan.draft.node, self._draft))
+        for node, actor in pairs:
+            if node in there:
                 kill(actor)
             else:  # nobody waits for an answer; if it comes back, its lease has ended it
                 threading.Thread(target=_kill, args=(actor,), daemon=True).start()
+
+    def busy(self) -> dict[str, Any]:
+        """See `schedule.Schedule.busy`."""
+        found: dict[str, Any] = get(self.stages[-1].busy.remote(), timeout=5)
+        return found
+
+    def plan_now(self) -> Plan:
+        """The plan, with what came of the draft's guesses until now."""
+        if self.plan.draft is None or self.broken:
+            return self.plan
+        with suppress(ActorDiedError, TimeoutError):
+            return replace(self.plan, draft=replace(self.plan.draft, **self.busy()["draft"]))
+        return self.plan
+
+    def _take_in(self, draft: ActorHandle) -> None:
+        """Wait until it is loaded; its caches are beside those of the first stage."""
+        assert self.plan.draft is not None
+        held = _loaded(draft.loaded.remote(), self.plan.draft.node, "the draft model")
+        known = replace(self.plan.draft, **{key: held[key] for key in ("nbytes", "seconds", "how")})
+        self.plan = replace(self.plan, draft=known)
+        self.held[0]["token_nbytes"] += held["token_nbytes"]
 
     def measure(self) -> list[float]:
         """Seconds that a token takes in each stage now."""
@@ -238,14 +274,24 @@ class Deployment:
     def _await_loaded(self) -> None:
         loaded = [stage.ready.remote() for stage in self.stages]
         for stage, ref in zip(self.plan.stages, loaded, strict=True):
-            try:
-                get(ref)
-            except ActorDiedError as error:
-                cause = error.__cause__
-                if not isinstance(cause, ModelError):
-                    raise
-                told = getattr(cause, "cause", None) or cause  # without the remote traceback
-                raise ModelError(f"node {stage.node} could not load its layers: {told}") from error
+            _loaded(ref, stage.node, "its layers")
+
+
+def _loaded(ref: ObjectRef[Any], node: str, what: str) -> Any:
+    try:
+        return get(ref)
+    except ActorDiedError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ModelError):
+            raise
+        told = getattr(cause, "cause", None) or cause  # without the remote traceback
+        raise ModelError(f"node {node} could not load {what}: {told}") from error
+
+
+def _draft(draft: DraftPlan, vocabulary: int, means: Means, **weights: Any) -> ActorHandle:
+    made = remote(DraftActor).options(node=draft.node)
+    handle: ActorHandle = made.remote(draft.path, draft.layers, vocabulary, means=means, **weights)
+    return handle
 
 
 def _threads(plan: Plan) -> list[int]:
@@ -273,7 +319,7 @@ def _room(held: dict[str, Any], kv_memory: int | None) -> int:
     return int(memory // max(held["token_nbytes"], 1))
 
 
-def _libraries(plan: Plan, *, always: bool) -> list[ActorHandle]:
+def _libraries(path: str, plan: Plan, *, always: bool) -> list[ActorHandle]:
     """Actors that have the weights, one on each host that does, where a stage may be on one that does not see them."""
     known = {node.name: node for node in nodes()}
     home = get_runtime_context().get_node_id()
@@ -281,5 +327,4 @@ def _libraries(plan: Plan, *, always: bool) -> list[ActorHandle]:
     hosts |= {node.address.rpartition(":")[0] for node in known.values() if node.id == home}
     if not always and len(hosts) == 1:
         return []
-    path = plan.model.path
     return [library(node, path) for node in holders(path, like=fingerprint(path))]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
     from .sampling import Request
+    from .speculation import Speculation
 
 _AHEAD: Final = 16  # tokens that an answer is ahead of its reader
 
@@ -40,7 +41,7 @@ class Entry:
         self.key = request.key or new_id("sequence")
         self.over = False
         self.cached = 0  # tokens of the prompt that are in its cache from the beginning
-        self._taken = list(request.prompt)
+        self._taken = [*request.prompt, *request.kept]
         self._made = len(request.kept)
         self._next = (request.kept or request.prompt)[-1]
         self._sampler: Sampler | None = None
@@ -52,6 +53,16 @@ class Entry:
     def wants(self) -> bool:
         """Whether it goes on in the next step: not if its reader is far behind."""
         return not self.over and len(self._items) < _AHEAD
+
+    @property
+    def left(self) -> int:
+        """How many tokens it may still get."""
+        return self.request.max_tokens - self._made
+
+    @property
+    def taken(self) -> Sequence[int]:
+        """All its tokens, those of the prompt too."""
+        return self._taken
 
     @property
     def row(self) -> Row:
@@ -140,6 +151,7 @@ class Schedule:
         batched: answers of a lane go through the stages as one matrix; there are no more lanes than stages then, so
             that these are as large as can be.
         can_fork: see `StageModel.can_fork`.
+        speculation: guesses what an answer that is alone in its lane goes on with; None where there is no draft model.
     """
 
     def __init__(
@@ -150,8 +162,9 @@ class Schedule:
         limit: int,
         batched: bool = False,
         can_fork: Callable[[str, int, int], bool] = lambda *_: False,
+        speculation: Speculation | None = None,
     ) -> None:
-        self._begin, self._can_fork = begin, can_fork
+        self._begin, self._can_fork, self._speculation = begin, can_fork, speculation
         self._limit, self._batched = limit, batched
         self._used = 0
         self._made = 0
@@ -187,6 +200,8 @@ class Schedule:
             self._used -= entry.request.slots
             for lane in self._lanes:
                 lane.discard(entry)
+            if self._speculation is not None:
+                self._speculation.leave(entry)
             if keep and entry.request.key is None:
                 self._change("keep", entry.key)
                 self._change("drop", *self.prefixes.add(entry.key, keep))
@@ -203,9 +218,14 @@ class Schedule:
             if entry in lane.entries:
                 lane.news.set()
 
-    def busy(self) -> dict[str, int]:
-        """How many answers run and wait, tokens that their caches may need, of how many, and tokens made so far."""
+    def busy(self) -> dict[str, Any]:
+        """How many answers run and wait, tokens that their caches may need, of how many, and tokens made so far.
+
+        With a draft model, what came of its guesses as well (`draft`); see `Speculation.counts`.
+        """
+        guesses = {} if self._speculation is None else {"draft": self._speculation.counts()}
         return {
+            **guesses,
             "running": len(self._running),
             "waiting": len(self._waiting),
             "kv_tokens": self._used,
@@ -248,6 +268,8 @@ class Schedule:
 
     async def _prefill(self, entry: Entry) -> None:
         entry.tell(entry.cached)
+        if self._speculation is not None and len(self._running) == 1:
+            self._speculation.enter(entry)
         for ids in entry.chunks():
             await self._chunks.acquire()
             if entry.over:
@@ -269,7 +291,9 @@ class Schedule:
         while True:
             self._level(lane)
             entries = [entry for entry in lane.entries if entry.wants]
-            if entries:
+            if len(entries) == 1 and self._speculation is not None:
+                await self._ahead(entries[0], self._speculation)
+            elif entries:
                 await self._decode(entries)
             else:
                 lane.news.clear()
@@ -283,11 +307,36 @@ class Schedule:
                 entry.fail(error)
             return
         for entry, choice in zip(entries, choices, strict=True):
-            if isinstance(choice, Exception):
-                entry.fail(choice)
-            else:
-                self._made += 1
-                entry.took(choice)
+            self._take(entry, choice)
+
+    async def _ahead(self, entry: Entry, speculation: Speculation) -> None:
+        """A step with what the draft model guesses, as far as it is right; a plain one where it guesses nothing."""
+        with speculation.timed(entry) as round_:
+            await round_.guess()
+            if entry.over:
+                return
+            steps = deque((self._step(*each), len(each[0][0].ids)) for each in round_.pieces())
+            fed = sum(length for _, length in steps)
+            try:
+                more = True
+                while steps and more:
+                    choices, more = await steps.popleft()[0]
+                    for choice in choices:
+                        self._take(entry, choice)
+                        round_.made += 1
+            except Exception as error:  # of any stage: the reader is told
+                entry.fail(error)
+            if fed > round_.made:  # what was guessed wrong is taken back, after the steps that are still under way
+                self._change("trim", (entry.key, fed - round_.made))
+            for step, _ in steps:
+                self._spawn(_ignored(step))
+
+    def _take(self, entry: Entry, choice: Choice | Exception) -> None:
+        if isinstance(choice, Exception):
+            entry.fail(choice)
+        else:
+            self._made += 1
+            entry.took(choice)
 
     def _level(self, lane: _Lane) -> None:
         """Give to a lane that has less to do, now that none of this one's is in a step."""
@@ -328,6 +377,12 @@ class _Lane:
     def discard(self, entry: Entry) -> None:
         if entry in self.entries:
             self.entries.remove(entry)
+
+
+async def _ignored(step: Awaitable[Any]) -> None:
+    """What comes of it is of no interest any more."""
+    with suppress(Exception):
+        await step
 
 
 def _choose(entries: Sequence[Entry], logits: mx.array) -> list[Choice | Exception]:

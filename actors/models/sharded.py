@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
-from actors.api import get
 from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
 from actors.ids import new_id
 
@@ -19,12 +18,13 @@ from .beside import Beside
 from .checkpoint import open_checkpoint
 from .conversation import Conversation
 from .deployment import Deployment
+from .draft import open_draft
 from .extra import require_mlx_lm
 from .generation import Generation, Token
 from .holders import headers
 from .levelling import level
 from .means import ARITHMETIC
-from .plan import Plan, make_plan, make_tensor_plan
+from .plan import DraftPlan, Plan, make_plan, make_tensor_plan
 from .sampling import Request, Sampling, check_stops, refuse_if_never
 from .sharing import Shape
 from .survey import choose, devices
@@ -70,9 +70,10 @@ class ShardedModel:
         max_requests: int,
         weights: str,
         arithmetic: str,
+        draft: ModelInfo | None,
     ) -> None:
         self.tokenizer = tokenizer
-        self._info, self._shape, self._nodes = info, shape, nodes
+        self._info, self._shape, self._nodes, self._draft = info, shape, nodes, draft
         self._max_requests = max_requests
         self._how: dict[str, Any] = {"kv_memory": kv_memory, "weights": weights, "arithmetic": arithmetic}
         self._guard = threading.RLock()  # of the open answers
@@ -88,7 +89,13 @@ class ShardedModel:
     @overload
     @classmethod
     def load(
-        cls, path: str | Path, *, nodes: Sequence[str] | None = None, strategy: str = "auto", dry_run: Literal[True]
+        cls,
+        path: str | Path,
+        *,
+        nodes: Sequence[str] | None = None,
+        strategy: str = "auto",
+        draft: str | Path | None = None,
+        dry_run: Literal[True],
     ) -> Plan: ...
 
     @overload
@@ -103,6 +110,7 @@ class ShardedModel:
         max_requests: int = _MOST_REQUESTS,
         weights: str = "auto",
         arithmetic: str = "auto",
+        draft: str | Path | None = None,
         dry_run: Literal[False] = False,
     ) -> Self: ...
 
@@ -117,6 +125,7 @@ class ShardedModel:
         max_requests: int = _MOST_REQUESTS,
         weights: str = "auto",
         arithmetic: str = "auto",
+        draft: str | Path | None = None,
         dry_run: bool = False,
     ) -> Self | Plan:
         """Cuts a model by its layers and loads each piece on a node of its own.
@@ -140,10 +149,13 @@ class ShardedModel:
                 they are on disk, which takes a seventh of the memory where that is 4 bits; `"auto"` takes float32 where
                 OpenBLAS is installed and that takes at most half of a node's memory. The plan says what each stage
                 does.
+            draft: a small model of the same tokens, file or directory, that guesses what comes next, on the first
+                stage's node; the model takes guesses in together and keeps those that are right. Tokens are the same as
+                without it. An answer is guessed for while it is alone in a step, and as long as that is faster.
             dry_run: load nothing, and return the plan alone, with memory and speed as they are foretold.
 
         Raises:
-            ModelError: the model cannot be read, cut or held; the message says why.
+            ModelError: the model cannot be read, cut or held, or the draft cannot guess for it; the message says why.
             PlacementError: a node is not known.
             ValueError: `nodes` is empty or names a node twice, or there is no such strategy.
         """
@@ -161,15 +173,17 @@ class ShardedModel:
         checkpoint = open_checkpoint(here)
         info = replace(checkpoint.info(), path=str(path))
         shape = Shape.of(checkpoint.config, info.layers, info.vocab_size) if strategy == "tensor" else None
-        if dry_run:
-            return _planned(info, shape, choose(nodes), measure=True)
-        options: dict[str, Any] = {"nodes": nodes, "kv_memory": kv_memory, "max_requests": max_requests}
-        return cls(info, shape, load_tokenizer(here), weights=weights, arithmetic=arithmetic, **options)
+        tokenizer = None if dry_run and draft is None else load_tokenizer(here)
+        small = None if draft is None or tokenizer is None else _draft(draft, here, tokenizer)
+        if dry_run or tokenizer is None:
+            return _planned(info, shape, choose(nodes), small, measure=True)
+        options: dict[str, Any] = {"nodes": nodes, "kv_memory": kv_memory, "max_requests": max_requests, "draft": small}
+        return cls(info, shape, tokenizer, weights=weights, arithmetic=arithmetic, **options)
 
     @property
     def plan(self) -> Plan:
         """Which layers are on which node, and why."""
-        return self._deployment.plan
+        return self._deployment.plan_now()
 
     @property
     def kv_limit(self) -> int:
@@ -255,11 +269,12 @@ class ShardedModel:
 
         Returns:
             `ready`; and if so `running` and `waiting` requests, `kv_tokens` that their caches may need of `kv_limit`,
-            `tokens` made so far by the stages as they are, and what each of the `stages` said of itself.
+            `tokens` made so far by the stages as they are, and what each of the `stages` said of itself; with a draft
+            model, how many tokens it `guessed` and how many were `right` (`draft`).
         """
         deployment = self._deployment
         try:
-            busy = get(deployment.stages[-1].busy.remote(), timeout=5)
+            busy = deployment.busy()
         except (ActorDiedError, TimeoutError):
             return {"ready": False}
         return {"ready": not deployment.broken, **busy, "stages": deployment.held}
@@ -426,7 +441,7 @@ class ShardedModel:
         nodes = [node for node in choose(self._nodes, lost=self._begun) if node.name not in gone]
         if not nodes:
             raise ModelError("none of the model's nodes is there any more")
-        return _planned(self._info, self._shape, nodes)
+        return _planned(self._info, self._shape, nodes, self._draft)
 
     def _retire(self, old: Deployment) -> None:
         with self._guard:
@@ -454,10 +469,27 @@ def _check_strategy(strategy: str) -> None:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
 
 
-def _planned(info: ModelInfo, shape: Shape | None, found: Sequence[NodeInfo], *, measure: bool = False) -> Plan:
-    if shape is not None:
-        return make_tensor_plan(info, shape, devices(found[: shape.kv_heads], measure=measure))
-    return make_plan(info, devices(found[: info.pieces], measure=measure))
+def _draft(path: str | Path, model: Path, tokenizer: Tokenizer) -> ModelInfo:
+    path = Path(path).expanduser().absolute()
+    here = path if path.exists() else headers(path) or path
+    return replace(open_draft(here, model, tokenizer), path=str(path))
+
+
+def _planned(
+    info: ModelInfo,
+    shape: Shape | None,
+    found: Sequence[NodeInfo],
+    draft: ModelInfo | None = None,
+    *,
+    measure: bool = False,
+) -> Plan:
+    offered = devices(found[: info.pieces if shape is None else shape.kv_heads], measure=measure)
+    if draft is not None:
+        offered[0] = offered[0].without(draft.nbytes)
+    plan = make_plan(info, offered) if shape is None else make_tensor_plan(info, shape, offered)
+    if draft is None:
+        return plan
+    return replace(plan, draft=DraftPlan(draft.path, offered[0].name, draft.layers, draft.nbytes))
 
 
 def _check_bound(name: str, value: object) -> None:

@@ -22,7 +22,7 @@ from .beside import Bystander
 from .checkpoint import open_checkpoint
 from .cut import Slice, needed_nbytes
 from .openblas import widen
-from .saved import cache_copy, restore, save, token_nbytes
+from .saved import cache_copy, restore, save, token_nbytes, untrimmable
 from .sharing import Shape
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Step:
         keep: sequences that are over, whose caches are kept for others that begin alike.
         fork: a sequence that is kept, one that begins with its tokens, and how many of them.
         drop: sequences that are kept no longer.
+        trim: sequences under way, each with how many of its last tokens are taken back, before anything else is done.
         rows: sequences that are taken further; all by the same number of tokens.
         silent: nobody wants to know what comes next.
         batched: rows go through as one matrix, rather than one by one; they round differently.
@@ -68,6 +69,7 @@ class Step:
     keep: tuple[str, ...] = ()
     fork: tuple[tuple[str, str, int], ...] = ()
     drop: tuple[str, ...] = ()
+    trim: tuple[tuple[str, int], ...] = ()
     silent: bool = False
     batched: bool = False
 
@@ -169,6 +171,11 @@ class StageModel:
         """The kind of cache that several sequences cannot have together; empty where all can."""
         kinds = (type(each) for each in self._slice.make_cache() if each is not None)
         return next((kind.__name__ for kind in kinds if not hasattr(kind, "merge")), "")
+
+    @property
+    def untrimmable(self) -> str:
+        """See `saved.untrimmable`."""
+        return untrimmable(self._slice.make_cache())
 
     def token_nbytes(self, key: str) -> int:
         """Bytes that one more token of a sequence takes in its caches."""
@@ -284,6 +291,10 @@ class StageModel:
         self._slice.beside = passes if rows else None
 
     def _arrange(self, step: Step) -> None:
+        for key, count in step.trim:
+            for cache in self._caches.get(key, ()):
+                if cache is not None:
+                    cache.trim(count)
         for key in step.forget:
             self._caches.pop(key, None)
         for key in step.keep:

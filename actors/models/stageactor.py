@@ -75,7 +75,7 @@ class StageActor:
         from .stage import StageModel
 
         if libraries and (send or not Path(path).exists()):
-            path = _fetched(libraries, first, last)
+            path = fetched(libraries, first, last)
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
@@ -104,17 +104,8 @@ class StageActor:
         what = {"first": model.first, "last": model.last, "nbytes": model.nbytes}
         free = psutil.virtual_memory().available
         numbers = {"token_nbytes": model.token_nbytes(PROBE), "seconds": model.seconds, "free": free}
-        return {**where, **what, **numbers, "how": self._how(), "wide": model.wide, "apart": self._apart()}
-
-    def _how(self) -> str:
-        if not on_cpu():
-            return "on a GPU"
-        if self._model.wide:
-            return "float32 by OpenBLAS"
-        if self._blas:
-            return "weights as stored: float32 does not fit"
-        missing = self._means.wide and sys.platform == "linux"
-        return f"weights as stored: {ADVICE}" if missing else "weights as stored"
+        how = computing(self._means, blas=self._blas, wide=model.wide)
+        return {**where, **what, **numbers, "how": how, "wide": model.wide, "apart": self._apart()}
 
     def _apart(self) -> str:
         if on_cpu() and not self._model.wide:
@@ -122,14 +113,18 @@ class StageActor:
         kind = self._unbatched
         return f"{self._model.info.architecture} keeps a {kind}, which is of one sequence" if kind else ""
 
-    async def open(self, *, width: int, limit: int, batched: bool = False) -> None:
+    async def open(self, *, width: int, limit: int, batched: bool = False, draft: ActorHandle | None = None) -> None:
         """Makes the last stage take requests; see `schedule.Schedule` for the arguments."""
         from .schedule import Schedule
+        from .speculation import Speculation
         from .stage import Step
 
         assert self._model.is_last
         await self.begin(Step(forget=(PROBE,)), None)
-        self._schedule = Schedule(self.begin, width=width, limit=limit, batched=batched, can_fork=self._model.can_fork)
+        guesses = None if draft is None else Speculation(draft, split=width > 1 and not batched)
+        self._schedule = Schedule(
+            self.begin, width=width, limit=limit, batched=batched, can_fork=self._model.can_fork, speculation=guesses
+        )
 
     async def lead(self, others: list[ActorHandle]) -> None:
         """Makes this rank have the others do what it does."""
@@ -249,7 +244,7 @@ class StageActor:
         """On the thread of MLX."""
         return await asyncio.get_running_loop().run_in_executor(self._turns, what, *args)
 
-    async def busy(self) -> dict[str, int]:
+    async def busy(self) -> dict[str, Any]:
         """Returns how busy the last stage is; see `schedule.Schedule.busy`."""
         assert self._schedule is not None
         return self._schedule.busy()
@@ -272,7 +267,7 @@ class StageActor:
         return await work
 
 
-def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
+def fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
     """Where the weights of these layers are, once they are here; whoever made the model sees how far that is."""
     from .weights import Sender, fetch
 
@@ -285,6 +280,18 @@ def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
             bar.update(done - bar.n)
 
         return str(fetch([Sender(each) for each in libraries], first, last, progress=progress))
+
+
+def computing(means: Means, *, blas: bool, wide: bool) -> str:
+    """How this process computes, in words."""
+    if not on_cpu():
+        return "on a GPU"
+    if wide:
+        return "float32 by OpenBLAS"
+    if blas:
+        return "weights as stored: float32 does not fit"
+    missing = means.wide and sys.platform == "linux"
+    return f"weights as stored: {ADVICE}" if missing else "weights as stored"
 
 
 async def _together(mine: Awaitable[Any], others: list[ObjectRef[Any]]) -> Any:

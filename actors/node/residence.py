@@ -333,11 +333,16 @@ class Residence:
             self._doorman.proved(context.peer())
         return node
 
-    def _friends(self) -> set[str]:
-        """The IP addresses of members."""
-        doors = [door for member in self._members.all() for door in member.where.doors]
-        doors += [door for id, known in device.doors().items() if id in self._trust for door in known]
-        return {door.rpartition(":")[0].strip("[]").partition("%")[0] for door in doors}
+    def _friends(self) -> dict[str, str]:
+        """The IP addresses of members, and their names."""
+        named = {member.id: member.name for member in self._roll.members.values()} if self._roll is not None else {}
+        doors = {id: known for id, known in device.doors().items() if id in named and id in self._trust}
+        for member in self._members.all():
+            doors[member.info.id] = [*doors.get(member.info.id, []), *member.where.doors]
+        return {
+            door.rpartition(":")[0].strip("[]").partition("%")[0]: named.get(id, "a member")
+            for id, known in doors.items() for door in known
+        }  # fmt: skip
 
     def _refresh_doors(self) -> None:
         if self._port is None:
