@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from actors._wire import distributed_comm_pb2 as pb
 from actors.address import host_key
 from actors.exceptions import Verdict
+from actors.frozen import travelling
 from actors.ids import new_id
 from actors.messages import PLAIN, Call, Calls, Cancel, Credit, Item, Outcome, Payload, Replies, Reply
 from actors.refusals import refused
@@ -38,6 +39,7 @@ HELLO_SECONDS = 5.0
 REDIAL_SECONDS = 0.1
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Death:
     """What is known of the end of a process.
