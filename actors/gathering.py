@@ -67,7 +67,7 @@ class Gathering:
         """The state has been taken: calls may start again."""
         with self._lock:
             hold, self._hold = self._hold, Future()
-        self._mailbox.resume(hold)
+            self._mailbox.resume(hold)  # before another call that has ended sees what holds them
 
     def finish(self) -> None:
         """Has the state taken for all that wait."""

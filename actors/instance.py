@@ -442,8 +442,8 @@ class Instance:
                 with contextlib.suppress(RuntimeError):  # the pool is closed, and the call has been answered
                     pools[group].submit(execution.run, job)
 
+        self._paces(execution, _beside)  # before the first call begins
         self._mailbox.divert(pass_on)
-        self._paces(execution, _beside)
         self._serves(_beside)
         over.wait()
         for pool in pools.values():
@@ -452,8 +452,8 @@ class Instance:
     async def _on_a_loop(self, execution: Execution, widths: dict[str, int]) -> None:
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._divert_to(loop, execution, widths, over.set)
         self._paces(execution, loop.call_soon_threadsafe)
+        self._divert_to(loop, execution, widths, over.set)
         self._serves(loop.call_soon_threadsafe)
         await over.wait()
 
