@@ -160,6 +160,7 @@ def test_two_hosts_of_two_ranks(pair: Pair) -> None:
     assert sorted(line for line in said if "communicator:" in line) == wanted
 
 
+@pytest.mark.slow
 def test_a_cut_cable_fails_the_collective_in_time(pair: Pair) -> None:
     job = pair.begin(1, "launch", "-n", "4", "--nodes", "all", str(pair.script), "--cut")
     assert job.stdout is not None
