@@ -446,7 +446,13 @@ class TestSubmit:
 class TestTensor:
     """Layers cut lengthwise: 3 heads of keys and values over 2 nodes."""
 
-    @pytest.mark.parametrize("changes", [{}, {"bits": 4, "tie_word_embeddings": True}], ids=["plain", "quantised"])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            pytest.param({}, id="plain", marks=pytest.mark.slow),
+            pytest.param({"bits": 4, "tie_word_embeddings": True}, id="quantised"),
+        ],
+    )
     def test_it_says_what_the_whole_says_and_goes_on_when_a_process_dies(self, cluster, names, tmp_path, changes):
         heads = {"hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32}
         uneven = speaking(tmp_path, **heads, intermediate_size=320, **changes)

@@ -192,6 +192,14 @@ def test_an_interrupt_says_what_goes_on() -> None:
                     await asyncio.sleep(600)
             sleeper = Sleeper.remote()
         """)
+        cell = kernel.start("""
+            import os
+            os.environ["ACTORS_SLOW_SECONDS"] = "0.3"
+            actors.get(sleeper.sleep.remote())
+        """)
+        cell.shows("has not answered for 0.3 s: it has run for ", "stderr")
+        kernel.interrupt()
+        assert cell.reply()["status"] == "error"
         for wait in ("actors.get(sleeper.sleep.remote())", "await sleeper.sleep.remote()"):
             cell = kernel.start(f"print('waiting', flush=True)\n{wait}")
             cell.shows("waiting")

@@ -28,14 +28,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 """Between two looks at the device's trust on disk, which any of its commands may change."""
 
 TELL_SECONDS = 2.0
 FAREWELL_SECONDS = 0.5
 SILENCE_SECONDS = 1.0
 MEET_SECONDS = 5.0
-COMPARE_SECONDS = 10.0
+REFRESH_SECONDS = 10.0
+"""Between two looks at the addresses of this device."""
+
+COMPARE_SECONDS = 30.0
+"""Between two comparisons with each member, should the word of a change be lost."""
 
 
 class Residence:
@@ -94,7 +98,7 @@ class Residence:
     # -- trust --------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        compared = self._process.loop.time()
+        refreshed = compared = self._process.loop.time()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -104,9 +108,12 @@ class Residence:
                 await self._look()
             except (ActorsError, OSError) as error:
                 log.error("this device's trust cannot be read, and stays as it was: %s", error)
-            if self._process.loop.time() - compared > COMPARE_SECONDS:
-                compared = self._process.loop.time()
+            now = self._process.loop.time()
+            if now - refreshed > REFRESH_SECONDS:
+                refreshed = now
                 self._refresh_doors()
+            if now - compared > COMPARE_SECONDS:
+                compared = now
                 for member in self._others():
                     self._keep(self._exchange(member))
 
