@@ -39,8 +39,8 @@ class _Source:
 
     def __init__(self, api: Any, provider: Any) -> None:
         self.provider = provider
+        self.api, self.context = api, import_module("opentelemetry.context")
         self.client, self.server = api.SpanKind.CLIENT, api.SpanKind.SERVER
-        self._api = api
         self._tracer = provider.get_tracer("actors", __version__)
         self._late = self._late_spans()
 
@@ -58,7 +58,7 @@ class _Source:
         """Returns a span that has begun, a part of ``parent``; None: of what the code that runs here is part of."""
         if self._late is not None and (span := self._late.start(name, kind, parent, attributes)) is not None:
             return span
-        api = self._api
+        api = self.api
         around = None if parent is None else api.set_span_in_context(api.NonRecordingSpan(parent))
         return self._tracer.start_span(name, context=around, kind=kind, attributes=attributes())
 
@@ -166,16 +166,14 @@ class Served:
     """A call that runs here as part of a trace."""
 
     def __init__(self, source: _Source, job: Job, found: re.Match[str]) -> None:
-        from opentelemetry import context, trace
-
-        parent = trace.SpanContext(
-            int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=trace.TraceFlags(int(found[3], 16))
-        )
+        api = source.api
+        trace, span, flags = found.groups()
+        parent = api.SpanContext(int(trace, 16), int(span, 16), True, api.TraceFlags(int(flags, 16)))
         actor = job.actor
         assert actor is not None
         spec, node, queued = actor.spec, actor.node, max(0.0, job.started - job.arrived)
         method = "__init__" if job.method == CONSTRUCT else job.method
-        self._trace, self._context = trace, context
+        self._api, self._context = api, source.context
         self._span = source.start(
             f"{spec.class_name}.{method}",
             source.server,
@@ -186,14 +184,13 @@ class Served:
                 "actors.queue_seconds": queued,
             },
         )  # fmt: skip
-        self._token = context.attach(trace.set_span_in_context(self._span))
-        own = self._span.get_span_context()
-        job.trace = f"{own.trace_id:032x}-{own.span_id:016x}"
+        self._token = self._context.attach(api.set_span_in_context(self._span))
+        job.trace = f"{trace}-{self._span.get_span_context().span_id:016x}"
 
     def failed(self, error: BaseException) -> None:
         """Its method has raised."""
         self._span.record_exception(error)
-        self._span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        self._span.set_status(self._api.Status(self._api.StatusCode.ERROR, f"{type(error).__name__}: {error}"))
 
     def end(self) -> None:
         """It is over. On the thread, or in the task, that it ran in."""

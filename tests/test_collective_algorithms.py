@@ -237,13 +237,13 @@ def test_eight_mebibytes_by_ring() -> None:
     check(results, expect("sum", arrays))
     # Through each rank goes 2 (n - 1) / n of the array, the least possible, and never much at a time.
     assert world.bytes_sent < 3 * (2 * 2 / 3) * count * 4 * 1.01
-    assert world.largest_backlog <= 3 * (flow.WINDOW + 1) * (flow.CHUNK_BYTES + 4096)
+    assert world.largest_backlog <= 3 * (flow.WINDOW + 1) * (flow.GROWTH * flow.CHUNK_BYTES + 4096)
 
 
 @pytest.mark.parametrize("call", ["broadcast", "gather", "scatter"])
 def test_a_slow_receiver_bounds_what_is_under_way(call: str) -> None:
     world = World(2)
-    array = np.arange(64, dtype=np.uint8)
+    array = np.arange(64 * flow.GROWTH, dtype=np.uint8)
     calls: dict[str, Callable[[Group], Any]] = {
         "broadcast": lambda g: g.broadcast(array if g.rank == 0 else None),
         "gather": lambda g: (g.gather(array, 1) or [None])[0],
