@@ -20,6 +20,7 @@ from actors.events import event, recorder
 from actors.exceptions import ActorDiedError, ArgumentError, Verdict
 from actors.execution import LEFT, Execution, cancelled, too_late
 from actors.failure import Place, pack, unpack
+from actors.gathering import Gathering
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
 from actors.messages import CONSTRUCT, DEPART, GO, RETIRE, STAY, Call, Cancel, Outcome, Payload
@@ -234,9 +235,12 @@ class Instance:
             process.portal.soon(self._depart, job)
 
     def _paces(self, execution: Execution, own_thread: Callable[[Callable[[], None]], object]) -> None:
-        """Has the state that is due by the clock taken while no call is half-way."""
+        """Has the state that is due taken while no call is half-way."""
+        process = joined()
+        assert process is not None
         execution.paced_by(
-            lambda work: Pause(self._mailbox, own_thread, work).begin(asyncio.get_running_loop())  # on the I/O loop
+            lambda work: Pause(self._mailbox, own_thread, work).begin(asyncio.get_running_loop()),  # on the I/O loop
+            Gathering(self._mailbox, own_thread, process.later),
         )
 
     # -- the end, from any thread -------------------------------------------------------------------------------
@@ -301,6 +305,7 @@ class Instance:
             del job  # its arguments, and what they refer to, are not kept
             if made is not None:
                 self._serve(*made)
+                made[1].await_saved()
         assert self.ending is not None
         return self.ending
 
@@ -333,7 +338,7 @@ class Instance:
                 actor,
                 self._mailbox,
                 self._finish,
-                Saver.of(construction, thing, joined()),
+                Saver.of(construction, thing, joined(), job),
                 record,
             )
         except BaseException as error:
@@ -437,8 +442,8 @@ class Instance:
                 with contextlib.suppress(RuntimeError):  # the pool is closed, and the call has been answered
                     pools[group].submit(execution.run, job)
 
+        self._paces(execution, _beside)  # before the first call begins
         self._mailbox.divert(pass_on)
-        self._paces(execution, _beside)
         self._serves(_beside)
         over.wait()
         for pool in pools.values():
@@ -447,8 +452,8 @@ class Instance:
     async def _on_a_loop(self, execution: Execution, widths: dict[str, int]) -> None:
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._divert_to(loop, execution, widths, over.set)
         self._paces(execution, loop.call_soon_threadsafe)
+        self._divert_to(loop, execution, widths, over.set)
         self._serves(loop.call_soon_threadsafe)
         await over.wait()
 

@@ -210,8 +210,9 @@ class Process:
             passage = self.holdings.passage()
             vouched = None if address.is_node else partial(self._is_vouched_for, address)
             peer = Peer(
-                address, self.id, self.dialer, self.loop, autopsy, vouched=vouched, passage=passage, arena=self.arena
-            )
+                address, self.id, self.dialer, self.loop, autopsy, vouched=vouched, passage=passage, arena=self.arena,
+                keep=self.keeper.kept,
+            )  # fmt: skip
             self._peers[address.process] = peer
             if not address.is_node:
                 peer.when_dead(partial(self._lost, peer))

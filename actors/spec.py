@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from actors.costs import Costs
+from actors.frozen import travelling
 from actors.options import MethodOptions
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _ANYTHING = inspect.Signature(
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
     """One method of an actor class.
@@ -84,6 +86,7 @@ def _positions(signature: inspect.Signature) -> tuple[int, int]:
     return sum(p.default is _EMPTY for p in positional), sys.maxsize if endless else len(positional)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
     """What a handle knows of its actor's class."""
@@ -94,6 +97,7 @@ class ClassSpec:
     is_async: bool
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How an actor wants to be called; travels with its handle. See `actors.options.ActorOptions`.
@@ -207,6 +211,7 @@ def _takes_self(cls: type, name: str) -> bool:
     return binds and not isinstance(value, staticmethod | classmethod | ClassMethodDescriptorType)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class GroupSpec:
     """An actor's place in its group.
@@ -228,6 +233,7 @@ class GroupSpec:
     costs: Costs = field(default_factory=Costs)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
     """What a node needs to know to place an actor. Never holds code of the user's.
@@ -271,6 +277,7 @@ class ActorSpec:
     moves: bool = False
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Construction:
     """What an actor's process is told to become one.

@@ -412,6 +412,7 @@ def test_a_drained_device_is_empty_and_stays_so_until_that_is_undone(devices):
         program.communicate()
 
 
+@pytest.mark.slow
 def test_a_bundle_makes_a_member_without_a_word(devices, tmp_path):
     a, b, c = devices(3)
     a.start()

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from actors.events.event import DEAD
 from actors.events.state import State
 from actors.events.tally import merge
+from actors.frozen import travelling
 
 if TYPE_CHECKING:
     from actors.events.event import ActorChanged, Event
     from actors.events.tally import Tallies
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class OpenCallView:
     """A call that waits or runs.
@@ -41,6 +43,7 @@ class OpenCallView:
     waits_for: tuple[str, ...] = ()
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ProcessView:
     """A process of a node.
@@ -58,6 +61,7 @@ class ProcessView:
     answered: bool
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class NodeView:
     """One node, as it tells of itself.
@@ -100,6 +104,7 @@ class NodeView:
     carried: tuple[tuple[str, str, int, int], ...] = ()
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ClusterView:
     """All nodes of a cluster that answered.

@@ -26,6 +26,10 @@ class _Visitor(Protocol):
     def session(self) -> str:
         """Id of the conversation."""
 
+    @property
+    def process(self) -> str:
+        """Id of the process at its other end."""
+
     def post(self, message: Message) -> None:
         """Sends a message, from any thread."""
 
@@ -45,6 +49,8 @@ class Answers:
 
     def __init__(self, visitor: _Visitor, loop: asyncio.AbstractEventLoop) -> None:
         self.session = visitor.session
+        self.process = visitor.process
+        self.minor = 0  # what goes together is plain
         self._visitor = visitor
         self._loop = loop
         self._posted: deque[tuple[int, bytes]] = deque()
