@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import cache
 
 import psutil
@@ -494,7 +495,7 @@ class TestDeath:
         with ShardedModel.load(path, nodes=[node.name for node in actors.nodes()][:1]) as small:
             assert len(small.plan.stages) == 1
             assert small.rebalance() is small.plan
-            small._nodes = None  # as if the others had come now
+            small._succession._recipe = replace(small._succession._recipe, nodes=None)  # as if the others had come now
             tokens = small.tokens(PROMPT, max_tokens=LONG)
             next(tokens)
             assert len(small.rebalance().stages) == 3

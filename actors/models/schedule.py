@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.ids import new_id
 
-from .prefixes import Prefixes
+from .moved import Moved
+from .prefixes import Kept, Prefixes
 from .sampler import Choice, Sampler
 from .sampling import refuse_if_never
 from .stage import Row, Step
@@ -40,7 +41,8 @@ class Entry:
         self.request = request
         self.key = request.key or new_id("sequence")
         self.over = False
-        self.cached = 0  # tokens of the prompt that are in its cache from the beginning
+        self.cached = 0  # tokens that are in its cache from the beginning
+        self.inside = 0  # and now, once what is under way is done
         self._taken = [*request.prompt, *request.kept]
         self._made = len(request.kept)
         self._next = (request.kept or request.prompt)[-1]
@@ -76,8 +78,8 @@ class Entry:
         for start in range(self.cached, len(head), request.chunk):
             yield tuple(head[start : start + request.chunk])
         if request.kept:
-            yield (last,)
-            yield from ((token,) for token in request.kept[:-1])
+            rest = (last, *request.kept[:-1])
+            yield from ((token,) for token in rest[max(self.cached - len(head), 0) :])
 
     async def items(self) -> AsyncIterator[Any]:
         """Yield what is to be told, as it comes; raise what ended it."""
@@ -108,6 +110,7 @@ class Entry:
         if choice.id in self.request.stop_ids or self._made >= self.request.max_tokens:
             self.close(keep=self._taken)
         self._taken.append(choice.id)
+        self.inside = len(self._taken) - 1
 
     def fail(self, error: Exception) -> None:
         """It cannot go on."""
@@ -168,6 +171,7 @@ class Schedule:
         self._limit, self._batched = limit, batched
         self._used = 0
         self._made = 0
+        self._closed = False
         self._waiting: deque[Entry] = deque()
         self._running: set[Entry] = set()
         self.prefixes = Prefixes()
@@ -233,11 +237,34 @@ class Schedule:
             "tokens": self._made,
         }
 
-    def keep(self, key: str, tokens: Sequence[int]) -> None:
+    def keep(self, key: str, tokens: Sequence[int], holds: int = 0) -> None:
         """Have a sequence, whose caches all stages have got from elsewhere, among those that are kept."""
-        self._change("drop", *self.prefixes.add(key, tokens))
+        self._change("drop", *self.prefixes.add(key, tokens, holds))
         while self._used + self.prefixes.slots > self._limit:
             self._change("drop", self.prefixes.pop())
+
+    async def suspend(self) -> list[Kept]:
+        """Begin nothing any more, and have all answers go on elsewhere (`Moved`).
+
+        Returns:
+            The sequences whose caches are kept now in all stages, those of the answers among them.
+        """
+        self._closed = True
+        for lane in self._lanes:
+            lane.news.set()
+        while self._tasks:  # each ends with what it has begun
+            await asyncio.wait(self._tasks)
+        for entry in (*self._running, *self._waiting):
+            entry.tell(Moved())
+            entry.close(keep=entry.taken[: entry.inside])
+        await self._step((), None)
+        return self.prefixes.all()
+
+    def close(self) -> None:
+        """Begin nothing any more. Whoever reads an answer knows by other means that nothing more comes."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
 
     async def settle(self) -> None:
         """Wait until all stages have done what was begun before."""
@@ -245,7 +272,7 @@ class Schedule:
 
     def _admit(self) -> None:
         """In the order in which they came: a large one that waits is not overtaken."""
-        while self._waiting and self._used + self._waiting[0].request.slots <= self._limit:
+        while not self._closed and self._waiting and self._used + self._waiting[0].request.slots <= self._limit:
             entry = self._waiting.popleft()
             self._used += entry.request.slots
             self._running.add(entry)
@@ -255,11 +282,16 @@ class Schedule:
             self._spawn(self._prefill(entry))
 
     def _fork(self, entry: Entry) -> None:
-        """Begin with what another one has in its cache; not where an answer goes on, for that to be as it was."""
-        alone = entry.request.kept or entry.request.key is not None
-        found = None if alone else self.prefixes.find(entry.request.prompt, self._can_fork)
+        """Begin with what another one has in its cache; not where an answer goes on, for that to be as it was.
+
+        Where it was moved here, its own cache is among those.
+        """
+        request = entry.request
+        alone = (request.kept and not request.moved) or request.key is not None
+        found = None if alone else self.prefixes.find(entry.taken, self._can_fork)
         if found is not None:
             source, entry.cached = found
+            entry.inside = entry.cached
             self._change("fork", (source, entry.key, entry.cached))
 
     def _change(self, kind: str, *what: Any) -> None:
@@ -272,11 +304,12 @@ class Schedule:
             self._speculation.enter(entry)
         for ids in entry.chunks():
             await self._chunks.acquire()
-            if entry.over:
+            if entry.over or self._closed:
                 self._chunks.release()
                 return
+            entry.inside += len(ids)
             self._spawn(self._settle(entry, self._step((Row(entry.key, ids),), lambda _: None, silent=True)))
-        if not entry.over:
+        if not (entry.over or self._closed):
             min(self._lanes, key=lambda lane: len(lane.entries)).add(entry)
 
     async def _settle(self, entry: Entry, chunk: Awaitable[Any]) -> None:
@@ -288,7 +321,7 @@ class Schedule:
             self._chunks.release()
 
     async def _drive(self, lane: _Lane) -> None:
-        while True:
+        while not self._closed:
             self._level(lane)
             entries = [entry for entry in lane.entries if entry.wants]
             if len(entries) == 1 and self._speculation is not None:
@@ -352,7 +385,7 @@ class Schedule:
         return self._begin(Step(rows, silent=silent, batched=self._batched, **arranged), finish)
 
     async def _flush(self) -> None:
-        if self._changes:
+        if self._changes and not self._closed:
             with suppress(Exception):  # a stage is gone, and the caches with it
                 await self._step((), None)
 

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
     from .beside import Beside
     from .means import Means
+    from .prefixes import Kept
     from .sampling import Request
     from .saved import Saved
     from .schedule import Schedule
     from .sharing import Share
-    from .stage import Step
+    from .stage import StageModel, Step
 
 PROBE: Final = "probe"
 _PROBES: Final = 3  # the first one brings up what the others need
@@ -74,22 +75,48 @@ class StageActor:
         require_mlx_lm()
         from .stage import StageModel
 
-        if libraries and (send or not Path(path).exists()):
-            path = fetched(libraries, first, last)
-
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
-        wide = means.room if self._blas else 0
-        if shares:
-            self._model = self._turns.submit(StageModel.load_share, path, shares, rank, wide=wide).result()
-        else:
-            self._model = self._turns.submit(StageModel.load, path, first, last, wide=wide).result()
         self._means = means
-        self._unbatched = self._model.unbatched
+        path = _found(path, first, last, libraries, send=send)
+        if shares:
+            self._model = self._turns.submit(StageModel.load_share, path, shares, rank, wide=self._room).result()
+        else:
+            self._model = self._turns.submit(StageModel.load, path, first, last, wide=self._room).result()
         self._before = before
         self._others: list[ActorHandle] = []
         self._order = _Order()
         self._schedule: Schedule | None = None
+
+    @property
+    def _room(self) -> float:
+        return self._means.room if self._blas else 0
+
+    async def reload(
+        self,
+        path: str,
+        first: int,
+        last: int,
+        before: ActorHandle | None,
+        *,
+        means: Means,
+        libraries: Sequence[ActorHandle] = (),
+        send: bool = False,
+    ) -> None:
+        """Becomes the stage of other layers, in the same process; those that it has are not loaded again.
+
+        Whatever was under way is forgotten. See the class for the arguments.
+        """
+        if self._schedule is not None:
+            self._schedule.close()
+        self._schedule, self._order = None, _Order()
+        self._before, self._means = before, means
+
+        def load() -> StageModel:
+            here = _found(path, first, last, libraries, send=send)
+            return type(self._model).load(here, first, last, wide=self._room, like=self._model)
+
+        self._model = await self._do(load)
 
     async def loaded(self) -> dict[str, Any]:
         """Returns what this stage holds, and where.
@@ -110,7 +137,7 @@ class StageActor:
     def _apart(self) -> str:
         if on_cpu() and not self._model.wide:
             return "products of weights as stored gain nothing from it on a CPU"
-        kind = self._unbatched
+        kind = self._model.unbatched
         return f"{self._model.info.architecture} keeps a {kind}, which is of one sequence" if kind else ""
 
     async def open(self, *, width: int, limit: int, batched: bool = False, draft: ActorHandle | None = None) -> None:
@@ -219,6 +246,17 @@ class StageActor:
         await self._do(lambda: self._model.restore(key, joined(parts), kept=True))
         return True
 
+    async def suspend(self) -> list[Kept]:
+        """Has all answers go on elsewhere; in the last stage. See `schedule.Schedule.suspend`."""
+        assert self._schedule is not None
+        return await self._schedule.suspend()
+
+    async def inherit(self, kept: list[Kept]) -> None:
+        """Has sequences that all stages have adopted among those that are kept; in the last stage."""
+        assert self._schedule is not None
+        for each in kept:
+            self._schedule.keep(each.key, each.tokens, each.holds)
+
     async def keep(self, key: str, tokens: tuple[int, ...]) -> str | None:
         """Has a sequence that all stages have adopted among those that are kept, and holds it; in the last stage."""
         assert self._schedule is not None
@@ -265,6 +303,11 @@ class StageActor:
                 await turn.mine()
             work = asyncio.get_running_loop().run_in_executor(self._turns, self._model.run, step, value, finish)
         return await work
+
+
+def _found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
+    """Where this device sees the weights of these layers."""
+    return fetched(libraries, first, last) if libraries and (send or not Path(path).exists()) else path
 
 
 def fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
