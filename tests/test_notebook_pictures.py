@@ -71,6 +71,7 @@ actors.get([one.say.remote(0), two.say.remote(0)])
     "magic": "given = 20\n",
     "everywhere": "%%actors --give given\nimport os\nprint('there')\nkept = given + 1\nkept",
     "once more": "%%actors vm-none\nkept",
+    "not given": "%%actors --give nothing_such\n1",
     "kept": "%%actors\nkept + 1",
     "again": "same = actors.init(local_nodes=2)\nsame is cluster",
     "cluster": "cluster",
@@ -175,6 +176,7 @@ def test_a_cell_runs_on_nodes(outputs: dict[str, list[Any]]) -> None:
     assert sorted(eval(values["text/plain"]).values()) == [21, 21]
     assert text(outputs["everywhere"]).count(") there\n") in {1, 2}  # those that say the same are counted
     assert "no node is called vm-none" in text(outputs["once more"], "stderr")
+    assert "this notebook has no nothing_such" in text(outputs["not given"], "stderr")
     (values,) = bundles(outputs["kept"])
     assert sorted(eval(values["text/plain"]).values()) == [22, 22]
 
