@@ -217,7 +217,7 @@ class Residence:
         self._check(visitor)
         for address in (where, *others):
             if address.node in self._trust:
-                self._members.found_at(address)
+                self._members.found_at(address, proved=address.node == visitor.node)
         if where.node == visitor.node:
             self._members.says(where)
         roll = self._roll
