@@ -88,7 +88,7 @@ def _say_nothing(who: str | None, node: str | None, observers: Observers) -> Non
             raise click.ClickException(str(error)) from error
     names = sorted({info.name for observer in observers for info in observer.nodes()})
     if node is not None and node not in names:
-        raise click.ClickException(f"no node is called {node!r} here; there are: {', '.join(names)}")
+        raise click.ClickException(f"nodes are {', '.join(names)}, and not {node!r}")
     click.echo("Nothing like that was printed.", err=True)
 
 
