@@ -133,8 +133,10 @@ class Process:
         if isinstance(message, Call):
             self._called(message, visitor)
         elif isinstance(message, Calls):
-            for call in _each(message):
-                self._called(call, visitor.together)
+            target = self.targets.get(message.target)
+            if target is None or not target.called_together(message, visitor.together):
+                for call in _each(message):
+                    self._called(call, visitor.together)
         elif isinstance(message, Tensor):
             self.switchboard.arrived(message, visitor.process)
         elif isinstance(message, Tally):
@@ -150,7 +152,7 @@ class Process:
 
     def anywhere(self, message: Any) -> bool:
         """See `actors.transport.acceptor.Receiver`."""
-        target = self.targets.get(message.target) if isinstance(message, Call) else None
+        target = self.targets.get(message.target) if isinstance(message, (Call, Calls)) else None
         return target is not None and target.anywhere(message)
 
     def _called(self, call: Call, visitor: Any) -> None:

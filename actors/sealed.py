@@ -34,6 +34,31 @@ class Sealed:
         raise unpack(self.payload) if self.outcome is Outcome.RAISED else advised(loads(self.payload))
 
 
+class Known(Sealed):
+    """A value of `actors.messages.PLAIN_TYPES`, which cannot change and so needs not be made anew."""
+
+    __slots__ = ("value",)
+    value: object
+
+    def __init__(self, value: object) -> None:
+        object.__setattr__(self, "outcome", Outcome.VALUE)
+        object.__setattr__(self, "value", value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "payload":
+            raise AttributeError(name)
+        payload = dumps(self.value)  # it is passed on, which few are
+        object.__setattr__(self, "payload", payload)
+        return payload
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sealed, (self.outcome, self.payload)
+
+    def open(self) -> Any:
+        """See `Sealed`."""
+        return self.value
+
+
 def of_reply(reply: Reply) -> Sealed:
     """Seals what a call was answered with."""
     assert isinstance(reply.payload, Payload)

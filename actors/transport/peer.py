@@ -7,7 +7,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from google.protobuf.message import DecodeError
 
@@ -17,6 +17,7 @@ from actors.exceptions import Verdict
 from actors.ids import new_id
 from actors.messages import PLAIN, Call, Calls, Cancel, Credit, Item, Outcome, Payload, Replies, Reply
 from actors.refusals import refused
+from actors.serialize import loads
 from actors.transport.conversation import Conversation
 from actors.transport.link import GoneError, LinkLostError, MuteError, UnreachableError
 from actors.version import PROTOCOL, __version__
@@ -78,6 +79,17 @@ class Caller(Protocol):
 
     def lost(self, death: Death, verdict: Verdict) -> None:
         """No answer will come."""
+
+
+@runtime_checkable
+class Partner(Caller, Protocol):
+    """Who waits for the answer to one of several calls that were made together."""
+
+    def returned(self, callers: Sequence[Caller | None], values: Sequence[object]) -> None:
+        """These calls, of whom this is one, have given plain values; None in place of one that is over.
+
+        On any thread, and once more if an interrupt cut it short.
+        """
 
 
 class Party(Protocol):
@@ -221,6 +233,9 @@ class Peer:
                 self._calls.pop(message.number, None)  # afterwards: an interrupt may bring the message again
         elif isinstance(message, Replies):
             assert isinstance(message.payload, Payload)
+            if message.payload.pickle:
+                self._returned(message.numbers, loads(message.payload))
+                return
             for number, pickle in zip(message.numbers, message.payload.buffers, strict=True):
                 caller = self._calls.pop(number, None)
                 if caller is not None:
@@ -230,7 +245,21 @@ class Peer:
             if caller is not None:
                 caller.yielded(message)
 
+    def _returned(self, numbers: tuple[int, ...], values: list[Any]) -> None:
+        if len(values) != len(numbers):
+            raise ValueError(f"{len(numbers)} replies came with {len(values)} values")
+        callers = [self._calls.get(number) for number in numbers]
+        first = next((caller for caller in callers if caller is not None), None)
+        if first is not None:
+            if not isinstance(first, Partner):
+                raise ValueError(f"call {numbers[0]} was answered as one of several, and was made alone")
+            first.returned(callers, values)
+        for number in numbers:  # afterwards, as above
+            self._calls.pop(number, None)
+
     def _anywhere(self, message: Message) -> bool:
+        if isinstance(message, Replies):
+            return isinstance(message.payload, Payload) and bool(message.payload.pickle)
         if not isinstance(message, Reply) or message.outcome is not Outcome.VALUE:
             return False
         caller = self._calls.get(message.number)
