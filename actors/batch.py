@@ -10,10 +10,10 @@ from actors import face, runtime, tracing
 from actors.calls import OneCall, call_prepared, deadline_of, is_reference, returns_of, settings_of
 from actors.cluster import joined
 from actors.exceptions import GetTimeoutError, Verdict
-from actors.keeper import Value
+from actors.keeper import Value, settle_plain
 from actors.messages import PLAIN, PLAIN_TYPES, Outcome, Payload, Terms
 from actors.refs import ObjectRef
-from actors.sealed import Known, of_error, of_reply, with_slots
+from actors.sealed import of_error, of_reply, with_slots
 from actors.serialize import dumps_arguments, dumps_plain
 
 if TYPE_CHECKING:
@@ -88,15 +88,15 @@ class Plain:
     def __init__(self, values: Sequence[Any], payload: Payload | None = None) -> None:
         self._values = values
         self.payload = payload if payload is not None else dumps_plain(values)
-        self.nbytes = max(len(self.payload.pickle), len(values))
-        self._each = self.nbytes // len(values)
+        self._each = len(self.payload.pickle) // len(values) + 1
+        self.nbytes = self._each * len(values)
 
     def __len__(self) -> int:
         return len(self._values)
 
-    def room(self, index: int) -> int:
-        """Returns the room that one takes."""
-        return self._each if index else self.nbytes - self._each * (len(self._values) - 1)
+    def room(self, places: Sequence[int]) -> int:
+        """Returns the room that some of them take."""
+        return self._each * len(places)
 
     def pickled(self, index: int) -> Payload:
         """Returns the arguments for a call of its own."""
@@ -114,9 +114,9 @@ class Pickled:
     def __len__(self) -> int:
         return len(self._arguments)
 
-    def room(self, index: int) -> int:
+    def room(self, places: Sequence[int]) -> int:
         """See `Plain`."""
-        return self._arguments[index].nbytes
+        return sum(self._arguments[place].nbytes for place in places)
 
     def pickled(self, index: int) -> Payload:
         """See `Plain`."""
@@ -280,7 +280,7 @@ class Batch:
 
     def answered(self, places: Sequence[int]) -> None:
         """Calls have had their values."""
-        self.line.left(sum(map(self._room_of, places)), len(places))
+        self.line.left(self._room_of(places), len(places))
         self.given_up(len(places))
 
     def given_up(self, calls: int = 1) -> None:
@@ -294,7 +294,7 @@ class Batch:
     def on_its_own(self, part: Part, index: int) -> Own:
         """Makes one of the calls a call of its own."""
         payload = self._arguments.pickled(index) if self._arguments is not None else None
-        call = Own(self.line, self.method, payload, self._room_of(index), part)
+        call = Own(self.line, self.method, payload, self._room_of([index]), part)
         self.settings.give(call)
         call.deadline = self.deadline
         call.origin = self.origin
@@ -350,18 +350,19 @@ class Part(Value):
 
     def returned(self, callers: Sequence[Caller | None], values: Sequence[object]) -> None:
         """See `Caller`."""
+        there = [
+            (part, value) for part, value in zip(callers, values, strict=True)
+            if isinstance(part, Part) and part.number is not None
+        ]  # fmt: skip
+        settle_plain(there)
         batch, places = self.batch, list[int]()
-        for part, value in zip(callers, values, strict=True):
-            if not isinstance(part, Part) or part.number is None:
-                continue
+        for part, _ in there:
+            part.over = True
+            part.number = None
             if part.batch is not batch:
                 batch.answered(places)
                 batch, places = part.batch, []
             places.append(part.index)
-            if not part.over:
-                part.settle(Known(value))
-                part.over = True
-            part.number = None
         batch.answered(places)
 
     def replied(self, reply: Reply) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from actors.messages import Reply
 
 
+_VALUE = Outcome.VALUE
+
+
 @frozen
 class Sealed:
     """A value or an error as it arrived."""
@@ -41,14 +44,14 @@ class Known(Sealed):
     value: object
 
     def __init__(self, value: object) -> None:
-        object.__setattr__(self, "outcome", Outcome.VALUE)
-        object.__setattr__(self, "value", value)
+        self.outcome = _VALUE  # type: ignore[misc]  # as `frozen` does, whose fields these are
+        self.value = value
 
     def __getattr__(self, name: str) -> Any:
         if name != "payload":
             raise AttributeError(name)
         payload = dumps(self.value)  # it is passed on, which few are
-        object.__setattr__(self, "payload", payload)
+        self.payload = payload  # type: ignore[misc]
         return payload
 
     def __reduce__(self) -> tuple[Any, ...]:
