@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from actors.transport.peer import Party
 
 ASK_SECONDS = 30.0
+AUTOPSY_SECONDS = 5.0
+AUTOPSY_SILENT_SECONDS = 1.0  # of a process that was waited for long enough: its node may be as silent
 VOUCH_SECONDS = 2.0  # a node that lives has seen its processes long before
 LOBBY = "lobby"  # the target that stands for all light actors of a process
 
@@ -269,12 +271,13 @@ class Process:
     def _autopsy_of(self, address: Address) -> Callable[[Death], Any]:
         async def autopsy(death: Death) -> Death:
             """Asks the node that hosted a process how it ended."""
+            patience = AUTOPSY_SILENT_SECONDS if death.silent else AUTOPSY_SECONDS
             try:
-                async with asyncio.timeout(5.0):
+                async with asyncio.timeout(patience):
                     node = await self.node_address(address.node)
-                if node is None:
-                    return death
-                found = await self.ask(node, "node", "autopsy", address.process, timeout=5.0)
+                    if node is None:
+                        return death
+                    found = await self.ask(node, "node", "autopsy", address.process, timeout=None)
             except NodeDiedError as error:
                 return Death(str(error), node_too=True, node=address.node_name)
             except Exception:

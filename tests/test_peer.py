@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -392,6 +393,30 @@ def test_silence_is_waited_out_and_then_death(world: Any, monkeypatch: pytest.Mo
             assert "silent for 0.2 s" in death.reason
             assert verdict is Verdict.MAY_HAVE_RUN
             assert (await unsent.verdict())[1] is Verdict.NEVER_STARTED
+
+    run(work())
+
+
+def test_a_try_that_is_under_way_does_not_put_the_verdict_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_module, "RESUME_SECONDS", 0.5)
+    monkeypatch.setattr(peer_module, "HELLO_SECONDS", 600.0)
+    path = str(tmp_path / "mute.sock")
+    asked: list[Death] = []
+
+    async def autopsy(death: Death) -> Death:
+        asked.append(death)
+        return death
+
+    async def work() -> None:
+        with socket.socket(socket.AF_UNIX) as mute:  # whose connections the system takes, as those of a stopped process
+            mute.bind(path)
+            mute.listen()
+            address = Address("worker-1", host_key(), path, "node-1")
+            peer = Peer(address, "driver-1", WaysOut(), asyncio.get_running_loop(), autopsy)
+            death, verdict = await call(peer, b"1").verdict()
+            assert "silent for 0.5 s" in death.reason
+            assert verdict is Verdict.NEVER_STARTED
+            assert [one.silent for one in asked] == [True]
 
     run(work())
 

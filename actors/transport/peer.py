@@ -50,6 +50,7 @@ class Death:
         last_lines: what it printed last.
         intended: somebody wanted it, or it would come again: the actor is not to be made anew.
         moved: the actor lives elsewhere; what it has not answered here, it has not begun here.
+        silent: nobody has seen it end: it was waited for in vain.
     """
 
     reason: str
@@ -58,6 +59,7 @@ class Death:
     last_lines: tuple[str, ...] = ()
     intended: bool = False
     moved: bool = False
+    silent: bool = False
 
 
 class Caller(Protocol):
@@ -283,11 +285,15 @@ class Peer:
 
     async def _stay_up(self, lane: Lane, name: str) -> Death:
         """Carries the lane over link after link until the other side is known to be gone."""
-        silent_since: float | None = None
+        verdict_at: float | None = None  # set while it is silent
+        last: Exception | None = None  # what the last try met that was not cut short by the verdict
         while True:
-            dialled = self._loop.time()
+            if verdict_at is None:
+                verdict_at = self._loop.time() + RESUME_SECONDS
             try:
-                link, welcome = await self._connect(lane, name)
+                # A try that is under way then is not waited for, unless the process is known to be only busy.
+                async with asyncio.timeout_at(verdict_at if self._loop.time() < verdict_at else None):
+                    link, welcome = await self._connect(lane, name)
             except GoneError as error:
                 return Death(str(error), error.node_too)
             except (
@@ -295,13 +301,12 @@ class Peer:
                 LinkLostError,
                 OSError,
             ) as error:  # OSError: this process has run out of something
-                now = self._loop.time()
-                silent_since = dialled if silent_since is None else silent_since
-                if now - silent_since > RESUME_SECONDS and not (isinstance(error, MuteError) and await self._lives()):
-                    return Death(f"it was silent for {RESUME_SECONDS:g} s ({error})")
+                last = error if last is None or type(error) is not TimeoutError else last
+                if self._loop.time() >= verdict_at and not (isinstance(last, MuteError) and await self._lives()):
+                    return Death(f"it was silent for {RESUME_SECONDS:g} s ({last})", silent=True)
                 await asyncio.sleep(REDIAL_SECONDS)
                 continue
-            silent_since = None
+            verdict_at = last = None
             self._met = True
             begun = self._loop.time()
             if name == "control":
