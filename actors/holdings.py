@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 2.0
 """How long the reasons of an ended process count: what it passed on just before may still be on its way."""
-
-LULL_SECONDS = 0.01
-"""Between two times that owners are told: a handle passed with each call would cost a message beside each call. What is
-told later was kept for longer, and that is all."""
 
 BATCH_CHANGES = 4000  # told in one message; more would make it so large that others overtake it
 
@@ -118,7 +113,6 @@ class Holdings:
         # What the I/O loop has to do, in this order. An own thing that is lent is kept here until it is counted.
         self._work: deque[_Tie | tuple[Address | None, Hold | None, Change]] = deque()
         self._woken = False
-        self._flushed = 0.0  # on the clock of `time.monotonic`
         self._pid = os.getpid()
         self._counts = Counts(self._unwanted)
         self._wanted: dict[str, Hold] = {}  # own things that others hold
@@ -180,7 +174,7 @@ class Holdings:
             return
         self._woken = True
         try:
-            self._soon(self._flush_soon)
+            self._soon(self.flush)
         except RuntimeError:  # the loop is closed: there is nobody to tell any more
             pass
         except BaseException:  # Ctrl-C just here: the next change shall wake the loop
@@ -189,17 +183,9 @@ class Holdings:
 
     # -- on the I/O loop ----------------------------------------------------------------------------------------
 
-    def _flush_soon(self) -> None:
-        left = self._flushed + LULL_SECONDS - time.monotonic()
-        if left > 0:
-            self._later(left, self.flush)
-        else:
-            self.flush()
-
     def flush(self) -> None:
         """Counts what has changed here, and tells the other owners: each in one message."""
         self._woken = False
-        self._flushed = time.monotonic()
         changes: dict[str, tuple[Address, list[Change]]] = {}
         for _ in range(len(self._work)):
             work = self._work.popleft()
