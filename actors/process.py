@@ -21,7 +21,6 @@ from actors.holdings import Holdings
 from actors.home import arena_dir
 from actors.inspection import Inspection
 from actors.keeper import Keeper
-from actors.lull import Lull
 from actors.messages import Argument, Call, Calls, Cancel, Credit, Outcome, Payload, Reply, Tally, Tensor
 from actors.parcels import Parcels
 from actors.serialize import dumps, dumps_arguments, loads
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from actors.transport.peer import Party
 
 ASK_SECONDS = 30.0
-TELL_SECONDS = 0.01  # between two times that owners hear of holds: with each call a handle may come and go
 AUTOPSY_SECONDS = 5.0
 AUTOPSY_SILENT_SECONDS = 1.0  # of a process that was waited for long enough: its node may be as silent
 VOUCH_SECONDS = 2.0  # a node that lives has seen its processes long before
@@ -97,9 +95,8 @@ class Process:
         self.home: Address | None = None
         self.dialer = WaysOut(credentials, self._find_node, self._lost_node)
         self.keeper = Keeper(self.id)
-        lull = Lull(self.loop, TELL_SECONDS)
         self.holdings = Holdings(
-            self.address, partial(self.portal.soon, lull.do), self.loop.call_later, self._tell_owner, self.keeper.find
+            self.address, self.portal.soon, self.loop.call_later, self._tell_owner, self.keeper.find
         )
         self.keeper.count_by(self.holdings)
         self.serve("keeper", self.keeper)
