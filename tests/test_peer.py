@@ -19,7 +19,8 @@ from memory_links import MemoryDialer
 
 from actors.address import Address, host_key
 from actors.exceptions import Verdict
-from actors.messages import Call, Cancel, Credit, Item, Message, Outcome, Payload, Reply
+from actors.messages import Call, Cancel, Credit, Item, Message, Outcome, Payload, Replies, Reply
+from actors.serialize import dumps_plain
 from actors.transport import acceptor as acceptor_module
 from actors.transport import peer as peer_module
 from actors.transport.acceptor import Acceptor, Visitor
@@ -417,6 +418,23 @@ def test_a_try_that_is_under_way_does_not_put_the_verdict_off(tmp_path: Path, mo
             assert "silent for 0.5 s" in death.reason
             assert verdict is Verdict.NEVER_STARTED
             assert [one.silent for one in asked] == [True]
+
+    run(work())
+
+
+def test_answers_to_several_calls_at_once_that_cannot_be_are_refused(world: Any) -> None:
+    async def work() -> None:
+        async with world() as here:
+            peer = here.peer()
+            ask = call(peer, b"1", "quiet")
+            for numbers, values, words in [
+                ((1,), [5], "was made alone"),
+                ((1, 2), [5], "2 replies came with 1 values"),
+            ]:
+                with pytest.raises(ValueError, match=words):
+                    peer._deliver(Replies(numbers, dumps_plain(values)))
+            peer._deliver(Replies((7, 8), dumps_plain([5, 6])))  # nobody waits for these
+            assert ask.answers == []
 
     run(work())
 
