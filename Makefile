@@ -21,7 +21,7 @@ MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs into one environment would trip over each other
-.PHONY: help demo test test-all test-ray soak bench lint format types imports stubs stubs-check docs dist clean
+.PHONY: help demo test test-all test-ray soak simulate bench lint format types imports stubs stubs-check docs dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -72,6 +72,12 @@ SOAK := 3600
 soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a thousand actors made and ended
 	$(BIN)/python tests/soak.py --seconds $(SOAK) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
+
+SEEDS := 10000
+simulate: $(VENV)/.test ## 10,000 seeds of calls and of names on a simulated network (SEEDS=N); SEED=N shows one of them
+	for what in calls names; do \
+	  $(BIN)/python -m actors.testing.replay $(or $(SEED),0) --of $$what $(if $(SEED),,--many $(SEEDS)) || exit 1; \
+	done
 
 # One that fails does not keep the others from running. `lan.py` needs root and Linux.
 bench: $(VENV)/.test ## all benchmarks beside their peers, which are installed apart: an hour; figures in build/bench

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from actors.frozen import travelling
 
+
+@travelling
 @dataclass(frozen=True, slots=True)
 class Address:
     """The ways to one process.

@@ -11,50 +11,38 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import mmap
 import os
 import re
 import resource
 import socket
 import stat
-import sys
 import threading
 import weakref
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from actors.address import host_key
 from actors.draft import PIECE_BYTES, Draft, write
+from actors.mappings import KEEPS_DESCRIPTOR, Mappings
 from actors.messages import Shared
 from actors.reserve import Reserve
 from actors.spares import IDLE_SECONDS, KEPT_MODE, MODE, Spare, Spares, unlink
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from actors.mappings import Mapping
     from actors.messages import Buffer
+    from actors.segment import Segment
 
 LEAST_BYTES = 1 << 20  # buffers of less in all travel faster with their message
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _ALIGNMENT = 64  # of each buffer, for vector instructions
 _SHARED_WORK_BYTES = 8 << 20  # copied by two threads
-_KEEPS_DESCRIPTOR = sys.version_info < (3, 13)
-_UNTRACKED: dict[str, Any] = {} if _KEEPS_DESCRIPTOR else {"trackfd": False}
 _MOST_MAPPINGS = 16_000  # a quarter of what Linux lets a process have
-
-
-class Segment(mmap.mmap):
-    """A file of the arena, mapped to be read only; when this object goes, so does this process's name for it.
-
-    Attributes:
-        name: of the file.
-        folder: it is in.
-    """
-
-    name: str
-    folder: Path
 
 
 class Arena:
@@ -79,6 +67,7 @@ class Arena:
         self._numbers = count(1)
         self._names: set[str] = set()  # of what is mapped
         self._spares = Spares(folder)
+        self._mappings = Mappings(folder)
         self._most = _most_mappings()
         self._pid = os.getpid()
         self._reserve = Reserve()
@@ -118,9 +107,11 @@ class Arena:
             # Written, not copied into a mapping: where the memory is full that is an error, and not a SIGBUS.
             for buffer, start in zip(buffers, starts, strict=True):
                 write(descriptor, start, buffer)
-            view = memoryview(self._map(path, descriptor, size, self._spares if size >= LEAST_BYTES else None))
+            mapping = self._mappings.map(descriptor, os.fstat(descriptor))
         finally:
             os.close(descriptor)
+        ended = (self._spares.add, Spare(path, size, None)) if size >= LEAST_BYTES else (unlink, path)
+        view = self._segment(mapping, path, size, *ended)
         return [view[start : start + len(buffer)] for buffer, start in zip(buffers, starts, strict=True)]
 
     def _rewritten(self, spare: Spare, buffers: Sequence[memoryview], starts: Sequence[int]) -> list[memoryview] | None:
@@ -129,22 +120,21 @@ class Arena:
             for buffer, start in zip(buffers, starts, strict=True):
                 if buffer.nbytes:
                     _copy(buffer, spare.mapping, start)
-            descriptor = os.open(spare.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                view = memoryview(self._map(spare.path, descriptor, spare.size, self._spares, spare.mapping))
-            finally:
-                os.close(descriptor)
-        except OSError:
-            unlink(spare.path)
-            return None
         except BaseException:
             unlink(spare.path)
             raise
+        view = self._segment(spare.mapping, spare.path, spare.size, self._spares.add, spare)
         return [view[start : start + len(buffer)] for buffer, start in zip(buffers, starts, strict=True)]
 
     def trim(self, idle: float = IDLE_SECONDS) -> None:
-        """Gives memory back that was kept to be written again, and was not for so many seconds."""
+        """Gives memory back that was kept to be written or read again, and was not for so many seconds."""
         self._spares.trim(idle)
+        self._mappings.trim(idle)
+
+    @property
+    def mapped(self) -> int:
+        """How many files are mapped to be read, with those kept to be read again."""
+        return len(self._mappings)
 
     def lend(self, buffers: Sequence[Buffer]) -> tuple[Shared, ...]:
         """Says of those of these buffers that lie in the arena where they do; what it returns keeps them there."""
@@ -152,9 +142,9 @@ class Arena:
         for index, buffer in enumerate(buffers):
             if not isinstance(buffer, memoryview) or not buffer.nbytes:
                 continue
-            segment = owner_of(buffer)
-            if isinstance(segment, Segment) and segment.folder == self.folder:
-                offset = _address(buffer) - _address(memoryview(segment))
+            segment = segment_of(buffer)
+            if segment is not None and segment.folder == self.folder:
+                offset = _address(buffer) - segment.ctypes.data
                 if 0 <= offset <= len(segment) - buffer.nbytes:
                     lent.append(Shared(index, segment.name, offset, buffer.nbytes, buffer))
         return tuple(lent)
@@ -223,7 +213,8 @@ class Arena:
                     raise ValueError(f"{name} is no shared memory")
                 if len(self._names) < self._most:
                     with contextlib.suppress(OSError):  # no descriptor is left, or no room for one more mapping
-                        return memoryview(self._map(path, descriptor, found.st_size))
+                        mapping = self._mappings.map(descriptor, found)
+                        return self._segment(mapping, path, found.st_size, _read_on, path, mapping, self._mappings)
                 content = _read(descriptor, found.st_size)
         except BaseException:
             unlink(path)
@@ -231,20 +222,15 @@ class Arena:
         unlink(path)
         return memoryview(content).toreadonly()
 
-    def _map(
-        self,
-        path: Path,
-        descriptor: int,
-        size: int,
-        spares: Spares | None = None,
-        mapping: mmap.mmap | None = None,
-    ) -> Segment:
-        segment = Segment(descriptor, size, access=mmap.ACCESS_READ, **_UNTRACKED)
-        segment.name = path.name
-        segment.folder = self.folder
+    def _segment(
+        self, mapping: mmap.mmap, path: Path, size: int, then: Callable[..., None], *args: object
+    ) -> memoryview:
+        from actors.segment import segment  # here, since it takes numpy
+
+        made = segment(mapping, size, path)
         self._names.add(path.name)
-        weakref.finalize(segment, _ended, Spare(path, size, mapping), self._names, self._pid, spares)
-        return segment
+        weakref.finalize(made, _ended, path.name, self._names, self._pid, then, *args)
+        return made.data
 
     def _new_path(self) -> Path:
         return self.folder / f"{self._process}-{next(self._numbers)}"
@@ -256,7 +242,9 @@ class Arena:
                 (self.folder / name).chmod(KEPT_MODE)
 
     def clear(self) -> None:
-        """Gives this process's names up: it ends, or has."""
+        """Gives this process's names up: it leaves. What it still reads is never written again."""
+        if os.getpid() == self._pid:
+            self.keep()
         remove(self.folder, self._process)
 
 
@@ -329,6 +317,13 @@ def owner_of(buffer: memoryview) -> object:
             return owner
 
 
+def segment_of(buffer: memoryview) -> Segment | None:
+    """Returns the segment in which these bytes lie; None for any other memory."""
+    owner = owner_of(buffer)
+    # By the module's name: to load it takes numpy, and who has not loaded it has no segments.
+    return cast("Segment", owner) if type(owner).__module__ == "actors.segment" else None
+
+
 def _copy(buffer: memoryview, mapping: mmap.mmap, start: int) -> None:
     """Copies bytes to their place; many by two threads, since one core alone does not use all of the memory's speed."""
     import numpy as np
@@ -374,7 +369,7 @@ def _read(descriptor: int, size: int) -> bytearray:
 
 
 def _most_mappings() -> int:
-    if not _KEEPS_DESCRIPTOR:
+    if not KEEPS_DESCRIPTOR:
         return _MOST_MAPPINGS
     # Before Python 3.13 each mapping keeps a file open: most of what this process may open is for connections.
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -386,14 +381,17 @@ def _has_room(descriptor: int, size: int) -> bool:
     return size <= room.f_bavail * room.f_frsize // 2
 
 
-def _ended(file: Spare, names: set[str], pid: int, spares: Spares | None) -> None:
+def _ended(name: str, names: set[str], pid: int, then: Callable[..., None], *args: object) -> None:
     # On any thread, between any two instructions. In a forked child the name is its parent's.
     if os.getpid() == pid:
-        names.discard(file.path.name)
-        if spares is None:
-            unlink(file.path)
-        else:
-            spares.add(file)
+        names.discard(name)
+        then(*args)
+
+
+def _read_on(path: Path, mapping: Mapping, mappings: Mappings) -> None:
+    """Gives up a name of another process's file, and keeps the mapping, since that file may come again."""
+    unlink(path)
+    mappings.keep(mapping)
 
 
 _arenas: weakref.WeakSet[Arena] = weakref.WeakSet()

@@ -212,7 +212,7 @@ class Batch:
         self.settings = settings
         self.deadline: float | None = None
         self.origin = runtime.origin()
-        self.trace = tracing.passed_on()
+        self.span, self.trace = tracing.begin_batch(line.label.partition("(")[0], method.name, len(arguments))
         self.retries = settings.retries
         self._arguments: Plain | Pickled | None = arguments
         self._size = len(arguments)
@@ -299,6 +299,7 @@ class Batch:
         call.deadline = self.deadline
         call.origin = self.origin
         call.trace = self.trace
+        call.span = self.span if not part.over else None
         call.place = self._place + index if self.peer is not None else 0
         call.peer, call.target = self.peer, self.target
         self.given_up()
@@ -357,7 +358,9 @@ class Part(Value):
         settle_plain(there)
         batch, places = self.batch, list[int]()
         for part, _ in there:
-            part.over = True
+            if not part.over:
+                part.over = True
+                part.told(None)
             part.number = None
             if part.batch is not batch:
                 batch.answered(places)
@@ -373,6 +376,7 @@ class Part(Value):
             if not self.over:
                 self.over = True
                 self.settle(of_reply(reply))
+                self.told(None)
         else:
             self.on_its_own().replied(reply)
 
@@ -407,6 +411,12 @@ class Part(Value):
             self.over = True
             what = f"{self.line.label}.{self.method} was not answered within its timeout"
             self.settle(of_error(GetTimeoutError(f"{what}: {Verdict.MAY_HAVE_RUN.value}")))
+            self.told("timeout")
+
+    def told(self, error: str | None) -> None:
+        """Its part of the trace of its batch is over, where there is one."""
+        if self.batch.span is not None:
+            tracing.answered(self.batch.span, error)
 
 
 def _expire(parts: list[Part]) -> None:

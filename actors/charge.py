@@ -11,6 +11,7 @@ from actors import runtime
 from actors.constructor import Constructor, Nobody, resolved
 from actors.events import event
 from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
+from actors.latest import Latest
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
 from actors.messages import CONSTRUCT, RETIRE, Payload, Terms
@@ -67,6 +68,7 @@ class Charge:
         self.place: asyncio.Future[Address] = process.loop.create_future()  # its first one; siblings wait for it
         self._process = process
         self._construction = construction
+        self._state = Latest(construction.state)
         self.life = Life(max_restarts)
         self.copies: Copies | None = None
         self.before_restart: Callable[[Death], Awaitable[None]] | None = None  # waited for before it is made anew
@@ -160,12 +162,16 @@ class Charge:
             peer = self._process.party(address)
             peer.call(self.spec.id, RETIRE, dumps_arguments((), {}), Nobody())
 
-    async def saved(self, state: Payload) -> None:
+    async def saved(self, state: Payload, number: int | None = None) -> None:
         """Takes the actor's state over, for the next time it is made; returns when it is safe."""
-        if not self.life.doomed:  # else it is not needed again
-            self._construction = replace(self._construction, state=state)
+        self.keep(number, state)
         if self.copies is not None:
             await self.copies.saved(state)
+
+    def keep(self, number: int | None, state: Payload) -> None:
+        """See `actors.keeper.Charge`."""
+        if not self.life.doomed:  # else it is not needed again
+            self._state.take(number, state)
 
     async def move(self, node: str | None) -> None:
         """Has the actor live on another node, with its state; returns once it does, and raises where it has stayed.
@@ -198,7 +204,7 @@ class Charge:
         state = await depart(self._process, here, self.spec)
         self._transit = self._process.loop.create_future()
         try:
-            self._construction = replace(self._construction, state=state)
+            self._state.take(None, state)
             spec = replace(settled(self.spec, there), life=self.life.times)
             constructor = self._make(there, self._order(None, spec))
             ends: set[asyncio.Future[Any]] = {constructor.made, constructor.failed}
@@ -215,7 +221,7 @@ class Charge:
             raise
         finally:
             if self.life.doomed:
-                self._construction = replace(self._construction, state=None)
+                self._state = Latest(None)
             self._transit.set_result(None)
             self._transit = None
 
@@ -317,6 +323,7 @@ class Charge:
         self._error = error
         self._needs = ()
         self._construction = replace(self._construction, code=_NOTHING, arguments=_NOTHING, state=None)
+        self._state = Latest(None)
         self._tell(event.DEAD, _briefly(error))
         self._turn()
         if self.spec.name is not None and (self.spec.restarts or self.spec.light):
@@ -429,11 +436,13 @@ class Charge:
         return died.result()
 
     def _order(self, group: GroupSpec | None, spec: ActorSpec) -> Payload:
-        construction = replace(self._construction, spec=spec, group=group, keeper=self._process.address)
+        state = self._state.begin()
+        construction = replace(self._construction, spec=spec, group=group, keeper=self._process.address, state=state)
         if self.life.doomed:  # nothing of it is needed again
             construction = replace(construction, checkpoint=None)
             if not spec.moves:
                 self._construction = replace(construction, code=_NOTHING, arguments=_NOTHING, state=None)
+                self._state = Latest(None)
         return dumps_arguments((construction,), {})
 
     def _seat(self, address: Address, /) -> Address:

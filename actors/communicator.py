@@ -7,7 +7,6 @@ goes over the wire, for clients in other languages.
 from __future__ import annotations
 
 import atexit
-import ipaddress
 import math
 import operator
 import os
@@ -21,8 +20,10 @@ from actors._wire import distributed_comm_pb2 as pb
 from actors.exceptions import AuthenticationError, CollectiveError, SerializationError
 from actors.home import locked, state_dir, write_private
 from actors.messages import Payload
+from actors.muster import bracket, check_address, is_loopback, mustered
 from actors.transport.endpoint import MAX_PAYLOAD, Endpoint, Trusted
-from actors.transport.job import fill_tensor, tensor_kind
+from actors.transport.fivecalls import fill_tensor
+from actors.transport.job import tensor_kind
 from actors.transport.letterbox import Member, Refused
 from actors.transport.portal import Portal
 from actors.transport.proof import check_proof, prove
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 
 BASE_PORT = 50100
+LOCALHOST = "127.0.0.1"
 
 
 class CommunicationBackend(Enum):
@@ -87,8 +89,9 @@ class GRPCCommunicator:
         world_size: int | None = None,
         *,
         base_port: int | None = None,
-        host: str = "127.0.0.1",
+        host: str = LOCALHOST,
         addresses: Sequence[str] | None = None,
+        job: str | None = None,
         timeout: float = 30.0,
     ) -> None:
         """Starts this rank's server. The other ranks may start before or after.
@@ -101,28 +104,55 @@ class GRPCCommunicator:
             host: loopback address that all ranks listen on.
             addresses: ``"host:port"`` of each rank, in place of host and base_port. Where they are not of this
                 machine, all ranks are on paired devices, and their connections mutual TLS.
+            job: a name, in place of base_port and addresses: the ranks of this name find each other by zeroconf, on
+                paired devices or, where this one is not paired, on this machine. Returns when all have met. Then
+                ``host``, where given, is the address at which the others reach this rank.
             timeout: seconds that any call waits at most.
 
         Raises:
             ValueError: a rank, port or timeout that cannot be.
             NotPairedError: an address outside this machine, and this device is not paired.
             OSError: the port is taken or may not be used.
+            CommunicatorTimeoutError: ranks of the job were not found; the message names them.
             RuntimeError: already initialised.
         """
         if self._portal is not None:
             raise RuntimeError(f"this communicator is rank {self.rank} already: call finalize() first")
-        launch = launched.here() if base_port is None and addresses is None and rank is None else None
+        chosen = base_port is not None or addresses is not None
+        if job is not None and chosen:
+            raise ValueError("job is given beside base_port or addresses: the ranks meet by one of them")
+        launch = launched.here() if not chosen and job is None and rank is None else None
         rank, world_size = _check_rank(_given("RANK", "rank", rank), _given("WORLD_SIZE", "world_size", world_size))
         if not (math.isfinite(timeout) and timeout > 0):
             raise ValueError(f"timeout is {timeout!r}: give a number of seconds above 0")
+        if job is not None:
+            self._muster(job, rank, world_size, host if host != LOCALHOST else None, timeout)
+            return
         if launch is not None and launch.size == world_size:
             addresses = launch.addresses
         elif addresses is None:
             first = BASE_PORT if base_port is None else base_port
-            addresses = [f"{_bracket(host)}:{first + other}" for other in range(world_size)]
+            addresses = [f"{bracket(host)}:{first + other}" for other in range(world_size)]
         if len(addresses) != world_size:
             raise ValueError(f"{len(addresses)} addresses were given for {world_size} ranks: give one for each")
-        checked = [_check_address(address) for address in addresses]
+        self._start(rank, addresses, timeout, launch)
+
+    def _muster(self, job: str, rank: int, world_size: int, host: str | None, timeout: float) -> None:
+        """Finds the other ranks, and waits until they have found this one."""
+        try:
+            with mustered(job, rank, world_size, host, timeout) as addresses:
+                self._start(rank, addresses, timeout, None)
+                try:
+                    self.barrier()
+                except BaseException:
+                    self.finalize()
+                    raise
+        except TimeoutError as error:
+            raise CommunicatorTimeoutError(str(error)) from None
+
+    def _start(self, rank: int, addresses: Sequence[str], timeout: float, launch: launched.Launched | None) -> None:
+        world_size = len(addresses)
+        checked = [check_address(address) for address in addresses]
         trusted = _trusted(checked, launch)
         if len(set(checked)) < world_size:
             raise ValueError(f"two ranks have the same address: {', '.join(checked)}")
@@ -366,25 +396,6 @@ def _check_tag(tag: str) -> None:
         raise TypeError(f"tag is {tag!r}, a {type(tag).__name__}: give a str")
 
 
-def _check_address(address: str) -> str:
-    """Returns the address with its host as a number, where it is one.
-
-    Raises:
-        ValueError: not ``"host:port"``, or all addresses at once.
-    """
-    host, _, port = address.rpartition(":")
-    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise ValueError(f"{address!r} is not an address: give 'host:port' with a port from 1 to 65535")
-    try:
-        ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
-    except ValueError:
-        return f"{host}:{int(port)}"
-    if ip.is_unspecified:
-        raise ValueError(f"{str(ip)!r} is not a loopback address: for mutual TLS give the one that the others reach")
-    number = str(ip)
-    return f"{_bracket(number)}:{int(port)}"
-
-
 def _trusted(addresses: Sequence[str], launch: launched.Launched | None) -> Trusted | None:
     """Returns what connections to other devices need; None where all ranks are on this machine.
 
@@ -392,7 +403,7 @@ def _trusted(addresses: Sequence[str], launch: launched.Launched | None) -> Trus
         NotPairedError: this device is not paired.
         ValueError: some ranks have a loopback address, which the others would not reach.
     """
-    here = [_is_loopback(address) for address in addresses]
+    here = [is_loopback(address) for address in addresses]
     if all(here):
         return None
     from actors import device
@@ -414,14 +425,3 @@ def _trusted(addresses: Sequence[str], launch: launched.Launched | None) -> Trus
     folder = Path(launch.identity) if launch is not None and launch.identity is not None else device.folder()
     identity, trust = load(folder)
     return Trusted(identity, TrustSet([*trust.values(), identity.certificate]))
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _bracket(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host

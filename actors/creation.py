@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors import device, face, runtime
+from actors import device, face, runtime, tracing
 from actors.calls import is_reference
 from actors.cluster import current, environment_for
 from actors.constructor import resolved
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
+    from actors.charge import Charge
     from actors.holdings import Hold
     from actors.options import ActorOptions
     from actors.process import Process
@@ -139,6 +140,7 @@ class _Creation:
         args, kwargs, references = with_slots(args, kwargs, is_reference)
         needs: list[Future[Sealed]] = [reference.pending for reference in references]
         self._needs = needs
+        span, trace = tracing.begin_making(cls.__name__)
         self._construction = construction = Construction(
             code=dumps(cls),  # a class that cannot travel is the caller's mistake, here and now
             spec=self._describe(group),
@@ -149,8 +151,10 @@ class _Creation:
             concurrency_groups=options.concurrency_groups,
             checkpoint=checkpoint_of(cls, options),
             record=options.record,
+            trace=trace,
         )
-        ended = partial(_ended, process, self._id)
+        self._making = _Making(span) if span is not None else None
+        ended = partial(_ended, process, self._id, self._making)
         self.charge = take_charge(process, construction, options.max_restarts, needs, ended)
 
     def _describe(self, group: GroupSpec | None) -> ActorSpec:
@@ -195,11 +199,23 @@ class _Creation:
         line.held_by(self._hold)
         keeper.when_free(self._id, partial(_retire, self._process, self._id))
         self._process.portal.soon(self.charge.begin)
+        if self._making is not None:
+            self._making.follow(self._process, self.charge)
         line.find()
         return self.handle
 
     async def hand_over(self) -> None:
         """Gives the actor into the charge of a node that has room for it."""
+        try:
+            await self._hand_over()
+        except BaseException as error:
+            if self._making is not None:
+                self._making.over(type(error).__name__)
+            raise
+        if self._making is not None:
+            self._making.over(None)
+
+    async def _hand_over(self) -> None:
         node = await self._process.ask_home("schedule", self._construction.spec, timeout=None)
         self._keeper = node
         construction = replace(self._construction, spec=self._describe(None))
@@ -218,7 +234,37 @@ class _Creation:
 # What follows is kept for as long as the actor is, and must not keep the actor.
 
 
-def _ended(process: Process, actor: str, error: ActorError) -> None:
+class _Making:
+    """The making of an actor as part of a trace, until its constructor is over.
+
+    Args:
+        span: its part of the trace.
+    """
+
+    def __init__(self, span: Any) -> None:
+        self._span = span
+        self._following: Future[None] | None = None
+
+    def follow(self, process: Process, charge: Charge) -> None:
+        """Waits for that; where the actor ends before, `over` is called."""
+        self._following = process.portal.start(self._follow(charge))
+
+    async def _follow(self, charge: Charge) -> None:
+        await charge.constructed()
+        self.over(None)
+
+    def over(self, error: str | None) -> None:
+        """It has been made; or will not be, because of ``error``."""
+        span, self._span = self._span, None
+        if span is not None:
+            tracing.answered(span, error)
+        if error is not None and self._following is not None:
+            self._following.cancel()
+
+
+def _ended(process: Process, actor: str, making: _Making | None, error: ActorError) -> None:
+    if making is not None:
+        making.over(type(error.__cause__ or error).__name__)
     line = process.keeper.lines.get(actor)
     if line is not None:
         line.fail(error)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from actors.frozen import travelling
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,6 +32,7 @@ Parts = dict[str, int]
 """Amounts by the name of the resource, in parts; see `GRAIN`."""
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What is asked of a node.

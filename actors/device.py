@@ -140,10 +140,15 @@ def is_paired() -> bool:
 
 def hosts(door: Door) -> tuple[str, ...]:
     """The addresses of this device at which a door is reached, best first."""
-    from discovery.interfaces import announced
-
     if door.interfaces is not None or not door.is_everywhere:
         return (door.host,)
+    return own_hosts()
+
+
+def own_hosts() -> tuple[str, ...]:
+    """The addresses at which other devices reach this one, best first; loopback only where there is nothing else."""
+    from discovery.interfaces import announced
+
     found = announced(None)
     # Another device does not know our interfaces, without which a link-local address means nothing.
     usable = [host for host in found if not host.lower().startswith("fe80:")]

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from actors.exceptions import ArgumentError
+from actors.frozen import travelling
 
 if TYPE_CHECKING:
     from actors.address import Address
@@ -130,6 +131,7 @@ def _check_pip(pip: object) -> None:
         _check_strings("pip", pip)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Parcel:
     """A packed folder or file, which a node asks for once.
@@ -145,6 +147,7 @@ class Parcel:
     source: Address = field(compare=False)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Requirements:
     """What pip is to install.
@@ -163,6 +166,7 @@ class Requirements:
         return hashlib.sha256(repr((sorted(set(self.lines)), self.options)).encode()).hexdigest()
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What a worker process is started in. None stands for what was not said, and is inherited.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +29,23 @@ from actors.transport.portal import wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from concurrent.futures import Future
 
     from actors.convoy import Convoy, Together
+    from actors.gathering import Gathering
     from actors.job import Job
     from actors.mailbox import Mailbox
     from actors.record import Record
     from actors.runtime import Incarnation
-    from actors.saving import Saver
+    from actors.saving import Saver, Saving
     from actors.spec import MethodSpec
+
+
+AHEAD_CALLS = 64
+"""So many calls may have begun before the state that the first of them has left is safe."""
+
+AHEAD_BYTES = 256 << 10
+"""And none where that state is larger."""
 
 
 class Execution:
@@ -70,12 +81,13 @@ class Execution:
         self._left = left
         self._saver = saver
         self._record = record
+        self._unsafe: set[Future[None]] = set()  # states on their way, each with an answer that waits for it
         self._pid = os.getpid()
 
-    def paced_by(self, pause: Callable[[Callable[[], None]], object]) -> None:
+    def paced_by(self, pause: Callable[[Callable[[], None]], object], gathering: Gathering | None = None) -> None:
         """Calls are served from now on; see `actors.saving.Saver`."""
         if self._saver is not None:
-            self._saver.paced_by(pause)
+            self._saver.paced_by(pause, gathering)
 
     def group_of(self, job: Job) -> str | None:
         """Returns the concurrency group of a call, empty for the default one; answers it if there is none such."""
@@ -117,13 +129,11 @@ class Execution:
             elif returns != 1:
                 result = _several(result, returns, self._place(job))
         except BaseException as error:
-            self._failed(job, self._save(error) or error)
+            self._failed(job, self._save(job, error) or error)
         else:
-            problem = self._save(None)
-            if problem is not None:
-                self._failed(job, problem)
-            else:
-                self._returned(job, result)
+            if (saving := self._returned(job, result)) is not None and self._is_far_ahead(saving):
+                with contextlib.suppress(Exception):  # its call is answered with it
+                    wait(saving.done)
         finally:
             if job.traced is not None:
                 job.traced.end()
@@ -216,13 +226,13 @@ class Execution:
         method = self._methods.get(job.call.method)
         return STREAMING if returns == 1 and method is not None and method.generates else returns
 
-    def _save(self, error: BaseException | None) -> BaseException | None:
+    def _save(self, job: Job, error: BaseException) -> BaseException | None:
         """Has the state saved, where that is due, after a method that raised ``error``; returns what went wrong."""
         if self._saver is None or isinstance(error, _LEAVING):
             return None
         try:
-            if (saved := self._saver.call_over()) is not None:
-                wait(saved)
+            if (saving := self._saver.call_over(job)) is not None:
+                wait(saving.done)
         except BaseException as problem:
             problem.__context__ = error
             return problem
@@ -269,25 +279,22 @@ class Execution:
                     result = await _first(result, returns + 1)
                 result = _several(result, returns, self._place(job))
         except BaseException as error:
-            self._failed(job, await self._save_async(error) or error)
+            self._failed(job, await self._save_async(job, error) or error)
         else:
-            problem = await self._save_async(None)
-            if problem is not None:
-                self._failed(job, problem)
-            else:
-                self._returned(job, result)
+            if (saving := self._returned(job, result)) is not None and self._is_far_ahead(saving):
+                await asyncio.wait({asyncio.wrap_future(saving.done)})
         finally:
             if job.traced is not None:
                 job.traced.end()
             current.set(None)  # the job knows its task, and the task its context: neither is to be kept
 
-    async def _save_async(self, error: BaseException | None) -> BaseException | None:
+    async def _save_async(self, job: Job, error: BaseException) -> BaseException | None:
         """See `_save`."""
         if self._saver is None or isinstance(error, _LEAVING):
             return None
         try:
-            if (saved := self._saver.call_over()) is not None:
-                await asyncio.shield(asyncio.wrap_future(saved))
+            if (saving := self._saver.call_over(job)) is not None:
+                await asyncio.shield(asyncio.wrap_future(saving.done))
         except BaseException as problem:
             problem.__context__ = error
             return problem
@@ -309,18 +316,60 @@ class Execution:
 
     # -- answering ----------------------------------------------------------------------------------------------
 
-    def _returned(self, job: Job, result: Any) -> None:
-        if job.cancelled:  # whatever came of it is not wanted
-            self._failed(job, asyncio.CancelledError())
-            return
+    def _returned(self, job: Job, result: Any) -> Saving | None:
+        """Answers a call whose method has returned; returns the state that the answer waits for, if it does."""
         self._end_forked_child()
+        problem: BaseException | None = None
+        outcome = Outcome.VALUE
         try:
             payload = dumps(Several(tuple(map(dumps, result))) if job.call.terms.returns > 1 else result)
         except BaseException as error:  # a value's own pickling may raise anything
             problem = error if isinstance(error, SerializationError) else SerializationError(type(error).__name__)
-            self._answer(job, Outcome.RAISED, unpicklable(problem, self._place(job)), problem)
+            outcome, payload = Outcome.RAISED, unpicklable(problem, self._place(job))
+        saving = None
+        if self._saver is not None:
+            try:
+                saving = self._saver.call_over(job, payload if outcome is Outcome.VALUE else None)
+            except BaseException as error:
+                self._failed(job, error)
+                return None
+        if saving is None:
+            self._give(job, outcome, payload, problem)
+            return None
+        self._unsafe.add(saving.done)
+        saving.done.add_done_callback(partial(self._safe, job, outcome, payload, problem))
+        return saving
+
+    def _safe(
+        self, job: Job, outcome: Outcome, payload: Payload, problem: BaseException | None, done: Future[None]
+    ) -> None:
+        """The state that a call has left is in safe keeping, or could not be brought there."""
+        error = done.exception()
+        if error is None:
+            self._give(job, outcome, payload, problem)
         else:
-            self._answer(job, Outcome.VALUE, payload)
+            self._failed(job, error)
+        self._unsafe.discard(done)
+
+    def _give(self, job: Job, outcome: Outcome, payload: Payload, problem: BaseException | None) -> None:
+        if job.cancelled:  # whatever came of it is not wanted
+            self._failed(job, asyncio.CancelledError())
+            if job.escort is not None and self._saver is not None:
+                self._saver.send_alone(job.escort)
+        else:
+            self._answer(job, outcome, payload, problem)
+
+    def _is_far_ahead(self, saving: Saving) -> bool:
+        """Whether the next call has to wait until the state of this one is safe."""
+        return saving.nbytes > AHEAD_BYTES or len(self._unsafe) >= AHEAD_CALLS
+
+    def await_saved(self) -> None:
+        """Waits until every call whose method has ended has its answer."""
+        if self._saver is not None:
+            self._saver.finish()
+        while self._unsafe:
+            with contextlib.suppress(Exception):
+                wait(next(iter(self._unsafe.copy())))
 
     def _failed(self, job: Job, error: BaseException) -> None:
         self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)
@@ -347,7 +396,8 @@ class Execution:
     def _answer(self, job: Job, outcome: Outcome, payload: Payload, error: BaseException | None = None) -> None:
         if self._record is not None:
             self._record.ended(job, outcome, payload, error)
-        self._mailbox.answer(job, outcome, payload)
+        if not self._mailbox.answer(job, outcome, payload) and job.escort is not None and self._saver is not None:
+            self._saver.send_alone(job.escort)
 
     def left_by(self, error: SystemExit, who: str) -> None:
         """The actor's code has asked for its process's end. Only status 0 says that this was meant to be, as in Ray."""

@@ -10,6 +10,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.exceptions import ActorDiedError, SerializationError, TaskError, Verdict
+from actors.frozen import travelling
 from actors.packages import Lack, advice, lack_of
 from actors.serialize import dumps, loads
 
@@ -26,6 +27,7 @@ _LEFT_OUT = (BaseException, BaseExceptionGroup)  # what these keep is seen to ap
 _MAY_BE_ANYTHING = vars(AttributeError)["obj"]  # the object that lacks the attribute
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a method ran."""
@@ -39,6 +41,7 @@ class Place:
         return f"{self.actor}.{self.method} on node {self.node} (pid {self.pid})"
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Parts:
     """An exception taken apart: one with an ``__init__`` of its own pickles and does not unpickle, its parts do.
@@ -58,6 +61,7 @@ class Parts:
     cause: Parts | None
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An exception as it travels.
@@ -186,6 +190,7 @@ def _pruned(parts: Parts) -> Parts:
     )
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class _Unfit:
     """A value that cannot be sent."""

@@ -74,7 +74,7 @@ class Gate:
     """Lets the answers of light actors out to one visitor. See `actors.job.Visitor`."""
 
     def __init__(self, visitor: Visitor, answered: Callable[[Key], None]) -> None:
-        self.session = visitor.session
+        self.session, self.process, self.minor = visitor.session, visitor.process, visitor.minor
         self._visitor = visitor
         self._answered = answered
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -11,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 from actors.events.recorder import readings
 from actors.events.view import OpenCallView
 from actors.job import State
+from actors.transport.traffic import carried
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
     from types import FrameType
 
+    from actors.events.ledger import Carried
     from actors.job import Job
     from actors.process import Process
     from actors.spec import ActorSpec
@@ -26,6 +31,7 @@ MOST_CALLS = 2_000  # shown of one actor
 MOST_FRAMES = 60
 _ENTRIES = ("/actors/execution.py", "/actors/runner.py")
 _IDLE = ("/actors/mailbox.py", "/actors/threads.py", "/actors/instance.py", "/actors/light.py")
+_LIBRARIES = (os.path.dirname(__file__), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
 _OURS = ("actors-parent", "actors-console", "actors-logs")
 
 
@@ -39,8 +45,8 @@ class Inspection:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    async def look(self, _: Visitor) -> tuple[list[OpenCallView], dict[str, int], object]:
-        """Returns calls that are open here, how many each actor has, and what code here counts itself."""
+    async def look(self, _: Visitor) -> tuple[list[OpenCallView], dict[str, int], object, Carried]:
+        """Returns calls that are open here, how many each actor has, what code counts, and what links carried."""
         shown: list[OpenCallView] = []
         counts: dict[str, int] = {}
         now = time.time()
@@ -49,7 +55,7 @@ class Inspection:
             counts[actor] = len(jobs)
             if instance.spec is not None and not instance.spec.host:
                 shown += [self._view(instance.spec, job, now) for job in jobs[:MOST_CALLS]]
-        return shown, counts, readings()
+        return shown, counts, readings(), carried()
 
     def _view(self, spec: ActorSpec, job: Job, now: float) -> OpenCallView:
         runs = job.state is State.RUNNING
@@ -68,7 +74,41 @@ class Inspection:
             waits_for=tuple(name for wait in waits for name in _names(wait)),
         )
 
-    async def stacks(self, _: Visitor, actor: str | None = None) -> list[tuple[str, list[str]]]:
+    async def standing(self, visitor: Visitor, number: int) -> str:
+        """Returns where a call of the asking process stands, as a clause; empty for one that is not here any more."""
+        key, now = (visitor.session, number), time.time()
+        for id, instance in list(self._process.recorder.here.items()):
+            jobs: list[Job] = list(instance.open_calls())
+            place = next((place for place, job in enumerate(jobs) if job.key == key), None)
+            if place is None:
+                continue
+            job = jobs[place]
+            here = f"on node {self._process.address.node_name}, process {os.getpid()}"
+            if job.state is State.RUNNING:
+                return f"it has run for {now - job.started:.1f} s {here}, {await self._at(id, job)}"
+            running = [other for other in jobs if other.state is State.RUNNING]
+            first = (
+                f"{job.label}.{running[0].method}, which has run for {now - running[0].started:.1f} s, "
+                if running
+                else ""
+            )
+            stands = await self._at(id, running[0]) if running else "which has not begun any"
+            before = f"{place} before it" if place else "none before it"
+            return f"it waits in line {here}, with {before}: {first}{stands}"
+        return ""
+
+    async def _at(self, actor: str, job: Job) -> str:
+        """Returns where a running call stands, as a clause: what it waits for, and its line of the user's code."""
+        waits = [name for wait in self._process.waits.of(job.key) for name in _names(wait)]
+        what = f"waits for {' and '.join(waits[:3])}" if waits else "is busy"
+        lines = _awaiting(job.task) if job.task is not None else []
+        if not _users(lines):  # a plain method, also one of an actor that has others on its loop
+            stacks = [lines for _, lines in await self.stacks(None, actor)]
+            lines = next((lines for lines in stacks if any(f" in {job.method}" in line for line in lines)), [])
+        where = _users(lines)[-1:]
+        return f"and {what}" + (f" at {where[0]}" if where else "")
+
+    async def stacks(self, _: Visitor | None, actor: str | None = None) -> list[tuple[str, list[str]]]:
         """Returns where the code of this process stands.
 
         Args:
@@ -94,6 +134,12 @@ class Inspection:
                     seen.add(task)
                     found.append((f"call {job.method}", _awaiting(task)))
         return found
+
+
+def _users(lines: Sequence[str]) -> list[str]:
+    """Returns the places among frames that are in the user's own code."""
+    places = [line.strip() for line in lines if line.strip().startswith('File "')]
+    return [place for place in places if not place.removeprefix('File "').startswith(_LIBRARIES)]
 
 
 def _names(wait: Wait) -> list[str]:

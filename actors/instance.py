@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from actors import tracing
 from actors.convoy import Convoy
 from actors.deadlines import Deadlines
 from actors.departure import Departure
@@ -20,6 +21,7 @@ from actors.events import event, recorder
 from actors.exceptions import ActorDiedError, ArgumentError, Verdict
 from actors.execution import LEFT, Execution, cancelled, too_late
 from actors.failure import Place, pack, unpack
+from actors.gathering import Gathering
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
 from actors.messages import CONSTRUCT, DEPART, GO, RETIRE, STAY, Call, Cancel, Outcome, Payload
@@ -229,6 +231,10 @@ class Instance:
         self._finish(0, f"it has moved to node {node}", intended=False, moved=True)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
 
+    def withdraw(self) -> None:
+        """Ends it after the calls that it runs; what it has not begun is sent elsewhere."""
+        self._finish(0, "its node is to be closed", intended=False, moved=True)
+
     def _serves(self, own_thread: Callable[[Callable[[], None]], object]) -> None:
         """Calls are served from now on. Where its methods run."""
         with self._lock:
@@ -240,9 +246,12 @@ class Instance:
             process.portal.soon(self._depart, job)
 
     def _paces(self, execution: Execution, own_thread: Callable[[Callable[[], None]], object]) -> None:
-        """Has the state that is due by the clock taken while no call is half-way."""
+        """Has the state that is due taken while no call is half-way."""
+        process = joined()
+        assert process is not None
         execution.paced_by(
-            lambda work: Pause(self._mailbox, own_thread, work).begin(asyncio.get_running_loop())  # on the I/O loop
+            lambda work: Pause(self._mailbox, own_thread, work).begin(asyncio.get_running_loop()),  # on the I/O loop
+            Gathering(self._mailbox, own_thread, process.later),
         )
 
     # -- the end, from any thread -------------------------------------------------------------------------------
@@ -271,7 +280,8 @@ class Instance:
             departing, self._departing = self._departing, []
         self.refusal = error = error or self._ended(epitaph)
         for job in self._mailbox.close(error):
-            self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
+            if not moved:
+                self._stop(job, self._ended(epitaph, Verdict.MAY_HAVE_RUN))
         for job in departing:
             self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(error))
         self._answer_retiring()
@@ -306,6 +316,7 @@ class Instance:
             del job  # its arguments, and what they refer to, are not kept
             if made is not None:
                 self._serve(*made)
+                made[1].await_saved()
         assert self.ending is not None
         return self.ending
 
@@ -323,6 +334,7 @@ class Instance:
             cls = self._load(construction.code)
             actor = job.actor = self._born(construction)
             self._tell(construction.spec, event.PENDING)
+            job.traced = tracing.serve_making(job, construction)
             record = self._recorded(construction)
             args, kwargs = open_arguments(construction.arguments)
             thing = cls(*args, **kwargs)
@@ -337,17 +349,21 @@ class Instance:
                 actor,
                 self._mailbox,
                 self._finish,
-                Saver.of(construction, thing, joined()),
+                Saver.of(construction, thing, joined(), job),
                 record,
             )
         except BaseException as error:
             died = self._never_constructed(error, step)
+            if job.traced is not None:
+                job.traced.failed(error)
             # Made anew it would raise again.
             what = "its constructor" if step == "__init__" else f"its {step}"
             self._finish(1, f"{what} raised {type(error).__name__}: {error}", intended=True, error=died)
             self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(died))
             return None
         finally:
+            if job.traced is not None:
+                job.traced.end()
             current.reset(token)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
         self._tell(construction.spec, event.ALIVE)
@@ -439,8 +455,8 @@ class Instance:
                 with contextlib.suppress(RuntimeError):  # the pool is closed, and the call has been answered
                     pools[group].submit(execution.run, job)
 
+        self._paces(execution, _beside)  # before the first call begins
         self._mailbox.divert(pass_on)
-        self._paces(execution, _beside)
         self._serves(_beside)
         over.wait()
         for pool in pools.values():
@@ -449,8 +465,8 @@ class Instance:
     async def _on_a_loop(self, execution: Execution, widths: dict[str, int]) -> None:
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._divert_to(loop, execution, widths, over.set)
         self._paces(execution, loop.call_soon_threadsafe)
+        self._divert_to(loop, execution, widths, over.set)
         self._serves(loop.call_soon_threadsafe)
         await over.wait()
 

@@ -15,6 +15,7 @@ from actors.runtime import Running
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actors.escort import Escort
     from actors.messages import Message
     from actors.tracing import Served
     from actors.transport.bell import Bell
@@ -24,6 +25,8 @@ class Visitor(Protocol):
     """Who made the call; see `actors.transport.acceptor.Visitor`."""
 
     session: str
+    process: str
+    minor: int
 
     def post(self, message: Message) -> None:
         """Sends a message there, from any thread."""
@@ -51,10 +54,14 @@ class Job(Running):
         started: when it began to run; 0 before.
         trace: see `actors.events.CallEnded`.
         traced: its part of a trace while it runs, see `actors.tracing`.
+        escort: the actor's state that goes with its value; None where none does.
+        settled: the actor's state may be taken while it runs, see `actors.gathering`.
     """
 
     # As they are at first; see `Running`.
     traced: Served | None = None
+    escort: Escort | None = None
+    settled = False
     started = 0.0
     trace = ""
     state = State.QUEUED
@@ -84,7 +91,13 @@ class Job(Running):
 
     def post_reply(self, outcome: Outcome, payload: Payload) -> None:
         """Sends the one reply; only for the mailbox, which knows that there was none."""
+        if self.escort is not None and outcome is Outcome.VALUE:
+            outcome, payload = Outcome.KEPT, self.escort.beside(payload)
         self._visitor.post(Reply(self.key[1], outcome, payload))
+
+    def knows(self, process: str, minor: int) -> bool:
+        """Whether its caller is this process, and knows so much of what was added to the protocol."""
+        return self._visitor.process == process and self._visitor.minor >= minor
 
     def post_item(self, index: int, payload: Payload) -> None:
         """Sends a value of its stream."""

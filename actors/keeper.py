@@ -122,8 +122,11 @@ class Charge(Protocol):
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once."""
 
-    async def saved(self, state: Payload) -> None:
+    async def saved(self, state: Payload, number: int | None = None) -> None:
         """Takes the actor's state over, for the next time it is made."""
+
+    def keep(self, number: int, state: Payload) -> None:
+        """As `saved`, where nobody else is to have it. From any thread."""
 
     async def retire(self) -> None:
         """Ends the actor once it has answered what it was asked."""
@@ -227,6 +230,18 @@ class Keeper:
         charge = self.charges.get(actor)
         if charge is not None:  # else nothing refers to it any more: it is not made anew
             await charge.saved(state)
+
+    async def saved_as(self, _: Visitor, actor: str, number: int, state: Payload) -> None:
+        """As `saved`; of states, that with the highest number is the last."""
+        charge = self.charges.get(actor)
+        if charge is not None:
+            await charge.saved(state, number)
+
+    def kept(self, actor: str, number: int, state: Payload) -> None:
+        """An actor of this process has sent its state with an answer. From any thread."""
+        charge = self.charges.get(actor)
+        if charge is not None:
+            charge.keep(number, state)
 
     async def move(self, _: Visitor, actor: str, node: str | None) -> None:
         """Has an actor of this process live on another node, with its state."""

@@ -131,6 +131,7 @@ class LocalNodes:
             "interfaces": "loopback",
             "cluster": self._cluster,
             "log": str(log),
+            "crowd": len(identities) if len(identities) > (os.cpu_count() or 1) else 0,
             **self._offer,
         }
         child = launch(orders, log)

@@ -184,6 +184,22 @@ class Mailbox:
             self._held, self._quiet = held or Future(), quiet
         self._tell_quiet()
 
+    def conclude(self, job: Job, hold: Future[None]) -> bool:
+        """A call's method has ended, and its answer waits for the actor's state.
+
+        Lets no call start until ``hold`` is resumed, or what holds them already. Returns whether no call is half-way.
+        """
+        with self._lock:
+            job.settled = True
+            if self._held is None:
+                self._held = hold
+            return all(other.settled or other.state is not State.RUNNING for other in self._open.values())
+
+    def outlasted(self) -> None:
+        """Calls that run now have outlasted a hold: to `conclude` they are not half-way any more."""
+        for job in self.all_running():
+            job.settled = True
+
     def resume(self, only: Future[None] | None = None) -> None:
         """Lets calls start again.
 

@@ -109,6 +109,7 @@ class Outcome(IntEnum):
     MAY_HAVE_RUN = 3
     ENDED = 4  # it never started, since its actor ends: one that is made anew may be asked again
     CUT_OFF = 5  # it ran when its actor ended, which shared its process with others
+    KEPT = 6  # its value, and the actor's state: the buffers are the actor's id, the state's number and its pickle
 
 
 STREAMING = -1  # in place of the number of values of a call: they come one by one

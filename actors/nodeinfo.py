@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import cast
 
 from actors.demand import ACCELERATOR, NODE_ID, PYTHON_MINOR
+from actors.frozen import travelling
 from actors.version import PYTHON
 
 NODE_NAME = "actors.io/node-name"
 PACKAGES = ("mlx-actors", "grpcio", "numpy", "mlx", "mlx-lm")
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
     """One node of the cluster.

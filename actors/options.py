@@ -9,6 +9,7 @@ from typing import Any, Self
 from actors.demand import check_amount, check_selector
 from actors.environment import check_environment
 from actors.exceptions import ArgumentError
+from actors.frozen import travelling
 from actors.strategy import Strategy, check_strategy
 
 # Known from Ray, and not here: a program that gives one must not believe that it has what it asked for.
@@ -29,6 +30,7 @@ Retry = bool | tuple[type[BaseException], ...]
 """Exceptions of the method's own that a call is repeated for: all, none, or those of some classes."""
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class _Options:
     """Options of some thing, merged whole and checked where they are written."""
@@ -62,6 +64,7 @@ class _Options:
         """Raises where a value cannot be meant."""
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class _Placed(_Options):
     """What anything asks for that is placed on a node.
@@ -111,6 +114,7 @@ class _Placed(_Options):
         check_environment(self.runtime_env)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ActorOptions(_Placed):
     """How and where an actor shall live.
@@ -202,6 +206,7 @@ class ActorOptions(_Placed):
         return self.lifetime == "detached"
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class TaskOptions(_Placed):
     """How and where a function shall run.
@@ -232,6 +237,7 @@ class TaskOptions(_Placed):
         _check_amount("timeout", self.timeout)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class MethodOptions(_Options):
     """How one method is called.

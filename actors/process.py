@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -31,6 +32,7 @@ from actors.transport.acceptor import Acceptor
 from actors.transport.link import UnreachableError
 from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
+from actors.transport.traffic import carried
 from actors.transport.ways import WaysIn, WaysOut
 from actors.waits import Waits
 
@@ -204,11 +206,14 @@ class Process:
             passage = self.holdings.passage()
             vouched = None if address.is_node else partial(self._is_vouched_for, address)
             peer = Peer(
-                address, self.id, self.dialer, self.loop, autopsy, vouched=vouched, passage=passage, arena=self.arena
-            )
+                address, self.id, self.dialer, self.loop, autopsy, vouched=vouched, passage=passage, arena=self.arena,
+                keep=self.keeper.kept,
+            )  # fmt: skip
             self._peers[address.process] = peer
             if not address.is_node:
                 peer.when_dead(partial(self._lost, peer))
+            elif self.home is not None and address.node in self.directory:
+                self.directory[address.node] = address  # it was started anew, and may have another door
         return peer
 
     def relocate(self, address: Address) -> None:
@@ -310,7 +315,7 @@ class Process:
 
     def _deliver(self, report: Report) -> None:
         if self.home is not None and not self._closed:
-            self.tell(self.home, "events", "report", report)
+            self.tell(self.home, "events", "report", replace(report, carried=carried()))
 
     def caller_of(self, session: str) -> str:
         """See `actors.events.recorder.Surroundings`."""

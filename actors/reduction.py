@@ -87,6 +87,16 @@ class Reduction:
             combined: npt.NDArray[Any] = _UFUNCS[self.op](partial, self.start(value))
         return combined
 
+    def conclude(self, partial: npt.NDArray[Any], value: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        """Writes what `finish` makes of ``partial`` with the last rank's elements in it into ``out``."""
+        if self.dtype in _HALVES:
+            np.copyto(out, self.finish(self.combine(partial, value)))
+            return
+        with np.errstate(all="ignore"):
+            _UFUNCS[self.op](partial, value, out=out)
+            if self.op == "mean":
+                np.divide(out, out.dtype.type(self.ranks), out=out)
+
     def merge(self, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns two partial results as one, as a new array."""
         with np.errstate(all="ignore"):

@@ -9,7 +9,7 @@ from concurrent.futures import wait as wait_futures
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from actors import face, runtime
+from actors import face, overdue, runtime
 from actors.cluster import current, joined
 from actors.exceptions import ActorsError, ArgumentError, GetTimeoutError, ObjectLostError, RemoteError
 from actors.messages import Outcome
@@ -283,10 +283,11 @@ def _read(ref: ObjectRef[Any], seconds: float) -> Sealed | None:
 def _waiting(process: Process, refs: Sequence[ObjectRef[Any]], *, endless: bool) -> Iterator[Wait | None]:
     """Makes known that the call which this code runs for waits, if it runs for one."""
     running = runtime.running()
-    if running is None:
-        yield None
-        return
     values = [(ref._value, ref._owner) for ref in refs] if endless else []  # noqa: SLF001 - one of us
+    if running is None:
+        with overdue.watched(process, values) if values else nullcontext():
+            yield None
+        return
     with process.waits.waiting(running, values) as wait:
         yield wait
 

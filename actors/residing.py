@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,10 +14,9 @@ from actors.address import Address, host_key
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError, NodeDiedError
 from actors.ids import new_id
 from actors.local import first_word, launch
-from actors.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from actors.device import Door, Running
 
@@ -26,7 +26,13 @@ START_SECONDS = 30.0
 
 
 def start_node(
-    timeout: float, *, stays: bool, door: Door | None = None, resources: Any = None, labels: Any = None
+    timeout: float,
+    *,
+    stays: bool,
+    door: Door | None = None,
+    resources: Any = None,
+    labels: Any = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Running, subprocess.Popen[bytes] | None]:
     """Returns this device's node, which is started if none runs; then with its process.
 
@@ -36,6 +42,7 @@ def start_node(
         door: where it listens; None as `actors start` was last told.
         resources: what it has, where that is not for it to find out.
         labels: its labels.
+        meanwhile: called while it starts.
 
     Raises:
         ActorsError: it could not start.
@@ -50,6 +57,7 @@ def start_node(
         }  # fmt: skip
         child = launch(orders, log)
         try:
+            meanwhile()
             error = first_word(child, "of this device", log, deadline)
         except BaseException:
             _end(child)
@@ -103,6 +111,8 @@ class Visit:
     """
 
     def __init__(self, node: Address, folder: Path) -> None:
+        from actors.process import Process  # which takes long to load: a node that is to be started starts first
+
         self.node = node
         self._process = Process(new_id("command"), folder, node.node, node.node_name)
 
@@ -162,7 +172,10 @@ class DeviceNode:
     """
 
     def __init__(self, timeout: float, resources: dict[str, float], labels: dict[str, str]) -> None:
-        self.running, self._child = start_node(timeout, stays=False, resources=resources, labels=labels)
+        self.running, self._child = start_node(
+            timeout, stays=False, resources=resources, labels=labels,
+            meanwhile=lambda: import_module("actors.process"),
+        )  # fmt: skip
         self.address = address_of(self.running)
         self.name = self.running.name
         self.folder = Path(self.running.folder)

@@ -6,8 +6,11 @@ import inspect
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from actors import escort
+from actors.escort import Escort
 from actors.exceptions import ActorDiedError, SerializationError
 from actors.options import parse_checkpoint
 from actors.serialize import dumps
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from actors.address import Address
+    from actors.gathering import Gathering
+    from actors.job import Job
     from actors.messages import Payload
     from actors.options import ActorOptions
     from actors.process import Process
@@ -80,6 +85,13 @@ def taken(thing: Any, label: str) -> Payload:
         raise SerializationError(f"the state that {SAVE} of {label} returned was not saved: {error}") from error
 
 
+class Saving(NamedTuple):
+    """A state on its way into safe keeping: done when it is there, and its size in bytes."""
+
+    done: Future[None]
+    nbytes: int
+
+
 class Saver:
     """Takes an object's state when it is due and gives it to whoever has charge of the actor.
 
@@ -91,6 +103,7 @@ class Saver:
         seconds: or so long after the last time, if there has been a call since.
         keeper: process in whose charge the actor is.
         process: this process.
+        numbered: whether the keeper knows of states with numbers, which may go with an answer.
     """
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -102,6 +115,8 @@ class Saver:
         seconds: float | None,
         keeper: Address,
         process: Process,
+        *,
+        numbered: bool,
     ) -> None:
         self._object = thing
         self._actor = actor
@@ -111,24 +126,30 @@ class Saver:
         self._keeper = keeper
         self._process = process
         self._lock = threading.Lock()  # states arrive in the order in which they were taken
+        self._numbers = count(1) if numbered else None
         self._calls = 0
         self._last = time.monotonic()
         self._pause: Callable[[Callable[[], None]], object] | None = None
+        self._gathering: Gathering | None = None
         self._timed = False  # whether a timer runs, or the pause that it has asked for
 
     @classmethod
-    def of(cls, construction: Construction, thing: Any, process: Process | None) -> Saver | None:
-        """Returns the saver of an actor's object; None for one whose state is not kept."""
+    def of(cls, construction: Construction, thing: Any, process: Process | None, maker: Job) -> Saver | None:
+        """Returns the saver of an actor's object, made by this call; None for one whose state is not kept."""
         if construction.checkpoint is None:
             return None
         assert construction.keeper is not None
         assert process is not None
         calls, seconds = construction.checkpoint
         spec = construction.spec
-        return cls(thing, spec.id, spec.label, calls, seconds, construction.keeper, process)
+        keeper = construction.keeper
+        numbered = maker.knows(keeper.process, escort.MINOR)
+        return cls(thing, spec.id, spec.label, calls, seconds, keeper, process, numbered=numbered)
 
-    def call_over(self) -> Future[None] | None:
+    def call_over(self, job: Job, value: Payload | None = None) -> Saving | None:
         """A call's method has ended. Returns what its answer has to wait for: that the state is in safe keeping.
+
+        Where the caller is the keeper and ``value`` is light, the state goes with it as its escort, and nothing waits.
 
         Raises:
             SerializationError: the state cannot be pickled.
@@ -141,17 +162,64 @@ class Saver:
                     self._timed = True
                     self._process.portal.soon(self._set_timer, self._last + self._seconds - time.monotonic())
                 return None
-            return self._save() if self._every is not None and self._calls >= self._every else None
+            if self._every is None or self._calls < self._every:
+                return None
+            if self._gathering is None:
+                return self._save_after(job, value)
+        done = self._gathering.ended(job)
+        if done is not None:
+            return Saving(done, 0)
+        try:
+            with self._lock:
+                return self._save_after(job, value)
+        finally:
+            self._gathering.over()
 
-    def _save(self) -> Future[None]:
+    def _save_after(self, job: Job, value: Payload | None) -> Saving | None:
+        state, number = self._taken()
+        if number is not None and self._may_escort(job, value, state):
+            job.escort = Escort(self._actor, number, state)
+            return None
+        return self._save(state, number)
+
+    def _save_for_all(self) -> Future[None]:
+        with self._lock:
+            return self._save(*self._taken()).done
+
+    def finish(self) -> None:
+        """The actor ends: no call is half-way any more."""
+        if self._gathering is not None:
+            self._gathering.finish()
+
+    def _may_escort(self, job: Job, value: Payload | None, state: Payload) -> bool:
+        if value is None or self._keeper.is_node or not job.knows(self._keeper.process, escort.MINOR):
+            return False
+        return escort.is_light(value) and escort.is_light(state)
+
+    def send_alone(self, lost: Escort) -> None:
+        """Sends a state that was to go with an answer which nobody takes any more."""
+        self._save(lost.state, lost.number)
+
+    def _taken(self) -> tuple[Payload, int | None]:
         state = taken(self._object, self._label)
         self._calls = 0
         self._last = time.monotonic()
-        return self._process.portal.start(self._give(state))
+        return state, None if self._numbers is None else next(self._numbers)
 
-    def paced_by(self, pause: Callable[[Callable[[], None]], object]) -> None:
-        """Calls are served from now on; ``pause`` has something done between two of them. From any thread."""
+    def _save(self, state: Payload, number: int | None) -> Saving:
+        return Saving(self._process.portal.start(self._give(state, number)), state.nbytes)
+
+    def paced_by(self, pause: Callable[[Callable[[], None]], object], gathering: Gathering | None) -> None:
+        """Calls are served from now on.
+
+        Args:
+            pause: has something done between two of them, from any thread.
+            gathering: where several may run at once, sees to it that the state is taken between them.
+        """
         self._pause = pause
+        if gathering is not None:
+            gathering.take = self._save_for_all
+            self._gathering = gathering
 
     def _set_timer(self, seconds: float) -> None:
         self._process.loop.call_later(max(0.0, seconds), self._time_is_up)
@@ -165,14 +233,15 @@ class Saver:
         with self._lock:
             self._timed = False
             try:
-                self._save()
+                self._save(*self._taken())
             except Exception:
                 # No call waits for it; the next one has it tried again.
                 self._last = time.monotonic()
                 traceback.print_exc()
 
-    async def _give(self, state: Payload) -> None:
+    async def _give(self, state: Payload, number: int | None) -> None:
+        what = ("saved", self._actor, state) if number is None else ("saved_as", self._actor, number, state)
         try:
-            await self._process.ask(self._keeper, "keeper", "saved", self._actor, state, timeout=None)
+            await self._process.ask(self._keeper, "keeper", *what, timeout=None)
         except ActorDiedError as error:
             raise KeeperGone(f"the state of {self._label} was not saved: {error}", actor=self._label) from error

@@ -63,11 +63,10 @@ def _settled(buffers: list[pickle.PickleBuffer], fixed: list[pickle.PickleBuffer
     """
     known = {id(buffer) for buffer in fixed}
     raw = [buffer.raw() for buffer in buffers]
-    owners = [arena.owner_of(view) for view in raw]
     loose = [
         index
-        for index, (buffer, owner) in enumerate(zip(buffers, owners, strict=True))
-        if id(buffer) not in known and not isinstance(owner, arena.Segment)
+        for index, (buffer, view) in enumerate(zip(buffers, raw, strict=True))
+        if id(buffer) not in known and arena.segment_of(view) is None
     ]
     place = arena.current()
     stored = None
@@ -78,7 +77,7 @@ def _settled(buffers: list[pickle.PickleBuffer], fixed: list[pickle.PickleBuffer
         if stored is not None:
             settled[index] = stored[number]
         # Memory of bytes stays as it is; a read-only view says only that it is not written through that view.
-        elif not isinstance(owners[index], bytes):
+        elif not isinstance(arena.owner_of(raw[index]), bytes):
             settled[index] = bytes(raw[index])
     return tuple(settled)
 

@@ -23,8 +23,9 @@ MODE = 0o600  # of a file that may be written again
 KEPT_MODE = 0o400  # of one that must not: a forked child may read it, and has no name for it
 IDLE_SECONDS = 8.0
 
+MOST_FILES = 8
+
 _MOST_BYTES = 256 << 20
-_MOST_FILES = 8
 _SHARE = 8  # of all memory that there is for sharing, at most one part in so many
 _MEMORY = Path("/dev/shm")  # noqa: S108 - only compared
 
@@ -57,7 +58,7 @@ class Spares:
 
     def __init__(self, folder: Path) -> None:
         self._pid = os.getpid()
-        self._most = _most_bytes(folder)
+        self._most = most_bytes(folder)
         self._files: list[Spare] = []
         weakref.finalize(self, _drop, self._files, self._pid)
 
@@ -66,7 +67,7 @@ class Spares:
         if os.getpid() != self._pid:  # in a forked child it is its parent's
             return
         held = tuple(self._files)
-        if len(held) >= _MOST_FILES or spare.size + sum(other.size for other in held) > self._most:
+        if len(held) >= MOST_FILES or spare.size + sum(other.size for other in held) > self._most:
             _remove(spare)
         else:
             self._files.append(replace(spare, since=time.monotonic()))
@@ -146,8 +147,11 @@ def _mapped(path: Path, size: int) -> mmap.mmap:
         os.close(descriptor)
 
 
-def _most_bytes(folder: Path) -> int:
-    """Returns how much may be kept: nothing outside memory, where writing into a mapping can fail with a signal."""
+def most_bytes(folder: Path) -> int:
+    """Returns how many bytes may be kept for another use.
+
+    None outside memory, where writing into a mapping can fail with a signal.
+    """
     try:
         if sys.platform != "linux" or folder.stat().st_dev != _MEMORY.stat().st_dev:
             return 0
@@ -164,7 +168,17 @@ def _drop(files: list[Spare], pid: int) -> None:
 
 
 def _remove(spare: Spare) -> None:
-    unlink(spare.path)
+    last = spare.path.with_name(f"{spare.path.name}x")
+    try:
+        spare.path.rename(last)
+    except OSError:  # the folder was removed
+        return
+    # Under a name that nobody was told, so none comes to read it now. Emptied as well, since readers may keep mappings
+    # of it, and with them its memory.
+    if _is_free(last):
+        with contextlib.suppress(OSError):
+            os.truncate(last, 0)
+    unlink(last)
 
 
 def unlink(path: Path | str) -> None:

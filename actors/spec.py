@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from actors.costs import Costs
+from actors.frozen import travelling
 from actors.options import MethodOptions
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _ANYTHING = inspect.Signature(
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
     """One method of an actor class.
@@ -84,6 +86,7 @@ def _positions(signature: inspect.Signature) -> tuple[int, int]:
     return sum(p.default is _EMPTY for p in positional), sys.maxsize if endless else len(positional)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
     """What a handle knows of its actor's class.
@@ -103,6 +106,7 @@ class ClassSpec:
     packed: bytes | None = field(default=None, init=False, compare=False, repr=False)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How an actor wants to be called; travels with its handle. See `actors.options.ActorOptions`.
@@ -216,6 +220,7 @@ def _takes_self(cls: type, name: str) -> bool:
     return binds and not isinstance(value, staticmethod | classmethod | ClassMethodDescriptorType)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class GroupSpec:
     """An actor's place in its group.
@@ -237,6 +242,7 @@ class GroupSpec:
     costs: Costs = field(default_factory=Costs)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
     """What a node needs to know to place an actor. Never holds code of the user's.
@@ -280,6 +286,7 @@ class ActorSpec:
     moves: bool = False
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Construction:
     """What an actor's process is told to become one.
@@ -296,6 +303,7 @@ class Construction:
         checkpoint: after how many calls, or seconds, its state is taken; None for never.
         keeper: process in whose charge it is, which keeps its state.
         record: whether its calls are recorded, see `actors.record`.
+        trace: what its first making is part of; see `actors.tracing`.
     """
 
     code: Payload
@@ -309,3 +317,4 @@ class Construction:
     checkpoint: tuple[int | None, float | None] | None = None
     keeper: Address | None = None
     record: bool = False
+    trace: str = ""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.frozen import travelling
+
 NAMED = ("DEFAULT", "SPREAD", "PACK")
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class NodeAffinitySchedulingStrategy:
     """Wants one node.

@@ -1,7 +1,7 @@
 """Traces: one trace of OpenTelemetry's over a program, its actors and the calls between them; nothing where it is not.
 
-What travels with a call is W3C's ``traceparent``. The one module that knows OpenTelemetry, of which it needs the API
-alone: what records, and where to, is the program's own affair.
+What travels with a call is W3C's ``traceparent``. Of OpenTelemetry this needs the API alone: what records, and where
+to, is the program's own affair; that the SDK's spans need not be made at once is known by `actors.latespan`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
+from actors.messages import CONSTRUCT
 from actors.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.job import Job
+    from actors.latespan import LateSpans
     from actors.opencall import OpenCall
+    from actors.spec import Construction
 
 log = logging.getLogger(__name__)
 
@@ -26,38 +31,95 @@ SETUP = "ACTORS_TRACING"
 """Environment variable: ``module:function``, which is called once in each process of an actor that is traced."""
 
 _PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_ready = False
+_ready: bool | None = None  # whether OpenTelemetry is here, once that was looked at
 
 
-def _api() -> Any:
-    """Returns OpenTelemetry's API where this program has loaded it, and something that records; else None."""
+class _Source:
+    """What makes spans, of one provider of theirs."""
+
+    def __init__(self, api: Any, provider: Any) -> None:
+        self.provider = provider
+        self.api, self.context = api, import_module("opentelemetry.context")
+        self.client, self.server = api.SpanKind.CLIENT, api.SpanKind.SERVER
+        self._tracer = provider.get_tracer("actors", __version__)
+        self._late = self._late_spans()
+
+    def _late_spans(self) -> LateSpans | None:
+        if "opentelemetry.sdk.trace" not in sys.modules:
+            return None
+        try:
+            from actors.latespan import LateSpans
+
+            return LateSpans.of(self._tracer)
+        except (ImportError, AttributeError):  # an SDK that is made in another way
+            return None
+
+    def start(self, name: str, kind: Any, parent: Any, attributes: Callable[[], dict[str, Any]]) -> Any:
+        """Returns a span that has begun, a part of ``parent``; None: of what the code that runs here is part of."""
+        if self._late is not None and (span := self._late.start(name, kind, parent, attributes)) is not None:
+            return span
+        api = self.api
+        around = None if parent is None else api.set_span_in_context(api.NonRecordingSpan(parent))
+        return self._tracer.start_span(name, context=around, kind=kind, attributes=attributes())
+
+
+_known: _Source | None = None
+
+
+def _source() -> _Source | None:
+    """Returns what makes spans where this program has loaded OpenTelemetry, and something that records; else None."""
+    global _known  # noqa: PLW0603 - one a process, as its provider is
     api = sys.modules.get("opentelemetry.trace")
-    if api is None or isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
+    if api is None:
         return None
-    return api
+    provider = api.get_tracer_provider()
+    if _known is not None and _known.provider is provider:
+        return _known
+    if isinstance(provider, api.ProxyTracerProvider):
+        return None
+    _known = _Source(api, provider)
+    return _known
 
 
 def begin(call: OpenCall) -> None:
     """A call is made: it is part of the trace that this code is part of, or begins one."""
-    api = _api()
-    if api is None:
+    source = _source()
+    if source is None:
         call.trace = passed_on()
         return
-    service = call.line.label.partition("(")[0]
-    span = api.get_tracer("actors", __version__).start_span(
-        f"{service}.{call.method}",
-        kind=api.SpanKind.CLIENT,
-        attributes={"rpc.system": "actors", "rpc.service": service, "rpc.method": call.method},
+    call.span, call.trace = _client(source, call.line.label.partition("(")[0], call.method)
+
+
+def begin_making(class_name: str) -> tuple[Any, str]:
+    """An actor is made; returns its span, None where there is none, and the ``traceparent`` for its constructor."""
+    source = _source()
+    return (None, passed_on()) if source is None else _client(source, class_name, "__init__")
+
+
+def begin_batch(service: str, method: str, count: int) -> tuple[Batch | None, str]:
+    """Calls are made together: they are one part of a trace; returns it, None for none, and their ``traceparent``."""
+    source = _source()
+    if source is None:
+        return None, passed_on()
+    span, parent = _client(source, service, method, count)
+    return Batch(span, count), parent
+
+
+def _client(source: _Source, service: str, method: str, count: int = 0) -> tuple[Any, str]:
+    more = {"actors.calls": count} if count else {}
+    span = source.start(
+        f"{service}.{method}",
+        source.client,
+        None,
+        lambda: {"rpc.system": "actors", "rpc.service": service, "rpc.method": method, **more},
     )
-    call.span = span
-    call.trace = _parent_of(span)
+    return span, _parent_of(span)
 
 
 def passed_on() -> str:
     """Returns the ``traceparent`` for calls that get no span of their own; empty outside of a trace."""
-    api = _api()
-    if api is not None:
-        return _parent_of(api.get_current_span())
+    if _source() is not None:
+        return _parent_of(sys.modules["opentelemetry.trace"].get_current_span())
     running = runtime.running()
     return running.traceparent if running is not None else ""
 
@@ -66,7 +128,7 @@ def _parent_of(span: Any) -> str:
     context = span.get_span_context()
     if not context.is_valid:
         return ""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 def answered(span: Any, error: str | None) -> None:
@@ -77,37 +139,58 @@ def answered(span: Any, error: str | None) -> None:
     span.end()
 
 
+class Batch:
+    """The span of calls that were made together; to each of them it is its own.
+
+    Args:
+        span: that ends with the last of them.
+        count: how many they are.
+    """
+
+    def __init__(self, span: Any, count: int) -> None:
+        self._span = span
+        self._open = count
+
+    def set_status(self, status: Any) -> None:
+        """One of them did not give its value."""
+        self._span.set_status(status)
+
+    def end(self) -> None:
+        """One of them has had its answer."""
+        self._open -= 1
+        if not self._open:
+            self._span.end()
+
+
 class Served:
     """A call that runs here as part of a trace."""
 
-    def __init__(self, job: Job, found: re.Match[str]) -> None:
-        from opentelemetry import context, trace
-
-        parent = trace.SpanContext(
-            int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=trace.TraceFlags(int(found[3], 16))
-        )
+    def __init__(self, source: _Source, job: Job, found: re.Match[str]) -> None:
+        api = source.api
+        trace, span, flags = found.groups()
+        parent = api.SpanContext(int(trace, 16), int(span, 16), True, api.TraceFlags(int(flags, 16)))
         actor = job.actor
         assert actor is not None
-        around = trace.set_span_in_context(trace.NonRecordingSpan(parent))
-        self._trace, self._context = trace, context
-        self._span = trace.get_tracer("actors", __version__).start_span(
-            f"{actor.spec.class_name}.{job.method}",
-            context=around,
-            kind=trace.SpanKind.SERVER,
-            attributes={
-                "rpc.system": "actors", "rpc.service": actor.spec.class_name, "rpc.method": job.method,
-                "actors.actor.id": actor.spec.id, "actors.node": actor.node, "process.pid": os.getpid(),
-                "actors.queue_seconds": max(0.0, job.started - job.arrived),
+        spec, node, queued = actor.spec, actor.node, max(0.0, job.started - job.arrived)
+        method = "__init__" if job.method == CONSTRUCT else job.method
+        self._api, self._context = api, source.context
+        self._span = source.start(
+            f"{spec.class_name}.{method}",
+            source.server,
+            parent,
+            lambda: {
+                "rpc.system": "actors", "rpc.service": spec.class_name, "rpc.method": method,
+                "actors.actor.id": spec.id, "actors.node": node, "process.pid": os.getpid(),
+                "actors.queue_seconds": queued,
             },
         )  # fmt: skip
-        self._token = context.attach(trace.set_span_in_context(self._span, around))
-        own = self._span.get_span_context()
-        job.trace = f"{own.trace_id:032x}-{own.span_id:016x}"
+        self._token = self._context.attach(api.set_span_in_context(self._span))
+        job.trace = f"{trace}-{self._span.get_span_context().span_id:016x}"
 
     def failed(self, error: BaseException) -> None:
         """Its method has raised."""
         self._span.record_exception(error)
-        self._span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        self._span.set_status(self._api.Status(self._api.StatusCode.ERROR, f"{type(error).__name__}: {error}"))
 
     def end(self) -> None:
         """It is over. On the thread, or in the task, that it ran in."""
@@ -122,22 +205,33 @@ def serve(job: Job) -> Served | None:
     found = _PARENT.fullmatch(job.traceparent)
     if found is None or not _set_up():
         return None
-    return Served(job, found)
+    source = _source()
+    if source is None:  # nothing records here: what it calls in turn is part of what called it
+        job.trace = f"{found[1]}-{found[2]}"
+        return None
+    return Served(source, job, found)
+
+
+def serve_making(job: Job, construction: Construction) -> Served | None:
+    """A constructor begins to run: the first is part of the trace in which its actor was asked for."""
+    job.traceparent = "" if construction.spec.life else construction.trace
+    return serve(job)
 
 
 def _set_up() -> bool:
     """Has this process record, once, as its user wants it; returns whether OpenTelemetry is here."""
     global _ready  # noqa: PLW0603 - once a process
-    if not _ready:
-        _ready = True
+    if _ready is None:
         module, _, function = os.environ.get(SETUP, "").partition(":")
         if module:
             try:
                 getattr(import_module(module), function)()
             except Exception as error:  # the program's own; its calls run all the same
                 log.warning("%s=%s:%s failed, so nothing is recorded here: %r", SETUP, module, function, error)
-    try:
-        import opentelemetry.trace
-    except ImportError:
-        return False
-    return bool(opentelemetry.trace)
+        try:
+            import opentelemetry.trace
+        except ImportError:
+            _ready = False
+        else:
+            _ready = bool(opentelemetry.trace)
+    return _ready

@@ -50,9 +50,11 @@ class Worker:
         self._construction: Construction | None = None  # what it was made by, but for what is large
         self._assigned = threading.Event()
 
-    async def assign(self, _: Visitor, actor: str, namespace: str) -> None:
-        """Service call of the node: this process is to be the actor with this id."""
+    async def assign(self, _: Visitor, actor: str, namespace: str, node_name: str) -> None:
+        """Service call of the node, which is called so now: this process is to be the actor with this id."""
         self.process.namespace = namespace
+        self._node_name = node_name
+        self.process.address = replace(self.process.address, node_name=node_name)
         self.process.holdings.myself.add(actor)
         self._instance = Instance(actor, self._node_name, self._born, self._abort, self._rooted)
         self.process.targets[actor] = self._instance
@@ -68,6 +70,11 @@ class Worker:
             raise ActorUnavailableError("it is just being made")
         keeper, id = self._construction.keeper, self._construction.spec.id
         await self.process.ask(keeper, "keeper", "move", id, None, timeout=None)
+
+    async def withdraw(self, _: Visitor) -> None:
+        """Service call of the node, which is to be closed: this worker of tasks ends after the one that it runs."""
+        if self._instance is not None:
+            self._instance.withdraw()
 
     async def enter_group(self, _: Visitor, spec: GroupSpec) -> None:
         """Service call of whoever makes a group of actors that exist: this one is a member of it."""

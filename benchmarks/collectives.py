@@ -1,6 +1,7 @@
 """Measures collectives on this machine, with ``--peers`` side by side with gloo, MLX's ring and Open MPI.
 
-    python benchmarks/collectives.py [--ranks 2 4 8] [--peers] [--rounds 5] [--json FILE] [--plot FILE] [--memory]
+    python benchmarks/collectives.py [--ranks 2 4 8] [--peers] [--rounds 5] [--cases WORDS …] [--json FILE]
+        [--plot FILE] [--memory]
 
 README.md tells how to read the table. Exit status 0: all sides were measured; 1: one failed.
 """
@@ -87,7 +88,7 @@ def seconds_of(answers: list[dict[str, Any]], case: Case) -> list[float] | None:
     return [max(end) - min(begin) for begin, end in zip(began, ended, strict=True)]
 
 
-def measure(sides: list[str], ranks: int, rounds: int) -> tuple[dict[str, Any], list[str]]:
+def measure(sides: list[str], ranks: int, rounds: int, wanted: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Has all sides do the same in turn, round after round; returns their figures, and what failed."""
     failures: list[str] = []
     times: dict[str, dict[str, list[float]]] = {}
@@ -101,6 +102,8 @@ def measure(sides: list[str], ranks: int, rounds: int) -> tuple[dict[str, Any], 
             else:
                 stack.callback(jobs[side].close)
         for case in LARGE.get(ranks, (CASES[0], CASES[4])):
+            if not all(word in case.title for word in wanted):
+                continue
             of_case = times.setdefault(case.title, {})
             for turn in range(rounds):
                 order = sorted(jobs, key=lambda side: (sides.index(side) + turn) % len(sides))
@@ -189,6 +192,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", action="store_true", help="the others too, each installed once by pip")
     parser.add_argument("--only", nargs="+", choices=sorted(ENTRIES), help="these sides beside ours")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cases", nargs="+", default=[], metavar="WORD", help="only those with these words in them")
     parser.add_argument("--memory", action="store_true", help="also weigh 1,000 calls")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE")
@@ -201,7 +205,7 @@ def main() -> int:
     sides = list(ENTRIES) if asked.peers else ["ours", *(side for side in asked.only or () if side != "ours")]
     results, failures = {}, []
     for ranks in asked.ranks:
-        results[ranks], failed = measure(sides, ranks, asked.rounds)
+        results[ranks], failed = measure(sides, ranks, asked.rounds, asked.cases)
         failures += failed
         print(table(ranks, results[ranks]), table(ranks, results[ranks], "low"), sep="\n\n", end="\n\n")
     told = verdicts(results)

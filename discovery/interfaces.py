@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -17,6 +19,9 @@ Interfaces: TypeAlias = "Literal['loopback'] | Sequence[str] | None"
 packet leaves the machine; or the machine's own IP addresses on the interfaces meant."""
 
 LOOPBACK = ("127.0.0.1",)
+
+FRESH_S = 0.5
+"""For so long at most, what the system has listed is taken for what is: several ask at each poll."""
 
 
 def chosen(interfaces: Interfaces) -> tuple[str, ...] | None:
@@ -95,11 +100,16 @@ def named(address: str) -> str:
     raise DiscoveryError(f"no interface of this machine has the address {address}")
 
 
-def _adapters() -> list[ifaddr.Adapter]:
+def _adapters() -> tuple[ifaddr.Adapter, ...]:
+    return _adapters_at(int(time.monotonic() / FRESH_S))
+
+
+@lru_cache(maxsize=1)
+def _adapters_at(moment: int) -> tuple[ifaddr.Adapter, ...]:  # noqa: ARG001 - the next moment asks the system anew
     import ifaddr
 
     try:
-        return list(ifaddr.get_adapters())
+        return tuple(ifaddr.get_adapters())
     except OSError as error:
         raise DiscoveryError(f"the system does not list its network interfaces: {error}") from error
 

@@ -200,7 +200,7 @@ class Program:
         any_of_its = arena_path(self.home / "run" / "*")
         return list(any_of_its.parent.glob(any_of_its.name))
 
-    def leaves_nothing(self, within: float = 10.0) -> None:
+    def leaves_nothing(self, within: float = 30.0) -> None:
         """Waits until nothing is left of it."""
         deadline = time.monotonic() + within
         while left := self.leavings():

@@ -39,14 +39,14 @@ class House:
         """The ``ACTORS_HOME`` of a host."""
         return self.folder / str(host)
 
-    def start(self, host: int, *argv: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        """Starts Python on a host."""
+    def start(self, host: int, *argv: str, prefix: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
+        """Starts Python on a host; ``options`` are of Popen."""
         python = self._python.get(host, [sys.executable])
-        return self.lab.exec(host, ["env", f"ACTORS_HOME={self.home(host)}", *prefix, *python, *argv])
+        return self.lab.exec(host, ["env", f"ACTORS_HOME={self.home(host)}", *prefix, *python, *argv], **options)
 
-    def actors(self, host: int, *argv: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        """Starts the command on a host."""
-        return self.start(host, "-c", COMMAND, *argv, prefix=prefix)
+    def actors(self, host: int, *argv: str, prefix: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
+        """Starts the command on a host; ``options`` are of Popen."""
+        return self.start(host, "-c", COMMAND, *argv, prefix=prefix, **options)
 
     def run(self, host: int, *argv: str, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
         """Runs the command on a host; returns its exit status and what it printed."""
@@ -77,9 +77,11 @@ class House:
         return code
 
     @contextlib.contextmanager
-    def invitation(self, host: int, *argv: str) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]]:
-        """What `actors invite` shows on a host, and its process."""
-        invite = self.actors(host, "invite", "--json", *argv)
+    def invitation(
+        self, host: int, *argv: str, **options: Any
+    ) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]]:
+        """What `actors invite` shows on a host, and its process; ``options`` are of Popen."""
+        invite = self.actors(host, "invite", "--json", *argv, **options)
         assert invite.stdout is not None
         try:
             yield json.loads(invite.stdout.readline()), invite

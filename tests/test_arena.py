@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import resource
 import shutil
@@ -21,6 +22,13 @@ import pytest
 from clusters import Program, eventually, is_gone
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from memory_links import link_pair
 from test_door import call, through_the_door
 
@@ -28,7 +36,7 @@ import actors
 from actors import arena as arena_module
 from actors import home
 from actors._wire import distributed_comm_pb2 as pb
-from actors.arena import Arena, Segment, owner_of
+from actors.arena import Arena, segment_of
 from actors.cluster import current
 from actors.messages import Payload, Shared
 from actors.serialize import dumps, loads
@@ -70,7 +78,7 @@ def stored(arena: Arena, *contents: bytes) -> list[memoryview]:
 
 
 def lies_in_the_arena(array: Any) -> bool:
-    return isinstance(owner_of(memoryview(array)), Segment)
+    return segment_of(memoryview(array)) is not None
 
 
 @contextmanager
@@ -158,7 +166,7 @@ def test_beyond_a_share_of_the_open_files_values_are_copied(folder: Path) -> Non
     (taken,) = few.take(lent)
     assert bytes(taken) == b"z" * 100
     assert taken.readonly
-    assert not isinstance(owner_of(taken), Segment)
+    assert segment_of(taken) is None
     del kept
     assert names(folder) == ["maker-1"]
     assert few.store([memoryview(b"y" * 100)]) is not None
@@ -416,6 +424,150 @@ def test_what_is_kept_is_bounded(memory: Path) -> None:
     del maker
     gc.collect()
     assert names(memory) == []
+
+
+# -- read again ---------------------------------------------------------------------------------------------------
+
+
+def address(view: memoryview) -> int:
+    return int(np.frombuffer(view, np.uint8).__array_interface__["data"][0])
+
+
+def test_memory_that_is_written_again_is_read_where_it_was(memory: Path) -> None:
+    maker, reader = Arena(memory, "maker"), Arena(memory, "reader")
+    places = set()
+    for content in (b"a", b"b", b"c"):
+        (view,) = stored(maker, content * 2 * MIB)
+        (taken,) = reader.take(maker.lend([view]))
+        (again,) = reader.take(maker.lend([view]))
+        assert address(taken) == address(again)
+        assert bytes(taken) == content * 2 * MIB
+        assert taken.readonly
+        places.add(address(taken))
+        del view, taken, again
+    assert len(places) == 1
+    assert len(inodes(memory)) == 1
+    gc.collect()
+    reader.trim(60)
+    assert reader.mapped == 1
+    reader.trim(0)
+    assert reader.mapped == 0
+
+
+def test_what_is_kept_of_mappings_is_bounded(memory: Path) -> None:
+    maker, reader = Arena(memory, "maker"), Arena(memory, "reader")
+    views = [stored(maker, b"x" * MIB)[0] for _ in range(20)]
+    taken = [reader.take(maker.lend([view])) for view in views]
+    assert reader.mapped == 20
+    del taken
+    assert 1 <= reader.mapped <= 8
+    del views
+
+
+def test_what_its_maker_gives_back_takes_no_memory_though_a_reader_has_its_mapping(memory: Path) -> None:
+    maker, reader = Arena(memory, "maker"), Arena(memory, "reader")
+    (view,) = stored(maker, b"x" * MIB)
+    taken = reader.take(maker.lend([view]))
+    (number,) = inodes(memory)
+    descriptor = os.open(memory / names(memory)[0], os.O_RDONLY)
+    try:
+        del view
+        maker.trim(0)
+        assert os.fstat(descriptor).st_size == MIB  # somebody reads it
+        assert bytes(taken[0]) == b"x" * MIB
+        (view,) = stored(maker, b"y" * MIB)
+        taken = reader.take(maker.lend([view]))
+        assert number not in inodes(memory)
+        os.close(descriptor)
+        descriptor = os.open(memory / names(memory)[0], os.O_RDONLY)
+        del view, taken
+        maker.trim(0)
+        assert reader.mapped == 2
+        assert os.fstat(descriptor).st_size == 0
+    finally:
+        os.close(descriptor)
+    (view,) = stored(maker, b"z" * MIB)
+    assert bytes(reader.take(maker.lend([view]))[0]) == b"z" * MIB
+
+
+def test_what_a_process_that_has_left_still_reads_is_never_written(memory: Path) -> None:
+    maker, reader = Arena(memory, "maker"), Arena(memory, "reader")
+    (view,) = stored(maker, b"x" * MIB)
+    taken = reader.take(maker.lend([view]))
+    reader.clear()
+    del view
+    for _ in range(3):
+        stored(maker, b"y" * MIB)
+    maker.trim(0)
+    assert bytes(taken[0]) == b"x" * MIB
+    assert names(memory) == []
+
+
+class Sharing(RuleBasedStateMachine):
+    """Processes that write, read, pass on and forget, in any order: what is held never changes, and nothing is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run = home.run_dir("arena")
+        folder = home.arena_dir(self.run.path)
+        assert folder is not None
+        self.folder = folder
+        self.arenas = [Arena(folder, name) for name in ("one", "two", "three")]
+        self.held: list[tuple[int, memoryview, int]] = []  # whose, where, and which byte it is full of
+        self.left: list[tuple[int, memoryview, int]] = []  # the same of processes that have left
+        self.numbers = itertools.count(1)
+
+    @rule(who=st.integers(0, 2), sizes=st.lists(st.sampled_from([1, 1000, MIB, MIB + 1]), min_size=1, max_size=3))
+    def store(self, who: int, sizes: list[int]) -> None:
+        values = [next(self.numbers) % 256 for _ in sizes]
+        found = stored(self.arenas[who], *(bytes([value]) * size for value, size in zip(values, sizes, strict=True)))
+        assert [len(view) for view in found] == sizes
+        self.held += [(who, view, value) for view, value in zip(found, values, strict=True)]
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), who=st.integers(0, 2))
+    def take(self, data: st.DataObject, who: int) -> None:
+        owner, view, value = self.held[data.draw(st.integers(0, len(self.held) - 1))]
+        (taken,) = self.arenas[who].take(self.arenas[owner].lend([view]))
+        assert len(taken) == len(view)
+        self.held.append((who, taken, value))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+
+    @rule(who=st.integers(0, 2), idle=st.sampled_from([0.0, 60.0]))
+    def trim(self, who: int, idle: float) -> None:
+        self.arenas[who].trim(idle)
+
+    @rule(who=st.integers(0, 2))
+    def leave(self, who: int) -> None:
+        self.arenas[who].clear()
+        self.left += [held for held in self.held if held[0] == who]
+        self.held = [held for held in self.held if held[0] != who]
+        self.arenas[who] = Arena(self.folder, f"next{next(self.numbers)}")
+
+    @invariant()
+    def nothing_changes(self) -> None:
+        for _, view, value in (*self.held, *self.left):
+            assert view.readonly
+            assert view[0] == view[len(view) // 2] == view[-1] == value
+
+    def teardown(self) -> None:
+        self.held.clear()
+        self.left.clear()
+        gc.collect()
+        for arena in self.arenas:
+            arena.trim(0)
+            assert arena.mapped == 0
+        assert names(self.folder) == []
+        self.run.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has files in memory")
+def test_in_any_order_what_is_held_stays_and_what_is_not_goes() -> None:
+    run_state_machine_as_test(Sharing, settings=settings(deadline=None, max_examples=15, stateful_step_count=30))
 
 
 # -- clusters ---------------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     return run.stdout, json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_all_sides_do_all_workloads(quick: tuple[str, dict[str, Any]]) -> None:
     _, report = quick
     assert set(report["sides"]) == SIDES
@@ -71,6 +72,7 @@ def test_all_sides_do_all_workloads(quick: tuple[str, dict[str, Any]]) -> None:
         assert set(workload["ratios"]) == set(workload["sides"]) - {"ours"}
 
 
+@pytest.mark.slow
 def test_figures_are_in_order_and_ratios_are_of_the_medians(quick: tuple[str, dict[str, Any]]) -> None:
     _, report = quick
     for workload in report["workloads"].values():
@@ -85,6 +87,7 @@ def test_figures_are_in_order_and_ratios_are_of_the_medians(quick: tuple[str, di
             assert ratios["least"] <= ratios["most"]
 
 
+@pytest.mark.slow
 def test_the_report_says_where_it_was_made(quick: tuple[str, dict[str, Any]]) -> None:
     _, report = quick
     assert report["machine"]["cores"] >= 1
@@ -93,6 +96,7 @@ def test_the_report_says_where_it_was_made(quick: tuple[str, dict[str, Any]]) ->
     assert set(report["settings"]["versions"]) == SIDES
 
 
+@pytest.mark.slow
 def test_the_table_names_everything_once_and_says_what_is_better(quick: tuple[str, dict[str, Any]]) -> None:
     table, report = quick
     lines = table.splitlines()

@@ -89,6 +89,7 @@ def test_without_one_the_caller_is_held_up() -> None:
     assert actors.get(stuck.take.remote()) == 0
 
 
+@pytest.mark.slow
 def test_bytes_are_bounded_too() -> None:
     latch, stuck = _stuck()
     value = bytes(MAX_PENDING_BYTES // 8)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.escort import Escort
 from actors.messages import (
     Call,
     Calls,
@@ -31,6 +32,7 @@ u64 = st.integers(0, 2**64 - 1)
 i32 = st.integers(-(2**31), 2**31 - 1)
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 shared = st.builds(Shared, st.integers(0, 2**32 - 1), words, u64, u64)
+pickles = st.builds(Payload, st.binary(max_size=50))
 payloads = st.one_of(
     st.builds(
         Payload,
@@ -54,7 +56,15 @@ messages = st.one_of(
     st.builds(lambda n, t, m, how: Calls(n, t, m, one_each(n), how), numbers, words, words, terms),
     st.builds(lambda n: Replies(n, one_each(n)), numbers),
     st.builds(Call, u64, words, words, payloads, terms),
-    st.builds(Reply, u64, st.sampled_from(Outcome), payloads),
+    st.builds(Reply, u64, st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.KEPT]), payloads),
+    st.builds(
+        lambda call, value, *escort: Reply(call, Outcome.KEPT, Escort(*escort).beside(value)),
+        u64,
+        pickles,
+        st.text("abc-1"),
+        u64,
+        pickles,
+    ),
     st.builds(Item, u64, u64, payloads),
     st.builds(Credit, u64, u64),
     st.builds(Cancel, u64, st.booleans(), st.booleans()),
@@ -111,6 +121,12 @@ def test_a_long_kind_is_not_quoted_at_length() -> None:
 def test_an_unknown_outcome_is_refused() -> None:
     with pytest.raises(MalformedMessageError, match="17 is no outcome"):
         decode(pb.CommData(comm_type="reply", header=pb.Header(outcome=17)))
+
+
+@pytest.mark.parametrize("buffers", [(), (b"actor", b"1"), (b"actor", b"one", b""), (b"\xff", b"1", b"")])
+def test_a_state_that_is_none_is_refused(buffers: tuple[bytes, ...]) -> None:
+    with pytest.raises(MalformedMessageError, match="bring its actor's state"):
+        decode(pb.CommData(comm_type="reply", header=pb.Header(outcome=6), buffers=buffers))
 
 
 KINDS = ["call", "reply", "item", "tensor", "credit", "cancel", "chunk", "CALL", "send", ""]

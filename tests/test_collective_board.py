@@ -137,6 +137,32 @@ def test_who_posts_nothing_or_dies_is_named(boards: Callable[[int], Boards]) -> 
         there.boards[0].exchange(there.channel(0, 2), b"x")
 
 
+def test_arrays_that_are_shown_before_the_ranks_agree(tmp_path: Path) -> None:
+    """Of one shape, one after the other and beside other calls, by plan and at length, and where ranks disagree."""
+    world, count = World(3), 70_000
+    fabrics = [NearFabric(ThreadFabric(world, rank), tmp_path, "here", f"r{rank}") for rank in range(3)]
+
+    def work(rank: int) -> None:
+        group = Group(fabrics[rank])
+        for turn in range(12):
+            x = np.full((count // 10, 10), rank + turn, np.float32, order="F" if turn % 2 else "C")
+            assert (group.allreduce(x) == 3 * turn + 3).all()
+            assert group.allreduce(x if rank else x.reshape(count // 10, 10)[:].copy(), "max")[0, 0] == turn + 2
+            if turn % 3 == 0:
+                assert group.allgather(x)[2][0, 0] == turn + 2
+            if turn % 4 == 0:
+                with pytest.raises(CollectiveError, match="do not call the same"):
+                    group.allreduce(x, "sum" if rank else "min")
+            # One rank's array is of another kind and takes the long way; nobody else knows.
+            mixed = x[0, :1].repeat(count).astype(">f4" if rank == 1 else "<f4")
+            assert (group.allreduce(mixed, "min") == turn).all()
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
+    for fabric in fabrics:
+        fabric.close()
+
+
 @pytest.mark.parametrize("size", [2, 5])
 def test_plans_give_what_the_long_way_gives(tmp_path: Path, size: int) -> None:
     """The first call of a group goes at length, later ones by a plan; those that do not go together are told apart."""

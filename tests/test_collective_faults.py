@@ -68,7 +68,7 @@ def check(folder: Path, way: str, call: str, how: str, after: int) -> None:
     world = World(SIZE)
     fate = Fate(world, how, after)
     lanes: list[Any] = [ThreadFabric(world, rank) for rank in range(SIZE)]
-    if way in {"board", "memory", "hosts"}:
+    if way in {"board", "shown", "memory", "hosts"}:
         keys = HOSTS if way == "hosts" else "a" * SIZE
         lanes = [NearFabric(lane, folder, keys[lane.rank], f"r{lane.rank}") for lane in lanes]
     lanes[VICTIM].send = doomed(lanes[VICTIM].send, fate)

@@ -23,7 +23,7 @@ from actors.costs import Costs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-WAYS = ("offer", "ring", "doubling", "board", "memory", "hosts")
+WAYS = ("offer", "ring", "doubling", "board", "shown", "memory", "hosts")
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128", ">f4", ">i2"),
@@ -48,6 +48,7 @@ def going(way: str, block: int) -> Iterator[None]:
         patch.setattr(thread_fabric, "costs", Costs(far_latency=1.0 if way == "doubling" else 1e-15))
         patch.setattr(flow, "CHUNK_BYTES", block)
         patch.setattr(shared, "BLOCK_BYTES", block)
+        patch.setattr(shared, "SHOWN_BYTES", 1 << 20 if way == "shown" else -1)
         yield
 
 
@@ -158,3 +159,61 @@ def test_every_way_gives_what_numpy_gives(way: str) -> None:
 def test_every_way_gives_what_numpy_gives_at_length(way: str) -> None:
     many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     many(given(**cases)(lambda **case: check(way, **case)))()
+
+
+MLX_DTYPES = ("bfloat16", "float16", "float32", "int8", "uint32", "int64", "bool", "complex64")
+mlx_cases = {**{key: cases[key] for key in ("size", "hosts", "shape", "op", "block", "seed")}}
+mlx_cases["dtype"] = st.sampled_from(MLX_DTYPES)
+
+
+def check_mlx(
+    way: str, size: int, hosts: str, dtype: str, shape: tuple[int, ...], op: str, block: int, seed: int
+) -> None:
+    """As `check`, of MLX arrays; 16-bit floats are rounded once, so that nothing differs by a bit."""
+    mx = pytest.importorskip("mlx.core")
+    kind = getattr(mx, "bool_" if dtype == "bool" else dtype)
+    if op == "mean" and "float" not in dtype and dtype != "complex64":
+        op = "sum"
+    random = np.random.default_rng(seed)
+    root = int(random.integers(size))
+    wide = np.dtype(np.float32 if "float" in dtype else dtype)
+    rows = [random.integers(0, 3, (2 * size, *shape)).astype(wide) for _ in range(size)]
+    own = [mx.array(row).astype(kind) for row in rows]
+    mx.eval(own)
+
+    def work(group: Group) -> Any:
+        x = own[group.rank]
+        return (
+            [group.allreduce(x, op), group.allreduce({"a": [x]}, op, deterministic=True)["a"][0]],
+            group.reducescatter(x, op),
+            [group.broadcast(x if group.rank == root else None, root), group.allgather(x)[root]],
+            group.alltoall([x[2 * rank : 2 * rank + 2] for rank in range(size)]),
+        )
+
+    def bits(array: Any) -> tuple[str, tuple[int, ...], bytes]:
+        assert isinstance(array, mx.array)
+        plain = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
+        return str(array.dtype), tuple(array.shape), np.array(plain).tobytes()
+
+    with going(way, block):
+        found = run(way, size, hosts, work)
+    total = mx.array(reduced(op, rows, wide)).astype(kind)
+    for rank, (sums, part, sent, swapped) in enumerate(found):
+        mine = slice(2 * rank, 2 * rank + 2)
+        assert [bits(one) for one in sums] == [bits(total)] * 2
+        assert bits(part) == bits(total[mine])
+        assert [bits(one) for one in sent] == [bits(own[root])] * 2
+        assert [bits(one) for one in swapped] == [bits(one[mine]) for one in own]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_gives_what_numpy_gives_of_mlx_arrays(way: str) -> None:
+    sample = settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    sample(given(**mlx_cases)(lambda **case: check_mlx(way, **case)))()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_gives_what_numpy_gives_of_mlx_arrays_at_length(way: str) -> None:
+    many = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    many(given(**mlx_cases)(lambda **case: check_mlx(way, **case)))()

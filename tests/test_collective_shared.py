@@ -31,6 +31,7 @@ def small_blocks(block: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "INLINE_BYTES", -1)
         patch.setattr(shared, "BLOCK_BYTES", block)
+        patch.setattr(shared, "SHOWN_BYTES", block - 1)  # what fits a block, in one go
         yield
 
 

@@ -25,7 +25,7 @@ from actors.communicator import (
 from actors.exceptions import AuthenticationError, CollectiveError, SerializationError
 from actors.home import state_dir
 from actors.transport.endpoint import Endpoint
-from actors.transport.job import FiveCalls
+from actors.transport.fivecalls import FiveCalls
 from actors.transport.letterbox import Limits, Member
 from actors.transport.portal import Portal
 
@@ -772,6 +772,31 @@ def test_life():
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", int(addresses[0].rpartition(":")[2])))
     assert threading.active_count() <= before + 1  # gRPC's poller outlives its servers
+
+
+@pytest.mark.slow
+def test_ranks_of_one_name_find_each_other(tmp_path, monkeypatch):
+    """On this machine, since its device is paired with none; pickles pass too, and a rank that is missing is named."""
+    monkeypatch.setenv("ACTORS_HOME", str(tmp_path))
+    name = f"job of {tmp_path}"
+
+    def work(rank):
+        with GRPCCommunicator() as comm:
+            comm.init(rank, 3, job=name, timeout=60)
+            comm.send({"from": rank}, (rank + 1) % 3)
+            got = comm.receive((rank - 1) % 3)["from"], comm.allreduce(np.ones(2))[0]
+            comm.barrier()
+            return got
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(work, range(3))) == [(2, 3.0), (0, 3.0), (1, 3.0)]
+    comm = GRPCCommunicator()
+    with pytest.raises(CommunicatorTimeoutError, match=r"rank 1, 2 of 3 was not found on this machine"):
+        comm.init(0, 3, job=name, timeout=0.5)
+    with pytest.raises(ValueError, match="by one of them"):
+        comm.init(0, 3, job=name, base_port=50100)
+    comm.init(0, 1, addresses=free_addresses(1))  # and it can be used
+    comm.finalize()
 
 
 def test_ipv6_loopback():

@@ -225,6 +225,14 @@ def test_prometheus_gets_our_metrics_and_the_programs_own(dashboard):
         'actors_device_memory_bytes{device=', 'own_took_seconds_bucket{le="0.1"} 0.0', "actors_build_info{version=",
     ):  # fmt: skip
         assert line in text, line
+    carried = re.findall(r'actors_(sent|received)_bytes_total{device="(.+?)",path="(.+?)",peer="(.+?)"} (\S+)', text)
+    devices = {device for _, device, _, _, _ in carried}
+    assert len(devices) == 2
+    for one in devices:  # its own sockets, and the wire to the other
+        ways = {
+            (which, path, peer == one) for which, device, path, peer, count in carried if device == one and float(count)
+        }
+        assert ways == {(w, p, own) for w in ("sent", "received") for p, own in (("socket", True), ("grpc", False))}
     assert sum(line.startswith("# HELP") for line in text.splitlines()) == sum(
         line.startswith("# TYPE") for line in text.splitlines()
     )

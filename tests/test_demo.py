@@ -89,6 +89,7 @@ def nothing_left(program):
         pytest.fail("left behind:\n" + "\n".join([*left(), program.report()]), pytrace=False)
 
 
+@pytest.mark.slow
 def test_json_is_one_object_of_what_happened(model):
     with demo("--json", "--prompt", "What is the capital of France?", ACTORS_DEMO_MODEL=model) as program:
         assert program.ends(90) == 0, program.report()

@@ -320,7 +320,7 @@ def test_it_is_light_to_ask_whether_this_device_is_paired(devices):
 
 
 STAYS = """
-import actors, sys
+import actors, sys, threading
 actors.init(expect_nodes=2, timeout=20)
 @actors.remote
 class Sum:
@@ -334,15 +334,32 @@ class Sum:
 @actors.remote
 class Plain:
     def hello(self): return "hello"
+    def name(self): return actors.get_runtime_context().node_name
 names = {node.id: node.name for node in actors.nodes()}
 there = sys.argv[1]
 sums = [Sum.options(node=there).remote(), Sum.options(node=there, lifetime="detached", max_restarts=-1).remote()]
 plain = Plain.options(node=there).remote()
 actors.get([sum.add.remote(5) for sum in sums] + [plain.hello.remote()])
+@actors.remote
+def task(number):
+    yield number
+    yield number + 1
+def run_tasks():
+    number = 0
+    while True:
+        streams = [task.remote(number) for _ in range(8)]
+        for stream in streams:
+            if (found := [actors.get(ref) for ref in stream]) != [number, number + 1]:
+                print("a task was lost", found, flush=True)
+        number += 1
+threading.Thread(target=run_tasks, daemon=True).start()
 print("ready", flush=True)
 for line in sys.stdin:
     if line == "kill\\n":
         actors.kill(plain)
+    elif line == "name\\n":
+        print(actors.get(plain.name.remote()), flush=True)
+        continue
     print(actors.get([sum.add.remote(1) for sum in sums], timeout=60),
           {names[actors.get(sum.where.remote())] for sum in sums}, flush=True)
     try:
@@ -365,6 +382,9 @@ def test_a_drained_device_is_empty_and_stays_so_until_that_is_undone(devices):
     program = a.program(STAYS.replace("sys.argv[1]", repr(there)))
     try:
         assert program.stdout.readline() == "ready\n", program.stderr.read()
+        program.stdin.write("name\n")  # its process was there before the device was paired, and had its name
+        program.stdin.flush()
+        assert program.stdout.readline() == f"{there}\n"
         done = a.run("drain", there, "--json", "--timeout", "20")
         found = json.loads(done.stdout)
         assert done.returncode == 1, done.stderr
@@ -392,6 +412,7 @@ def test_a_drained_device_is_empty_and_stays_so_until_that_is_undone(devices):
         program.communicate()
 
 
+@pytest.mark.slow
 def test_a_bundle_makes_a_member_without_a_word(devices, tmp_path):
     a, b, c = devices(3)
     a.start()

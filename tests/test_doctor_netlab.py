@@ -133,6 +133,7 @@ def test_a_name_that_leads_elsewhere(house: Practice) -> None:
     assert "no name server knows" in finding["what"]
 
 
+@pytest.mark.slow
 def test_not_paired_and_revoked(house: Practice) -> None:
     assert house.run(1, "revoke", "host3")[0] == 0
     house.told(3, "revoked", "removed")

@@ -24,7 +24,7 @@ class Door(asyncio.Protocol):
     """A door that lets everybody in and says nothing, with its doorman, and those who have come."""
 
     def __init__(self, friends: set[str]) -> None:
-        self.doorman = Doorman(asyncio.get_running_loop(), lambda: friends)
+        self.doorman = Doorman(asyncio.get_running_loop(), lambda: dict.fromkeys(friends, "anna"))
         self.port = 0
         self.came: list[socket.socket] = []
         self._server: asyncio.Server | None = None
@@ -107,29 +107,42 @@ def test_an_address_that_proves_nothing_has_so_many_connections_and_no_more() ->
 
 
 @pytest.mark.parametrize("friendly", [False, True])
-def test_a_stranger_is_told_of_once_with_what_to_do(friendly: bool, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
+def test_who_proves_nothing_is_told_of_once_with_what_to_do(friendly: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "actors")
 
     async def work() -> None:
         async with door(*[HERE] * friendly) as here:
             for _ in range(3):
                 await here.knock()
                 await asyncio.sleep(0.6)
-            if not friendly:
-                await until(lambda: caplog.messages)
+            await until(lambda: caplog.messages)
             await asyncio.sleep(1)
 
     asyncio.run(work())
-    if friendly:
-        assert caplog.messages == []
-        return
-    assert len(caplog.messages) == 1
-    assert f"from {HERE} was refused at the door" in caplog.messages[0]
-    assert "actors invite" in caplog.messages[0]
+    (said,) = caplog.messages
+    assert (f"from {HERE}, where anna is, did not get through" if friendly else f"from {HERE} was refused") in said
+    assert ("actors revoke anna" if friendly else "actors invite") in said
+
+
+def test_a_member_that_looks_before_it_comes_in_is_not_told_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorman, "JUDGE_SECONDS", 2.0)  # time enough to come in, also where much else goes on
+    caplog.set_level(logging.INFO, "actors")
+
+    async def work() -> None:
+        async with door(HERE) as here:
+            await here.knock()
+            visitor = await here.knock()
+            here.doorman.proved("ipv4:{}:{}".format(*visitor.getsockname()))
+            await asyncio.sleep(3)
+
+    asyncio.run(work())
+    assert caplog.messages == []
 
 
 def test_who_proves_itself_in_time_is_not_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.INFO, "actors")
 
     async def work() -> None:
         async with door() as here:

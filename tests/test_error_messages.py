@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import actors
+from actors.collective.agreement import Offer
+from actors.collective.engine import check as check_ring
+from actors.communicator import GRPCCommunicator
 from actors.demand import check_labels
 from actors.environment import check_environment
-from actors.exceptions import ActorDiedError
+from actors.exceptions import ActorDiedError, ModelError
+from actors.models.sharing import Shape
 from actors.options import ActorOptions, MethodOptions
 from actors.reduction import check_reduction
 from actors.strategy import NodeAffinitySchedulingStrategy
@@ -146,9 +150,22 @@ def txt(*entries: bytes) -> Any:
     return read_txt("n1", b"".join(bytes([len(entry)]) + entry for entry in entries), 1, ())
 
 
+def executor() -> Any:
+    """An executor that has not begun, since what it is asked for is wrong already."""
+    return object.__new__(actors.util.Executor)
+
+
 REFUSED: list[tuple[Callable[[], object], str]] = [
     # options
     (lambda: options(checkpoint="soon"), "checkpoint must be 'call', '100 calls' or '10s', not 'soon'"),
+    (
+        lambda: options(tensor_transport="x"),
+        "the option 'tensor_transport' is not honoured: arrays travel between actors as they are; leave it out",
+    ),
+    (
+        lambda: actors.method(len, num_returns=2),
+        "@actors.method takes options by name alone, before what it decorates: @actors.method(...)",
+    ),
     (lambda: options(get_if_exists=1), "get_if_exists must be True or False, not 1"),
     (lambda: options(num_cpus="2"), "num_cpus must be a number, not '2'"),
     (lambda: options(num_cpus=1e-9), "num_cpus must be 0, or 0.0001 or more, not 1e-09"),
@@ -174,7 +191,10 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         lambda: check_environment({"pip": {"packages": [], "pip_check": True}}),
         "['pip_check'] is not honoured; leave it out",
     ),
-    (lambda: check_environment({"conda": "x"}), "runtime_env['conda'] is not honoured: "),
+    (
+        lambda: check_environment({"java_jars": "x"}),
+        "runtime_env['java_jars'] is not honoured: actors are Python objects; leave it out",
+    ),
     # programs
     (lambda: actors.init(3), "address must be 'local', or 'HOST:PORT' of a node, not 3"),  # type: ignore[arg-type]
     (lambda: actors.init("local", local_nodes=0), "local_nodes is the number of nodes to start here, 1 to 64, not 0"),
@@ -190,10 +210,31 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: check_reduction("most", "float32"), "unknown op 'most'; known: "),
     (lambda: check_reduction("mean", "int32"), "the mean of int32 is not a int32: convert to a floating dtype first"),
     # supervisors
-    (lambda: Supervisor({}, strategy="none"), "strategy must be one of one_for_one"),
+    (
+        lambda: Supervisor({}, strategy="none"),
+        "strategy must be one of one_for_one, one_for_all, rest_for_one, not 'none'",
+    ),
     (lambda: Supervisor({}, max_restarts=-1), "max_restarts must be a whole number from 0, not -1"),
     (lambda: Supervisor({}, within=0), "within is a time in seconds, not 0"),
     # utilities
+    (lambda: executor().map(abs, [1], chunksize=0), "chunksize must be a whole number from 1, not 0"),
+    (lambda: GRPCCommunicator().init(0, 1, timeout=0), "timeout is 0: give a number of seconds above 0"),
+    (
+        lambda: Shape.of({"model_type": "llama"}, 1, 1),
+        "strategy='tensor' cannot make out this llama model's heads and MLP: ",
+    ),
+    (
+        lambda: check_ring(Offer("alltoall")),
+        "backend='mlx' has no alltoall: MLX's ring has allgather, allreduce, barrier, broadcast, reduce; use 'auto'",
+    ),
+    (
+        lambda: check_ring(Offer("allreduce", "product")),
+        "backend='mlx' has no op 'product': MLX's ring has sum, mean, min, max; use backend='auto'",
+    ),
+    (
+        lambda: actors.models.ShardedModel.load("nowhere", arithmetic="float8"),
+        "arithmetic must be one of auto, stored, float32, not 'float8'",
+    ),
     (lambda: actors.util.Executor(0), "workers must be a whole number from 1, not 0"),
     (lambda: actors.util.Queue("3"), "maxsize must be a whole number, not '3'"),
     (lambda: Counter(""), "a metric's name is a non-empty string, not ''"),
@@ -211,7 +252,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     ),
     # discovery
     (lambda: split("nonsense"), "address 'nonsense' is not HOST:PORT (as in "),
-    (lambda: split("desk:99999"), "port 99999 is not between 1 and 65535"),
+    (lambda: split("desk:99999"), "address 'desk:99999': port 99999 is not between 1 and 65535"),
     (lambda: split("-desk-:1"), "'-desk-' is neither an IP address nor a host name"),
     (lambda: chosen("all"), "interfaces='all' is not understood: give None for all, 'loopback'"),
     (lambda: chosen(["nonsense"]), "interfaces: 'nonsense' is not an IP address of this machine"),
@@ -231,11 +272,60 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
 @pytest.mark.parametrize(("wrong", "words"), [pytest.param(*each, id=each[1][:40]) for each in REFUSED])
 def test_bad_input_is_refused_where_it_is_given(wrong: Callable[[], object], words: str) -> None:
     with pytest.raises(
-        (ValueError, TypeError, NotImplementedError, AttributeError, actors.exceptions.NoClusterError)
+        (ValueError, TypeError, NotImplementedError, AttributeError, ModelError, actors.exceptions.NoClusterError)
     ) as caught:
         wrong()
     assert words in str(caught.value)
     assert not actors.is_initialized()
+
+
+def test_joblib_is_told_that_no_jobs_are_none() -> None:
+    pytest.importorskip("joblib")
+    from actors.util.joblib import ActorsBackend
+
+    with pytest.raises(ValueError, match="n_jobs == 0 in Parallel has no meaning"):
+        ActorsBackend().effective_n_jobs(0)
+
+
+def test_what_a_client_is_told_of_an_error_that_is_not_its_own() -> None:
+    pytest.importorskip("starlette")
+    from actors.models.serving.errors import error_of
+
+    lost = error_of(ActorDiedError("stage 1 was on desk"))
+    assert str(lost) == "a device that holds a part of the model was lost: stage 1 was on desk"
+    assert str(error_of(KeyError("x"))) == "the server failed at this request: KeyError: 'x'"
+
+
+def test_quantised_numbers_are_cut_between_their_groups() -> None:
+    nn = pytest.importorskip("mlx.nn")
+    from actors.models.tensor import _take_columns
+
+    words = "numbers 16 to 48 cannot be cut out of groups of 32 quantised ones; use strategy='pipeline'"
+    with pytest.raises(ModelError, match=words):
+        _take_columns(nn.QuantizedLinear(64, 64, group_size=32), range(16, 48), first=True)
+
+
+def test_a_browser_is_entered_once() -> None:
+    import discovery
+
+    browser = discovery.fixed("127.0.0.1:1")
+    with browser:
+        pass
+    with pytest.raises(discovery.DiscoveryError, match="this browser was entered before; make a new one"), browser:
+        pass
+
+
+def test_a_port_that_is_taken_is_told_of_with_why(capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    from actors.cli.dashboard import _listen
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(actors.exceptions.ActorsError, match=r"port \d+ cannot be used: "):
+            _listen(port)
 
 
 def test_a_queue_that_was_shut_down_says_so() -> None:

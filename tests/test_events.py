@@ -18,6 +18,7 @@ import actors
 import actors.collective as col
 from actors.events.event import ActorChanged, CallEnded, CollectivesEnded, GroupChanged, LogPrinted
 from actors.events.journal import Journal
+from actors.events.ledger import Ledger
 from actors.events.recorder import Recorder
 from actors.events.state import MOST_ENDED, State
 from actors.events.tally import MOST_METHODS, OTHERS, Tally, merge
@@ -95,6 +96,22 @@ def test_a_state_can_be_made_again_from_its_events_and_forgets_the_oldest_dead()
     again = State(state.events())
     assert again.actors == state.actors
     assert (again.collectives["g", 0, "allreduce"].count, again.collectives["g", 0, "allreduce"].nbytes) == (6, 300)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", None]), st.integers(0, 9), st.integers(0, 9))))
+def test_what_processes_have_sent_is_counted_once_however_often_they_say_so(said):
+    ledger, sums = Ledger(), {}
+    for process, peer, sent, received in said:
+        known = sums.setdefault((process, peer), [0, 0])
+        known[0] += sent
+        known[1] += received
+        ledger.take(process, ((peer, "grpc", *known),))
+        ledger.take(process, ((peer, "grpc", known[0] - sent, known[1] - received),))  # overtaken by the later one
+        ledger.take(process, ())
+    told = {peer: (sent, received) for peer, _, sent, received in ledger.total()}
+    assert told == {
+        peer: tuple(sum(both[i] for (_, who), both in sums.items() if who == peer) for i in (0, 1)) for _, peer in sums
+    }
 
 
 def test_tallies_of_ever_new_methods_are_bounded():

@@ -6,7 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from clusters import eventually
@@ -51,6 +51,58 @@ else:
 """
 
 
+FOUND = """
+import sys
+import numpy as np
+from actors.communicator import GRPCCommunicator
+with GRPCCommunicator() as job:
+    job.init(int(sys.argv[1]), 2, job="two hosts", timeout=40)
+    print("found:", job.allreduce(np.full(3, job.rank + 1.0))[0], flush=True)
+    job.barrier()
+"""
+
+PHASES = """
+import os, sys, time
+import numpy as np
+from actors import collective
+from actors.collective.wire import WireFabric
+from actors.exceptions import CollectiveError
+
+rank, size = collective.get_rank(), collective.get_world_size()
+x = np.ones(1 << 20, np.float32)
+for _ in range(3):  # one rank calls another op, shape or collective: an error on all, and the group goes on
+    for wrong in (
+        lambda: collective.allreduce(x, "max" if rank == 3 else "sum", timeout=20),
+        lambda: collective.allreduce(x[: len(x) - (rank == 0)], timeout=20),
+        lambda: collective.broadcast(x, 1, timeout=20) if rank == 2 else collective.allgather(x, timeout=20),
+    ):
+        try:
+            wrong()
+            print("missed", flush=True)
+        except CollectiveError as error:
+            assert "do not call the same" in str(error), error
+    assert collective.allreduce(x)[-1] == size
+print("agreed", flush=True)
+
+# Host 2 falls silent once so many chunks of this call have left this rank, as when its cable is pulled there and then.
+after, sent, send = int(sys.argv[1]), 0, WireFabric.send
+def counted(self, dst, tag, value):
+    global sent
+    sent += isinstance(value, np.ndarray)
+    if rank == 2 and sent > after:
+        print("pull", flush=True)
+        time.sleep(60)
+    send(self, dst, tag, value)
+WireFabric.send = counted
+begun = time.monotonic()
+try:
+    while True:
+        collective.allreduce(x, deterministic="ordered" in sys.argv, timeout=4)
+except CollectiveError as error:
+    print("told:", round(time.monotonic() - begun), error, flush=True)
+"""
+
+
 class Pair:
     """Two hosts, paired, each with its node."""
 
@@ -71,6 +123,13 @@ class Pair:
         assert process.returncode == 0, said
         return said
 
+    def python(self, host: int, *argv: str) -> subprocess.Popen[str]:
+        home = f"ACTORS_HOME={self._folder / f'home{host}'}"
+        return self.lab.exec(host, ["env", home, sys.executable, *argv], stderr=subprocess.STDOUT)
+
+    def alive(self) -> int:
+        return sum(node["alive"] for node in json.loads(self.does(1, "list", "nodes", "--json")))
+
     def pair(self) -> None:
         for host in (1, 2):
             self.does(host, "start")
@@ -79,8 +138,7 @@ class Pair:
         shown = next(line for line in invite.stdout if line.startswith("{"))
         self.does(2, "join", json.loads(shown)["code"])
         assert invite.wait(30) == 0
-        nodes: Any = lambda: json.loads(self.does(1, "list", "nodes", "--json"))  # noqa: E731
-        eventually(lambda: sum(node["alive"] for node in nodes()) == 2, within=30)
+        eventually(lambda: self.alive() == 2, within=30)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +160,7 @@ def test_two_hosts_of_two_ranks(pair: Pair) -> None:
     assert sorted(line for line in said if "communicator:" in line) == wanted
 
 
+@pytest.mark.slow
 def test_a_cut_cable_fails_the_collective_in_time(pair: Pair) -> None:
     job = pair.begin(1, "launch", "-n", "4", "--nodes", "all", str(pair.script), "--cut")
     assert job.stdout is not None
@@ -114,3 +173,44 @@ def test_a_cut_cable_fails_the_collective_in_time(pair: Pair) -> None:
     assert all("rank 2 (" in line or "rank 3 (" in line for line in told), told
     job.kill()
     job.wait(60)
+
+
+@pytest.mark.slow
+def test_ranks_of_a_job_find_each_other_between_devices(pair: Pair) -> None:
+    script = pair.script.with_name("found.py")
+    script.write_text(FOUND)
+    ranks = [pair.python(rank + 1, str(script), str(rank)) for rank in range(2)]
+    for rank in ranks:
+        said, _ = rank.communicate(timeout=90)
+        assert (rank.returncode, "found: 3.0" in said) == (0, True), said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("after", "way"), [(0, "mixed"), (1, "mixed"), (2, "mixed"), (1, "ordered")])
+def test_a_cable_that_is_cut_in_any_phase(pair: Pair, after: int, way: str) -> None:
+    """In the reduce-scatter between hosts, in the all-gather, and in the next call; before that, ranks disagree."""
+    script = pair.script.with_name("phases.py")
+    script.write_text(PHASES)
+    pair.lab.heal(2)
+    eventually(lambda: pair.alive() == 2, within=60)
+    job = pair.begin(1, "launch", "-n", "4", "--nodes", "all", str(script), str(after), way)
+    assert job.stdout is not None
+    told: list[str] = []
+    try:
+        agreed = 0
+        for line in iter(job.stdout.readline, ""):
+            agreed += "agreed" in line
+            assert "missed" not in line
+            if "pull" in line:
+                pair.lab.cut(2)
+            told += [line] if "told:" in line else []
+            if len(told) == 2:
+                break
+        assert agreed == 4
+        assert {line[:3] for line in told} == {"[0]", "[1]"}, told  # host 2 is not heard any more
+        assert all("rank 2 (" in line or "rank 3 (" in line for line in told), told
+    finally:
+        job.kill()
+        job.wait(60)
+        pair.lab.heal(2)

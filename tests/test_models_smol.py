@@ -34,6 +34,7 @@ def model():
             pytest.skip(str(error))
 
 
+@pytest.mark.slow
 def test_three_stages_give_exactly_the_tokens_of_the_whole(model):
     tokenizer = load_tokenizer(model)
     plan = make_plan(describe(model), [Device(name) for name in ("anna", "bob", "carla")])

@@ -163,7 +163,8 @@ class TestQuickstart:
 
     def test_counters_count(self, told: dict[str, Told], run: str) -> None:
         text = told[run].text
-        assert (text["get"], text["await"], text["tell"]) == ("[1, 11, 21]", "42", "121")
+        assert text["get"].endswith("[1, 11, 21]")  # how far it is stands before it where it took more than a second
+        assert (text["await"], text["tell"]) == ("42", "121")
 
     def test_the_work_is_shared_out(self, told: dict[str, Told], run: str) -> None:
         # Beside it may stand how far the waiting was, where that took longer than a second.

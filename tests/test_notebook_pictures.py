@@ -71,6 +71,7 @@ actors.get([one.say.remote(0), two.say.remote(0)])
     "magic": "given = 20\n",
     "everywhere": "%%actors --give given\nimport os\nprint('there')\nkept = given + 1\nkept",
     "once more": "%%actors vm-none\nkept",
+    "not given": "%%actors --give nothing_such\n1",
     "kept": "%%actors\nkept + 1",
     "again": "same = actors.init(local_nodes=2)\nsame is cluster",
     "cluster": "cluster",
@@ -175,6 +176,7 @@ def test_a_cell_runs_on_nodes(outputs: dict[str, list[Any]]) -> None:
     assert sorted(eval(values["text/plain"]).values()) == [21, 21]
     assert text(outputs["everywhere"]).count(") there\n") in {1, 2}  # those that say the same are counted
     assert "no node is called vm-none" in text(outputs["once more"], "stderr")
+    assert "this notebook has no nothing_such" in text(outputs["not given"], "stderr")
     (values,) = bundles(outputs["kept"])
     assert sorted(eval(values["text/plain"]).values()) == [22, 22]
 
@@ -192,6 +194,14 @@ def test_an_interrupt_says_what_goes_on() -> None:
                     await asyncio.sleep(600)
             sleeper = Sleeper.remote()
         """)
+        cell = kernel.start("""
+            import os
+            os.environ["ACTORS_SLOW_SECONDS"] = "0.3"
+            actors.get(sleeper.sleep.remote())
+        """)
+        cell.shows("has not answered for 0.3 s: it has run for ", "stderr")
+        kernel.interrupt()
+        assert cell.reply()["status"] == "error"
         for wait in ("actors.get(sleeper.sleep.remote())", "await sleeper.sleep.remote()"):
             cell = kernel.start(f"print('waiting', flush=True)\n{wait}")
             cell.shows("waiting")

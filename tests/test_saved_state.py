@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from clusters import eventually, failure
 import actors
 from actors.cluster import joined
 from actors.exceptions import ActorDiedError, ActorUnavailableError, SerializationError
-from actors.serialize import loads
+from actors.latest import Latest
+from actors.serialize import dumps, loads
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -127,6 +129,60 @@ def test_the_constructor_runs_first_and_then_the_state_is_set(tmp_path: Path) ->
     assert log.read_text().split() == ["made", "saved", "made", "loaded"]
 
 
+@actors.remote
+class Teller:
+    """Uses an account from a process that does not keep its state."""
+
+    def add(self, account: actors.ActorHandle, times: int) -> int:
+        acknowledged = 0
+        for _ in range(times):
+            try:
+                actors.get(account.add.remote(), timeout=PATIENCE)
+                acknowledged += 1
+            except ActorUnavailableError:
+                pass
+        return acknowledged
+
+
+@pytest.mark.parametrize("cls", [Account, AsyncAccount])
+def test_states_come_with_answers_to_the_maker_and_apart_for_others_and_the_last_one_counts(cls: Any) -> None:
+    account = cls.options(max_restarts=-1).remote()
+    teller = Teller.remote()
+    elsewhere = teller.add.remote(account, 60)
+    acknowledged = made = 0
+    for number in range(60):
+        made += 1
+        if number in {20, 40}:
+            account.crash.options(max_task_retries=0).remote()
+        try:
+            actors.get(account.add.remote(), timeout=PATIENCE)
+            acknowledged += 1
+        except ActorUnavailableError:
+            pass
+    acknowledged += actors.get(elsewhere, timeout=PATIENCE)
+    assert acknowledged <= actors.get(account.total.remote(), timeout=PATIENCE) <= made + 60
+
+
+def test_of_two_states_the_later_one_is_kept() -> None:
+    first, second = dumps("first"), dumps("second")
+    latest = Latest(None)
+    latest.take(2, second)
+    latest.take(1, first)  # it was sent before, and took another way
+    assert latest.state is second
+    assert latest.begin() is second
+    latest.take(1, first)  # of a new process
+    assert latest.state is first
+    latest.take(None, second)  # as it departed
+    assert latest.state is second
+
+
+def test_a_large_state_and_one_with_references_come_apart() -> None:
+    account = Account.options(max_restarts=1).remote()
+    actors.get(account.keep.remote("x" * (1 << 20)), timeout=PATIENCE)
+    assert actors.get(account.add.remote(), timeout=PATIENCE) == 1
+    assert _kept(account) == 1
+
+
 def _total(account: actors.ActorHandle) -> int:
     try:
         return int(actors.get(account.total.remote(), timeout=PATIENCE))
@@ -165,7 +221,7 @@ def test_by_the_clock_also_while_no_calls_come(cls: Any, isolation: str, tmp_pat
 
 def _kept(account: actors.ActorHandle) -> int:
     """The count in the state that its maker has."""
-    state = joined().keeper.charges[account._id]._construction.state
+    state = joined().keeper.charges[account._id]._state.state
     return loads(state)["count"] if state is not None else 0
 
 
@@ -212,6 +268,53 @@ def test_by_the_clock_no_call_is_half_way() -> None:
 
     eventually(often, PATIENCE)
     assert actors.get(pair.found.remote(), timeout=PATIENCE)[1] == 0
+
+
+@actors.remote
+class ThreadedPair:
+    """As `Pair`, on threads."""
+
+    def __init__(self) -> None:
+        self.first = self.second = self.saved = self.torn = 0
+        self.lock = threading.Lock()
+
+    def add(self) -> None:
+        with self.lock:
+            self.first += 1
+        time.sleep(0.002)
+        with self.lock:
+            self.second += 1
+
+    def __actor_save__(self) -> object:
+        self.saved += 1
+        self.torn += self.first != self.second
+        return (self.first, self.second)
+
+    def __actor_load__(self, state: tuple[int, int]) -> None:
+        self.first, self.second = state
+
+    def found(self) -> tuple[int, int]:
+        return self.saved, self.torn
+
+
+@pytest.mark.parametrize("checkpoint", ["call", "7 calls"])
+@pytest.mark.parametrize("cls", [Pair, ThreadedPair])
+def test_by_calls_no_call_is_half_way(cls: Any, checkpoint: str) -> None:
+    pair = cls.options(checkpoint=checkpoint, max_restarts=1, max_concurrency=8).remote()
+    actors.get([pair.add.remote() for _ in range(100)], timeout=PATIENCE)
+    saved, torn = actors.get(pair.found.remote(), timeout=PATIENCE)
+    assert torn == 0
+    assert 3 <= saved <= 101
+
+
+def test_by_calls_a_call_that_waits_for_another_goes_on_and_holds_none_up_after_that() -> None:
+    meeting = Meeting.options(checkpoint="call", max_restarts=1).remote()
+    waiting = meeting.wait.remote()
+    assert actors.get(meeting.count.remote(), timeout=PATIENCE) == 0  # after a second
+    for saved in range(1, 30):
+        assert actors.get(meeting.count.remote(), timeout=PATIENCE) == saved
+    assert actors.get(meeting.begin.remote(), timeout=PATIENCE) == 30
+    assert actors.get(waiting, timeout=PATIENCE) == "over"
 
 
 @actors.remote

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 NUMBERS = st.integers(1, 2**63 - 1) | st.integers(1, 300)
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=200)
 PICKLES = st.binary(max_size=300)
-CALLS = st.builds(Call, NUMBERS, TEXTS, TEXTS, st.builds(Payload, PICKLES))
+PASSED_ON = st.builds(Terms, st.none(), st.just(""), st.just(1), st.just("") | TEXTS, st.just("") | TEXTS)
+CALLS = st.builds(Call, NUMBERS, TEXTS, TEXTS, st.builds(Payload, PICKLES), st.just(PLAIN) | PASSED_ON)
 VALUES = st.builds(Reply, NUMBERS, st.just(Outcome.VALUE), st.builds(Payload, PICKLES))
 BATCHES = st.lists(st.tuples(NUMBERS, CALLS | VALUES), max_size=5)
 OTHERS = st.one_of(

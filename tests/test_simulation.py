@@ -6,13 +6,15 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from actors.node.names import Names
+from actors.simulation import simulate_names
 from actors.testing import SimulationError, simulate
 from actors.transport.session import Session
 
 if TYPE_CHECKING:
     import random
-
-    import pytest
 
     from actors.simulation import Outcome
 
@@ -112,4 +114,41 @@ def test_a_seed_is_replayed_by_one_command() -> None:
     command = [sys.executable, "-m", "actors.testing.replay", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == simulate(3, trace=True).trace
-    assert "1 seeds held" in done.stderr
+    assert "1 seeds of calls held" in done.stderr
+
+
+def test_names_hold_over_two_hundred_seeds() -> None:
+    for seed in range(200):
+        simulate_names(seed)
+    assert simulate_names(7, trace=True) == simulate_names(7, trace=True)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"settle": lambda self, theirs: []},  # two that meet do not compare
+        {"settle": lambda self, theirs: [self.set_aside(spec) for spec in list(self._held.values())]},  # both lose
+        {"holds": lambda self, name, namespace, claimant: False},  # nobody is asked
+        {"release": lambda self, spec: None},  # what was refused is held back
+    ],
+)
+def test_names_that_are_wrong_are_found(monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any]) -> None:
+    for method, wrong in broken.items():
+        monkeypatch.setattr(Names, method, wrong)
+
+    def found() -> str:
+        for seed in range(300):
+            try:
+                simulate_names(seed)
+            except SimulationError as error:
+                return str(error)
+        return "nothing"
+
+    assert "See it again by: python -m actors.testing.replay" in found()
+
+
+def test_a_seed_of_names_is_replayed_by_one_command() -> None:
+    command = [sys.executable, "-m", "actors.testing.replay", "5", "--of", "names"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == simulate_names(5, trace=True).trace
+    assert "1 seeds of names held" in done.stderr

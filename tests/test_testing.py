@@ -8,6 +8,8 @@ import textwrap
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -71,6 +73,7 @@ def test_a_mark_gives_it_the_arguments_of_init(tmp_path: Path) -> None:
     assert "1 passed" in run(tmp_path, code)
 
 
+@pytest.mark.slow
 def test_each_test_may_have_its_own(tmp_path: Path) -> None:
     code = """
         @pytest.mark.actors_cluster(local_nodes=1)
@@ -88,6 +91,7 @@ def test_each_test_may_have_its_own(tmp_path: Path) -> None:
     assert "3 passed" in run(tmp_path, code, ini="actors_cluster_scope = function")
 
 
+@pytest.mark.slow
 def test_what_would_not_be_heeded_is_refused(tmp_path: Path) -> None:
     code = """
         @pytest.mark.actors_cluster(local_nodes=1)

@@ -10,23 +10,29 @@ from clusters import succeed
 SETUP = """
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter = InMemorySpanExporter()
+    provider = TracerProvider()
 
     def setup():
-        provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         trace.set_tracer_provider(provider)
 
+    def in_batches():
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
+
     def plain():
+        assert provider.force_flush()
         return [
             {
                 "name": span.name, "kind": span.kind.name, "trace": f"{span.context.trace_id:032x}",
                 "id": f"{span.context.span_id:016x}",
                 "parent": f"{span.parent.span_id:016x}" if span.parent else None,
                 "status": span.status.status_code.name,
+                "type": type(span).__name__, "resource": dict(span.resource.attributes)["telemetry.sdk.name"],
                 "attributes": {key: str(value) for key, value in span.attributes.items()},
                 "events": [event.name for event in span.events],
             }
@@ -37,7 +43,7 @@ SETUP = """
 PROGRAM = """
     import json, os, sys, time
     os.environ["PYTHONPATH"] = os.getcwd()
-    os.environ["ACTORS_TRACING"] = "recording:setup"
+    os.environ["ACTORS_TRACING"] = "recording:" + HOW
     import actors
     from actors.events import CallEnded
     from actors.observer import Observer
@@ -49,6 +55,9 @@ PROGRAM = """
         def work(self, x):
             if x < 0:
                 raise ValueError("negative")
+            trace = sys.modules.get("opentelemetry.trace")
+            if x == 1 and trace is not None:  # the span of this call is the method's own to write to
+                trace.get_current_span().set_attribute("of.the.method", "noted")
             return x + 1
         def spans(self):
             import recording
@@ -65,6 +74,13 @@ PROGRAM = """
             return recording.plain()
 
     @actors.remote
+    class Broken:
+        def __init__(self):
+            raise RuntimeError("it is broken")
+        def two(self):
+            return 2
+
+    @actors.remote
     def twice(x):
         return 2 * x
 
@@ -72,21 +88,30 @@ PROGRAM = """
     outer = Outer.remote(inner)
     actors.get(inner.work.remote(0))  # before anything records: no trace
     import recording
-    recording.setup()
+    getattr(recording, HOW)()
     from opentelemetry import trace
     with trace.get_tracer("mine").start_as_current_span("whole"):
         assert actors.get(outer.ask.remote(1)) == 2
         assert actors.get(inner.work.map([1, 2])) == [2, 3]
         assert actors.get(twice.remote(4)) == 8
-        try:
-            actors.get(inner.work.remote(-1))
-        except ValueError:
-            pass
+        made = Outer.remote(inner)
+        assert actors.get(made.ask.remote(6)) == 7
+        broken = Broken.remote()
+        kept = Inner.options(lifetime="detached", name="kept").remote()
+        for wrong in (lambda: inner.work.remote(-1), broken.two.remote, lambda: inner.work.map([-2, 3])):
+            try:
+                actors.get(wrong())
+            except (ValueError, actors.exceptions.ActorDiedError):
+                pass
     found = []
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        found = recording.plain() + actors.get(inner.spans.remote()) + actors.get(outer.spans.remote())
-        if sum(span["name"] == "Inner.work" and span["kind"] == "SERVER" for span in found) >= 4:
+        them = (inner, outer, made, kept)
+        found = recording.plain() + sum(actors.get([each.spans.remote() for each in them]), [])
+        works = sum(span["name"] == "Inner.work" and span["kind"] == "SERVER" for span in found)
+        makings = sum(span["name"].endswith("__init__") for span in found)
+        ids = {span["id"] for span in found}
+        if works >= 7 and makings >= 5 and all(span["parent"] in {None, *ids} for span in found):
             break
         time.sleep(0.05)
     calls = []
@@ -97,9 +122,10 @@ PROGRAM = """
 """
 
 
-def test_one_trace_goes_from_the_program_through_actors_to_nested_calls():
+@pytest.mark.parametrize("how", ["setup", pytest.param("in_batches", marks=pytest.mark.slow)])
+def test_one_trace_goes_from_the_program_through_actors_to_nested_calls(how):
     pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
-    lines = succeed(PROGRAM, beside={"recording.py": SETUP})
+    lines = succeed(PROGRAM.replace("HOW", repr(how)), beside={"recording.py": SETUP})
     said = {line.partition(" ")[0]: line.partition(" ")[2] for line in lines}
     spans = json.loads(said["spans"])
     (whole,) = [span for span in spans if span["name"] == "whole"]
@@ -114,13 +140,36 @@ def test_one_trace_goes_from_the_program_through_actors_to_nested_calls():
         return names
 
     served = [span for span in traced if (span["name"], span["kind"]) == ("Inner.work", "SERVER")]
-    assert len(served) == 4, "the call before there was a trace is in none"
+    assert len(served) == 7, "the call before there was a trace is in none"
     chains = {tuple(ancestry(span)) for span in served}
     assert (
         "SERVER Inner.work", "CLIENT Inner.work", "SERVER Outer.ask", "CLIENT Outer.ask", "INTERNAL whole",
     ) in chains  # fmt: skip
-    assert ("SERVER Inner.work", "INTERNAL whole") in chains, "calls of a batch hang on what made it"
-    (failed,) = [span for span in served if span["status"] == "ERROR"]
+    batches = {id: span for id, span in by_id.items() if "actors.calls" in span["attributes"]}
+    assert sorted((span["attributes"]["actors.calls"], span["status"]) for span in batches.values()) == [
+        ("2", "ERROR"), ("2", "UNSET"),
+    ]  # fmt: skip
+    for id, batch in batches.items():
+        assert ancestry(batch) == ["CLIENT Inner.work", "INTERNAL whole"]
+        parts = [span for span in served if span["parent"] == id]
+        assert len(parts) == 2
+        assert ("ERROR" in {part["status"] for part in parts}) == (batch["status"] == "ERROR")
+    assert [span["attributes"].get("of.the.method") for span in served].count("noted") == 2
+    made = [span for span in traced if span["name"].endswith("__init__")]
+    assert sorted((span["kind"], span["name"], span["status"]) for span in made) == [
+        ("CLIENT", "Broken.__init__", "ERROR"), ("CLIENT", "Inner.__init__", "UNSET"),
+        ("CLIENT", "Outer.__init__", "UNSET"),
+        ("SERVER", "Inner.__init__", "UNSET"), ("SERVER", "Outer.__init__", "UNSET"),
+    ]  # fmt: skip
+    assert {tuple(ancestry(span)[1:]) for span in made if span["kind"] == "SERVER"} == {
+        ("CLIENT Inner.__init__", "INTERNAL whole"), ("CLIENT Outer.__init__", "INTERNAL whole"),
+    }  # fmt: skip
+    assert {span["resource"] for span in traced} == {"opentelemetry"}
+    if how == "in_batches":
+        assert "LateSpan" in {span["type"] for span in traced}, "spans are notes until they are exported"
+    (failed, _) = sorted(
+        (span for span in served if span["status"] == "ERROR"), key=lambda span: span["parent"] in batches
+    )
     assert failed["events"] == ["exception"]
     assert by_id[failed["parent"]]["status"] == "ERROR"
     attributes = failed["attributes"]

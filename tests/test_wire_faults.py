@@ -320,7 +320,8 @@ def test_an_actor_that_is_killed_at_each_step_of_a_call(lane: str, step: str, tm
         except ActorDiedError as error:
             outcome = error.verdict
         expected = {
-            STEPS[0]: {Verdict.NEVER_STARTED},
+            # A door that has not heard of the death yet takes the call: then it has been sent.
+            STEPS[0]: {Verdict.NEVER_STARTED, *([Verdict.MAY_HAVE_RUN] if lane == "door" else [])},
             "sent": {Verdict.NEVER_STARTED, Verdict.MAY_HAVE_RUN},
             "received": {Verdict.NEVER_STARTED, Verdict.MAY_HAVE_RUN},
             "running": {Verdict.MAY_HAVE_RUN},

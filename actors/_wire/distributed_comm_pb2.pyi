@@ -226,7 +226,7 @@ class Envelope(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., data: _Optional[_Union[CommData, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "session", "lane", "source", "target", "received", "resumed", "package_version", "python_version", "arena", "landing")
+    __slots__ = ("protocol", "session", "lane", "source", "target", "received", "resumed", "package_version", "python_version", "arena", "minor", "landing")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +237,7 @@ class Hello(_message.Message):
     PACKAGE_VERSION_FIELD_NUMBER: _ClassVar[int]
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
     ARENA_FIELD_NUMBER: _ClassVar[int]
+    MINOR_FIELD_NUMBER: _ClassVar[int]
     LANDING_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     session: str
@@ -248,8 +249,9 @@ class Hello(_message.Message):
     package_version: str
     python_version: str
     arena: str
+    minor: int
     landing: str
-    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., lane: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., received: _Optional[int] = ..., resumed: bool = ..., package_version: _Optional[str] = ..., python_version: _Optional[str] = ..., arena: _Optional[str] = ..., landing: _Optional[str] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., lane: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., received: _Optional[int] = ..., resumed: bool = ..., package_version: _Optional[str] = ..., python_version: _Optional[str] = ..., arena: _Optional[str] = ..., minor: _Optional[int] = ..., landing: _Optional[str] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason", "code")

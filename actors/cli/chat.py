@@ -12,6 +12,7 @@ from actors.cli.modeling import loaded, model_options
 from actors.exceptions import ModelError
 
 if TYPE_CHECKING:
+    from actors.cli.modeling import Loading
     from actors.models import ShardedModel
 
 _PROMPT = "> "
@@ -25,7 +26,7 @@ _HELP = "/reset begins anew, /quit ends (so does Ctrl-D), Ctrl-C stops an answer
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.7, show_default=True, help="0: the likeliest.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True, help="Nucleus.")
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same answers.")
-def chat(model: str, local_nodes: int | None, strategy: str, system: str | None, **how: Any) -> None:
+def chat(model: str, local_nodes: int | None, loading: Loading, system: str | None, **how: Any) -> None:
     """Talk with MODEL.
 
     It remembers what was said. /reset begins anew, /quit or Ctrl-D ends, Ctrl-C stops an answer. Lines can be piped
@@ -36,7 +37,7 @@ def chat(model: str, local_nodes: int | None, strategy: str, system: str | None,
       actors chat demo
       echo "What is the capital of France?" | actors chat demo --local-nodes 2 --temperature 0
     """  # noqa: D301 - click wants the character itself
-    with loaded(model, local_nodes, strategy) as sharded:
+    with loaded(model, local_nodes, loading) as sharded:
         if not sharded.tokenizer.has_chat_template:
             raise ModelError(f"{model} was not made for conversations: it has no chat template. See `actors generate`")
         conversation = Conversation(sharded, system, how)

@@ -12,6 +12,7 @@ import click
 from actors.cli.modeling import loaded, model_options
 
 if TYPE_CHECKING:
+    from actors.cli.modeling import Loading
     from actors.models import ShardedModel
 
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same tokens.")
 @click.option("--stop", multiple=True, help="A text to stop before; may be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
-def generate(model: str, prompt: str, local_nodes: int | None, strategy: str, *, as_json: bool, **how: Any) -> None:
+def generate(model: str, prompt: str, local_nodes: int | None, loading: Loading, *, as_json: bool, **how: Any) -> None:
     """Print the text that follows PROMPT, by MODEL.
 
     MODEL is a .gguf file, a directory of mlx-lm or Hugging Face, the id of one on the hub, or "demo". The prompt goes
@@ -40,7 +41,7 @@ def generate(model: str, prompt: str, local_nodes: int | None, strategy: str, *,
         prompt = sys.stdin.read()
     if not prompt:
         raise click.UsageError("PROMPT is empty: the model needs something to go on from")
-    with loaded(model, local_nodes, strategy) as sharded:
+    with loaded(model, local_nodes, loading) as sharded:
         told = _told(sharded, prompt, quiet=as_json, **how)
     click.echo(json.dumps({"model": model, **told}) if as_json else "")
     if not told["text"]:

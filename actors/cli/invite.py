@@ -8,6 +8,7 @@ import json
 import os
 import time
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from actors.trust import Member, Roll
+
+NEEDED = (
+    "spake2", "cryptography.hazmat.primitives.kdf.hkdf", "cryptography.hazmat.primitives.ciphers.aead",
+    "actors.process",
+)  # fmt: skip
+"""Loaded once the code is shown: a person takes longer to carry it over."""
 
 
 @click.command()
@@ -107,9 +114,16 @@ async def _invite(uses: int, host: str | None, as_json: bool) -> str:
     try:
         async with _announced(code, port, door):
             _show(code, device.at(device.hosts(door)[0], port), uses, as_json)
+            await asyncio.to_thread(_load)
             return await invitation.wait()
     finally:
         await invitation.close()
+
+
+def _load() -> None:
+    """Loads what an exchange needs, while the code is on its way."""
+    for module in NEEDED:
+        import_module(module)
 
 
 @contextlib.asynccontextmanager

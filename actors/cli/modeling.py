@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -21,11 +23,40 @@ if TYPE_CHECKING:
 
 CommandT = TypeVar("CommandT", bound="Callable[..., Any]")
 STRATEGIES = ("auto", "pipeline", "tensor")
+ARITHMETIC = ("auto", "stored", "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a model is to be loaded; see `ShardedModel.load`. `draft_model` is what its user calls the draft."""
+
+    strategy: str
+    arithmetic: str
+    draft_model: str | None
+
+    def options(self) -> dict[str, Any]:
+        """As `ShardedModel.load` takes them; looks for the draft."""
+        draft = None if self.draft_model is None else find_model(self.draft_model)
+        return {"strategy": self.strategy, "arithmetic": self.arithmetic, "draft": draft}
 
 
 def model_options(command: CommandT) -> CommandT:
-    """The argument and options that say which model is to be cut over which nodes, and how."""
+    """The argument and options that say which model is to be cut over which nodes, and how (`loading`)."""
+
+    @wraps(command)
+    def run(*args: Any, strategy: str, arithmetic: str, draft_model: str | None, **others: Any) -> Any:
+        return command(*args, loading=Loading(strategy, arithmetic, draft_model), **others)
+
+    decorated = cast("CommandT", run)
     for option in (
+        click.option(
+            "--draft-model", metavar="SMALL",
+            help="A small model of the same family that guesses ahead, for as long as that is faster.",
+        ),
+        click.option(
+            "--arithmetic", type=click.Choice(ARITHMETIC), default="auto", show_default=True,
+            help="On a CPU: weights as they are stored, or in float32 by OpenBLAS.",
+        ),
         click.option(
             "--strategy", type=click.Choice(STRATEGIES), default="auto", show_default=True, help="How to cut the model."
         ),
@@ -35,8 +66,8 @@ def model_options(command: CommandT) -> CommandT:
         ),
         click.argument("model", metavar="MODEL"),
     ):  # fmt: skip
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 def find_model(model: str) -> Path:
@@ -68,7 +99,7 @@ def nodes_for_models(local_nodes: int | None) -> Iterator[None]:
         yield
 
 
-def load(path: Path, strategy: str, **options: Any) -> ShardedModel:
+def load(path: Path, **options: Any) -> ShardedModel:
     """Cuts the model over the nodes that there are.
 
     Raises:
@@ -77,18 +108,18 @@ def load(path: Path, strategy: str, **options: Any) -> ShardedModel:
     from actors.models import ShardedModel
 
     try:
-        sharded: ShardedModel = ShardedModel.load(path, strategy=strategy, **options)
+        sharded: ShardedModel = ShardedModel.load(path, **options)
     except NotImplementedError as error:
         raise ActorsError(str(error)) from error
     return sharded
 
 
 @contextmanager
-def loaded(model: str, local_nodes: int | None, strategy: str) -> Iterator[ShardedModel]:
+def loaded(model: str, local_nodes: int | None, loading: Loading) -> Iterator[ShardedModel]:
     """The model, cut over its nodes, for as long as the command runs."""
-    path = find_model(model)
+    path, options = find_model(model), loading.options()
     note(f"loading {model}")
-    with nodes_for_models(local_nodes), load(path, strategy) as sharded:
+    with nodes_for_models(local_nodes), load(path, **options) as sharded:
         count = len(sharded.plan.stages)
         note(f"{model}: {sharded.plan.model.layers} layers on {count} node{'s' * (count != 1)}")
         yield sharded

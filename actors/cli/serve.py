@@ -16,6 +16,8 @@ from actors.exceptions import ActorsError
 if TYPE_CHECKING:
     import socket
 
+    from actors.cli.modeling import Loading
+
 
 @click.command()
 @model_options
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 def serve(
     model: str,
     local_nodes: int | None,
-    strategy: str,
+    loading: Loading,
     *,
     host: str,
     port: int,
@@ -56,13 +58,13 @@ def serve(
     if api_key is not None and not api_key.strip():
         raise click.UsageError("the API key is empty: leave --api-key and ACTORS_API_KEY out, and one is made")
     listen, server_class, is_loopback = _parts()
-    path = find_model(model)
+    path, options = find_model(model), loading.options()
     with listen(host, port) as door, nodes_for_models(local_nodes):
         local = is_loopback(door.getsockname()[0])
         key = api_key or (None if local else secrets.token_urlsafe(32))
         _say_where(door, host, name or _name(model, path), key if key != api_key else None)
         server = server_class(
-            lambda: load(path, strategy, max_requests=max_requests),
+            lambda: load(path, max_requests=max_requests, **options),
             _names(model, path, name),
             door,
             key=key,

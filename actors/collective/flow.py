@@ -17,17 +17,22 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 CHUNK_BYTES = 1 << 20
-"""Largest payload of one message."""
+"""Least payload of one message, where there is as much."""
 
-WINDOW = 8
+GROWTH = 4
+"""How many times as large chunks become where there are many: each has a cost of its own."""
+
+WINDOW = 4
 """Chunks under way between two ranks."""
+
+_FEW = 8  # chunks, so that one is reduced while the next is on its way
 
 _GRANT = WINDOW // 2
 
 
 def chunk_count(nbytes: int) -> int:
     """Returns how many chunks carry ``nbytes`` bytes; none for none."""
-    return -(-nbytes // CHUNK_BYTES)
+    return max(min(-(-nbytes // CHUNK_BYTES), _FEW), -(-nbytes // (GROWTH * CHUNK_BYTES)))
 
 
 def cut(flat: npt.NDArray[Any], pieces: int) -> list[npt.NDArray[Any]]:

@@ -6,12 +6,13 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from actors.events import recorder
 from actors.exceptions import CollectiveError
 
 from .agreement import INLINE_BYTES, Offer, disagreement, exchange, heard
+from .call import Call
 from .channel import Channel, SilentRankError
 from .engine import check
 from .explaining import explained
@@ -39,16 +40,7 @@ DEFAULT_TIMEOUT = 60.0
 _WAY_OUT = "call rebuild() on all ranks that are left, or make it anew"
 
 
-class Call(Protocol):
-    """One collective as one rank calls it. Making one raises what is wrong with the arguments."""
-
-    offer: Offer
-
-    def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
-        """Does it and returns this rank's result. All ranks have made offers that go together."""
-
-
-class _Refused:
+class _Refused(Call):
     """A call that this rank cannot make: the others are told why, in its place."""
 
     def __init__(self, name: str, error: Exception) -> None:
@@ -305,18 +297,18 @@ class Group:
             call = _Refused(name, error)
         with self._taking_turns(seconds) as channel:
             board = channel.fabric.terrain.board if call is None else None
-            if plan is None or board is None:
+            if plan is None or board is None or not plan.usable(channel):
                 return self._at_length(channel, seconds, call or make())
-            own = plan.said(x)
+            own = plan.said(channel, x)
             said = self._attempt(channel, seconds, lambda: board.exchange(channel, own))
             if plan.agreed(said):
-                return plan.result(said), plan.nbytes
+                return plan.result(channel, said), plan.nbytes
             call = make()
             return self._done(channel, seconds, call, heard(call.offer, own, said, self.rank))
 
     def _at_length(self, channel: Channel, seconds: float, call: Call) -> tuple[Any, int]:
         try:
-            offers = self._attempt(channel, seconds, lambda: _agree(channel, call.offer, self._engine))
+            offers = self._attempt(channel, seconds, lambda: _agree(channel, call, self._engine))
         except CollectiveError:
             if isinstance(call, _Refused):
                 raise call.error from None
@@ -387,11 +379,12 @@ class Group:
             )
 
 
-def _agree(channel: Channel, offer: Offer, engine: Engine | None) -> list[Offer]:
+def _agree(channel: Channel, call: Call, engine: Engine | None) -> list[Offer]:
     channel.fabric.meet(channel.deadline)
     if engine is not None:
         engine.meet(channel.deadline)
-    return exchange(channel, offer)
+    call.prepare(channel)
+    return exchange(channel, call.offer)
 
 
 def _grace(seconds: float) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import direct, mixed, ring, shared, tree
 from .agreement import Offer, inline
+from .call import Call
 from .packing import Packed, Spec, is_array, pack, unpack
 from .ranks import check_rank
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 
-class Barrier:
+class Barrier(Call):
     """All ranks wait for each other."""
 
     offer = Offer("barrier")
@@ -26,7 +27,7 @@ class Barrier:
         """Does nothing more: having all offers means that all ranks have called."""
 
 
-class Broadcast:
+class Broadcast(Call):
     """Every rank gets the root's value. The others may pass None, or an array of the shape and dtype they expect."""
 
     def __init__(self, rank: int, size: int, x: object, src: int) -> None:
@@ -45,14 +46,15 @@ class Broadcast:
         if offer.data is not None:
             return _unpack_own(offer.specs[0], offer.data[0], like)
         spec = offer.specs[0]
-        flat = spec.empty()
-        if channel.rank == self._root and self._value is not None:
-            np.copyto(flat, self._value.data)
-        terrain = channel.fabric.terrain
+        flat, terrain = spec.empty(), channel.fabric.terrain
+        source = self._value.data if channel.rank == self._root and self._value is not None else None
+        if terrain.shared and terrain.window is not None and channel.engine is None:
+            shared.broadcast(channel, terrain.window, self._root, flat, source)
+            return unpack(spec, flat, like)
+        if source is not None:
+            np.copyto(flat, source)
         if channel.engine is not None:
             channel.engine.broadcast(channel, self._root, flat)
-        elif terrain.shared and terrain.window is not None:
-            shared.broadcast(channel, terrain.window, self._root, flat)
         elif terrain.mixed:
             mixed.broadcast(channel, self._root, flat)
         else:
@@ -60,7 +62,7 @@ class Broadcast:
         return unpack(spec, flat, like)
 
 
-class AllGather:
+class AllGather(Call):
     """Every rank gets the list of all ranks' values."""
 
     def __init__(self, x: object) -> None:
@@ -91,7 +93,7 @@ class AllGather:
         return parts
 
 
-class Gather:
+class Gather(Call):
     """The root gets the list of all ranks' values."""
 
     def __init__(self, size: int, x: object, dst: int) -> None:
@@ -123,7 +125,7 @@ class Gather:
         _swap(channel, outgoing, lengths, parts or [np.empty(0, flat.dtype)] * channel.size, self._root)
 
 
-class Scatter:
+class Scatter(Call):
     """Each rank gets its item of the root's list; what the others pass is not looked at."""
 
     def __init__(self, rank: int, size: int, xs: object, src: int) -> None:
@@ -150,7 +152,7 @@ class Scatter:
         return unpack(spec, flat)
 
 
-class AllToAll:
+class AllToAll(Call):
     """Item ``j`` of rank ``i``'s list becomes item ``i`` of rank ``j``'s. Shapes may differ, dtypes may not."""
 
     def __init__(self, size: int, xs: object) -> None:

@@ -1,12 +1,14 @@
-"""Plans: all of a small all-reduce or a barrier that is the same from call to call, made once."""
+"""Plans: all of an all-reduce that is not large, or of a barrier, that is the same from call to call, made once."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import pages, shared
 from .agreement import INLINE_BYTES
 from .board import POST_BYTES
 from .moving import Barrier
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 
     from actors.reduction import Reduction
 
-_LARGEST = min(POST_BYTES - 1024, INLINE_BYTES)  # a header takes less
+    from .channel import Channel
+
+_POSTED_BYTES = min(POST_BYTES - 1024, INLINE_BYTES)  # a header takes less
 _NOTHING: npt.NDArray[Any] = np.empty(0, np.uint8)
 
 
-class Plan:
+class Plan(ABC):
     """A collective of which a rank's offer is always the same but for the elements.
 
     Attributes:
@@ -37,17 +41,35 @@ class Plan:
         self.header, self.nbytes = header, array.nbytes
         self._size, self._dtype, self._shape, self._reduction = array.size, array.dtype, array.shape, reduction
 
-    def said(self, x: npt.NDArray[Any] | None) -> bytes:
+    def usable(self, channel: Channel) -> bool:
+        """Whether the ranks can go by it, as they are placed. The same on every rank."""
+        return channel.fabric.terrain.board is not None
+
+    @abstractmethod
+    def said(self, channel: Channel, x: npt.NDArray[Any] | None) -> bytes:
         """Returns this rank's offer as it travels."""
-        return self.header if x is None else self.header + x.tobytes()
 
     def agreed(self, said: Sequence[Any]) -> bool:
         """Whether all ranks have said the same; if not, their offers may go together nevertheless."""
         header = self.header
         return all(type(one) is bytes and one.startswith(header) for one in said)
 
-    def result(self, said: Sequence[bytes]) -> Any:
+    @abstractmethod
+    def result(self, channel: Channel, said: Sequence[bytes]) -> Any:
         """Returns what the collective returns where all have agreed."""
+
+
+class _Posted(Plan):
+    """The elements, if there are any, are posted with the header."""
+
+    __slots__ = ()
+
+    def said(self, channel: Channel, x: npt.NDArray[Any] | None) -> bytes:  # noqa: ARG002 - the interface
+        """See `Plan`."""
+        return self.header if x is None else self.header + x.tobytes()
+
+    def result(self, channel: Channel, said: Sequence[bytes]) -> Any:  # noqa: ARG002 - the interface
+        """See `Plan`."""
         if self._reduction is None:
             return None
         start = len(self.header)
@@ -55,11 +77,40 @@ class Plan:
         return self._reduction.fold(values).reshape(self._shape)
 
 
+class _Shown(Plan):
+    """The elements are shown before the header is posted."""
+
+    __slots__ = ()
+
+    def usable(self, channel: Channel) -> bool:
+        """See `Plan`."""
+        return shared.shows(channel, self.nbytes)
+
+    def said(self, channel: Channel, x: npt.NDArray[Any] | None) -> bytes:
+        """See `Plan`."""
+        window = channel.fabric.terrain.window
+        assert x is not None
+        assert window is not None
+        shared.show(channel, window, x)
+        return self.header
+
+    def result(self, channel: Channel, said: Sequence[bytes]) -> Any:  # noqa: ARG002 - the interface
+        """See `Plan`."""
+        window, reduction = channel.fabric.terrain.window, self._reduction
+        assert window is not None
+        assert reduction is not None
+        result = pages.empty(self._size, self._dtype)
+        shared.reduce_shown(channel, window, reduction, result)
+        return result.reshape(self._shape)
+
+
 def plan_all_reduce(x: object, op: object, size: int, deterministic: object) -> Plan | None:
     """Returns the plan for an all-reduce of ``x`` among ``size`` ranks; None where it takes the long way."""
-    if type(x) is not np.ndarray or x.nbytes > _LARGEST or type(op) is not str or type(deterministic) is not bool:
+    if type(x) is not np.ndarray or type(op) is not str or type(deterministic) is not bool:
         return None
-    return _all_reduce(op, x.dtype.str, x.shape, size, deterministic)
+    if x.nbytes <= _POSTED_BYTES or INLINE_BYTES < x.nbytes <= shared.SHOWN_BYTES:
+        return _all_reduce(op, x.dtype.str, x.shape, size, deterministic)
+    return None
 
 
 @lru_cache(maxsize=256)
@@ -71,15 +122,16 @@ def _all_reduce(op: str, dtype: str, shape: tuple[int, ...], size: int, determin
         call = AllReduce(size, array, op, deterministic)
     except (TypeError, ValueError):  # the long way tells the others
         return None
-    return _plan(call, array, call.reduction)
+    said = call.offer.packed()
+    if type(said) is not bytes:
+        return None
+    if call.offer.data is None:
+        return _Shown(said, array, call.reduction)
+    return _Posted(said[: len(said) - array.nbytes], array, call.reduction)
 
 
 @lru_cache(maxsize=1)
 def plan_barrier() -> Plan | None:
     """Returns the plan for a barrier."""
-    return _plan(Barrier(), _NOTHING, None)
-
-
-def _plan(call: AllReduce | Barrier, array: npt.NDArray[Any], reduction: Reduction | None) -> Plan | None:
-    said = call.offer.packed()
-    return Plan(said[: len(said) - array.nbytes], array, reduction) if type(said) is bytes else None
+    said = Barrier().offer.packed()
+    return _Posted(said, _NOTHING, None) if type(said) is bytes else None

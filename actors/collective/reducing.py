@@ -12,6 +12,7 @@ from actors.reduction import Reduction, check_reduction
 
 from . import direct, mixed, pages, ring, shared
 from .agreement import Offer, inline
+from .call import Call
 from .estimates import MIXED, estimates, far_all_reduce
 from .flow import cut
 from .packing import Packed, pack, unpack
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .packing import Spec
 
 
-class AllReduce:
+class AllReduce(Call):
     """Every rank gets the reduction of all ranks' arrays."""
 
     def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
@@ -39,16 +40,26 @@ class AllReduce:
         self._ordered = deterministic
         self.offer = Offer("allreduce", op, None, terms, (value.spec,), inline([value]))
 
+    def prepare(self, channel: Channel) -> None:
+        """Shows the others the array, if it is neither so small that it goes with the offer nor large."""
+        window = channel.fabric.terrain.window
+        if self.offer.data is None and window is not None and shared.shows(channel, self._flat.nbytes):
+            shared.show(channel, window, self._flat)
+
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
         """Returns the reduction, in the kind that this rank's array has."""
-        if self.offer.data is None:
+        window = channel.fabric.terrain.window
+        if self.offer.data is None and window is not None and shared.shows(channel, self._flat.nbytes):
+            flat = pages.empty(self._flat.size, self._flat.dtype)
+            shared.reduce_shown(channel, window, self.reduction, flat)
+        elif self.offer.data is None:
             flat = _all_reduce(channel, self._flat, self.reduction, self._ordered)
         else:
             flat = self.reduction.fold([offer.data[0] for offer in offers if offer.data])
         return unpack(self._spec, flat)
 
 
-class AllReduceStructure:
+class AllReduceStructure(Call):
     """Every rank gets the reduction of all ranks' structures of arrays, array by array."""
 
     def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
@@ -75,7 +86,7 @@ class AllReduceStructure:
         return self._structure.filled(flats)
 
 
-class Reduce:
+class Reduce(Call):
     """The root gets the reduction of all ranks' arrays."""
 
     def __init__(self, size: int, x: object, dst: int, op: str) -> None:
@@ -113,7 +124,7 @@ class Reduce:
         return result
 
 
-class ReduceScatter:
+class ReduceScatter(Call):
     """Each rank gets its part, along axis 0, of the reduction of all ranks' arrays."""
 
     def __init__(self, size: int, x: object, op: str) -> None:

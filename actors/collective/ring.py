@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import pages
 from .flow import WINDOW, chunk_count, cut
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def all_reduce(channel: Channel, flat: npt.NDArray[Any], reduction: Reduction) -> npt.NDArray[Any]:
     """Returns the reduction of all ranks' flat arrays, the same bits on every rank."""
-    result = np.empty_like(flat)
+    result = pages.empty(flat.size, flat.dtype)
     segments = cut(result, channel.size)
     reduce_scatter(channel, cut(flat, channel.size), reduction, segments[channel.rank])
     all_gather(channel, segments)
@@ -50,12 +51,19 @@ def reduce_scatter(
     # Step by step the partial result of another segment, in the reduction's own precision.
     partial = [reduction.start(piece) for piece in pieces[(rank - 1) % size]]
 
+    targets = cut(into, count)
+
     def incoming(step: int, chunk: int, received: npt.NDArray[Any]) -> None:
-        partial[chunk] = reduction.combine(received, pieces[(rank - step - 2) % size][chunk])
+        value = pieces[(rank - step - 2) % size][chunk]
+        if step == size - 2:
+            reduction.conclude(received, value, targets[chunk])
+        else:
+            partial[chunk] = reduction.combine(received, value)
 
     _turn(channel, "reduce", count, lambda _, chunk: partial[chunk], incoming)
-    for target, value in zip(cut(into, count), partial, strict=True):
-        np.copyto(target, reduction.finish(value))
+    if size == 1:
+        for target, value in zip(targets, partial, strict=True):
+            np.copyto(target, reduction.finish(value))
 
 
 def all_gather(channel: Channel, segments: Sequence[npt.NDArray[Any]]) -> None:

@@ -35,7 +35,18 @@ def suspects(channel: Channel, silence: SilentRankError, until: float) -> Sequen
         try:
             waits[rank] = listening.recv(rank, "waits")
         except SilentRankError:
-            unheard = [other for other in silence.unheard if other not in waits]
-            return unheard if rank in unheard else [rank]
+            if rank not in silence.unheard:
+                return [rank]
+            # It may itself wait for another unheard one, with more time left; who has reported is no suspect.
+            return [other for other in silence.unheard if other not in waits and not _has_reported(listening, other)]
         rank = waits[rank]
     return [silence.rank]
+
+
+def _has_reported(listening: Channel, rank: int) -> bool:
+    """Whether a rank's report has come by now, as it has from all that live and had no more time than this one."""
+    try:
+        listening.recv(rank, "waits")
+    except SilentRankError:
+        return False
+    return True

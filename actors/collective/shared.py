@@ -3,6 +3,9 @@
 The arrays go through the window block by block, in stages with a barrier after each: while a rank fills its slot with
 one block, it reduces the block before and takes out the one before that. Each rank reduces its own part of every block,
 in rank order, so that all get the same bits.
+
+To meet costs more than to copy an array of a MiB. So one that is small enough is shown whole before the ranks agree on
+the call, and each reduces all of it once they do: they meet no more than that.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 _IN_ORDER = os.uname().machine in {"x86_64", "amd64", "i686"}
 """Whether this processor shows its writes to others in the order they were made."""
 
+SHOWN_BYTES = BLOCK_BYTES
+"""What a rank reads of the others at most where arrays are shown before the ranks agree."""
+
+_CACHED_BYTES = 1 << 18
 _BYTE = np.dtype(np.uint8)
 Parts = list[list[Any]]
 """For each block, a flat array for each rank."""
@@ -41,6 +48,24 @@ def all_reduce(
     sources = [cut(block, channel.size) for block in blocks]
     targets = None if result is None else [cut(block, channel.size) for block in cut(result, len(blocks))]
     _reduce(channel, window, sources, reduction, targets)
+
+
+def shows(channel: Channel, nbytes: int) -> bool:
+    """Whether arrays of so many bytes are shown before the ranks agree to reduce them. The same on every rank."""
+    terrain = channel.fabric.terrain
+    few = nbytes * (channel.size - 1) <= SHOWN_BYTES
+    return few and _IN_ORDER and terrain.board is not None and terrain.shared and channel.engine is None
+
+
+def show(channel: Channel, window: Window, array: npt.NDArray[Any]) -> None:
+    """Shows an array to the others. They have read the one in its place: the calls since went by the board."""
+    np.copyto(window.shown(channel.rank, channel.call, array.size, array.dtype).reshape(array.shape), array)
+
+
+def reduce_shown(channel: Channel, window: Window, reduction: Reduction, result: npt.NDArray[Any]) -> None:
+    """Reduces what all ranks have shown, arrays of as many elements as the flat ``result``."""
+    shown = [window.shown(rank, channel.call, result.size, result.dtype) for rank in range(channel.size)]
+    reduction.fold_into(shown, result)
 
 
 def reduce_scatter(
@@ -64,32 +89,59 @@ def reduce_scatter(
             meet(channel, stage)
 
 
-def broadcast(channel: Channel, window: Window, root: int, flat: npt.NDArray[Any]) -> None:
-    """Brings the root's flat array to all: the root reads ``flat``, the others have it filled."""
-    flat = flat.view(np.uint8)  # an element may be larger than a block
-    blocks = cut(flat, _count(flat.nbytes))
-    for stage in range(len(blocks) + 1):
-        if channel.rank == root and stage < len(blocks):
-            np.copyto(window.given(root, stage, [blocks[stage].size], flat.dtype)[0], blocks[stage])
+def broadcast(
+    channel: Channel,
+    window: Window,
+    root: int,
+    flat: npt.NDArray[Any],
+    source: npt.NDArray[Any] | None = None,
+) -> None:
+    """Brings the root's flat array to all.
+
+    Args:
+        channel: the ranks.
+        window: their memory.
+        root: the rank whose array it is.
+        flat: filled on every rank; the root's own has been already, unless it passes a ``source``.
+        source: the root's array, which is read once for the others and for its own ``flat``.
+    """
+    count = _moves(flat.nbytes)
+    blocks = cut(flat.view(np.uint8), count)  # an element may be larger than a block
+    sources = None if source is None else cut(source.view(np.uint8), count)
+    for stage in range(count + 1):
+        if channel.rank == root and stage < count:
+            shown = window.moved(root, stage, [blocks[stage].size], _BYTE)[0]
+            _show_and_keep(shown, blocks[stage], None if sources is None else sources[stage])
         if channel.rank != root and stage > 0:
             block = blocks[stage - 1]
-            np.copyto(block, window.given(root, stage - 1, [block.size], flat.dtype)[0])
-        if stage < len(blocks):
+            np.copyto(block, window.moved(root, stage - 1, [block.size], _BYTE)[0])
+        if stage < count:
             meet(channel, stage)
+
+
+def _show_and_keep(shown: npt.NDArray[Any], own: npt.NDArray[Any], source: npt.NDArray[Any] | None) -> None:
+    """Shows the root's block, and copies it while it is in the processor's cache, if that is wanted."""
+    if source is None:
+        np.copyto(shown, own)
+        return
+    for start in range(0, source.size, _CACHED_BYTES):
+        piece = slice(start, start + _CACHED_BYTES)
+        np.copyto(shown[piece], source[piece])
+        np.copyto(own[piece], source[piece])
 
 
 def all_gather(channel: Channel, window: Window, parts: Sequence[npt.NDArray[Any]]) -> None:
     """Fills every rank's ``parts``, of which each brings its own; all are of one size."""
-    count = _count(parts[channel.rank].nbytes)
+    count = _moves(parts[channel.rank].nbytes)
     columns = [cut(part.view(np.uint8), count) for part in parts]
     for stage in range(count + 1):
         if stage < count:
             block = columns[channel.rank][stage]
-            np.copyto(window.given(channel.rank, stage, [block.size], block.dtype)[0], block)
+            np.copyto(window.moved(channel.rank, stage, [block.size], block.dtype)[0], block)
         if stage > 0:
             for rank in _others(channel):
                 block = columns[rank][stage - 1]
-                np.copyto(block, window.given(rank, stage - 1, [block.size], block.dtype)[0])
+                np.copyto(block, window.moved(rank, stage - 1, [block.size], block.dtype)[0])
         if stage < count:
             meet(channel, stage)
 
@@ -110,18 +162,18 @@ def all_to_all(
         lengths: the bytes of all: of what each rank has for each.
         incoming: where it goes.
     """
-    rank, count = channel.rank, max(_count(sum(row)) for row in lengths)
+    rank, count = channel.rank, max(_moves(sum(row)) for row in lengths)
     sources, targets = ([cut(one.view(np.uint8), count) for one in arrays] for arrays in (outgoing, incoming))
     np.copyto(incoming[rank], outgoing[rank])
     for stage in range(count + 1):
         if stage < count:
-            slots = window.given(rank, stage, [_piece(length, count, stage) for length in lengths[rank]], _BYTE)
+            slots = window.moved(rank, stage, [_piece(length, count, stage) for length in lengths[rank]], _BYTE)
             for other in _others(channel):
                 np.copyto(slots[other], sources[other][stage])
         if stage > 0:
             for other in _others(channel):
                 sizes = [_piece(length, count, stage - 1) for length in lengths[other]]
-                np.copyto(targets[other][stage - 1], window.given(other, stage - 1, sizes, _BYTE)[rank])
+                np.copyto(targets[other][stage - 1], window.moved(other, stage - 1, sizes, _BYTE)[rank])
         if stage < count:
             meet(channel, stage)
 
@@ -192,3 +244,8 @@ def _others(channel: Channel) -> list[int]:
 
 def _count(nbytes: int) -> int:
     return max(1, -(-nbytes // BLOCK_BYTES))
+
+
+def _moves(nbytes: int) -> int:
+    """Returns in how many blocks an array goes that is not reduced; each wait for the others is worth sparing."""
+    return max(1, -(-nbytes // (2 * BLOCK_BYTES)))

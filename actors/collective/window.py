@@ -28,7 +28,7 @@ _SLOTS = 2  # one is filled while the other is read
 _SLACK = 1 << 16  # parts are cut unevenly by an element, and aligned
 _ALIGNMENT = 64
 _SIDE_BYTES = _SLOTS * (BLOCK_BYTES + _SLACK)
-BOARD_START = 2 * _SIDE_BYTES
+BOARD_START = 3 * _SIDE_BYTES
 """Where in a rank's file its part of the board begins."""
 
 _FILE_BYTES = BOARD_START + BOARD_BYTES
@@ -51,6 +51,14 @@ class Window:
     def reduced(self, rank: int, stage: int, size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Returns where ``rank`` shows what it has reduced in a stage."""
         return self._lay(rank, _SIDE_BYTES + (stage % _SLOTS) * (BLOCK_BYTES + _SLACK), [size], dtype)[0]
+
+    def moved(self, rank: int, stage: int, sizes: Sequence[int], dtype: np.dtype[Any]) -> list[npt.NDArray[Any]]:
+        """Returns as `given`, of twice the bytes, for a collective that shows nothing reduced beside them."""
+        return self._lay(rank, (stage % _SLOTS) * _SIDE_BYTES, sizes, dtype)
+
+    def shown(self, rank: int, call: int, size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Returns where ``rank`` shows a whole array before the others have agreed to the call, as a flat array."""
+        return self._lay(rank, 2 * _SIDE_BYTES + (call % _SLOTS) * (BLOCK_BYTES + _SLACK), [size], dtype)[0]
 
     def _lay(self, rank: int, start: int, sizes: Sequence[int], dtype: np.dtype[Any]) -> list[npt.NDArray[Any]]:
         views = []

@@ -40,6 +40,7 @@ def families(view: ClusterView) -> Iterator[Any]:
     yield from _nodes(view)
     yield from _actors(view)
     yield from _calls(view)
+    yield from _bytes(view)
     yield from _collectives(view)
     yield from _own(view)
 
@@ -110,6 +111,26 @@ def _calls(view: ClusterView) -> Iterator[Any]:
     yield from (total, took, queued)
 
 
+def _bytes(view: ClusterView) -> Iterator[Any]:
+    from prometheus_client.core import CounterMetricFamily
+
+    labels = ["device", "peer", "path"]
+    sent = CounterMetricFamily(
+        "actors_sent_bytes", "Bytes that processes of a device have sent, to which.", labels=labels
+    )
+    received = CounterMetricFamily("actors_received_bytes", "Bytes that they have received, from which.", labels=labels)
+    for node in view.nodes:
+        sums: dict[tuple[str, str], list[int]] = {}
+        for peer, path, out, back in node.carried:  # devices that are gone have one name together
+            both = sums.setdefault((peer, path), [0, 0])
+            both[0] += out
+            both[1] += back
+        for (peer, path), both in sorted(sums.items()):
+            sent.add_metric([node.name, peer, path], both[0])
+            received.add_metric([node.name, peer, path], both[1])
+    yield from (sent, received)
+
+
 def _collectives(view: ClusterView) -> Iterator[Any]:
     from prometheus_client.core import CounterMetricFamily
 
@@ -175,7 +196,8 @@ def _own(view: ClusterView) -> Iterator[Any]:
 
 
 _RESERVED = ("actors_build", "actors_devices", "actors_calls", "actors_tokens", "actors_actors", "actors_open_calls",
-             "actors_device_memory_bytes", "actors_call_duration_seconds")  # fmt: skip
+             "actors_device_memory_bytes", "actors_call_duration_seconds", "actors_sent_bytes",
+             "actors_received_bytes")  # fmt: skip
 
 
 def _values(series: Any, labels: list[str]) -> list[str]:

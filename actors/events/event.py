@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from actors.frozen import travelling
+
 if TYPE_CHECKING:
     from actors.spec import ActorSpec
 
@@ -13,6 +15,7 @@ PENDING, ALIVE, RESTARTING, DEAD = "PENDING_CREATION", "ALIVE", "RESTARTING", "D
 """States of an actor, in Ray's words."""
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
     """A node was met, or is gone.
@@ -30,6 +33,7 @@ class NodeChanged:
     alive: bool
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ActorChanged:
     """An actor came to life, ended, or is on its way there.
@@ -73,6 +77,7 @@ class ActorChanged:
         return cls(time.time(), spec.id, spec.class_name, spec.name, spec.namespace, state=state, **known)
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class CallEnded:
     """A call has had its answer.
@@ -103,6 +108,7 @@ class CallEnded:
     trace: str = ""
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class GroupChanged:
     """A member of a group has opened or closed its end of it.
@@ -127,6 +133,7 @@ class GroupChanged:
     reason: str = ""
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class CollectivesEnded:
     """Collectives of one kind that a member of a group took part in since it last said so.
@@ -152,6 +159,7 @@ class CollectivesEnded:
     node: str
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ModelChanged:
     """A model was laid out over nodes, or given up.
@@ -170,6 +178,7 @@ class ModelChanged:
     state: str
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class TokensMade:
     """Tokens that a model has made since it last said so.
@@ -187,6 +196,7 @@ class TokensMade:
     seconds: float
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class LogPrinted:
     """An actor has printed a line; a very long one is cut."""

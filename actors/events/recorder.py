@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from actors.events.event import Event
+    from actors.events.ledger import Carried
     from actors.events.tally import Tallies
     from actors.spec import ActorSpec
 
@@ -46,6 +47,7 @@ class Report:
         tallies: of all calls that have ended since the last report.
         left_out: how many of them are not among the events.
         readings: of the metrics that its code counts, as they are now; None where it counts none.
+        carried: what its links have carried so far; see `actors.events.ledger`.
     """
 
     process: str
@@ -54,6 +56,7 @@ class Report:
     tallies: Tallies
     left_out: int
     readings: object = None
+    carried: Carried = ()
 
 
 class Over(Protocol):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from actors.events.event import DEAD
 from actors.events.state import State
 from actors.events.tally import merge
+from actors.frozen import travelling
 
 if TYPE_CHECKING:
     from actors.events.event import ActorChanged, Event
     from actors.events.tally import Tallies
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class OpenCallView:
     """A call that waits or runs.
@@ -41,6 +43,7 @@ class OpenCallView:
     waits_for: tuple[str, ...] = ()
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ProcessView:
     """A process of a node.
@@ -58,6 +61,7 @@ class ProcessView:
     answered: bool
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class NodeView:
     """One node, as it tells of itself.
@@ -71,6 +75,8 @@ class NodeView:
         events: what its state can be made of, see `State`.
         calls: that are open there.
         readings: metrics of the user's own, by process.
+        carried: by name of the device at the other end (its own for itself) and path: bytes sent and received by the
+            links of all processes here.
     """
 
     id: str
@@ -95,8 +101,10 @@ class NodeView:
     tallies: Tallies
     peers: tuple[tuple[str, float | None], ...] = ()
     readings: tuple[object, ...] = ()
+    carried: tuple[tuple[str, str, int, int], ...] = ()
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class ClusterView:
     """All nodes of a cluster that answered.

@@ -70,7 +70,7 @@ class Conversation:
         if into is self._model:
             other._hold()
         elif self._held is not None:
-            other._held = into.take_over(*self._held, self.tokens[:-1])
+            other._held = into.take_over(self._held[0].latest, self._held[1], self.tokens[:-1])
         return other
 
     @property
@@ -83,7 +83,7 @@ class Conversation:
     def cached_tokens(self) -> int:
         """How many of its tokens are in the caches of the stages now; 0 where others needed the room."""
         self._settle()
-        return 0 if self._held is None else self._held[0].kept(self._held[1])
+        return 0 if self._held is None else self._held[0].latest.kept(self._held[1])
 
     def close(self) -> None:
         """Gives up the caches; does nothing the second time."""
@@ -114,13 +114,13 @@ class Conversation:
         if self._held is None:
             self._held = old
         elif old is not None:
-            old[0].release(old[1])
+            old[0].latest.release(old[1])
 
     def _let_go(self) -> None:
         held, self._held = self._held, None
         if held is not None:
             with suppress(ActorsError):
-                held[0].release(held[1])
+                held[0].latest.release(held[1])
 
     def __del__(self) -> None:
         if getattr(self, "_held", None) is not None:

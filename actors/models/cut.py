@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import mlx.core as mx
 from mlx import nn
+from mlx.utils import tree_unflatten
 from mlx_lm.models.cache import ArraysCache, CacheList, _BaseCache, make_prompt_cache
 
 from actors.exceptions import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 
 class Slice:
@@ -104,6 +105,26 @@ class Slice:
         if out is None:
             raise ModelError(f"layer {self.last} was never called: this architecture cannot be cut here")
         return out
+
+    def lend(self, model: nn.Module, first: int, last: int) -> None:
+        """Put what a slice of these layers, both inclusive, needs and this one has into a model that lacks it.
+
+        Args:
+            model: of the same kind, and not cut yet.
+            first: number of the other slice's first layer.
+            last: number of its last one.
+        """
+        layers = Anatomy.of(model).layers
+        for number in range(max(first, self.first), min(last, self.last) + 1):
+            layers[number] = _unwrapped(self._layers[number])
+        if (self.is_first and first == 0) or (self.is_last and last == self.total - 1):
+            outer = {id(module) for layer in layers for _, module in layer.named_modules()}
+            inner = {id(module) for place in self._layers for _, module in _unwrapped(place).named_modules()}
+            known = {id(array) for array in self._arrays}
+            own = {name: module for name, module in self._model.named_modules() if id(module) not in inner}
+            for name, module in model.named_modules():
+                if name in own and id(module) not in outer and _is_leaf(own[name], known):
+                    model.update_modules(tree_unflatten([(name, own[name])]))
 
     def tap(self, number: int) -> None:
         """Have `beside` asked after layer `number`, which is one of the slice's."""
@@ -211,6 +232,19 @@ def _table(embedding: nn.Module) -> tuple[int, int]:
     return weight.shape[0], weight.shape[-1] * 32 // embedding.bits if packed else weight.shape[-1]
 
 
+def _unwrapped(place: Any) -> Any:
+    while isinstance(place, _Wrapper):
+        place = place.wrapped
+    return place
+
+
+def _is_leaf(module: nn.Module, known: Collection[int]) -> bool:
+    """Whether it has weights, all of them known by their `id`, and no parts that have some of their own."""
+    children: Any = module.children()
+    arrays = [id(value) for value in module.values() if isinstance(value, mx.array)]
+    return not children and bool(arrays) and all(each in known for each in arrays)
+
+
 def _all(out: Any) -> Any:
     return out
 
@@ -256,6 +290,11 @@ class _Wrapper:
 
     def __init__(self, number: int, layer: Any, seam: _Seam) -> None:
         self._number, self._layer, self._seam = number, layer, seam
+
+    @property
+    def wrapped(self) -> Any:
+        """The layer, or what stands in its place by another wrapper."""
+        return self._layer
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._layer, name)

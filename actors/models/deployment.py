@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -17,22 +18,26 @@ from actors.events.recorder import emit
 from actors.exceptions import ActorDiedError, ActorsError, ModelError, NodeDiedError, TaskError
 from actors.ids import new_id
 
+from .draftactor import DraftActor
 from .holders import fingerprint, holders, library
 from .means import Means
 from .stageactor import StageActor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from actors.group import ActorGroup
     from actors.handle import ActorHandle
+    from actors.refs import ObjectRef
     from actors.stream import ObjectRefGenerator
 
     from .beside import Beside
-    from .plan import Plan
+    from .plan import DraftPlan, Plan
+    from .prefixes import Kept
     from .sampling import Request
 
 _KV_SHARE: Final = 4  # the caches of a stage take this part of the memory that is free once the weights are there
+_MOVING: Final = 20  # seconds; when caches take longer to move, answers are computed again
 _CHUNK_GPU: Final = 512  # tokens of a prompt that are taken in at once
 _CHUNK_WIDE: Final = 64  # on a CPU by OpenBLAS, whose products gain from more rows
 _CHUNK_STORED: Final = 32  # on a CPU otherwise: they do not, and all stages are busy the sooner
@@ -46,7 +51,8 @@ class Deployment:
         stages: the actors, in the order of the layers.
         held: what each stage said of itself; see `StageActor.loaded`.
         limit: tokens that the caches of all answers together have room for.
-        broken: a stage has died, or it was closed.
+        broken: it gives no more answers, since a stage has died, or it was closed.
+        heir: the one that has its caches now, and gives its answers; None where there is none.
     """
 
     def __init__(self, plan: Plan, stages: Sequence[ActorHandle]) -> None:
@@ -54,8 +60,10 @@ class Deployment:
         self.stages = list(stages)
         self.held: list[dict[str, Any]] = []
         self.limit = 0
-        self.broken = False
+        self.broken = self._ended = False
+        self.heir: Deployment | None = None
         self._group: ActorGroup[Any] | None = None  # held for as long as its members add up what they have
+        self._draft: ActorHandle | None = None
         self._id = new_id("model")
 
     @property
@@ -72,7 +80,15 @@ class Deployment:
         emit(TokensMade(time.time(), self._id, self.name, tokens, seconds))
 
     @classmethod
-    def start(cls, plan: Plan, *, kv_memory: int | None, weights: str = "auto", arithmetic: str = "auto") -> Self:
+    def start(
+        cls,
+        plan: Plan,
+        *,
+        kv_memory: int | None,
+        weights: str = "auto",
+        arithmetic: str = "auto",
+        spare: dict[str, ActorHandle] | None = None,
+    ) -> Self:
         """Make the actors and wait until their layers are loaded.
 
         Args:
@@ -80,31 +96,40 @@ class Deployment:
             kv_memory: bytes for caches on each node; None takes a quarter of what is free.
             weights: see `ShardedModel.load`.
             arithmetic: see `ShardedModel.load`.
+            spare: actors by their nodes that are stages no more (see `part`): they become those of this one, and have
+                some of its layers already. They end with this one in any case.
 
         Raises:
             ModelError: a stage could not load its layers.
             ActorDiedError: a stage has died.
         """
         self = cls(plan, [])
-        libraries = [] if weights == "local" else _libraries(plan, always=weights == "send")
+        path, send = str(plan.model.path), weights == "send"
+        libraries = [] if weights == "local" else _libraries(path, plan, always=send)
         threads = _threads(plan)
+        spare = {} if spare is None else spare
+        loading: list[ObjectRef[Any]] = []
         try:
             for rank, stage in enumerate(plan.stages):
                 means = Means(arithmetic, stage.memory, threads[rank])
                 before = self.stages[-1] if self.stages and not plan.shares else None
-                made = remote(StageActor).options(node=stage.node)
-                where = str(plan.model.path), stage.first, stage.last
-                stage_actor = made.remote(
-                    *where,
-                    before,
-                    shares=plan.shares,
-                    rank=rank,
-                    means=means,
-                    libraries=libraries,
-                    send=weights == "send",
-                )
+                what = path, stage.first, stage.last, before
+                how: dict[str, Any] = {"means": means, "libraries": libraries, "send": send}
+                stage_actor = None if plan.shares else spare.pop(stage.node, None)
+                if stage_actor is None:
+                    made = remote(StageActor).options(node=stage.node)
+                    stage_actor = made.remote(*what, shares=plan.shares, rank=rank, **how)
+                    loading.append(stage_actor.ready.remote())
+                else:
+                    loading.append(stage_actor.reload.remote(*what, **how))
                 self.stages.append(stage_actor)
-            self._await_loaded()
+            end(spare)
+            if plan.draft is not None:
+                means = Means(arithmetic, plan.stages[0].memory, threads[0])
+                drafts = [] if weights == "local" else _libraries(plan.draft.path, plan, always=send)
+                self._draft = _draft(plan.draft, plan.model.vocab_size, means, libraries=drafts, send=send)
+            for stage, ref in zip(plan.stages, loading, strict=True):
+                _loaded(ref, stage.node, "its layers")
             if plan.shares:
                 self._group = create_group(self.stages)
                 get(self.stages[-1].lead.remote(self.stages[:-1]))
@@ -113,10 +138,14 @@ class Deployment:
             apart = next((held["apart"] for held in self.held if held["apart"]), "")
             apart = apart or get(self.stages[-1].why_apart.remote())
             self.plan = plan.with_found(self.held, apart)
+            if self._draft is not None:
+                self._take_in(self._draft)
             self.limit = min(_room(held, kv_memory) for held in self.held)
             width = 1 if plan.shares else len(self.stages)
-            get(self.stages[-1].open.remote(width=width, limit=self.limit, batched=not apart))
+            ways = {"width": width, "limit": self.limit, "batched": not apart, "draft": self._draft}
+            get(self.stages[-1].open.remote(**ways))
         except BaseException:
+            end(spare)
             self.close()
             raise
         self._tell("LOADED")
@@ -167,6 +196,21 @@ class Deployment:
         held: str | None = get(self.stages[-1].keep.remote(new, tuple(tokens))) if all(found) else None
         return held
 
+    @property
+    def latest(self) -> Deployment:
+        """This one, or the one that has its caches now."""
+        return self if self.heir is None else self.heir.latest
+
+    def move(self, heir: Deployment) -> None:
+        """Have another one go on with all answers, and have its caches: only they are sent, as all is loaded there."""
+        kept: list[Kept] = get(self.stages[-1].suspend.remote(), timeout=_MOVING)
+        whole = []
+        for each in kept:
+            found = [stage.adopt.remote(each.key, self.stages, each.key) for stage in heir.stages]
+            whole += [each] * all(get(found, timeout=_MOVING))
+        get(heir.stages[-1].inherit.remote(whole), timeout=_MOVING)
+        self.heir = heir
+
     def attach(self, key: str, beside: Beside) -> None:
         """Have a user's code stand beside its layers for a sequence to come."""
         get([stage.attach.remote(key, beside) for stage in self._beside(beside)])
@@ -194,33 +238,69 @@ class Deployment:
         pairs = zip(self.plan.stages, self.stages, strict=True)
         return [actor for stage, actor in pairs if beside.layers & set(range(stage.first, stage.last + 1))]
 
-    def lost_nodes(self) -> set[str]:
-        """Names of the nodes that are gone or silent, as far as calls to the stages tell."""
+    def abandon(self) -> None:
+        """Have its answers go on elsewhere, as a node is silent; its other actors are there for another one still."""
+        self.broken = True
+
+    def part(self) -> tuple[set[str], dict[str, ActorHandle]]:
+        """End it, but for those of its actors that others can be made of.
+
+        Returns:
+            Names of the nodes that are gone or silent, as far as calls to the stages tell; and actors that answer, by
+            the names of their nodes, for another one to `start` with.
+        """
+        if self._ended:
+            return set(), {}
         there = _alive()
         lost = {stage.node for stage in self.plan.stages if stage.node not in there}
         pairs = zip(self.plan.stages, self.stages, strict=True)
-        asked = [(stage.node, actor.sequences.remote()) for stage, actor in pairs if stage.node in there]
-        for node, ref in asked:
+        asked = [(stage.node, actor, actor.sequences.remote()) for stage, actor in pairs if stage.node in there]
+        spare: dict[str, ActorHandle] = {}
+        for node, actor, ref in asked:
             try:
                 get(ref, timeout=10)
+                spare[node] = actor
             except NodeDiedError:
                 lost.add(node)
             except (ActorDiedError, TimeoutError):
                 pass
-        return lost
+        self._end(keep=spare)
+        return lost, spare
 
     def close(self) -> None:
         """End the actors and give their memory back; does nothing the second time."""
-        if self.broken:
-            return
-        self.broken = True
+        if not self._ended:
+            self._end(keep={})
+
+    def _end(self, keep: Collection[str]) -> None:
+        self.broken = self._ended = True
         self._tell("CLOSED")
-        there = _alive()
-        for stage, actor in zip(self.plan.stages, self.stages, strict=False):
-            if stage.node in there:
-                kill(actor)
-            else:  # nobody waits for an answer; if it comes back, its lease has ended it
-                threading.Thread(target=_kill, args=(actor,), daemon=True).start()
+        pairs = zip(self.plan.stages, self.stages, strict=False)
+        ending = {stage.node: actor for stage, actor in pairs if stage.node not in keep}
+        end(ending)
+        if self._draft is not None and self.plan.draft is not None:
+            end({self.plan.draft.node: self._draft})
+
+    def busy(self) -> dict[str, Any]:
+        """See `schedule.Schedule.busy`."""
+        found: dict[str, Any] = get(self.stages[-1].busy.remote(), timeout=5)
+        return found
+
+    def plan_now(self) -> Plan:
+        """The plan, with what came of the draft's guesses until now."""
+        if self.plan.draft is None or self.broken:
+            return self.plan
+        with suppress(ActorDiedError, TimeoutError):
+            return replace(self.plan, draft=replace(self.plan.draft, **self.busy()["draft"]))
+        return self.plan
+
+    def _take_in(self, draft: ActorHandle) -> None:
+        """Wait until it is loaded; its caches are beside those of the first stage."""
+        assert self.plan.draft is not None
+        held = _loaded(draft.loaded.remote(), self.plan.draft.node, "the draft model")
+        known = replace(self.plan.draft, **{key: held[key] for key in ("nbytes", "seconds", "how")})
+        self.plan = replace(self.plan, draft=known)
+        self.held[0]["token_nbytes"] += held["token_nbytes"]
 
     def measure(self) -> list[float]:
         """Seconds that a token takes in each stage now."""
@@ -235,17 +315,35 @@ class Deployment:
                 raise ModelError(str(error.cause)) from error
             raise
 
-    def _await_loaded(self) -> None:
-        loaded = [stage.ready.remote() for stage in self.stages]
-        for stage, ref in zip(self.plan.stages, loaded, strict=True):
-            try:
-                get(ref)
-            except ActorDiedError as error:
-                cause = error.__cause__
-                if not isinstance(cause, ModelError):
-                    raise
-                told = getattr(cause, "cause", None) or cause  # without the remote traceback
-                raise ModelError(f"node {stage.node} could not load its layers: {told}") from error
+
+def end(actors: dict[str, ActorHandle]) -> None:
+    """End actors, by the names of their nodes, and forget them."""
+    there = _alive()
+    while actors:
+        node, actor = actors.popitem()
+        if node in there:
+            kill(actor)
+        else:  # nobody waits for an answer; if it comes back, its lease has ended it
+            threading.Thread(target=_kill, args=(actor,), daemon=True).start()
+
+
+def _loaded(ref: ObjectRef[Any], node: str, what: str) -> Any:
+    try:
+        return get(ref)
+    except (ActorDiedError, TaskError) as error:
+        cause = error.__cause__ if isinstance(error, ActorDiedError) else error.cause
+        if isinstance(cause, ActorDiedError):
+            raise cause from error
+        if not isinstance(cause, ModelError):
+            raise
+        told = getattr(cause, "cause", None) or cause  # without the remote traceback
+        raise ModelError(f"node {node} could not load {what}: {told}") from error
+
+
+def _draft(draft: DraftPlan, vocabulary: int, means: Means, **weights: Any) -> ActorHandle:
+    made = remote(DraftActor).options(node=draft.node)
+    handle: ActorHandle = made.remote(draft.path, draft.layers, vocabulary, means=means, **weights)
+    return handle
 
 
 def _threads(plan: Plan) -> list[int]:
@@ -273,7 +371,7 @@ def _room(held: dict[str, Any], kv_memory: int | None) -> int:
     return int(memory // max(held["token_nbytes"], 1))
 
 
-def _libraries(plan: Plan, *, always: bool) -> list[ActorHandle]:
+def _libraries(path: str, plan: Plan, *, always: bool) -> list[ActorHandle]:
     """Actors that have the weights, one on each host that does, where a stage may be on one that does not see them."""
     known = {node.name: node for node in nodes()}
     home = get_runtime_context().get_node_id()
@@ -281,5 +379,4 @@ def _libraries(plan: Plan, *, always: bool) -> list[ActorHandle]:
     hosts |= {node.address.rpartition(":")[0] for node in known.values() if node.id == home}
     if not always and len(hosts) == 1:
         return []
-    path = plan.model.path
     return [library(node, path) for node in holders(path, like=fingerprint(path))]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from actors.api import get, wait
 from actors.exceptions import ActorDiedError, NodeDiedError, TaskCancelledError, TaskError
 
+from .moved import Moved
 from .text import Detokenizer, StopText
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ class Generation:
             except BaseException as error:
                 self._go_on_after(error, answer)
                 continue
-            if (token := self._take(item)) is not None:
+            if isinstance(item, Moved):
+                self._go_on(None)
+            elif (token := self._take(item)) is not None:
                 return token
         raise StopIteration
 
@@ -120,7 +123,9 @@ class Generation:
                 else:
                     await asyncio.to_thread(self._go_on_after, error, answer)
                 continue
-            if (token := self._take(item)) is not None:
+            if isinstance(item, Moved):
+                await asyncio.to_thread(self._go_on, None)
+            elif (token := self._take(item)) is not None:
                 return token
         raise StopAsyncIteration
 
@@ -158,7 +163,7 @@ class Generation:
             self._finish("length")
             return None
         if isinstance(item, int):
-            self.cached_tokens = item
+            self.cached_tokens = self.cached_tokens if self._kept else item
             return None
         self._kept.append(item.id)
         if time.monotonic() - self._told_at > _TELL_SECONDS:
@@ -216,6 +221,10 @@ class Generation:
             if not isinstance(error, TaskCancelledError | KeyboardInterrupt | asyncio.CancelledError):
                 self._finish("error")
             raise error
+        self._go_on(death)
+
+    def _go_on(self, death: ActorDiedError | None) -> None:
+        """With other stages: those that have its caches or, after the death of one, those that are made."""
         try:
             source = self._model.replace(self.source, death)
         except BaseException:
@@ -226,7 +235,7 @@ class Generation:
                 self.source = source
                 if self._request.key is not None:
                     source.attach(self._request.key, self._beside)
-                self._answer = source.answer(self._request.going_on(self._kept))
+                self._answer = source.answer(self._request.going_on(self._kept, moved=death is None))
 
 
 def _death(error: BaseException) -> ActorDiedError | None:

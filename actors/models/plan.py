@@ -28,6 +28,10 @@ class Device:
     memory: int | None = None
     absolute: bool = False
 
+    def without(self, nbytes: int) -> Device:
+        """The same where so much of the memory is taken."""
+        return self if self.memory is None else replace(self, memory=max(self.memory - nbytes, 0))
+
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
@@ -56,6 +60,32 @@ class StagePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftPlan:
+    """The model at `path`, which guesses tokens, whole on `node`: beside the first stage, in a process of its own.
+
+    `nbytes` is the memory that its weights take, `seconds` what a guess takes there, known once it is loaded, as is
+    `how` it computes. Of the `guessed` tokens `right` ones were what the model said. `lost` says why it guesses no
+    more.
+    """
+
+    path: str
+    node: str
+    layers: int
+    nbytes: int
+    seconds: float | None = None
+    how: str = ""
+    guessed: int = 0
+    right: int = 0
+    lost: str = ""
+
+    def __str__(self) -> str:
+        text = f"draft  {self.node}  all {self.layers} layers of {self.path}  {self.nbytes / 2**20:,.1f} MiB"
+        text += "" if self.seconds is None else f"  {_time(self.seconds)}{self.how}"
+        text += f"; {self.right} of {self.guessed} guesses were right" if self.guessed else ""
+        return f"{text}; it is lost: {self.lost}" if self.lost else text
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The stages in the order of their layers. `str()` of it is a table to read.
 
@@ -67,6 +97,7 @@ class Plan:
         foretold: tokens a second of one answer, as they were foretold; None where nothing was known.
         apart: why answers go through the stages one at a time; empty where several go through together, and None as
             long as the model is not loaded.
+        draft: the model that guesses tokens; None where there is none.
     """
 
     model: ModelInfo
@@ -75,6 +106,7 @@ class Plan:
     shares: tuple[Share, ...] = ()
     foretold: float | None = None
     apart: str | None = None
+    draft: DraftPlan | None = None
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -119,6 +151,8 @@ class Plan:
             lines.append(
                 f"  answers go through {f'one at a time: {self.apart}' if self.apart else 'several at a time'}"
             )
+        if self.draft is not None:
+            lines.append(f"  {self.draft}")
         return "\n".join(lines)
 
     def _ways(self) -> dict[str, list[str]]:

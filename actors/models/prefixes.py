@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +12,15 @@ if TYPE_CHECKING:
 
 _MOST: Final = 32  # sequences, each of which is looked at for every prompt
 _WORTH: Final = 8  # tokens; fewer are as soon computed
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A sequence that is kept: its key, its tokens, and how many hold it."""
+
+    key: str
+    tokens: tuple[int, ...]
+    holds: int
 
 
 class Prefixes:
@@ -25,8 +35,14 @@ class Prefixes:
         """Places in the caches that they take."""
         return sum(map(len, self._kept.values()))
 
-    def add(self, key: str, tokens: Sequence[int]) -> list[str]:
+    def all(self) -> list[Kept]:
+        """All of them, the one that was of use last at the end."""
+        return [Kept(key, tokens, self._holds[key]) for key, tokens in self._kept.items()]
+
+    def add(self, key: str, tokens: Sequence[int], holds: int = 0) -> list[str]:
         """Keep a sequence whose cache holds `tokens`; returns keys of those to be given up for it."""
+        if holds:
+            self._holds[key] = holds
         tokens = tuple(tokens)
         gone = [
             known for known, others in self._kept.items() if tokens[: len(others)] == others and not self._holds[known]

@@ -37,10 +37,11 @@ class Sampler:
         self._prompt_length = len(request.prompt)
         self._processors = _processors(sampling)
         self._custom = None if request.processor is None else request.processor()
+        self._key: mx.array | None = None
         if sampling.temperature > 0:
             self._key = mx.random.key(secrets.randbits(64) if sampling.seed is None else sampling.seed)
-            for _ in request.kept:  # each took one
-                self._key, _ = mx.random.split(self._key)
+            for _ in request.kept:
+                self._spend()
 
     def lazily(self, logits: mx.array) -> tuple[mx.array, mx.array]:
         """The next token (1,), and the logarithms of all probabilities (1, vocabulary), not computed yet."""
@@ -68,6 +69,22 @@ class Sampler:
         top = sorted(((int(each), float(value)) for each, value in pairs), key=lambda pair: -pair[1])
         return Choice(number, _number(row[number]), tuple(top))
 
+    @property
+    def mark(self) -> tuple[int, mx.array | None]:
+        """Where it stands, to come `back` to."""
+        return len(self._tokens), self._key
+
+    def back(self, mark: tuple[int, mx.array | None]) -> None:
+        """Forget what was chosen since."""
+        length, self._key = mark
+        del self._tokens[length:]
+
+    def skip(self, token: int) -> None:
+        """Take a token as chosen, that was chosen elsewhere with the same random numbers."""
+        self._tokens.append(token)
+        if self._key is not None:
+            self._spend()
+
     def _pick(self, logprobs: mx.array) -> mx.array:
         sampling = self._sampling
         if sampling.temperature == 0:
@@ -78,8 +95,13 @@ class Sampler:
             logprobs = apply_min_p(logprobs, sampling.min_p)
         if 0 < sampling.top_k < logprobs.shape[-1]:
             logprobs = apply_top_k(logprobs, sampling.top_k)
+        return mx.random.categorical(logprobs * (1.0 / sampling.temperature), key=self._spend())
+
+    def _spend(self) -> mx.array:
+        """The key of the next token: each takes one."""
+        assert self._key is not None
         self._key, key = mx.random.split(self._key)
-        return mx.random.categorical(logprobs * (1.0 / sampling.temperature), key=key)
+        return key
 
 
 def _processors(sampling: Sampling) -> list[Any]:

@@ -94,6 +94,7 @@ class Request:
         kept: tokens of the answer that are there already; the model is taken through them again.
         processor: makes, where the tokens are chosen, a function of all tokens of the answer so far and the logits
             (vocabulary) of the next, which returns the logits to use.
+        moved: the stages may have its caches from others, which gave the answer until now.
         key: what its sequence is called in all stages, where somebody stands beside it; its caches are then its own.
     """
 
@@ -104,6 +105,7 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     kept: tuple[int, ...] = ()
     processor: Callable[[], Processor] | None = None
+    moved: bool = False
     key: str | None = None
 
     def __post_init__(self) -> None:
@@ -127,9 +129,9 @@ class Request:
             if not (_is_whole(token) and 0 <= token < size):  # MLX would read whatever lies beyond the table
                 raise ValueError(f"token {token} is not in the vocabulary, which has the ids 0 to {size - 1}")
 
-    def going_on(self, kept: Sequence[int]) -> Request:
+    def going_on(self, kept: Sequence[int], *, moved: bool = False) -> Request:
         """The same request, of whose answer `kept` is there."""
-        return replace(self, kept=tuple(kept))
+        return replace(self, kept=tuple(kept), moved=moved)
 
 
 def check_stops(stop: str | Sequence[str]) -> tuple[str, ...]:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models.cache import CacheList, KVCache
+from mlx_lm.models.cache import CacheList, ConcatenateKVCache, KVCache, QuantizedKVCache
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+
+
+_TRIMMED: Final = (KVCache, QuantizedKVCache, ConcatenateKVCache)  # others forget what they would have to go back to
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,15 @@ def cache_size(cache: Any) -> int | None:
     if isinstance(cache, CacheList):
         return next((size for size in map(cache_size, cache.caches) if size is not None), None)
     return getattr(cache, "offset", None)
+
+
+def untrimmable(caches: Sequence[Any]) -> str:
+    """The kind of cache whose last tokens cannot be taken back, however many it has; empty where all can."""
+    for cache in caches:
+        inner = untrimmable(cache.caches) if isinstance(cache, CacheList) else ""
+        if inner or not (cache is None or type(cache) in (*_TRIMMED, CacheList)):
+            return inner or type(cache).__name__
+    return ""
 
 
 def token_nbytes(cache: Any) -> int:

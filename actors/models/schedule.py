@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.ids import new_id
 
-from .prefixes import Prefixes
+from .moved import Moved
+from .prefixes import Kept, Prefixes
 from .sampler import Choice, Sampler
 from .sampling import refuse_if_never
 from .stage import Row, Step
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
     from .sampling import Request
+    from .speculation import Speculation
 
 _AHEAD: Final = 16  # tokens that an answer is ahead of its reader
 
@@ -39,8 +41,9 @@ class Entry:
         self.request = request
         self.key = request.key or new_id("sequence")
         self.over = False
-        self.cached = 0  # tokens of the prompt that are in its cache from the beginning
-        self._taken = list(request.prompt)
+        self.cached = 0  # tokens that are in its cache from the beginning
+        self.inside = 0  # and now, once what is under way is done
+        self._taken = [*request.prompt, *request.kept]
         self._made = len(request.kept)
         self._next = (request.kept or request.prompt)[-1]
         self._sampler: Sampler | None = None
@@ -54,6 +57,16 @@ class Entry:
         return not self.over and len(self._items) < _AHEAD
 
     @property
+    def left(self) -> int:
+        """How many tokens it may still get."""
+        return self.request.max_tokens - self._made
+
+    @property
+    def taken(self) -> Sequence[int]:
+        """All its tokens, those of the prompt too."""
+        return self._taken
+
+    @property
     def row(self) -> Row:
         """What it takes in next."""
         return Row(self.key, (self._next,))
@@ -65,8 +78,8 @@ class Entry:
         for start in range(self.cached, len(head), request.chunk):
             yield tuple(head[start : start + request.chunk])
         if request.kept:
-            yield (last,)
-            yield from ((token,) for token in request.kept[:-1])
+            rest = (last, *request.kept[:-1])
+            yield from ((token,) for token in rest[max(self.cached - len(head), 0) :])
 
     async def items(self) -> AsyncIterator[Any]:
         """Yield what is to be told, as it comes; raise what ended it."""
@@ -97,6 +110,7 @@ class Entry:
         if choice.id in self.request.stop_ids or self._made >= self.request.max_tokens:
             self.close(keep=self._taken)
         self._taken.append(choice.id)
+        self.inside = len(self._taken) - 1
 
     def fail(self, error: Exception) -> None:
         """It cannot go on."""
@@ -140,6 +154,7 @@ class Schedule:
         batched: answers of a lane go through the stages as one matrix; there are no more lanes than stages then, so
             that these are as large as can be.
         can_fork: see `StageModel.can_fork`.
+        speculation: guesses what an answer that is alone in its lane goes on with; None where there is no draft model.
     """
 
     def __init__(
@@ -150,11 +165,13 @@ class Schedule:
         limit: int,
         batched: bool = False,
         can_fork: Callable[[str, int, int], bool] = lambda *_: False,
+        speculation: Speculation | None = None,
     ) -> None:
-        self._begin, self._can_fork = begin, can_fork
+        self._begin, self._can_fork, self._speculation = begin, can_fork, speculation
         self._limit, self._batched = limit, batched
         self._used = 0
         self._made = 0
+        self._closed = False
         self._waiting: deque[Entry] = deque()
         self._running: set[Entry] = set()
         self.prefixes = Prefixes()
@@ -187,6 +204,8 @@ class Schedule:
             self._used -= entry.request.slots
             for lane in self._lanes:
                 lane.discard(entry)
+            if self._speculation is not None:
+                self._speculation.leave(entry)
             if keep and entry.request.key is None:
                 self._change("keep", entry.key)
                 self._change("drop", *self.prefixes.add(entry.key, keep))
@@ -203,9 +222,14 @@ class Schedule:
             if entry in lane.entries:
                 lane.news.set()
 
-    def busy(self) -> dict[str, int]:
-        """How many answers run and wait, tokens that their caches may need, of how many, and tokens made so far."""
+    def busy(self) -> dict[str, Any]:
+        """How many answers run and wait, tokens that their caches may need, of how many, and tokens made so far.
+
+        With a draft model, what came of its guesses as well (`draft`); see `Speculation.counts`.
+        """
+        guesses = {} if self._speculation is None else {"draft": self._speculation.counts()}
         return {
+            **guesses,
             "running": len(self._running),
             "waiting": len(self._waiting),
             "kv_tokens": self._used,
@@ -213,11 +237,34 @@ class Schedule:
             "tokens": self._made,
         }
 
-    def keep(self, key: str, tokens: Sequence[int]) -> None:
+    def keep(self, key: str, tokens: Sequence[int], holds: int = 0) -> None:
         """Have a sequence, whose caches all stages have got from elsewhere, among those that are kept."""
-        self._change("drop", *self.prefixes.add(key, tokens))
+        self._change("drop", *self.prefixes.add(key, tokens, holds))
         while self._used + self.prefixes.slots > self._limit:
             self._change("drop", self.prefixes.pop())
+
+    async def suspend(self) -> list[Kept]:
+        """Begin nothing any more, and have all answers go on elsewhere (`Moved`).
+
+        Returns:
+            The sequences whose caches are kept now in all stages, those of the answers among them.
+        """
+        self._closed = True
+        for lane in self._lanes:
+            lane.news.set()
+        while self._tasks:  # each ends with what it has begun
+            await asyncio.wait(self._tasks)
+        for entry in (*self._running, *self._waiting):
+            entry.tell(Moved())
+            entry.close(keep=entry.taken[: entry.inside])
+        await self._step((), None)
+        return self.prefixes.all()
+
+    def close(self) -> None:
+        """Begin nothing any more. Whoever reads an answer knows by other means that nothing more comes."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
 
     async def settle(self) -> None:
         """Wait until all stages have done what was begun before."""
@@ -225,7 +272,7 @@ class Schedule:
 
     def _admit(self) -> None:
         """In the order in which they came: a large one that waits is not overtaken."""
-        while self._waiting and self._used + self._waiting[0].request.slots <= self._limit:
+        while not self._closed and self._waiting and self._used + self._waiting[0].request.slots <= self._limit:
             entry = self._waiting.popleft()
             self._used += entry.request.slots
             self._running.add(entry)
@@ -235,11 +282,16 @@ class Schedule:
             self._spawn(self._prefill(entry))
 
     def _fork(self, entry: Entry) -> None:
-        """Begin with what another one has in its cache; not where an answer goes on, for that to be as it was."""
-        alone = entry.request.kept or entry.request.key is not None
-        found = None if alone else self.prefixes.find(entry.request.prompt, self._can_fork)
+        """Begin with what another one has in its cache; not where an answer goes on, for that to be as it was.
+
+        Where it was moved here, its own cache is among those.
+        """
+        request = entry.request
+        alone = (request.kept and not request.moved) or request.key is not None
+        found = None if alone else self.prefixes.find(entry.taken, self._can_fork)
         if found is not None:
             source, entry.cached = found
+            entry.inside = entry.cached
             self._change("fork", (source, entry.key, entry.cached))
 
     def _change(self, kind: str, *what: Any) -> None:
@@ -248,13 +300,16 @@ class Schedule:
 
     async def _prefill(self, entry: Entry) -> None:
         entry.tell(entry.cached)
+        if self._speculation is not None and len(self._running) == 1:
+            self._speculation.enter(entry)
         for ids in entry.chunks():
             await self._chunks.acquire()
-            if entry.over:
+            if entry.over or self._closed:
                 self._chunks.release()
                 return
+            entry.inside += len(ids)
             self._spawn(self._settle(entry, self._step((Row(entry.key, ids),), lambda _: None, silent=True)))
-        if not entry.over:
+        if not (entry.over or self._closed):
             min(self._lanes, key=lambda lane: len(lane.entries)).add(entry)
 
     async def _settle(self, entry: Entry, chunk: Awaitable[Any]) -> None:
@@ -266,10 +321,12 @@ class Schedule:
             self._chunks.release()
 
     async def _drive(self, lane: _Lane) -> None:
-        while True:
+        while not self._closed:
             self._level(lane)
             entries = [entry for entry in lane.entries if entry.wants]
-            if entries:
+            if len(entries) == 1 and self._speculation is not None:
+                await self._ahead(entries[0], self._speculation)
+            elif entries:
                 await self._decode(entries)
             else:
                 lane.news.clear()
@@ -283,11 +340,36 @@ class Schedule:
                 entry.fail(error)
             return
         for entry, choice in zip(entries, choices, strict=True):
-            if isinstance(choice, Exception):
-                entry.fail(choice)
-            else:
-                self._made += 1
-                entry.took(choice)
+            self._take(entry, choice)
+
+    async def _ahead(self, entry: Entry, speculation: Speculation) -> None:
+        """A step with what the draft model guesses, as far as it is right; a plain one where it guesses nothing."""
+        with speculation.timed(entry) as round_:
+            await round_.guess()
+            if entry.over:
+                return
+            steps = deque((self._step(*each), len(each[0][0].ids)) for each in round_.pieces())
+            fed = sum(length for _, length in steps)
+            try:
+                more = True
+                while steps and more:
+                    choices, more = await steps.popleft()[0]
+                    for choice in choices:
+                        self._take(entry, choice)
+                        round_.made += 1
+            except Exception as error:  # of any stage: the reader is told
+                entry.fail(error)
+            if fed > round_.made:  # what was guessed wrong is taken back, after the steps that are still under way
+                self._change("trim", (entry.key, fed - round_.made))
+            for step, _ in steps:
+                self._spawn(_ignored(step))
+
+    def _take(self, entry: Entry, choice: Choice | Exception) -> None:
+        if isinstance(choice, Exception):
+            entry.fail(choice)
+        else:
+            self._made += 1
+            entry.took(choice)
 
     def _level(self, lane: _Lane) -> None:
         """Give to a lane that has less to do, now that none of this one's is in a step."""
@@ -303,7 +385,7 @@ class Schedule:
         return self._begin(Step(rows, silent=silent, batched=self._batched, **arranged), finish)
 
     async def _flush(self) -> None:
-        if self._changes:
+        if self._changes and not self._closed:
             with suppress(Exception):  # a stage is gone, and the caches with it
                 await self._step((), None)
 
@@ -328,6 +410,12 @@ class _Lane:
     def discard(self, entry: Entry) -> None:
         if entry in self.entries:
             self.entries.remove(entry)
+
+
+async def _ignored(step: Awaitable[Any]) -> None:
+    """What comes of it is of no interest any more."""
+    with suppress(Exception):
+        await step
 
 
 def _choose(entries: Sequence[Entry], logits: mx.array) -> list[Choice | Exception]:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
-from actors.api import get
-from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded, PlacementError
+from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded
 from actors.ids import new_id
 
 from .beside import Beside
 from .checkpoint import open_checkpoint
 from .conversation import Conversation
-from .deployment import Deployment
+from .draft import open_draft
 from .extra import require_mlx_lm
 from .generation import Generation, Token
 from .holders import headers
-from .levelling import level
 from .means import ARITHMETIC
-from .plan import Plan, make_plan, make_tensor_plan
+from .recipe import Recipe
 from .sampling import Request, Sampling, check_stops, refuse_if_never
 from .sharing import Shape
-from .survey import choose, devices
+from .succession import Succession
 from .tokenizer import load_tokenizer
 from .watch import Watch
 
@@ -35,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from actors.nodeinfo import NodeInfo
-
     from .beside import Code
     from .checkpoint import ModelInfo
+    from .deployment import Deployment
+    from .plan import Plan
     from .sampling import Processor
     from .tokenizer import Tokenizer
 
@@ -61,34 +58,30 @@ class ShardedModel:
 
     def __init__(
         self,
-        info: ModelInfo,
-        shape: Shape | None,
+        recipe: Recipe,
         tokenizer: Tokenizer,
         *,
-        nodes: Sequence[str] | None,
-        kv_memory: int | None,
         max_requests: int,
-        weights: str,
-        arithmetic: str,
     ) -> None:
         self.tokenizer = tokenizer
-        self._info, self._shape, self._nodes = info, shape, nodes
+        self._info = recipe.info
         self._max_requests = max_requests
-        self._how: dict[str, Any] = {"kv_memory": kv_memory, "weights": weights, "arithmetic": arithmetic}
         self._guard = threading.RLock()  # of the open answers
         self._open: WeakSet[Generation] = WeakSet()  # one that nobody holds any more ends itself
-        self._changing = threading.RLock()  # held while one deployment takes the place of another
-        self._closed = self._begun = False
-        self._retired: list[Deployment] = []
         self._watch = Watch(self._needed, self._missed)
-        self._deployment = self._deploy(frozenset())
-        self._begun = True
+        self._succession = Succession(recipe, self._sources)
         self._chunk = self._deployment.chunk  # kept for life, so that an answer goes on as it began
 
     @overload
     @classmethod
     def load(
-        cls, path: str | Path, *, nodes: Sequence[str] | None = None, strategy: str = "auto", dry_run: Literal[True]
+        cls,
+        path: str | Path,
+        *,
+        nodes: Sequence[str] | None = None,
+        strategy: str = "auto",
+        draft: str | Path | None = None,
+        dry_run: Literal[True],
     ) -> Plan: ...
 
     @overload
@@ -103,6 +96,7 @@ class ShardedModel:
         max_requests: int = _MOST_REQUESTS,
         weights: str = "auto",
         arithmetic: str = "auto",
+        draft: str | Path | None = None,
         dry_run: Literal[False] = False,
     ) -> Self: ...
 
@@ -117,6 +111,7 @@ class ShardedModel:
         max_requests: int = _MOST_REQUESTS,
         weights: str = "auto",
         arithmetic: str = "auto",
+        draft: str | Path | None = None,
         dry_run: bool = False,
     ) -> Self | Plan:
         """Cuts a model by its layers and loads each piece on a node of its own.
@@ -140,10 +135,13 @@ class ShardedModel:
                 they are on disk, which takes a seventh of the memory where that is 4 bits; `"auto"` takes float32 where
                 OpenBLAS is installed and that takes at most half of a node's memory. The plan says what each stage
                 does.
+            draft: a small model of the same tokens, file or directory, that guesses what comes next, on the first
+                stage's node; the model takes guesses in together and keeps those that are right. Tokens are the same as
+                without it. An answer is guessed for while it is alone in a step, and as long as that is faster.
             dry_run: load nothing, and return the plan alone, with memory and speed as they are foretold.
 
         Raises:
-            ModelError: the model cannot be read, cut or held; the message says why.
+            ModelError: the model cannot be read, cut or held, or the draft cannot guess for it; the message says why.
             PlacementError: a node is not known.
             ValueError: `nodes` is empty or names a node twice, or there is no such strategy.
         """
@@ -161,15 +159,22 @@ class ShardedModel:
         checkpoint = open_checkpoint(here)
         info = replace(checkpoint.info(), path=str(path))
         shape = Shape.of(checkpoint.config, info.layers, info.vocab_size) if strategy == "tensor" else None
-        if dry_run:
-            return _planned(info, shape, choose(nodes), measure=True)
-        options: dict[str, Any] = {"nodes": nodes, "kv_memory": kv_memory, "max_requests": max_requests}
-        return cls(info, shape, load_tokenizer(here), weights=weights, arithmetic=arithmetic, **options)
+        tokenizer = None if dry_run and draft is None else load_tokenizer(here)
+        small = None if draft is None or tokenizer is None else _draft(draft, here, tokenizer)
+        how = {"kv_memory": kv_memory, "weights": weights, "arithmetic": arithmetic}
+        recipe = Recipe(info, shape, nodes, small, how)
+        if dry_run or tokenizer is None:
+            return recipe.plan(measure=True)
+        return cls(recipe, tokenizer, max_requests=max_requests)
+
+    @property
+    def _deployment(self) -> Deployment:
+        return self._succession.current
 
     @property
     def plan(self) -> Plan:
         """Which layers are on which node, and why."""
-        return self._deployment.plan
+        return self._deployment.plan_now()
 
     @property
     def kv_limit(self) -> int:
@@ -214,7 +219,7 @@ class ShardedModel:
         if beside:
             request = replace(request, key=new_id("sequence"))
         stops = check_stops(stop)
-        source = self._working()
+        source = self._succession.working()
         refuse_if_never(request, source.limit)
         with self._guard:
             self._refuse_if_full()
@@ -255,11 +260,12 @@ class ShardedModel:
 
         Returns:
             `ready`; and if so `running` and `waiting` requests, `kv_tokens` that their caches may need of `kv_limit`,
-            `tokens` made so far by the stages as they are, and what each of the `stages` said of itself.
+            `tokens` made so far by the stages as they are, and what each of the `stages` said of itself; with a draft
+            model, how many tokens it `guessed` and how many were `right` (`draft`).
         """
         deployment = self._deployment
         try:
-            busy = get(deployment.stages[-1].busy.remote(), timeout=5)
+            busy = deployment.busy()
         except (ActorDiedError, TimeoutError):
             return {"ready": False}
         return {"ready": not deployment.broken, **busy, "stages": deployment.held}
@@ -270,33 +276,19 @@ class ShardedModel:
         Where the nodes are the same, a token's time is measured in each stage, and a device that became slower than the
         others is given less, if that makes the slowest stage a third faster.
 
-        Answers under way end where they began; the next ones are given by the new stages.
+        Answers go on while the new stages are loaded. Then they stop for as long as it takes to send their caches, and
+        go on there. With `strategy="tensor"` they end where they began.
 
         Raises:
             ModelError: the model was closed, or does not fit.
         """
-        with self._changing:
-            self._refuse_if_closed()
-            old, plan = self._deployment, self._better()
-            if plan is not None:
-                self._deployment = Deployment.start(plan, **self._how)
-                self._retire(old)
+        self._succession.rebalance()
         return self.plan
-
-    def _better(self) -> Plan | None:
-        old, plan = self._deployment, self._plan(frozenset())
-        if old.broken or [each.node for each in plan.stages] != [each.node for each in old.plan.stages]:
-            return plan
-        return None if plan.shares else level(old.plan, old.measure())
 
     def close(self) -> None:
         """Ends the stages and gives their memory back."""
-        with self._changing:
-            self._closed = True
-            self._watch.close()
-            for deployment in (*self._retired, self._deployment):
-                deployment.close()
-            self._retired.clear()
+        self._watch.close()
+        self._succession.close()
 
     def __enter__(self) -> Self:
         return self
@@ -336,11 +328,7 @@ class ShardedModel:
         """An answer is over; for use inside this package."""
         with self._guard:
             self._open.discard(answer)
-            used = {id(each.source) for each in self._open}
-            idle = [each for each in self._retired if id(each) not in used]
-            self._retired = [each for each in self._retired if id(each) in used]
-        for each in idle:
-            each.close()
+        self._succession.sweep()
 
     # -- caches of conversations; for use inside this package -----------------------------------------------------
 
@@ -355,7 +343,7 @@ class ShardedModel:
 
     def take_over(self, source: Deployment, key: str, tokens: Sequence[int]) -> tuple[Deployment, str] | None:
         """Brings the caches of a sequence from another model's stages."""
-        deployment = self._working()
+        deployment = self._succession.working()
         found = None if source.broken else deployment.take_over(source, key, tokens)
         return None if found is None else (deployment, found)
 
@@ -373,72 +361,27 @@ class ShardedModel:
 
     # -- devices that come and go -------------------------------------------------------------------------------
 
-    def replace(self, broken: Deployment, error: ActorDiedError) -> Deployment:
-        """Returns stages that work in place of `broken`; for use inside this package.
+    def replace(self, broken: Deployment, error: ActorDiedError | None) -> Deployment:
+        """Returns stages that work in place of `broken`, or have its answers now; for use inside this package.
 
         Raises:
             ModelError: the model was closed, or no longer fits.
         """
-        with self._changing:
-            self._refuse_if_closed()
-            if self._deployment is not broken and not self._deployment.broken:
-                return self._deployment  # somebody else saw to it
-            gone = broken.lost_nodes()
-            broken.close()
-            if self._deployment is broken:
-                self._deployment = self._deploy(gone, error)
-            return self._working()
+        return self._succession.replace(broken, error)
+
+    def _sources(self) -> set[Deployment]:
+        with self._guard:
+            return {each.source for each in self._open}
 
     def _needed(self) -> set[str] | None:
-        with self._guard:
-            sources = {id(each.source): each.source for each in self._open}
-        return {stage.node for each in sources.values() for stage in each.plan.stages} or None
+        return {stage.node for each in self._sources() for stage in each.plan.stages} or None
 
     def _missed(self, names: set[str]) -> None:
         """Nodes are silent: answers go on without them."""
         with self._guard:
             stuck = [each for each in self._open if names & {stage.node for stage in each.source.plan.stages}]
         for answer in stuck:
-            answer.source.close()  # whoever reads it sees to others
-
-    def _working(self) -> Deployment:
-        """The stages; made anew where they ended and the model did not fit."""
-        with self._changing:
-            self._refuse_if_closed()
-            if self._deployment.broken:
-                self._deployment = self._deploy(frozenset())
-            return self._deployment
-
-    def _deploy(self, gone: Collection[str], cause: BaseException | None = None) -> Deployment:
-        for attempt in range(_ATTEMPTS):
-            plan = self._plan(gone)
-            try:
-                return Deployment.start(plan, **self._how)
-            except (ActorDiedError, PlacementError):
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                time.sleep(_SETTLING)
-            except ModelError as error:
-                raise error from cause
-        raise AssertionError
-
-    def _plan(self, gone: Collection[str]) -> Plan:
-        nodes = [node for node in choose(self._nodes, lost=self._begun) if node.name not in gone]
-        if not nodes:
-            raise ModelError("none of the model's nodes is there any more")
-        return _planned(self._info, self._shape, nodes)
-
-    def _retire(self, old: Deployment) -> None:
-        with self._guard:
-            used = any(answer.source is old for answer in self._open)
-            if used and not old.broken:
-                self._retired.append(old)
-                return
-        old.close()
-
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise ModelError("this model was closed: load it again")
+            answer.source.abandon()  # whoever reads it sees to others
 
 
 def _each(answer: Generation, what: Callable[[Token], Any]) -> Iterator[Any]:
@@ -454,10 +397,10 @@ def _check_strategy(strategy: str) -> None:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
 
 
-def _planned(info: ModelInfo, shape: Shape | None, found: Sequence[NodeInfo], *, measure: bool = False) -> Plan:
-    if shape is not None:
-        return make_tensor_plan(info, shape, devices(found[: shape.kv_heads], measure=measure))
-    return make_plan(info, devices(found[: info.pieces], measure=measure))
+def _draft(path: str | Path, model: Path, tokenizer: Tokenizer) -> ModelInfo:
+    path = Path(path).expanduser().absolute()
+    here = path if path.exists() else headers(path) or path
+    return replace(open_draft(here, model, tokenizer), path=str(path))
 
 
 def _check_bound(name: str, value: object) -> None:

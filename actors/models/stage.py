@@ -22,7 +22,7 @@ from .beside import Bystander
 from .checkpoint import open_checkpoint
 from .cut import Slice, needed_nbytes
 from .openblas import widen
-from .saved import cache_copy, restore, save, token_nbytes
+from .saved import cache_copy, restore, save, token_nbytes, untrimmable
 from .sharing import Shape
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Step:
         keep: sequences that are over, whose caches are kept for others that begin alike.
         fork: a sequence that is kept, one that begins with its tokens, and how many of them.
         drop: sequences that are kept no longer.
+        trim: sequences under way, each with how many of its last tokens are taken back, before anything else is done.
         rows: sequences that are taken further; all by the same number of tokens.
         silent: nobody wants to know what comes next.
         batched: rows go through as one matrix, rather than one by one; they round differently.
@@ -68,6 +69,7 @@ class Step:
     keep: tuple[str, ...] = ()
     fork: tuple[tuple[str, str, int], ...] = ()
     drop: tuple[str, ...] = ()
+    trim: tuple[tuple[str, int], ...] = ()
     silent: bool = False
     batched: bool = False
 
@@ -98,7 +100,7 @@ class StageModel:
         self._beside: dict[str, Bystander] = {}
 
     @classmethod
-    def load(cls, path: str | Path, first: int, last: int, *, wide: float = 0) -> Self:
+    def load(cls, path: str | Path, first: int, last: int, *, wide: float = 0, like: StageModel | None = None) -> Self:
         """Bring the weights of these layers, and of the ends they touch, into memory.
 
         Args:
@@ -106,6 +108,7 @@ class StageModel:
             first: number of the first layer.
             last: number of the last one, inclusive.
             wide: have the weights in float32 if they then take so many bytes at most.
+            like: has layers of the same model, which are shared rather than loaded again.
 
         Raises:
             ModelError: see `checkpoint.open_checkpoint`; or the model has no such layers.
@@ -114,11 +117,16 @@ class StageModel:
         info = checkpoint.info()
         if not 0 <= first <= last < info.layers:
             raise ModelError(f"layers {first} to {last} of {path}: the model has the layers 0 to {info.layers - 1}")
-        model, widened = _loaded(checkpoint, first, last, wide)
+        found = None if like is None else _extended(checkpoint, like, first, last, wide)
+        model, widened = found or _loaded(checkpoint, first, last, wide)
         piece = Slice(model, first, last)
         piece.load()
         mx.clear_cache()
         return cls(info, piece, wide=widened)
+
+    def lend(self, model: nn.Module, first: int, last: int) -> None:
+        """See `cut.Slice.lend`."""
+        self._slice.lend(model, first, last)
 
     @classmethod
     def load_share(cls, path: str | Path, shares: Sequence[Share], rank: int, *, wide: float = 0) -> Self:
@@ -169,6 +177,11 @@ class StageModel:
         """The kind of cache that several sequences cannot have together; empty where all can."""
         kinds = (type(each) for each in self._slice.make_cache() if each is not None)
         return next((kind.__name__ for kind in kinds if not hasattr(kind, "merge")), "")
+
+    @property
+    def untrimmable(self) -> str:
+        """See `saved.untrimmable`."""
+        return untrimmable(self._slice.make_cache())
 
     def token_nbytes(self, key: str) -> int:
         """Bytes that one more token of a sequence takes in its caches."""
@@ -284,6 +297,10 @@ class StageModel:
         self._slice.beside = passes if rows else None
 
     def _arrange(self, step: Step) -> None:
+        for key, count in step.trim:
+            for cache in self._caches.get(key, ()):
+                if cache is not None:
+                    cache.trim(count)
         for key in step.forget:
             self._caches.pop(key, None)
         for key in step.keep:
@@ -322,6 +339,25 @@ def _loaded(checkpoint: Checkpoint, first: int, last: int, wide: float) -> tuple
         if needed_nbytes(model, first, last) <= wide:
             return model, True
     return checkpoint.load(first, last), False
+
+
+def _extended(
+    checkpoint: Checkpoint, like: StageModel, first: int, last: int, wide: float
+) -> tuple[nn.Module, bool] | None:
+    """The same with what another slice has; None where nothing is gained by it."""
+    missing = [number for number in range(first, last + 1) if not like.first <= number <= like.last]
+    apart = bool(missing) and missing[-1] - missing[0] >= len(missing)
+    if apart or len(missing) > last - first or (like.wide and not wide):
+        return None
+    # Where none are missing, a range without layers is asked for, as its ends are here or are nobody's.
+    wanted = (missing[0], missing[-1]) if missing else (1, 0)
+    model = checkpoint.load(*wanted)
+    if like.wide:
+        model = widen(model)
+    like.lend(model, first, last)
+    if like.wide and needed_nbytes(model, first, last) > wide:
+        return None
+    return model, like.wide
 
 
 def _shape(hidden: Any) -> tuple[int, ...]:

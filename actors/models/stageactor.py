@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
     from .beside import Beside
     from .means import Means
+    from .prefixes import Kept
     from .sampling import Request
     from .saved import Saved
     from .schedule import Schedule
     from .sharing import Share
-    from .stage import Step
+    from .stage import StageModel, Step
 
 PROBE: Final = "probe"
 _PROBES: Final = 3  # the first one brings up what the others need
@@ -74,22 +75,48 @@ class StageActor:
         require_mlx_lm()
         from .stage import StageModel
 
-        if libraries and (send or not Path(path).exists()):
-            path = _fetched(libraries, first, last)
-
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
-        wide = means.room if self._blas else 0
-        if shares:
-            self._model = self._turns.submit(StageModel.load_share, path, shares, rank, wide=wide).result()
-        else:
-            self._model = self._turns.submit(StageModel.load, path, first, last, wide=wide).result()
         self._means = means
-        self._unbatched = self._model.unbatched
+        path = _found(path, first, last, libraries, send=send)
+        if shares:
+            self._model = self._turns.submit(StageModel.load_share, path, shares, rank, wide=self._room).result()
+        else:
+            self._model = self._turns.submit(StageModel.load, path, first, last, wide=self._room).result()
         self._before = before
         self._others: list[ActorHandle] = []
         self._order = _Order()
         self._schedule: Schedule | None = None
+
+    @property
+    def _room(self) -> float:
+        return self._means.room if self._blas else 0
+
+    async def reload(
+        self,
+        path: str,
+        first: int,
+        last: int,
+        before: ActorHandle | None,
+        *,
+        means: Means,
+        libraries: Sequence[ActorHandle] = (),
+        send: bool = False,
+    ) -> None:
+        """Becomes the stage of other layers, in the same process; those that it has are not loaded again.
+
+        Whatever was under way is forgotten. See the class for the arguments.
+        """
+        if self._schedule is not None:
+            self._schedule.close()
+        self._schedule, self._order = None, _Order()
+        self._before, self._means = before, means
+
+        def load() -> StageModel:
+            here = _found(path, first, last, libraries, send=send)
+            return type(self._model).load(here, first, last, wide=self._room, like=self._model)
+
+        self._model = await self._do(load)
 
     async def loaded(self) -> dict[str, Any]:
         """Returns what this stage holds, and where.
@@ -104,32 +131,27 @@ class StageActor:
         what = {"first": model.first, "last": model.last, "nbytes": model.nbytes}
         free = psutil.virtual_memory().available
         numbers = {"token_nbytes": model.token_nbytes(PROBE), "seconds": model.seconds, "free": free}
-        return {**where, **what, **numbers, "how": self._how(), "wide": model.wide, "apart": self._apart()}
-
-    def _how(self) -> str:
-        if not on_cpu():
-            return "on a GPU"
-        if self._model.wide:
-            return "float32 by OpenBLAS"
-        if self._blas:
-            return "weights as stored: float32 does not fit"
-        missing = self._means.wide and sys.platform == "linux"
-        return f"weights as stored: {ADVICE}" if missing else "weights as stored"
+        how = computing(self._means, blas=self._blas, wide=model.wide)
+        return {**where, **what, **numbers, "how": how, "wide": model.wide, "apart": self._apart()}
 
     def _apart(self) -> str:
         if on_cpu() and not self._model.wide:
             return "products of weights as stored gain nothing from it on a CPU"
-        kind = self._unbatched
+        kind = self._model.unbatched
         return f"{self._model.info.architecture} keeps a {kind}, which is of one sequence" if kind else ""
 
-    async def open(self, *, width: int, limit: int, batched: bool = False) -> None:
+    async def open(self, *, width: int, limit: int, batched: bool = False, draft: ActorHandle | None = None) -> None:
         """Makes the last stage take requests; see `schedule.Schedule` for the arguments."""
         from .schedule import Schedule
+        from .speculation import Speculation
         from .stage import Step
 
         assert self._model.is_last
         await self.begin(Step(forget=(PROBE,)), None)
-        self._schedule = Schedule(self.begin, width=width, limit=limit, batched=batched, can_fork=self._model.can_fork)
+        guesses = None if draft is None else Speculation(draft, split=width > 1 and not batched)
+        self._schedule = Schedule(
+            self.begin, width=width, limit=limit, batched=batched, can_fork=self._model.can_fork, speculation=guesses
+        )
 
     async def lead(self, others: list[ActorHandle]) -> None:
         """Makes this rank have the others do what it does."""
@@ -224,6 +246,17 @@ class StageActor:
         await self._do(lambda: self._model.restore(key, joined(parts), kept=True))
         return True
 
+    async def suspend(self) -> list[Kept]:
+        """Has all answers go on elsewhere; in the last stage. See `schedule.Schedule.suspend`."""
+        assert self._schedule is not None
+        return await self._schedule.suspend()
+
+    async def inherit(self, kept: list[Kept]) -> None:
+        """Has sequences that all stages have adopted among those that are kept; in the last stage."""
+        assert self._schedule is not None
+        for each in kept:
+            self._schedule.keep(each.key, each.tokens, each.holds)
+
     async def keep(self, key: str, tokens: tuple[int, ...]) -> str | None:
         """Has a sequence that all stages have adopted among those that are kept, and holds it; in the last stage."""
         assert self._schedule is not None
@@ -249,7 +282,7 @@ class StageActor:
         """On the thread of MLX."""
         return await asyncio.get_running_loop().run_in_executor(self._turns, what, *args)
 
-    async def busy(self) -> dict[str, int]:
+    async def busy(self) -> dict[str, Any]:
         """Returns how busy the last stage is; see `schedule.Schedule.busy`."""
         assert self._schedule is not None
         return self._schedule.busy()
@@ -272,7 +305,12 @@ class StageActor:
         return await work
 
 
-def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
+def _found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
+    """Where this device sees the weights of these layers."""
+    return fetched(libraries, first, last) if libraries and (send or not Path(path).exists()) else path
+
+
+def fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
     """Where the weights of these layers are, once they are here; whoever made the model sees how far that is."""
     from .weights import Sender, fetch
 
@@ -285,6 +323,18 @@ def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
             bar.update(done - bar.n)
 
         return str(fetch([Sender(each) for each in libraries], first, last, progress=progress))
+
+
+def computing(means: Means, *, blas: bool, wide: bool) -> str:
+    """How this process computes, in words."""
+    if not on_cpu():
+        return "on a GPU"
+    if wide:
+        return "float32 by OpenBLAS"
+    if blas:
+        return "weights as stored: float32 does not fit"
+    missing = means.wide and sys.platform == "linux"
+    return f"weights as stored: {ADVICE}" if missing else "weights as stored"
 
 
 async def _together(mine: Awaitable[Any], others: list[ObjectRef[Any]]) -> Any:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from actors.node.residence import Residence
 
 LOOK_SECONDS = 0.2
+CROWD_SECONDS = 30.0
 
 
 class Node:
@@ -46,7 +47,8 @@ class Node:
     Args:
         orders: ``id`` (node id), ``process`` (process id), ``name``, ``folder`` (of sockets), ``identity`` (folder of
             keys, None for no door), ``door`` (``"HOST:PORT"``), ``interfaces`` (for discovery), ``cluster``,
-            ``resources`` and ``labels`` (as `actors.init` was told).
+            ``resources`` and ``labels`` (as `actors.init` was told), ``crowd`` (how many nodes start at once, where
+            those are more than there are processors; else 0).
         residence: whether it is the one node of this device, which is found by the devices that this one trusts.
     """
 
@@ -95,18 +97,25 @@ class Node:
             self.process.serve("trust", self._residence)
             self.process.serve("doctor", Opinion(self.process, self._members))
         self._discovery: list[Any] = []
+        self._preparing: asyncio.Task[None] | None = None
         self.stopping = asyncio.Event()
 
     async def start(self) -> None:
         """Opens the socket, then the door, then says where it is to be found."""
         await self.process.listen()
         self.process.directory[self._orders["id"]] = self.process.address
-        self._service.workers.prepare()
+        self._preparing = asyncio.create_task(self._prepare(self._orders.get("crowd", 0)))
         self._service.watch()
         if self._residence is not None:
             await self._residence.start()
         elif self._identity is not None:
             await self._open_door(self._identity)
+
+    async def _prepare(self, crowd: int) -> None:
+        """Has a worker wait ahead of need; in a crowd, the processors are for the nodes first."""
+        if crowd:
+            await self._members.wait_for(crowd, CROWD_SECONDS)
+        self._service.workers.prepare()
 
     async def _open_door(self, identity_folder: Path) -> None:
         from actors.membership import load
@@ -153,6 +162,8 @@ class Node:
     async def run(self) -> None:
         """Serves until told to stop, then leaves nothing behind."""
         await self.stopping.wait()
+        if self._preparing is not None:
+            self._preparing.cancel()
         for part in reversed(self._discovery):
             await part.__aexit__(None, None, None)
         if self._residence is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from actors.demand import matches, parts
 from actors.exceptions import ActorDiedError
+from actors.frozen import travelling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 DROP_SECONDS = 5.0
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Ward:
     """An actor that one node has charge of and others could take over.

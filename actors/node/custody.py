@@ -323,9 +323,12 @@ class Passed:
         """Ends it there."""
         await self._process.kill(await self.located(None), no_restart)
 
-    async def saved(self, state: Payload) -> None:
+    def keep(self, number: int, state: Payload) -> None:
+        """Nodes are not sent states with answers."""
+
+    async def saved(self, state: Payload, number: int | None = None) -> None:
         """Refuses: what it was is not what it is."""
-        del state
+        del state, number
         raise ActorDiedError(f"{self.spec.label} is in the charge of node {self._where.node_name} now")
 
     async def retire(self) -> None:

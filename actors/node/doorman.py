@@ -51,11 +51,11 @@ class Doorman:
 
     Args:
         loop: the I/O loop.
-        friends: the IP addresses of members: one of them that connects and says nothing has only looked whether the
-            door is there.
+        friends: the IP addresses of members, and their names. A member looks whether the door is there before it comes
+            in by it, so one that is let in about then was not refused.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, friends: Callable[[], set[str]]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, friends: Callable[[], dict[str, str]]) -> None:
         self.port: int | None = None
         self._loop = loop
         self._friends = friends
@@ -110,10 +110,10 @@ class Doorman:
 
     def _seen(self, peers: list[Peer]) -> None:
         now = self._loop.time()
-        present, friends = set(peers), self._friends()
+        present = set(peers)
         self._proved = {peer: at for peer, at in self._proved.items() if peer in present or now - at < 60}
         for peer in peers:
-            known = peer in self._proved or peer in self._waiting or peer[0] in friends
+            known = peer in self._proved or peer in self._waiting
             if not known and len(self._waiting) < MOST_ADDRESSES:
                 self._waiting[peer] = now
                 self._loop.call_later(JUDGE_SECONDS, self._judge, peer)
@@ -126,19 +126,33 @@ class Doorman:
             self._proved[_peer(host.replace("%25", "%"), int(port))] = self._loop.time()
 
     def _judge(self, peer: Peer) -> None:
-        self._waiting.pop(peer, None)
+        since = self._waiting.pop(peer)
         host, now = peer[0], self._loop.time()
-        if peer in self._proved or host in self._friends():
+        if peer in self._proved:
+            return
+        friends = self._friends()
+        name = friends.get(host)
+        if name is not None and any(
+            friends.get(other) == name and at >= since for (other, _), at in self._proved.items()
+        ):
             return
         if now - self._told.get(host, -SILENCE_SECONDS) < SILENCE_SECONDS or len(self._told) >= MOST_ADDRESSES:
             return
         self._told[host] = now
-        log.warning(
-            "a connection from %s was refused at the door: it did not show that it belongs to the cluster. If it is "
-            "a device of yours, run `actors invite` here and `actors join CODE` there; if not, find out whose address "
-            "that is. More of the same within %g minutes are not told of",
-            host, SILENCE_SECONDS / 60,
-        )  # fmt: skip
+        if name is None:
+            log.warning(
+                "a connection from %s was refused at the door: it did not show that it belongs to the cluster. If it "
+                "is a device of yours, run `actors invite` here and `actors join CODE` there; if not, find out whose "
+                "address that is. More of the same within %g minutes are not told of",
+                host, SILENCE_SECONDS / 60,
+            )  # fmt: skip
+        else:
+            log.info(
+                "a connection from %s, where %s is, did not get through the door: it did not show the key of a member. "
+                "`actors doctor` there looks like this too; if nobody runs it, find out which program there tries, or "
+                "shut the device out by `actors revoke %s`. More of the same within %g minutes are not told of",
+                host, name, name, SILENCE_SECONDS / 60,
+            )  # fmt: skip
 
 
 def _connected(port: int) -> list[Peer]:

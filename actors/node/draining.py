@@ -122,6 +122,7 @@ class Draining:
             for worker in self._actors()
             if worker.spec is not None and not worker.spec.task and worker.spec.id not in mine
         ]
+        away += [self._withdraw(worker) for worker in self._actors() if worker.spec is not None and worker.spec.task]
         await asyncio.gather(*away)
 
     async def _pass_on(self, actor: str, reasons: dict[str, str]) -> None:
@@ -129,6 +130,11 @@ class Draining:
             await self._custody.pass_on(actor)
         except Exception as error:
             reasons[actor] = str(error)
+
+    async def _withdraw(self, worker: WorkerProcess) -> None:
+        """A program that has many tasks would give its warm workers one after the other, for ever."""
+        with contextlib.suppress(ActorDiedError):
+            await self._process.ask(worker.ready.result(), "worker", "withdraw", timeout=None)
 
     async def _emigrate(self, worker: WorkerProcess, reasons: dict[str, str]) -> None:
         assert worker.spec is not None

@@ -31,6 +31,8 @@ INQUIRY_SECONDS = 8.0
 MOST_DOORS = 32
 ORPHANED_SECONDS = 1.0
 MOST_BLAMED = 1000
+MOST_TRIES = 10
+"""To take in a node of a LAN in miniature, which nothing else looks for: it may just have been slow to start."""
 
 QUIET_SECONDS = 0.3
 """A connection that is up again by then was never missed."""
@@ -81,6 +83,7 @@ class Members:
         self._next: dict[str, Address] = {}  # what was announced last, where enough is being tried
         self.failures: dict[str, str] = {}  # what taking in a node failed with last, by id
         self._blamed: set[tuple[str, tuple[str, ...]]] = set()
+        self._tries: dict[str, int] = {}  # that came to nothing, by id
         self._closed = False
         self._telling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
@@ -121,10 +124,15 @@ class Members:
         doors = tuple(f"{_bracketed(address)}:{record.port}" for address in record.addresses)
         self.found_at(Address(record.boot, "", "", record.id, doors, record.name))
 
-    def found_at(self, where: Address) -> None:
-        """A node is said to be at this address; see `found`."""
+    def found_at(self, where: Address, *, proved: bool = False) -> None:
+        """A node is said to be at this address; see `found`.
+
+        Args:
+            where: the address.
+            proved: whether the node itself says so, over a connection that shows its key.
+        """
         id, known = where.node, self._all.get(where.node)
-        if id == self.me.info.id or (self.trusted is not None and not self.trusted(id)):
+        if self._closed or id == self.me.info.id or (self.trusted is not None and not self.trusted(id)):
             return
         if known is not None and not known.ended and known.where.process == where.process:
             self._moved(known, where.doors)
@@ -135,7 +143,7 @@ class Members:
         if len(attempts) >= ATTEMPTS:
             self._next[id] = where
             return
-        task = asyncio.get_running_loop().create_task(self._join(id, where))
+        task = asyncio.get_running_loop().create_task(self._join(id, where, proved))
         attempts[where.doors] = task
         task.add_done_callback(lambda _: self._attempted(id, where.doors))
 
@@ -165,11 +173,13 @@ class Members:
             known.info = replace(known.info, address=where.doors[0])
             self._moved(known, where.doors)
 
-    async def _join(self, id: str, where: Address) -> None:
+    async def _join(self, id: str, where: Address, proved: bool) -> None:
         try:
-            # What was announced is a hint that anybody can give, the process too: whoever has the node's key says it.
-            async with asyncio.timeout(INQUIRY_SECONDS):
-                process = await process_at(replace(where, process=""), self._process.dialer)
+            process = where.process
+            if not proved:
+                # What was announced is a hint that anybody can give, the process too: whoever has the key says it.
+                async with asyncio.timeout(INQUIRY_SECONDS):
+                    process = await process_at(replace(where, process=""), self._process.dialer)
             known = self._all.get(id)
             if known is not None and not known.ended and known.where.process == process:
                 self._moved(known, where.doors)
@@ -177,7 +187,7 @@ class Members:
             where = replace(where, process=process)
             peer = self._process.peer(where)
             self._process.relocate(where)
-            info, there = await self._process.ask(where, "node", "describe")
+            info, there = await self._process.ask(where, "node", "describe", timeout=INQUIRY_SECONDS)
             if info.id != id:
                 raise ValueError("it says that it is another node")
         except Exception as error:
@@ -193,6 +203,9 @@ class Members:
     def _not_taken_in(self, where: Address, error: Exception) -> None:
         """What comes of a wrong hint is this line, once."""
         self.failures[where.node] = str(error) or type(error).__name__
+        if self.trusted is None and (tries := self._tries.get(where.node, 0) + 1) <= MOST_TRIES:
+            self._tries[where.node] = tries
+            self._process.loop.call_later(min(0.5 * tries, 3.0), self.found_at, where)
         seen = (where.node, where.doors)
         if seen not in self._blamed and len(self._blamed) < MOST_BLAMED:
             self._blamed.add(seen)
@@ -206,6 +219,7 @@ class Members:
         member = Member(info, where)
         self._all[info.id] = member
         self.failures.pop(info.id, None)
+        self._tries.pop(info.id, None)
         self._process.directory[info.id] = where
         if peer is not None:
             member.watch = asyncio.create_task(self._watch(member, peer))

@@ -21,6 +21,7 @@ from actors.events.event import (
     NodeChanged,
 )
 from actors.events.journal import Journal
+from actors.events.ledger import Ledger
 from actors.events.recorder import readings
 from actors.events.state import State
 from actors.events.tally import merge
@@ -28,12 +29,14 @@ from actors.events.view import ClusterView, NodeView, ProcessView
 from actors.exceptions import AuthenticationError
 from actors.home import arena_dir
 from actors.node.stock import whole
+from actors.transport.traffic import carried
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
     from pathlib import Path
 
     from actors.events import Event, OpenCallView
+    from actors.events.ledger import Carried
     from actors.events.recorder import Report
     from actors.events.tally import Tallies
     from actors.node.logs import LogLine
@@ -73,6 +76,7 @@ class Observatory:
         self._state = State()
         self._tallies: Tallies = {}
         self._readings: dict[str, object] = {}
+        self._ledger = Ledger()
         self._departed: deque[object] = deque(maxlen=KEPT_READINGS)  # what processes that have ended had counted
         self._drivers: dict[str, int] = {}  # their pids
         self._since = time.time()
@@ -92,6 +96,7 @@ class Observatory:
         merge(self._tallies, report.tallies)
         if report.readings is not None:
             self._readings[report.process] = report.readings
+        self._ledger.take(report.process, report.carried)
 
     def _placed(self, event: Event) -> Event:
         """Returns an event of a process of this node with the node's name; a device that joins may be given another."""
@@ -156,8 +161,11 @@ class Observatory:
         name = self._members.me.info.name
         calls = [replace(call, node=name) for look in looks.values() if look is not None for call in look[0]]
         for process, look in looks.items():
-            if look is not None and look[2] is not None:
-                self._readings[process] = look[2]
+            if look is not None:
+                self._ledger.take(process, look[3])
+                if look[2] is not None:
+                    self._readings[process] = look[2]
+        self._ledger.take(self._process.id, carried())
         pids = {address.process: self.pid_of(address.process) for address in self._service.processes()}
         memory, load, arena, resident = await asyncio.to_thread(
             _measure, [os.getpid(), *pids.values()], arena_dir(self._process.folder)
@@ -178,7 +186,17 @@ class Observatory:
             calls=tuple(calls), processes=(own, *processes), tallies=self._tallies,
             peers=tuple(await peers),
             readings=(*self._departed, *self._readings.values(), *([readings()] if readings() is not None else [])),
+            carried=self._carried(),
         )  # fmt: skip
+
+    def _carried(self) -> tuple[tuple[str, str, int, int], ...]:
+        """Returns what the links of this node have carried, by the name of the device at the other end."""
+        names = {member.info.id: member.info.name for member in self._members.all()}
+        me = self._members.me.info
+        return tuple(
+            (me.name if peer is None else names.get(peer, "(gone)"), path, sent, received)
+            for peer, path, sent, received in self._ledger.total()
+        )
 
     async def _explained(self, visitor: Visitor) -> list[Event]:
         """Returns the events that make up the state; those of actors that wait for room here say what is in the way."""
@@ -196,7 +214,7 @@ class Observatory:
         worker = self._service.workers.get(process)
         return worker.subprocess.pid if worker is not None else self._drivers.get(process, 0)
 
-    async def _look_around(self) -> dict[str, tuple[list[OpenCallView], dict[str, int], object] | None]:
+    async def _look_around(self) -> dict[str, tuple[list[OpenCallView], dict[str, int], object, Carried] | None]:
         """Asks all processes of this node what they do; None for one that does not answer at once."""
         addresses = self._service.processes()
         asks = [self._process.ask(address, "inspection", "look", timeout=LOOK_SECONDS) for address in addresses]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -27,14 +28,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 """Between two looks at the device's trust on disk, which any of its commands may change."""
 
 TELL_SECONDS = 2.0
 FAREWELL_SECONDS = 0.5
 SILENCE_SECONDS = 1.0
 MEET_SECONDS = 5.0
-COMPARE_SECONDS = 10.0
+REFRESH_SECONDS = 10.0
+"""Between two looks at the addresses of this device."""
+
+COMPARE_SECONDS = 30.0
+"""Between two comparisons with each member, should the word of a change be lost."""
 
 
 class Residence:
@@ -58,6 +63,7 @@ class Residence:
         self._roll: Roll | None = None
         self._stamp: object = ()
         self._taking = asyncio.Lock()
+        self._news = asyncio.Event()  # a member has told of a change, which is on disk by now
         self._port: int | None = None
         self._doorman = Doorman(process.loop, self._friends)
         self._discovery: list[Any] = []
@@ -92,16 +98,22 @@ class Residence:
     # -- trust --------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        compared = self._process.loop.time()
+        refreshed = compared = self._process.loop.time()
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._news.wait()
+            self._news.clear()
             try:
                 await self._look()
             except (ActorsError, OSError) as error:
                 log.error("this device's trust cannot be read, and stays as it was: %s", error)
-            if self._process.loop.time() - compared > COMPARE_SECONDS:
-                compared = self._process.loop.time()
+            now = self._process.loop.time()
+            if now - refreshed > REFRESH_SECONDS:
+                refreshed = now
                 self._refresh_doors()
+            if now - compared > COMPARE_SECONDS:
+                compared = now
                 for member in self._others():
                     self._keep(self._exchange(member))
 
@@ -187,9 +199,10 @@ class Residence:
             log.info("trust was not compared with node %s: %s", member.info.name, error)
 
     async def _merge(self, plain: list[Any]) -> None:
-        """Takes over what a member says; the next look at the disk puts it in force."""
+        """Takes over what a member says; the next look at the disk, which is due then, puts it in force."""
         statements = [Statement.from_plain(each) for each in plain]
         await asyncio.to_thread(self._store.change, lambda roll: roll.merged(statements) if roll is not None else None)
+        self._news.set()
 
     # -- service ------------------------------------------------------------------------------------------------
 
@@ -204,7 +217,7 @@ class Residence:
         self._check(visitor)
         for address in (where, *others):
             if address.node in self._trust:
-                self._members.found_at(address)
+                self._members.found_at(address, proved=address.node == visitor.node)
         if where.node == visitor.node:
             self._members.says(where)
         roll = self._roll
@@ -327,11 +340,16 @@ class Residence:
             self._doorman.proved(context.peer())
         return node
 
-    def _friends(self) -> set[str]:
-        """The IP addresses of members."""
-        doors = [door for member in self._members.all() for door in member.where.doors]
-        doors += [door for id, known in device.doors().items() if id in self._trust for door in known]
-        return {door.rpartition(":")[0].strip("[]").partition("%")[0] for door in doors}
+    def _friends(self) -> dict[str, str]:
+        """The IP addresses of members, and their names."""
+        named = {member.id: member.name for member in self._roll.members.values()} if self._roll is not None else {}
+        doors = {id: known for id, known in device.doors().items() if id in named and id in self._trust}
+        for member in self._members.all():
+            doors[member.info.id] = [*doors.get(member.info.id, []), *member.where.doors]
+        return {
+            door.rpartition(":")[0].strip("[]").partition("%")[0]: named.get(id, "a member")
+            for id, known in doors.items() for door in known
+        }  # fmt: skip
 
     def _refresh_doors(self) -> None:
         if self._port is None:

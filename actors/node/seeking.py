@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 SEEK_SECONDS = 1.0
 SEEK_SECONDS_AT_MOST = 30.0
+REST_SECONDS = 5.0
+"""Between two looks while all members are here; the loss of one ends the rest."""
+
 STEADY_SECONDS = 600.0
 """For so long after one was lost, it is looked for every `SEEK_SECONDS`: its cable may be put back any time."""
 
@@ -99,7 +102,7 @@ class Seeking:
                     self._pause[id] = SEEK_SECONDS if self._just_lost(id) else self._longer(id)
                     self._next[id] = now + self._pause[id]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SEEK_SECONDS):
+                async with asyncio.timeout(REST_SECONDS if self._all_here() else SEEK_SECONDS):
                     await self._again.wait()
                     self._next.clear()
                     self._pause.clear()
@@ -118,6 +121,10 @@ class Seeking:
             if member.info.alive:
                 self._why.pop(member.info.id, None)
         return [id for id in self._trust if id not in present and not self._members.is_joining(id)]
+
+    def _all_here(self) -> bool:
+        present = {member.info.id for member in self._members.all() if not member.ended}
+        return all(id in present for id in self._trust)
 
     def _just_lost(self, id: str) -> bool:
         since = self._lost.get(id)

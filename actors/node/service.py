@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors.console import Line
@@ -290,7 +291,9 @@ class NodeService:
         worker.spec = spec
         self._placing.places.settle(spec.id, worker.id)
         try:
-            await self._process.ask(address, "worker", "assign", spec.id, spec.namespace)
+            name = self._members.me.info.name  # the process may be older than that: a device is named as it is paired
+            address = replace(address, node_name=name)
+            await self._process.ask(address, "worker", "assign", spec.id, spec.namespace, name)
         except BaseException:
             self.workers.kill(worker, "it could not be made an actor")
             self._names.release(spec)  # had it ended before it had a spec, nobody else would

@@ -167,7 +167,8 @@ class Invitation:
         count = max(0, self.tally.tries)
         if not count:
             return "no tries are left: the invitation is void, run `actors invite` again"
-        return f"{count} {'try is' if count == 1 else 'tries are'} left"
+        left = f"{count} {'try is' if count == 1 else 'tries are'} left"
+        return f"{left}. If that was nobody of yours, end the invitation (Ctrl-C) and show another"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, where: str) -> None:
         exchange = Inviter(self.code)

@@ -7,6 +7,7 @@ order, at most once, one answer, true verdicts, and that what was acknowledged i
 
 from .faults import FAULTS as FAULTS
 from .faults import Fault as Fault
+from .names import simulate_names as simulate_names
 from .outcome import Journal as Journal
 from .outcome import Outcome as Outcome
 from .running import REPLAY as REPLAY

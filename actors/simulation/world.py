@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 import random
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from actors.life import Life, State
 
 from .caller import Caller
+from .clock import Clock
 from .incarnation import Incarnation
 from .outcome import Journal, Outcome
 
@@ -18,10 +17,8 @@ if TYPE_CHECKING:
 
     from .faults import Fault
 
-LONGEST_SECONDS = 600.0  # after which what is not over never will be
 
-
-class World:
+class World(Clock):
     """Clock, chance, and what is to happen."""
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -36,8 +33,8 @@ class World:
         retries: int,
         trace: bool,
     ) -> None:
+        super().__init__()
         self.chance = random.Random(f"world/{seed}")  # noqa: S311 - as above
-        self.now = 0.0
         self.outcome = Outcome(faults=tuple(faults))
         self.make = actor
         self.fate = Life(max_restarts)
@@ -46,21 +43,11 @@ class World:
         self.saves = hasattr(actor, "__actor_save__")
         self.retries = retries
         self._trace = trace
-        self._order = count()
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self.callers = [Caller(self, number, calls, script) for number in range(callers)]
         self.outcome.answers = [caller.answers for caller in self.callers]
         for fault in faults:
             self.at(fault.at, self._strike, fault)
         self.live()
-
-    def at(self, when: float, what: Callable[..., None], *args: Any) -> None:
-        """Has something happen at that time."""
-        heapq.heappush(self._heap, (when, next(self._order), what, args))
-
-    def after(self, seconds: float, what: Callable[..., None], *args: Any) -> None:
-        """Has something happen so many seconds from now."""
-        self.at(self.now + seconds, what, *args)
 
     def delay(self) -> float:
         """Returns how long a frame takes: mostly little, at times much."""
@@ -73,13 +60,7 @@ class World:
 
     def run(self) -> None:
         """Lets all happen, and looks whether the promises hold."""
-        events = 0
-        while self._heap:
-            self.now, _, what, args = heapq.heappop(self._heap)
-            events += 1
-            assert self.now < LONGEST_SECONDS, "it does not come to an end"
-            what(*args)
-        self.outcome.events, self.outcome.seconds = events, self.now
+        self.outcome.events, self.outcome.seconds = self.run_out(), self.now
         self._judge()
 
     # -- what goes wrong ----------------------------------------------------------------------------------------

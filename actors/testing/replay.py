@@ -5,8 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from actors.simulation import SimulationError, simulate
+from actors.simulation import SimulationError, simulate, simulate_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.simulation import Outcome
+
+WHAT: dict[str, Callable[..., Outcome]] = {"calls": simulate, "names": simulate_names}
 
 
 def main() -> int:
@@ -14,11 +22,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m actors.testing.replay", description=__doc__)
     parser.add_argument("seed", type=int, help="the seed, or with --many the first of them")
     parser.add_argument("--many", type=int, default=1, metavar="N", help="run N seeds, and say how fast")
+    parser.add_argument("--of", choices=WHAT, default="calls", help="what is simulated [default: %(default)s]")
     given = parser.parse_args()
     begun, events = time.perf_counter(), 0
     for seed in range(given.seed, given.seed + given.many):
         try:
-            outcome = simulate(seed, trace=given.many == 1)
+            outcome = WHAT[given.of](seed, trace=given.many == 1)
         except SimulationError as error:
             print(error)
             return 1
@@ -27,7 +36,8 @@ def main() -> int:
             print(line)
     seconds = time.perf_counter() - begun
     print(
-        f"{given.many} seeds held: {events} events in {seconds:.1f} s, {events / seconds:.0f} a second", file=sys.stderr
+        f"{given.many} seeds of {given.of} held: {events} events in {seconds:.1f} s, {events / seconds:.0f} a second",
+        file=sys.stderr,
     )
     return 0
 

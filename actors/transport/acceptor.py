@@ -13,7 +13,7 @@ from actors.transport.answers import Answers
 from actors.transport.conversation import Conversation
 from actors.transport.link import LinkLostError
 from actors.transport.standstill import Standstill
-from actors.version import PROTOCOL, __version__
+from actors.version import MINOR, PROTOCOL, __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +51,7 @@ class Visitor:
     Attributes:
         process: its id.
         session: id of the conversation.
+        minor: how far it knows what was added to the protocol, see `actors.version`.
         node: id of the device as its certificate proves it; None on this host.
         arena: memory that it shares with this process; None where they share none.
         together: takes the answers to calls that came together.
@@ -69,6 +70,7 @@ class Visitor:
     ) -> None:
         self.process: str = hello.source
         self.session: str = hello.session
+        self.minor: int = hello.minor
         self.node = node
         self.arena = arena
         self.conversation = Conversation(
@@ -148,6 +150,7 @@ class Acceptor:
         welcome = pb.Frame(
             hello=pb.Hello(
                 protocol=PROTOCOL,
+                minor=MINOR,
                 session=hello.session,
                 lane=hello.lane,
                 source=self._me,

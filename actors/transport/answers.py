@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.messages import PLAIN_TYPES, Outcome, Payload, Replies, Reply
-from actors.serialize import dumps_plain
+from actors.serialize import dumps, dumps_plain
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from actors.messages import Message
     from actors.transport.bell import Bell
 
+ONE_PICKLE = 2  # see `actors.version.MINOR`
 MOST_TOGETHER = 512  # answers in one message
 MOST_BYTES = 16 << 10  # of one that goes with others: so all of a message stay below what goes by the bulk lane
 _MOST_BYTES_TOGETHER = 512 << 10
@@ -39,6 +40,14 @@ class _Visitor(Protocol):
     def session(self) -> str:
         """Id of the conversation."""
 
+    @property
+    def process(self) -> str:
+        """Id of the process at its other end."""
+
+    @property
+    def minor(self) -> int:
+        """How far that knows what was added to the protocol."""
+
     def post(self, message: Message) -> None:
         """Sends a message, from any thread."""
 
@@ -58,6 +67,8 @@ class Answers:
 
     def __init__(self, visitor: _Visitor, loop: asyncio.AbstractEventLoop) -> None:
         self.session = visitor.session
+        self.process = visitor.process
+        self.minor = 0  # what goes together is plain
         self._visitor = visitor
         self._loop = loop
         self._posted: deque[tuple[int, bytes]] = deque()
@@ -117,7 +128,11 @@ class Answers:
         while plain:
             taken = [plain.popleft() for _ in range(min(len(plain), MOST_TOGETHER))]
             numbers, values = zip(*taken, strict=True)
-            self._visitor.post(Replies(numbers, dumps_plain(values)))
+            if self._visitor.minor >= ONE_PICKLE:
+                payload = dumps_plain(values)
+            else:
+                payload = Payload(b"", tuple(dumps(value).pickle for value in values))
+            self._visitor.post(Replies(numbers, payload))
 
     def _flush_pickled(self) -> None:
         posted = self._posted

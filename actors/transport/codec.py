@@ -187,6 +187,20 @@ def _terms(header: pb.Header) -> Terms:
     return Terms(header.remaining or None, header.group, header.returns + 1, header.origin, header.trace)
 
 
+def _reply(data: pb.CommData, header: pb.Header) -> Reply:
+    outcome = _outcome(header.outcome)
+    if outcome is Outcome.KEPT and not _has_state(data):
+        raise MalformedMessageError("a reply was to bring its actor's state, and has none")
+    return Reply(header.call, outcome, _payload(data, header))
+
+
+def _has_state(data: pb.CommData) -> bool:
+    if data.header.transfer or data.header.claims or data.header.shared or len(data.buffers) != 3:
+        return False
+    actor, number, _ = data.buffers
+    return actor.isascii() and number.isdigit() and len(number) <= _DIGITS
+
+
 def _outcome(value: int) -> Outcome:
     outcome = _OUTCOMES.get(value)
     if outcome is None:
@@ -196,7 +210,7 @@ def _outcome(value: int) -> Outcome:
 
 _READERS: dict[str, Callable[[pb.CommData, pb.Header], Message]] = {
     "call": lambda data, h: Call(h.call, h.target, h.method, _payload(data, h), _terms(h)),
-    "reply": lambda data, h: Reply(h.call, _outcome(h.outcome), _payload(data, h)),
+    "reply": _reply,
     "item": lambda data, h: Item(h.call, h.index, _payload(data, h)),
     "tensor": lambda data, h: Tensor(h.target, h.source_rank, h.tag, _payload(data, h)),
     "tally": lambda data, h: Tally(_payload(data, h)),

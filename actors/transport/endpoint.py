@@ -16,7 +16,8 @@ from actors._wire import distributed_comm_pb2 as pb
 from actors._wire import distributed_comm_pb2_grpc as pb_grpc
 from actors.reach import shown_at
 from actors.transport.credentials import channel_credentials, server_credentials
-from actors.transport.job import SLACK_SECONDS, FiveCalls, Job
+from actors.transport.fivecalls import SLACK_SECONDS, FiveCalls
+from actors.transport.job import Job
 from actors.transport.letterbox import Refused
 
 if TYPE_CHECKING:

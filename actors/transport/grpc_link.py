@@ -14,6 +14,7 @@ from actors.transport.doors import Doors
 from actors.transport.knock import DIAL_SECONDS, probe_door, probe_socket, target
 from actors.transport.link import LinkLostError, UnreachableError
 from actors.transport.options import channel_options, unix_channel_options
+from actors.transport.traffic import Traffic
 
 if TYPE_CHECKING:
     from actors.address import Address
@@ -35,6 +36,7 @@ class GrpcLink:
     def __init__(self, stream: _Stream, node: str | None = None) -> None:
         self.node = node
         self._stream = stream
+        self._traffic = Traffic(node, "grpc")
         self._ended = asyncio.Event()
         self._writing = asyncio.Lock()  # a second write under way would end the stream
 
@@ -49,7 +51,10 @@ class GrpcLink:
             data = await self._stream.read()
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError):
             return None
-        return data if isinstance(data, bytes) else None
+        if not isinstance(data, bytes):
+            return None
+        self._traffic.received += len(data)
+        return data
 
     async def write(self, frame: Frame) -> None:
         """See `Link`."""
@@ -60,11 +65,13 @@ class GrpcLink:
         try:
             async with self._writing:
                 await self._stream.write(data)
+                self._traffic.sent += len(data)
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
             raise LinkLostError(str(error)) from error
 
     async def close(self) -> None:
         """See `Link`."""
+        self._traffic.over()
         self._ended.set()
 
     async def closed(self) -> None:

@@ -9,8 +9,8 @@ import grpc
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.refusals import refused
+from actors.transport.fivecalls import FiveCalls
 from actors.transport.grpc_link import STREAM, GrpcLink
-from actors.transport.job import FiveCalls
 from actors.transport.options import server_options, unix_server_options
 from actors.transport.public import PublicCalls
 

@@ -18,6 +18,7 @@ from actors.transport.gate import Gate
 from actors.transport.glance import Glances
 from actors.transport.knock import DIAL_SECONDS
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
+from actors.transport.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ class LocalLink(asyncio.Protocol):
 
     def __init__(self, met: Callable[[LocalLink], None] | None = None) -> None:
         self.node: str | None = None
+        self._traffic = Traffic(None, "socket")
         self._met = met
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -89,6 +91,7 @@ class LocalLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        self._traffic.received += len(data)
         self._cut(data)
         self._came()
 
@@ -117,6 +120,7 @@ class LocalLink(asyncio.Protocol):
         if not data:
             self._hung_up = True
             return False
+        self._traffic.received += len(data)
         self._size = RECEIVE_MUCH_BYTES if len(data) == self._size else RECEIVE_BYTES
         self._cut(data)
         return True
@@ -259,6 +263,7 @@ class LocalLink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why does not matter: the session goes on
         """See `asyncio.Protocol`."""
         self._ended = True
+        self._traffic.over()
         self._wake()
         self.resume_writing()
         self._retire()
@@ -344,6 +349,7 @@ class LocalLink(asyncio.Protocol):
         head = len(data).to_bytes(HEAD_BYTES, "little")
         with self._writing:
             self._write_late()
+            self._traffic.sent += HEAD_BYTES + len(data)
             if len(data) <= JOIN_BYTES:
                 transport.write(head + data)
             else:
@@ -366,6 +372,7 @@ class LocalLink(asyncio.Protocol):
                     pass
                 except OSError as error:
                     raise LinkLostError(f"the connection has ended: {error}") from error
+            self._traffic.sent += len(data)
             if sent == len(data):
                 return True
             self._late.append(data[sent:])

@@ -14,13 +14,14 @@ from google.protobuf.message import DecodeError
 from actors._wire import distributed_comm_pb2 as pb
 from actors.address import host_key
 from actors.exceptions import Verdict
+from actors.frozen import travelling
 from actors.ids import new_id
 from actors.messages import PLAIN, Call, Calls, Cancel, Credit, Item, Outcome, Payload, Replies, Reply
 from actors.refusals import refused
 from actors.serialize import loads
 from actors.transport.conversation import Conversation
 from actors.transport.link import GoneError, LinkLostError, MuteError, UnreachableError
-from actors.version import PROTOCOL, __version__
+from actors.version import MINOR, PROTOCOL, __version__
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -39,6 +40,7 @@ HELLO_SECONDS = 5.0
 REDIAL_SECONDS = 0.1
 
 
+@travelling
 @dataclass(frozen=True, slots=True)
 class Death:
     """What is known of the end of a process.
@@ -147,6 +149,7 @@ class Peer:
         vouched: Callable[[], Awaitable[bool]] | None = None,
         passage: Passage | None = None,
         arena: Arena | None = None,
+        keep: Callable[[str, int, Payload], None] = lambda *_: None,
     ) -> None:
         """Starts dialling; must be made on the I/O loop.
 
@@ -159,7 +162,9 @@ class Peer:
             vouched: whether the node that hosts the process vouches that it lives, and is only too busy to answer.
             passage: counts the references inside what is sent; None where there are none.
             arena: memory that this process shares with others of its host; None where it shares none.
+            keep: takes the state of an actor that came with a reply, and its number; called on any thread.
         """
+        self._keep = keep
         self.address = address
         self.death: Death | None = None
         self.dead = asyncio.Event()
@@ -229,6 +234,8 @@ class Peer:
 
     def _deliver(self, message: Message) -> None:
         if isinstance(message, Reply):
+            if message.outcome is Outcome.KEPT:
+                message = self._unwrapped(message)
             caller = self._calls.get(message.number)
             if caller is not None:
                 caller.replied(message)
@@ -259,10 +266,17 @@ class Peer:
         for number in numbers:  # afterwards, as above
             self._calls.pop(number, None)
 
+    def _unwrapped(self, reply: Reply) -> Reply:
+        """Has the state kept that a reply brings, before anybody sees its value."""
+        assert isinstance(reply.payload, Payload)
+        actor, number, state = map(bytes, reply.payload.buffers)
+        self._keep(actor.decode(), int(number), Payload(state))
+        return Reply(reply.number, Outcome.VALUE, Payload(reply.payload.pickle))
+
     def _anywhere(self, message: Message) -> bool:
         if isinstance(message, Replies):
             return isinstance(message.payload, Payload) and bool(message.payload.pickle)
-        if not isinstance(message, Reply) or message.outcome is not Outcome.VALUE:
+        if not isinstance(message, Reply) or message.outcome not in {Outcome.VALUE, Outcome.KEPT}:
             return False
         caller = self._calls.get(message.number)
         return caller is None or caller.anywhere
@@ -339,6 +353,7 @@ class Peer:
         try:
             hello = pb.Hello(
                 protocol=PROTOCOL,
+                minor=MINOR,
                 session=self._session,
                 lane=name,
                 source=self._me,

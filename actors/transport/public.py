@@ -9,7 +9,7 @@ from grpc import StatusCode
 from actors._wire import distributed_comm_pb2 as pb
 from actors.exceptions import ActorDiedError, ActorsError, ArgumentError, SerializationError
 from actors.public import NoActorError, NotPublicError, Part
-from actors.transport.job import SLACK_SECONDS, fill_tensor
+from actors.transport.fivecalls import SLACK_SECONDS, fill_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

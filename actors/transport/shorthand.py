@@ -1,8 +1,9 @@
 """Shorthand: frames of nothing but plain calls and plain values, written and read without protobuf's objects.
 
-These are most of all frames, and the objects would take a quarter of a small call's time. The bytes are the schema's
-own, as protobuf writes them (https://protobuf.dev/programming-guides/encoding), so the other side need not know. What
-is anything else, or was written in another order, is left to `actors.transport.codec`.
+These are most of all frames, and the objects would take a quarter of a small call's time. Plain is also a call from a
+cell of a notebook, or one that is part of a trace. The bytes are the schema's own, as protobuf writes them
+(https://protobuf.dev/programming-guides/encoding), so the other side need not know. What is anything else, or was
+written in another order, is left to `actors.transport.codec`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from actors.messages import PLAIN, Call, Outcome, Payload, Reply
+from actors.messages import PLAIN, Call, Outcome, Payload, Reply, Terms
 from actors.transport.varint import read_varint, varint
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _ACK, _ENVELOPE = 0x10, 0x1A
 _SEQ, _DATA = 0x08, 0x12
 _HEADER = 0x32
 _TARGET, _METHOD, _NUMBER = 0x0A, 0x12, 0x18
+_ORIGIN, _TRACE = b"\x8a\x01", b"\x92\x01"
 _CALL_HEAD = b"\x0a\x04call\x22"  # the kind, and the tag of the pickle
 _REPLY_HEAD = b"\x0a\x05reply\x22"
 
@@ -39,10 +41,12 @@ def write(ack: int, messages: Sequence[tuple[int, Message]]) -> bytes | None:
     parts = [b"\x10" + varint(ack)] if ack else []
     for number, message in messages:
         if type(message) is Call:
-            if message.terms is not PLAIN:
-                return None
             kind = _CALL_HEAD
             header = _addressed(message.target, message.method) + varint(message.number)
+            if (terms := message.terms) is not PLAIN:
+                if not terms.plain:
+                    return None
+                header += _text(_ORIGIN, terms.origin) + _text(_TRACE, terms.trace)
         elif type(message) is Reply and message.outcome is Outcome.VALUE:
             kind = _REPLY_HEAD
             header = b"\x18" + varint(message.number)
@@ -119,15 +123,34 @@ def _message(data: bytes, at: int, stop: int) -> Plain | None:
     if data[at] != _NUMBER:
         return None
     number, at = read_varint(data, at + 1)
+    terms = PLAIN
+    if at != stop and is_call:
+        origin, at = _read_text(data, at, _ORIGIN)
+        trace, at = _read_text(data, at, _TRACE)
+        terms = Terms(origin=origin, trace=trace)
     if at != stop:
         return None
     payload = Payload(pickle)
-    return Call(number, target, method, payload) if is_call else Reply(number, Outcome.VALUE, payload)
+    return Call(number, target, method, payload, terms) if is_call else Reply(number, Outcome.VALUE, payload)
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    """A field, which is not written where it is empty, as protobuf does it."""
+    if not text:
+        return b""
+    data = text.encode()
+    return tag + varint(len(data)) + data
+
+
+def _read_text(data: bytes, at: int, tag: bytes) -> tuple[str, int]:
+    """Returns a field's text, if it is there, and where the next begins."""
+    if not data.startswith(tag, at):
+        return "", at
+    size, at = read_varint(data, at + len(tag))
+    return data[at : at + size].decode(), at + size
 
 
 @lru_cache(maxsize=1024)  # an actor's methods are called again and again
 def _addressed(target: str, method: str) -> bytes:
     """The header of a call, up to its number."""
-    fields = ((b"\x0a", target.encode()), (b"\x12", method.encode()))
-    # An empty text is not written, as protobuf does it.
-    return b"".join(tag + varint(len(text)) + text for tag, text in fields if text) + b"\x18"
+    return _text(b"\x0a", target) + _text(b"\x12", method) + b"\x18"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 import actors
@@ -106,3 +106,12 @@ class _Load(Collector):
             gauge = GaugeMetricFamily(name, text, labels=["model"])
             gauge.add_metric([self._model], value)
             yield gauge
+        draft = status.get("draft")
+        if isinstance(draft, dict):
+            for key, name, text in (
+                ("guessed", "actors_model_draft_tokens", "Tokens that the draft model guessed."),
+                ("right", "actors_model_draft_accepted_tokens", "Guesses that were right."),
+            ):
+                counter = CounterMetricFamily(name, text, labels=["model"])
+                counter.add_metric([self._model], draft[key])
+                yield counter
