@@ -41,7 +41,7 @@ LEAST_BYTES = 1 << 20  # buffers of less in all travel faster with their message
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _ALIGNMENT = 64  # of each buffer, for vector instructions
-_SHARED_WORK_BYTES = 8 << 20  # copied by two threads
+_COPIED_BYTES = 4 << 20  # at once by one thread; what is larger is copied by two
 _MOST_MAPPINGS = 16_000  # a quarter of what Linux lets a process have
 
 
@@ -330,12 +330,17 @@ def _copy(buffer: memoryview, mapping: mmap.mmap, start: int) -> None:
 
     source = np.frombuffer(buffer, np.uint8)
     target = np.frombuffer(mapping, np.uint8, len(source), start)
-    half = len(source) // 2 if len(source) >= _SHARED_WORK_BYTES and (os.cpu_count() or 1) > 1 else 0
-    # Unlike a memoryview, numpy lets other threads run meanwhile.
-    other = threading.Thread(target=np.copyto, args=(target[:half], source[:half])) if half else None
+    pieces = iter(range(0, len(source), _COPIED_BYTES))  # whose core has other work takes fewer of them
+
+    def copy() -> None:
+        for at in pieces:  # unlike a memoryview, numpy lets other threads run meanwhile
+            np.copyto(target[at : at + _COPIED_BYTES], source[at : at + _COPIED_BYTES])
+
+    shares = len(source) > _COPIED_BYTES and (os.cpu_count() or 1) > 1
+    other = threading.Thread(target=copy) if shares else None
     if other is not None:
         other.start()
-    np.copyto(target[half:], source[half:])
+    copy()
     if other is not None:
         other.join()
 

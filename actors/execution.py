@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -37,15 +35,8 @@ if TYPE_CHECKING:
     from actors.mailbox import Mailbox
     from actors.record import Record
     from actors.runtime import Incarnation
-    from actors.saving import Saver, Saving
+    from actors.saving import Saver
     from actors.spec import MethodSpec
-
-
-AHEAD_CALLS = 64
-"""So many calls may have begun before the state that the first of them has left is safe."""
-
-AHEAD_BYTES = 256 << 10
-"""And none where that state is larger."""
 
 
 class Execution:
@@ -81,7 +72,6 @@ class Execution:
         self._left = left
         self._saver = saver
         self._record = record
-        self._unsafe: set[Future[None]] = set()  # states on their way, each with an answer that waits for it
         self._pid = os.getpid()
 
     def paced_by(self, pause: Callable[[Callable[[], None]], object], gathering: Gathering | None = None) -> None:
@@ -131,9 +121,14 @@ class Execution:
         except BaseException as error:
             self._failed(job, self._save(job, error) or error)
         else:
-            if (saving := self._returned(job, result)) is not None and self._is_far_ahead(saving):
-                with contextlib.suppress(Exception):  # its call is answered with it
-                    wait(saving.done)
+            outcome, payload, problem = self._sealed(job, result)
+            try:
+                if (saving := self._saving(job, outcome, payload)) is not None:
+                    wait(saving)
+            except BaseException as error:
+                self._failed(job, error)
+            else:
+                self._give(job, outcome, payload, problem)
         finally:
             if job.traced is not None:
                 job.traced.end()
@@ -232,7 +227,7 @@ class Execution:
             return None
         try:
             if (saving := self._saver.call_over(job)) is not None:
-                wait(saving.done)
+                wait(saving)
         except BaseException as problem:
             problem.__context__ = error
             return problem
@@ -281,8 +276,14 @@ class Execution:
         except BaseException as error:
             self._failed(job, await self._save_async(job, error) or error)
         else:
-            if (saving := self._returned(job, result)) is not None and self._is_far_ahead(saving):
-                await asyncio.wait({asyncio.wrap_future(saving.done)})
+            outcome, payload, problem = self._sealed(job, result)
+            try:
+                if (saving := self._saving(job, outcome, payload)) is not None:
+                    await asyncio.shield(asyncio.wrap_future(saving))
+            except BaseException as error:
+                self._failed(job, error)
+            else:
+                self._give(job, outcome, payload, problem)
         finally:
             if job.traced is not None:
                 job.traced.end()
@@ -294,7 +295,7 @@ class Execution:
             return None
         try:
             if (saving := self._saver.call_over(job)) is not None:
-                await asyncio.shield(asyncio.wrap_future(saving.done))
+                await asyncio.shield(asyncio.wrap_future(saving))
         except BaseException as problem:
             problem.__context__ = error
             return problem
@@ -316,40 +317,21 @@ class Execution:
 
     # -- answering ----------------------------------------------------------------------------------------------
 
-    def _returned(self, job: Job, result: Any) -> Saving | None:
-        """Answers a call whose method has returned; returns the state that the answer waits for, if it does."""
+    def _sealed(self, job: Job, result: Any) -> tuple[Outcome, Payload, BaseException | None]:
+        """Returns how a call whose method has returned is answered, with what, and what went wrong about it."""
         self._end_forked_child()
-        problem: BaseException | None = None
-        outcome = Outcome.VALUE
         try:
             payload = dumps(Several(tuple(map(dumps, result))) if job.call.terms.returns > 1 else result)
         except BaseException as error:  # a value's own pickling may raise anything
             problem = error if isinstance(error, SerializationError) else SerializationError(type(error).__name__)
-            outcome, payload = Outcome.RAISED, unpicklable(problem, self._place(job))
-        saving = None
-        if self._saver is not None:
-            try:
-                saving = self._saver.call_over(job, payload if outcome is Outcome.VALUE else None)
-            except BaseException as error:
-                self._failed(job, error)
-                return None
-        if saving is None:
-            self._give(job, outcome, payload, problem)
-            return None
-        self._unsafe.add(saving.done)
-        saving.done.add_done_callback(partial(self._safe, job, outcome, payload, problem))
-        return saving
+            return Outcome.RAISED, unpicklable(problem, self._place(job)), problem
+        return Outcome.VALUE, payload, None
 
-    def _safe(
-        self, job: Job, outcome: Outcome, payload: Payload, problem: BaseException | None, done: Future[None]
-    ) -> None:
-        """The state that a call has left is in safe keeping, or could not be brought there."""
-        error = done.exception()
-        if error is None:
-            self._give(job, outcome, payload, problem)
-        else:
-            self._failed(job, error)
-        self._unsafe.discard(done)
+    def _saving(self, job: Job, outcome: Outcome, payload: Payload) -> Future[None] | None:
+        """Returns what that answer has to wait for, if it has; see `actors.saving.Saver.call_over`."""
+        if self._saver is None:
+            return None
+        return self._saver.call_over(job, payload if outcome is Outcome.VALUE else None)
 
     def _give(self, job: Job, outcome: Outcome, payload: Payload, problem: BaseException | None) -> None:
         if job.cancelled:  # whatever came of it is not wanted
@@ -359,17 +341,10 @@ class Execution:
         else:
             self._answer(job, outcome, payload, problem)
 
-    def _is_far_ahead(self, saving: Saving) -> bool:
-        """Whether the next call has to wait until the state of this one is safe."""
-        return saving.nbytes > AHEAD_BYTES or len(self._unsafe) >= AHEAD_CALLS
-
-    def await_saved(self) -> None:
-        """Waits until every call whose method has ended has its answer."""
+    def finish(self) -> None:
+        """The actor ends, and no method runs any more: who waits for its state has it taken."""
         if self._saver is not None:
             self._saver.finish()
-        while self._unsafe:
-            with contextlib.suppress(Exception):
-                wait(next(iter(self._unsafe.copy())))
 
     def _failed(self, job: Job, error: BaseException) -> None:
         self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)

@@ -316,7 +316,7 @@ class Instance:
             del job  # its arguments, and what they refer to, are not kept
             if made is not None:
                 self._serve(*made)
-                made[1].await_saved()
+                made[1].finish()
         assert self.ending is not None
         return self.ending
 

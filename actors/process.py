@@ -69,7 +69,14 @@ class Process:
     """
 
     def __init__(
-        self, id: str, folder: Path, node: str, node_name: str, credentials: CredentialsFor | None = None
+        self,
+        id: str,
+        folder: Path,
+        node: str,
+        node_name: str,
+        credentials: CredentialsFor | None = None,
+        *,
+        portal: Portal | None = None,
     ) -> None:
         """Starts the I/O loop; nothing listens yet.
 
@@ -79,10 +86,11 @@ class Process:
             node: id of the node this process belongs to.
             node_name: its name.
             credentials: what to show at other devices' doors.
+            portal: an I/O loop that runs already; None for a new one.
         """
         self.id = id
         self.folder = folder
-        self.portal = Portal()
+        self.portal = portal or Portal()
         self.loop = self.portal.loop
         shared = arena_dir(folder)
         self.arena = Arena(shared, id) if shared is not None else None

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from actors import escort
 from actors.escort import Escort
@@ -85,13 +85,6 @@ def taken(thing: Any, label: str) -> Payload:
         raise SerializationError(f"the state that {SAVE} of {label} returned was not saved: {error}") from error
 
 
-class Saving(NamedTuple):
-    """A state on its way into safe keeping: done when it is there, and its size in bytes."""
-
-    done: Future[None]
-    nbytes: int
-
-
 class Saver:
     """Takes an object's state when it is due and gives it to whoever has charge of the actor.
 
@@ -146,7 +139,7 @@ class Saver:
         numbered = maker.knows(keeper.process, escort.MINOR)
         return cls(thing, spec.id, spec.label, calls, seconds, keeper, process, numbered=numbered)
 
-    def call_over(self, job: Job, value: Payload | None = None) -> Saving | None:
+    def call_over(self, job: Job, value: Payload | None = None) -> Future[None] | None:
         """A call's method has ended. Returns what its answer has to wait for: that the state is in safe keeping.
 
         Where the caller is the keeper and ``value`` is light, the state goes with it as its escort, and nothing waits.
@@ -168,14 +161,14 @@ class Saver:
                 return self._save_after(job, value)
         done = self._gathering.ended(job)
         if done is not None:
-            return Saving(done, 0)
+            return done
         try:
             with self._lock:
                 return self._save_after(job, value)
         finally:
             self._gathering.over()
 
-    def _save_after(self, job: Job, value: Payload | None) -> Saving | None:
+    def _save_after(self, job: Job, value: Payload | None) -> Future[None] | None:
         state, number = self._taken()
         if number is not None and self._may_escort(job, value, state):
             job.escort = Escort(self._actor, number, state)
@@ -184,7 +177,7 @@ class Saver:
 
     def _save_for_all(self) -> Future[None]:
         with self._lock:
-            return self._save(*self._taken()).done
+            return self._save(*self._taken())
 
     def finish(self) -> None:
         """The actor ends: no call is half-way any more."""
@@ -206,8 +199,8 @@ class Saver:
         self._last = time.monotonic()
         return state, None if self._numbers is None else next(self._numbers)
 
-    def _save(self, state: Payload, number: int | None) -> Saving:
-        return Saving(self._process.portal.start(self._give(state, number)), state.nbytes)
+    def _save(self, state: Payload, number: int | None) -> Future[None]:
+        return self._process.portal.start(self._give(state, number))
 
     def paced_by(self, pause: Callable[[Callable[[], None]], object], gathering: Gathering | None) -> None:
         """Calls are served from now on.

@@ -71,14 +71,20 @@ def checkpoint(replicas: int | None) -> dict[str, float]:
     plain, saved = Store.remote(KIB), Store.options(**kept).remote(KIB)
     actors.get([plain.touch.remote(), saved.touch.remote()])
     one_by_one: dict[str, list[float]] = {"plain": [], "saved": []}
+    at_once: dict[str, list[float]] = {"plain": [], "saved": []}
     for _ in range(ROUNDS):
         for name, store in (("plain", plain), ("saved", saved)):
             seconds = timed(lambda store=store: [actors.get(store.touch.remote()) for _ in range(CALLS)])  # type: ignore[misc]
             one_by_one[name].append(seconds / CALLS)
+            seconds = timed(lambda store=store: actors.get([store.touch.remote() for _ in range(CALLS)]))  # type: ignore[misc]
+            at_once[name].append(seconds / CALLS)
     actors.kill(plain)
     actors.kill(saved)
     base, cost = (statistics.median(one_by_one[name]) for name in ("plain", "saved"))
-    return {"plain_us": base * 1e6, "saved_us": cost * 1e6, "ratio": cost / base}
+    many, kept = (statistics.median(at_once[name]) for name in ("plain", "saved"))
+    return {
+        "plain_us": base * 1e6, "saved_us": cost * 1e6, "ratio": cost / base, "ratio_of_many_at_once": kept / many,
+    }  # fmt: skip
 
 
 def move() -> dict[str, float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from programs import MEMORY, loading, run
 from samples import Count, check, timed
-from target import Block, Target, digest
+from target import Block, MlxBlock, Target, digest, digest_mlx
 from workloads import BATCH, BESIDE_BYTES, DRIVERS, EACH, IN_FLIGHT, SPAWN_MANY, TARGETS
 
 import actors
@@ -115,6 +116,28 @@ class Ours:
 
         def fetch(stamp: int) -> None:
             check(digest(actors.get(self._target.make.remote(stamp))), self._block.expected(stamp))
+
+        return timed(count, fetch)
+
+    def argument_mlx(self, count: Count) -> list[float] | None:
+        """See `side.Side`; None where there is no MLX."""
+        if find_spec("mlx") is None:
+            return None
+        block = MlxBlock()
+
+        def send(stamp: int) -> None:
+            check(actors.get(self._target.take_mlx.remote(block.stamped(stamp))), block.expected(stamp))
+
+        return timed(count, send)
+
+    def result_mlx(self, count: Count) -> list[float] | None:
+        """See `side.Side`; None where there is no MLX."""
+        if find_spec("mlx") is None:
+            return None
+        block = MlxBlock()
+
+        def fetch(stamp: int) -> None:
+            check(digest_mlx(actors.get(self._target.make_mlx.remote(stamp))), block.expected(stamp))
 
         return timed(count, fetch)
 

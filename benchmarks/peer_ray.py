@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from programs import MEMORY, loading, run
 from samples import Count, check, timed
-from target import Block, Target, digest
+from target import Block, MlxBlock, Target, digest, digest_mlx
 from workloads import BATCH, DRIVERS, EACH, IN_FLIGHT, SPAWN_MANY, TARGETS
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -109,6 +109,24 @@ class Ray:
 
         def fetch(stamp: int) -> None:
             check(digest(ray.get(self._target.make.remote(stamp))), self._block.expected(stamp))
+
+        return timed(count, fetch)
+
+    def argument_mlx(self, count: Count) -> list[float]:
+        """See `side.Side`."""
+        block = MlxBlock()
+
+        def send(stamp: int) -> None:
+            check(ray.get(self._target.take_mlx.remote(block.stamped(stamp))), block.expected(stamp))
+
+        return timed(count, send)
+
+    def result_mlx(self, count: Count) -> list[float]:
+        """See `side.Side`."""
+        block = MlxBlock()
+
+        def fetch(stamp: int) -> None:
+            check(digest_mlx(ray.get(self._target.make_mlx.remote(stamp))), block.expected(stamp))
 
         return timed(count, fetch)
 

@@ -80,8 +80,9 @@ SIDES = (
 
 PEERS = (
     Entry("ours-grpc", "this package with ACTORS_TRANSPORT=grpc: all by gRPC, Unix socket", "ours", "OursGrpc"),
+    Entry("copy", "no call: one copy of the array into shared memory that is used again", "raw_copy", "Copy"),
     Entry("managers", "multiprocessing.managers of the standard library, TCP", "peer_managers", "Managers"),
-    Entry("ray", "Ray", "peer_ray", "Ray", ("ray==2.60.0", "numpy", "psutil")),
+    Entry("ray", "Ray", "peer_ray", "Ray", ("ray==2.60.0", "numpy", "psutil", "mlx[cpu]")),
     Entry("pyro5", "Pyro5; arrays as bytes", "peer_pyro5", "Pyro", ("Pyro5==5.17", "msgpack", "numpy", "psutil")),
     Entry("xoscar", "xoscar", "peer_xoscar", "Xoscar", ("xoscar==0.12.2", "numpy", "psutil")),
     Entry("rpyc", "rpyc, methods looked up once", "peer_rpyc", "Rpyc", ("rpyc==6.0.2", "numpy", "psutil")),

@@ -43,11 +43,42 @@ class Block:
         return self._nbytes, stamp, self._rest + stamp
 
 
+def digest_mlx(array: Any) -> Digest:
+    """The same of an MLX array."""
+    import mlx.core as mx
+
+    return array.nbytes, int(array[0].item()), int(array[::ELEMENTS_A_PAGE].astype(mx.uint64).sum().item())
+
+
+class MlxBlock:
+    """The same as an MLX array; its stamp as well."""
+
+    def __init__(self) -> None:
+        import mlx.core as mx
+
+        self._array = mx.array(make_array())
+        nbytes, first, total = digest_mlx(self._array)
+        self._nbytes, self._rest = nbytes, total - first
+
+    def stamped(self, stamp: int) -> Any:
+        """Returns the array with ``stamp`` in front; MLX makes a new one."""
+        import mlx.core as mx
+
+        self._array[0] = stamp
+        mx.eval(self._array)
+        return self._array
+
+    def expected(self, stamp: int) -> Digest:
+        """Returns the digest of the array with this stamp."""
+        return self._nbytes, stamp, self._rest + stamp
+
+
 class Target:
     """The object whose methods are called from another process."""
 
     def __init__(self) -> None:
         self._block: Block | None = None
+        self._mlx_block: MlxBlock | None = None
 
     def echo(self, value: int) -> int:
         """Returns what it is given."""
@@ -62,3 +93,13 @@ class Target:
         if self._block is None:
             self._block = Block()
         return self._block.stamped(stamp)
+
+    def take_mlx(self, array: Any) -> Digest:
+        """The same of an MLX array."""
+        return digest_mlx(array)
+
+    def make_mlx(self, stamp: int) -> Any:
+        """The same as an MLX array."""
+        if self._mlx_block is None:
+            self._mlx_block = MlxBlock()
+        return self._mlx_block.stamped(stamp)

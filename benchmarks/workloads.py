@@ -79,6 +79,14 @@ WORKLOADS = (
         _gigabytes, Count(1, 2), Count(0, 1),
     ),
     Workload(
+        "argument_mlx", "MLX argument of 64 MiB, read at the callee", "GB/s", "higher",
+        _gigabytes, Count(1, 2), Count(0, 1),
+    ),
+    Workload(
+        "result_mlx", "MLX result of 64 MiB, read at the caller", "GB/s", "higher",
+        _gigabytes, Count(1, 2), Count(0, 1),
+    ),
+    Workload(
         "nested", "an actor that calls another actor and waits for it", "µs", "lower",
         _microseconds, Count(25, 200), Count(5, 20),
     ),

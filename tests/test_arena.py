@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -39,6 +40,7 @@ from actors._wire import distributed_comm_pb2 as pb
 from actors.arena import Arena, segment_of
 from actors.cluster import current
 from actors.messages import Payload, Shared
+from actors.node.tuning import tuned
 from actors.serialize import dumps, loads
 from actors.transport.acceptor import Acceptor
 from actors.version import PROTOCOL
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 LARGE = 32 * MIB
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @pytest.fixture
@@ -599,6 +602,12 @@ class Reader:
         for number in range(3):
             yield np.full(size, number, np.float64)
 
+    def large_pages(self, array: Any) -> int:
+        self.kept = array + 1
+        mx.eval(self.kept)
+        mine = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return 1024 * int(next(line for line in mine if line.startswith("AnonHugePages")).split()[1])
+
     def pid(self) -> int:
         return os.getpid()
 
@@ -664,6 +673,24 @@ def test_arguments_results_and_streams_are_right_and_read_only(cluster: actors.C
     assert np.array_equal(actors.get(constructed.echo.remote(reader.echo.remote(array))), array)
     del back, made, both, stream, same, constructed
     eventually(is_empty, what=str(names(shared_folder())))
+
+
+@pytest.mark.skipif(
+    not platform.libc_ver()[0] or not HUGE_PAGES.exists() or "[madvise]" not in HUGE_PAGES.read_text(),
+    reason="the C library or the system has no large pages for who asks",
+)
+def test_mlx_arrays_of_a_worker_lie_in_large_pages(cluster: actors.Cluster) -> None:
+    reader = Reader.remote()
+    assert actors.get(reader.large_pages.remote(mx.zeros(LARGE // 4))) > LARGE // 2
+
+
+def test_who_has_tuned_the_c_library_keeps_what_it_has_set() -> None:
+    assert tuned({}) == {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    assert tuned({"GLIBC_TUNABLES": "glibc.malloc.check=0"})["GLIBC_TUNABLES"].split(":") == [
+        "glibc.malloc.check=0",
+        "glibc.malloc.hugetlb=1",
+    ]
+    assert tuned({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}) == {}
 
 
 def test_small_and_large_calls_keep_their_order(cluster: actors.Cluster) -> None:

@@ -151,6 +151,8 @@ def test_logs_are_filtered_and_followed(program):
     plain = run(program, "logs", "counter").stdout
     assert plain.endswith("good night\n")
     assert "node=" in plain
+    nowhere = run(program, "logs", "--node", "nowhere")
+    assert (nowhere.returncode, ", and not 'nowhere'" in nowhere.stderr) == (1, True)
     wrong = run(program, "logs", "--grep", "(")
     assert (wrong.returncode, "no regular expression" in wrong.stderr) == (2, True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import shutil
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import pytest
-from clusters import failure, succeed
+from clusters import eventually, failure, succeed
 from relay import Detour
 
 import actors
+from actors.cluster import current
 from actors.exceptions import ActorDiedError, SerializationError
 
 if TYPE_CHECKING:
@@ -156,6 +158,17 @@ def test_a_program_without_descriptors_goes_on_with_what_it_has(eater: Any) -> N
 
 @pytest.mark.slow
 def test_a_program_without_descriptors_is_told_why_it_cannot_reach_a_new_actor(eater: Any) -> None:
+    process = current()
+    memory = process.arena
+    assert memory is not None
+
+    def has_given_back() -> bool:  # else connections and shared memory of the tests before go meanwhile, each with one
+        gc.collect()
+        memory.trim(0)
+        workers = [id for id in process._peers if id.startswith("worker")]
+        return memory.mapped == 0 and len(workers) == 1
+
+    eventually(has_given_back)
     with no_descriptors():
         new = Eater.remote()
         error = failure(new.ping.remote(), 50)

@@ -144,7 +144,9 @@ def test_names_that_are_wrong_are_found(monkeypatch: pytest.MonkeyPatch, broken:
                 return str(error)
         return "nothing"
 
-    assert "See it again by: python -m actors.testing.replay" in found()
+    broken_promise = found()
+    assert "with these cuts:" in broken_promise
+    assert "See it again by: python -m actors.testing.replay" in broken_promise
 
 
 def test_a_seed_of_names_is_replayed_by_one_command() -> None:

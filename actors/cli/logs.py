@@ -73,19 +73,22 @@ def logs(  # noqa: PLR0917 - one for each option
         for line in shown:
             show(line, as_json=as_json)
         if not shown and not follow:
-            _say_nothing(who, observers)
+            _say_nothing(who, node, observers)
         if follow:
             last = max((line["at"] for line in found), default="")
             _follow(news, lambda line: line["at"] > last and wanted(line), as_json)
 
 
-def _say_nothing(who: str | None, observers: Observers) -> None:
-    """Nothing is shown: says so, or that there is no such actor."""
+def _say_nothing(who: str | None, node: str | None, observers: Observers) -> None:
+    """Nothing is shown: says so, or that there is no such actor or node."""
     if who is not None:
         try:
             find(who, observers.views())
         except LookupError as error:
             raise click.ClickException(str(error)) from error
+    names = sorted({info.name for observer in observers for info in observer.nodes()})
+    if node is not None and node not in names:
+        raise click.ClickException(f"nodes are {', '.join(names)}, and not {node!r}")
     click.echo("Nothing like that was printed.", err=True)
 
 

@@ -84,6 +84,8 @@ class Copies:
         self._lost = lost
         self._at: dict[str, Address] = {}  # the heirs that have it, by node
         self._sending = asyncio.Lock()  # states arrive in the order in which they were saved
+        self._latest: Payload  # of the states that were saved; the one before it need not be sent any more
+        self._taken = self._sent = 0  # how many were saved, and how many of them the heirs have
 
     @property
     def lacks(self) -> bool:
@@ -93,18 +95,25 @@ class Copies:
         return gone or len(self._at) < self.replicas
 
     async def saved(self, state: Payload) -> None:
-        """The actor has saved its state; returns when its heirs have it too."""
+        """The actor has saved its state; returns when its heirs have it too, or a later one."""
         if not self.replicas:
             return
+        self._latest, self._taken = state, self._taken + 1
+        mine = self._taken
         async with self._sending:
-            ward = self.ward
-            self.ward = ward = replace(
-                ward, construction=replace(ward.construction, state=state), serial=ward.serial + 1
-            )
-            what = (ward.construction.spec.id, ward.term, ward.serial, state)
-            if self._at and all(await asyncio.gather(*(self._tell(n, "update", *what) for n in list(self._at)))):
+            if self._sent >= mine:
                 return
-            await self._spread()
+            state, upto = self._latest, self._taken
+            await self._send(state)
+            self._sent = upto
+
+    async def _send(self, state: Payload) -> None:
+        ward = self.ward
+        self.ward = ward = replace(ward, construction=replace(ward.construction, state=state), serial=ward.serial + 1)
+        what = (ward.construction.spec.id, ward.term, ward.serial, state)
+        if self._at and all(await asyncio.gather(*(self._tell(n, "update", *what) for n in list(self._at)))):
+            return
+        await self._spread()
 
     async def spread(self) -> None:
         """Gives the actor as many heirs as it shall have, as far as there are nodes."""

@@ -94,7 +94,9 @@ class Draining:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._send_away(reasons)
-                while any(self._waits_for(worker, reasons) for worker in self._actors()):  # noqa: ASYNC110
+                withdrawn: set[str] = set()
+                while any(self._waits_for(worker, reasons) for worker in self._actors()):
+                    await self._withdraw_all(withdrawn)
                     await asyncio.sleep(LOOK_SECONDS)
         left = {worker.spec.label: worker.spec for worker in self._actors() if worker.spec is not None}
         return {
@@ -122,7 +124,6 @@ class Draining:
             for worker in self._actors()
             if worker.spec is not None and not worker.spec.task and worker.spec.id not in mine
         ]
-        away += [self._withdraw(worker) for worker in self._actors() if worker.spec is not None and worker.spec.task]
         await asyncio.gather(*away)
 
     async def _pass_on(self, actor: str, reasons: dict[str, str]) -> None:
@@ -130,6 +131,13 @@ class Draining:
             await self._custody.pass_on(actor)
         except Exception as error:
             reasons[actor] = str(error)
+
+    async def _withdraw_all(self, withdrawn: set[str]) -> None:
+        """Has workers of tasks end, those too that were on their way as nothing more was to come."""
+        tasks = [worker for worker in self._actors() if worker.spec is not None and worker.spec.task]
+        new = [worker for worker in tasks if worker.id not in withdrawn]
+        withdrawn.update(worker.id for worker in new)
+        await asyncio.gather(*(self._withdraw(worker) for worker in new))
 
     async def _withdraw(self, worker: WorkerProcess) -> None:
         """A program that has many tasks would give its warm workers one after the other, for ever."""

@@ -7,8 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-from asyncio.subprocess import PIPE, SubprocessStreamProtocol
-from asyncio.subprocess import Process as Subprocess
 from collections import OrderedDict, deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,38 +16,26 @@ from actors import arena
 from actors.home import arena_dir
 from actors.ids import new_id
 from actors.node.environments import PLAIN
+from actors.node.starting import start
 from actors.parent import orders_line
 from actors.progress import Progress
 from actors.stdio import read_origin
 from actors.transport.peer import Death
 
 if TYPE_CHECKING:
+    from asyncio.subprocess import Process as Subprocess
     from collections.abc import Callable
 
     from actors.address import Address
     from actors.environment import Environment
     from actors.node.environments import Environments, Launch, Lease
+    from actors.node.starting import Started
     from actors.spec import ActorSpec
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 3.0
 REMEMBERED_DEATHS = 10_000
 LAST_LINES = 20
-LINE_BYTES = 1 << 20  # a longer line is left out
-
-
-class _Protocol(SubprocessStreamProtocol):
-    """Knows of the process's own end; `Process.wait` waits for its pipes too, which a grandchild may hold open."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(limit=LINE_BYTES, loop=loop)
-        self.exited = loop.create_future()
-
-    def process_exited(self) -> None:
-        """See `asyncio.SubprocessProtocol`."""
-        super().process_exited()
-        if not self.exited.done():
-            self.exited.set_result(None)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +81,7 @@ class Workers:
         ended: told when a worker has ended.
         printed: told what a worker prints, line by line.
         environments: makes those that actors ask for.
+        first: a worker's process that has begun already.
     """
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -106,6 +93,7 @@ class Workers:
         ended: Callable[[WorkerProcess, Death], None],
         printed: Callable[[WorkerProcess, str, str], None],
         environments: Environments,
+        first: Started | None = None,
     ) -> None:
         self._orders = {"home": asdict(home), "node_name": node_name, "folder": folder, "identity": identity}
         self._folder = folder
@@ -113,6 +101,7 @@ class Workers:
         self._printed = printed
         self.environments = environments
         self._all: dict[str, WorkerProcess] = {}
+        self._first = first
         self._spare: asyncio.Task[WorkerProcess] | None = None
         self._deaths: OrderedDict[str, Death] = OrderedDict()
         self._closing = False
@@ -183,16 +172,11 @@ class Workers:
 
     async def _start(self, launch: Launch) -> WorkerProcess:
         id = new_id("worker")
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.subprocess_exec(
-            lambda: _Protocol(loop),
-            # -P: a queue.py in the current folder is not meant for this program
-            launch.python, "-P", "-m", "actors.worker",
-            stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **launch.variables}, cwd=launch.folder,
-        )  # fmt: skip
-        subprocess = Subprocess(transport, protocol, loop)
-        worker = WorkerProcess(id, subprocess, transport, protocol.exited, loop.create_future())
+        first, self._first = (self._first, None) if launch is PLAIN else (None, self._first)
+        started = first or await start(launch.python, launch.variables, launch.folder)
+        subprocess = started.subprocess
+        ready = asyncio.get_running_loop().create_future()
+        worker = WorkerProcess(id, subprocess, started.transport, started.exited, ready)
         self._all[id] = worker
         worker.watch = asyncio.create_task(self._watch(worker))
         assert subprocess.stdin is not None
