@@ -182,7 +182,7 @@ class Execution:
             return
         if job.cancelled or not is_small(result):
             stretch.tell()
-            self._returned(job, result)
+            self._give(job, *self._sealed(job, result))
             return
         self._end_forked_child()
         if self._mailbox.finish(job):
