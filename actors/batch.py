@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -9,21 +10,22 @@ from actors import face, runtime, tracing
 from actors.calls import OneCall, call_prepared, deadline_of, is_reference, returns_of, settings_of
 from actors.cluster import joined
 from actors.exceptions import GetTimeoutError, Verdict
+from actors.keeper import Value, settle_plain
 from actors.messages import PLAIN, PLAIN_TYPES, Outcome, Payload, Terms
 from actors.refs import ObjectRef
 from actors.sealed import of_error, of_reply, with_slots
 from actors.serialize import dumps_arguments, dumps_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from actors.calls import Settings
-    from actors.keeper import Value
+    from actors.keeper import Keeper
     from actors.line import Line
     from actors.messages import Item, Reply
     from actors.options import MethodOptions
     from actors.spec import MethodSpec
-    from actors.transport.peer import Death, Party
+    from actors.transport.peer import Caller, Death, Party
 
 MOST_CALLS = 512  # in one message: its receiver is to begin while the next is made
 MOST_BYTES = 256 << 10  # of the arguments in one message
@@ -75,6 +77,52 @@ def _plain_bytes(value: object) -> int:
     return 0 if type(value) is int and value.bit_length() > _INT_BITS else _PLAIN_BYTES
 
 
+class Plain:
+    """Arguments of calls that go together: plain values, pickled once for all.
+
+    Attributes:
+        payload: as the message has it.
+        nbytes: room that all take.
+    """
+
+    def __init__(self, values: Sequence[Any], payload: Payload | None = None) -> None:
+        self._values = values
+        self.payload = payload if payload is not None else dumps_plain(values)
+        self._each = len(self.payload.pickle) // len(values) + 1
+        self.nbytes = self._each * len(values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def room(self, places: Sequence[int]) -> int:
+        """Returns the room that some of them take."""
+        return self._each * len(places)
+
+    def pickled(self, index: int) -> Payload:
+        """Returns the arguments for a call of its own."""
+        return dumps_arguments((self._values[index],), {})
+
+
+class Pickled:
+    """Arguments of calls that go together, pickled one by one; see `Plain`."""
+
+    def __init__(self, arguments: list[Argument]) -> None:
+        self._arguments = arguments
+        self.payload = Payload(b"", tuple(argument.pickled().pickle for argument in arguments))
+        self.nbytes = sum(argument.nbytes for argument in arguments)
+
+    def __len__(self) -> int:
+        return len(self._arguments)
+
+    def room(self, places: Sequence[int]) -> int:
+        """See `Plain`."""
+        return sum(self._arguments[place].nbytes for place in places)
+
+    def pickled(self, index: int) -> Payload:
+        """See `Plain`."""
+        return self._arguments[index].pickled()
+
+
 def call_each(line: Line, method: MethodSpec, values: Sequence[Any], chosen: MethodOptions | None) -> list[Any]:
     """Calls a method once for each value, in order.
 
@@ -89,20 +137,45 @@ def call_each(line: Line, method: MethodSpec, values: Sequence[Any], chosen: Met
     if not values:
         return []
     method.check((values[0],), {})
-    arguments = [Argument(value) for value in values]
-    entered = not line.blocks
-    if entered:
-        line.enter(sum(argument.nbytes for argument in arguments), len(arguments))
     settings = settings_of(line, method, chosen)
     single = returns_of(method, chosen) == 1
+    runs: Iterable[Plain | list[Argument]] | None = _plain_runs(values) if single else None
+    if runs is None:
+        arguments = [Argument(value) for value in values]
+        runs = _runs(arguments)
+    entered = not line.blocks
+    if entered:
+        runs = list(runs)
+        line.enter(sum(map(_room_of, runs)), len(values))
     given: list[Any] = []
-    for run in _runs(arguments):
-        if single and len(run) >= _LEAST:
+    for run in runs:
+        if isinstance(run, Plain):
             given += Batch(line, method, run, settings).begin(entered)
-            continue
-        for one in run:
-            given.append(call_prepared(line, method, one.pickled(), one.references, chosen, entered))
+        elif single and len(run) >= _LEAST:
+            together = Plain([one.value for one in run]) if run[0].kind == 1 else Pickled(run)
+            given += Batch(line, method, together, settings).begin(entered)
+        else:
+            for one in run:
+                given.append(call_prepared(line, method, one.pickled(), one.references, chosen, entered))
     return given
+
+
+def _plain_runs(values: Sequence[Any]) -> list[Plain] | None:
+    """Cuts values that are all plain and small into runs that go in one message each; None where they are not."""
+    if len(values) < _LEAST or not PLAIN_TYPES.issuperset(map(type, values)):
+        return None
+    runs = []
+    for start in range(0, len(values), MOST_CALLS):
+        run = values[start : start + MOST_CALLS]
+        payload = dumps_plain(run)
+        if len(payload.pickle) > MOST_BYTES:
+            return None
+        runs.append(Plain(run, payload))
+    return runs
+
+
+def _room_of(run: Plain | list[Argument]) -> int:
+    return run.nbytes if isinstance(run, Plain) else sum(argument.nbytes for argument in run)
 
 
 def _runs(arguments: list[Argument]) -> Iterator[list[Argument]]:
@@ -131,7 +204,7 @@ class Batch:
         target: whom to.
     """
 
-    def __init__(self, line: Line, method: MethodSpec, arguments: list[Argument], settings: Settings) -> None:
+    def __init__(self, line: Line, method: MethodSpec, arguments: Plain | Pickled, settings: Settings) -> None:
         self.line = line
         self.method = method.name
         self.peer: Party | None = None
@@ -141,15 +214,17 @@ class Batch:
         self.origin = runtime.origin()
         self.span, self.trace = tracing.begin_batch(line.label.partition("(")[0], method.name, len(arguments))
         self.retries = settings.retries
-        self._arguments: list[Argument] | None = arguments
-        self._sizes = [argument.nbytes for argument in arguments]
+        self._arguments: Plain | Pickled | None = arguments
+        self._size = len(arguments)
+        self._room_of = arguments.room
         self._hold: object = line.hold  # keeps the actor alive until it has answered
-        self._open = len(arguments)
+        self._open = self._size
+        self._counting = threading.Lock()
         self._place = 0
         self._parts: Sequence[Part] = ()  # while they are sent
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return self._size
 
     def begin(self, entered: bool) -> list[ObjectRef[Any]]:
         """Sends the calls, or lets each stand in line; returns a reference for each.
@@ -158,8 +233,8 @@ class Batch:
             entered: they are in room.
         """
         process = joined()
-        new_value = process.keeper.new_value
-        parts = [Part(self, index, new_value()) for index in range(len(self._sizes))]
+        keeper = process.keeper
+        parts = [Part(self, index, keeper) for index in range(self._size)]
         running = runtime.running()
         if running is not None:
             for part in parts:
@@ -168,8 +243,9 @@ class Batch:
             for part in parts:
                 face.current.adopt(part)
         self.deadline = deadline_of(self.settings.timeout, running)
+        assert self._arguments is not None
         if not entered:
-            self.line.enter(sum(self._sizes), len(self))
+            self.line.enter(self._arguments.nbytes, self._size)
         self._parts = parts
         if not self.line.send_together(self):
             for part in parts:
@@ -178,7 +254,7 @@ class Batch:
         if self.deadline is not None:
             process.portal.soon(self._watch_deadline, parts)
         address = process.address
-        return [ObjectRef(part.value, address, part) for part in parts]
+        return [ObjectRef(part, address, part) for part in parts]
 
     def send(self, peer: Party, target: str, place: int) -> None:
         """See `actors.opencall.Together`."""
@@ -188,13 +264,9 @@ class Batch:
         self.peer, self.target, self._place = peer, target, place
         for part, number in zip(parts, numbers, strict=True):
             part.number = number
-        if arguments[0].kind == 1:
-            payload = dumps_plain([argument.value for argument in arguments])
-        else:
-            payload = Payload(b"", tuple(argument.pickled().pickle for argument in arguments))
         if not (self.line.manner.follows or self.retries):
             self._arguments = None
-        peer.call_together(numbers, target, self.method, payload, parts, self._terms())
+        peer.call_together(numbers, target, self.method, arguments.payload, parts, self._terms())
 
     def _terms(self) -> Terms:
         if self.deadline is None and not (self.settings.group or self.origin or self.trace):
@@ -206,21 +278,23 @@ class Batch:
         assert self.deadline is not None
         self.line.process.loop.call_later(max(0.0, self.deadline - time.monotonic()), _expire, parts)
 
-    def answered(self, index: int) -> None:
-        """A call has had its value. On the I/O loop."""
-        self.line.left(self._sizes[index])
-        self.given_up()
+    def answered(self, places: Sequence[int]) -> None:
+        """Calls have had their values."""
+        self.line.left(self._room_of(places), len(places))
+        self.given_up(len(places))
 
-    def given_up(self) -> None:
-        """One call less."""
-        self._open -= 1
-        if not self._open:
+    def given_up(self, calls: int = 1) -> None:
+        """So many calls less."""
+        with self._counting:
+            self._open -= calls
+            last = not self._open
+        if last:
             self._hold = self._arguments = None
 
     def on_its_own(self, part: Part, index: int) -> Own:
         """Makes one of the calls a call of its own."""
-        argument = self._arguments[index] if self._arguments is not None else None
-        call = Own(self.line, self.method, argument, self._sizes[index], part)
+        payload = self._arguments.pickled(index) if self._arguments is not None else None
+        call = Own(self.line, self.method, payload, self._room_of([index]), part)
         self.settings.give(call)
         call.deadline = self.deadline
         call.origin = self.origin
@@ -232,56 +306,77 @@ class Batch:
         return call
 
 
-class Part:
-    """One call of a batch; see `actors.transport.peer.Caller`.
+class Part(Value):
+    """One call of a batch, and what it will give; see `actors.transport.peer.Caller`.
 
     Attributes:
-        value: what it will give.
+        batch: which.
+        index: its place there.
         number: by which its peer knows it, while that has it.
+        over: it has had its answer.
     """
 
-    __slots__ = ("__weakref__", "_batch", "_index", "_own", "number", "over", "value")
+    __slots__ = ("_own", "batch", "index", "number", "over")
 
     anywhere = False
 
-    def __init__(self, batch: Batch, index: int, value: Value) -> None:
-        self._batch = batch
-        self._index = index
+    def __init__(self, batch: Batch, index: int, keeper: Keeper) -> None:
+        super().__init__(keeper)
+        self.batch = batch
+        self.index = index
         self._own: Own | None = None
         self.number: int | None = None
         self.over = False
-        self.value = value
-        value.call = self
+        self.call = self
 
     @property
     def line(self) -> Line:
         """What it goes by."""
-        return self._batch.line
+        return self.batch.line
 
     @property
     def method(self) -> str:
         """Name of the method."""
-        return self._batch.method
+        return self.batch.method
 
     @property
     def peer(self) -> Party | None:
         """Where it was sent."""
-        return self._batch.peer
+        return self.batch.peer
 
     @property
     def target(self) -> str:
         """Whom it was sent to."""
-        return self._batch.target
+        return self.batch.target
+
+    def returned(self, callers: Sequence[Caller | None], values: Sequence[object]) -> None:
+        """See `Caller`."""
+        there = [
+            (part, value) for part, value in zip(callers, values, strict=True)
+            if isinstance(part, Part) and part.number is not None
+        ]  # fmt: skip
+        settle_plain(there)
+        batch, places = self.batch, list[int]()
+        for part, _ in there:
+            if not part.over:
+                part.over = True
+                part.told(None)
+            part.number = None
+            if part.batch is not batch:
+                batch.answered(places)
+                batch, places = part.batch, []
+            places.append(part.index)
+        batch.answered(places)
 
     def replied(self, reply: Reply) -> None:
         """See `Caller`."""
         self.number = None
         if reply.outcome is Outcome.VALUE:
-            self._batch.answered(self._index)
+            self.batch.answered([self.index])
             if not self.over:
                 self.over = True
-                self.value.settle(of_reply(reply))
-                self._told(None)
+                self.settle(of_reply(reply))
+                self.told(None)
         else:
             self.on_its_own().replied(reply)
 
@@ -295,14 +390,14 @@ class Part:
 
     def on_its_own(self) -> Own:
         """Makes it a call of its own."""
-        own = self._own = self._batch.on_its_own(self, self._index)
+        own = self._own = self.batch.on_its_own(self, self.index)
         own.over = self.over
-        self.value.call = own
+        self.call = own
         return own
 
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
         """Says that the answer is no longer wanted; safe for any thread. See `actors.cancel`."""
-        own, number, peer = self._own, self.number, self._batch.peer
+        own, number, peer = self._own, self.number, self.batch.peer
         if own is not None:
             own.cancel(force=force, recursive=recursive)
         elif number is not None and peer is not None:
@@ -315,12 +410,13 @@ class Part:
         elif not self.over:
             self.over = True
             what = f"{self.line.label}.{self.method} was not answered within its timeout"
-            self.value.settle(of_error(GetTimeoutError(f"{what}: {Verdict.MAY_HAVE_RUN.value}")))
-            self._told("timeout")
+            self.settle(of_error(GetTimeoutError(f"{what}: {Verdict.MAY_HAVE_RUN.value}")))
+            self.told("timeout")
 
-    def _told(self, error: str | None) -> None:
-        if self._batch.span is not None:
-            tracing.answered(self._batch.span, error)
+    def told(self, error: str | None) -> None:
+        """Its part of the trace of its batch is over, where there is one."""
+        if self.batch.span is not None:
+            tracing.answered(self.batch.span, error)
 
 
 def _expire(parts: list[Part]) -> None:
@@ -333,10 +429,9 @@ class Own(OneCall):
 
     __slots__ = ("_part",)
 
-    def __init__(self, line: Line, method: str, argument: Argument | None, nbytes: int, part: Part) -> None:
-        payload = argument.pickled() if argument is not None else Payload(b"")
-        super().__init__(line, method, payload, [], part.value)
-        if argument is None:
+    def __init__(self, line: Line, method: str, payload: Payload | None, nbytes: int, part: Part) -> None:
+        super().__init__(line, method, payload or Payload(b""), [], part)
+        if payload is None:
             self.payload = None
         self._nbytes = nbytes
         self._part = part  # which the call that made it knows

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from actors import debugging, tracing
 from actors.common import COMMON
+from actors.convoy import Member
+from actors.events.recorder import Stretch
 from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
 from actors.mailbox import Held
@@ -20,12 +22,14 @@ from actors.runtime import ActorExit, current
 from actors.saving import KeeperGone
 from actors.sealed import Several, open_arguments
 from actors.serialize import dumps
+from actors.transport.answers import is_small
 from actors.transport.portal import wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from concurrent.futures import Future
 
+    from actors.convoy import Convoy, Together
     from actors.gathering import Gathering
     from actors.job import Job
     from actors.mailbox import Mailbox
@@ -129,6 +133,61 @@ class Execution:
             if job.traced is not None:
                 job.traced.end()
             current.reset(token)
+
+    def run_together(self, convoy: Convoy) -> None:
+        """Runs the calls of a convoy on this thread, one after the other."""
+        if not self._is_simple(convoy):
+            for one in self._mailbox.disband(convoy):
+                self._mailbox.attend()
+                if self.group_of(one) is not None:
+                    self.run(one)
+            return
+        token = current.set(None)
+        stretch = Stretch(self._actor.spec, convoy.visitor.session, convoy.method, convoy.arrived)
+        try:
+            while (job := self._next_of(convoy)) is not None:
+                self._run_one(job, convoy.visitor, stretch)
+        finally:
+            current.reset(token)
+            stretch.tell()
+            convoy.visitor.flush()
+
+    def _is_simple(self, convoy: Convoy) -> bool:
+        """Whether all that its calls need is that the method is called."""
+        method = self._methods.get(convoy.method)
+        if method is None or method.generates or method.options.concurrency_group:
+            return False
+        return self._saver is None and self._record is None and not convoy.trace
+
+    def _next_of(self, convoy: Convoy) -> Job | None:
+        while True:
+            self._mailbox.attend()
+            try:
+                return self._mailbox.next_of(convoy)
+            except Held as held:
+                held.released.result()
+
+    def _run_one(self, job: Job, visitor: Together, stretch: Stretch) -> None:
+        job.actor = self._actor
+        job.label = self._actor.spec.label  # it may have come before that was known
+        current.set(job)
+        try:
+            if isinstance(job, Member) and not debugging.armed():
+                result = getattr(self._object, job.method)(job.value)
+            else:
+                result = self._call(job)
+        except BaseException as error:
+            stretch.tell()
+            self._failed(job, error)
+            return
+        if job.cancelled or not is_small(result):
+            stretch.tell()
+            self._give(job, *self._sealed(job, result))
+            return
+        self._end_forked_child()
+        if self._mailbox.finish(job):
+            stretch.ended()
+            visitor.answered(job.key[1], result)
 
     def _starts(self, job: Job) -> bool:
         if job.deadline is not None and time.monotonic() >= job.deadline:
@@ -322,7 +381,7 @@ class Execution:
 
     def _end_forked_child(self, code: object = 0) -> None:
         """Ends a child that a method has forked and not ended itself: it must not answer for its parent."""
-        if os.getpid() != self._pid:
+        if _forked and os.getpid() != self._pid:  # to ask for it each time would cost as much as the call of a method
             os._exit(code if isinstance(code, int) else 1)
 
     def _place(self, job: Job) -> Place:
@@ -332,6 +391,16 @@ class Execution:
 def _interrupted(job: Job, error: BaseException) -> bool:
     return job.cancelled and isinstance(error, KeyboardInterrupt)
 
+
+_forked = False  # this process is the child of one that is what it was
+
+
+def _is_forked() -> None:
+    global _forked  # noqa: PLW0603 - one process, one parent
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_is_forked)
 
 LEFT = "it called exit_actor()"
 _LEAVING = (ActorExit, SystemExit)

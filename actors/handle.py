@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic
 
 from actors import runtime
@@ -11,6 +12,8 @@ from actors.cluster import joined
 from actors.common import COMMON
 from actors.exceptions import ActorError, ArgumentError
 from actors.line import reach
+from actors.messages import Payload
+from actors.serialize import dumps, loads
 from actors.signed import Signed, signed
 from actors.spec import DEFAULTS
 
@@ -112,7 +115,32 @@ class ActorHandle(Generic[C]):
         process = runtime.joined()
         line = process.keeper.lines.get(self._id) if process is not None else None
         where = line.address if line is not None else self._where
-        return (ActorHandle, (self._id, self._label, self._spec, self._manner, self._keeper, where, self._hold))
+        return (_restore, (self._id, self._label, _packed(self._spec), self._manner, self._keeper, where, self._hold))
+
+
+def _packed(spec: ClassSpec) -> bytes | ClassSpec:
+    """Returns a class's methods as bytes, pickled once: they are most of a handle, which may go with every call."""
+    if spec.packed is None:
+        payload = dumps(spec)
+        if payload.buffers or payload.holds:
+            return spec
+        object.__setattr__(spec, "packed", payload.pickle)
+    assert spec.packed is not None
+    return spec.packed
+
+
+@lru_cache(maxsize=256)
+def _unpacked(packed: bytes) -> ClassSpec:
+    spec: ClassSpec = loads(Payload(packed))
+    object.__setattr__(spec, "packed", packed)
+    return spec
+
+
+def _restore(  # noqa: PLR0917 - as `ActorHandle`
+    id: str, label: str, spec: bytes | ClassSpec, manner: Manner, keeper: Address, where: Address | None, hold: Hold
+) -> ActorHandle:
+    known = _unpacked(spec) if isinstance(spec, bytes) else spec
+    return ActorHandle(id, label, known, manner, keeper, where, hold)
 
 
 class RemoteMethod(Generic[P, R]):

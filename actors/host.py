@@ -21,11 +21,12 @@ from actors.transport.peer import Death
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.messages import Message
+    from actors.messages import Calls, Message
     from actors.process import Process
     from actors.runtime import Running
     from actors.spec import ActorSpec, Construction
     from actors.transport.acceptor import Visitor
+    from actors.transport.answers import Answers
     from actors.transport.bell import Bell
 
 REMEMBERED_ENDS = 10_000
@@ -135,7 +136,11 @@ class Lobby:
         self._routes[visitor.session, call.number] = guest
         guest.instance.called(call, gate)
 
-    def anywhere(self, _: Call) -> bool:
+    def called_together(self, _calls: Calls, _visitor: Answers) -> bool:
+        """See `Target`."""
+        return False
+
+    def anywhere(self, _: Call | Calls) -> bool:
         """See `Target`."""
         return False
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from actors import tracing
+from actors.convoy import Convoy
 from actors.deadlines import Deadlines
 from actors.departure import Departure
 from actors.events import event, recorder
@@ -35,7 +36,9 @@ from actors.spec import Construction, describe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actors.convoy import Together
     from actors.job import Visitor
+    from actors.messages import Calls
     from actors.runtime import Incarnation
     from actors.spec import ActorSpec
 
@@ -132,7 +135,15 @@ class Instance:
             if job.deadline is not None and not job.over:
                 self._deadlines.add(job, asyncio.get_running_loop())
 
-    def anywhere(self, call: Call) -> bool:
+    def called_together(self, calls: Calls, visitor: Together) -> bool:
+        """Takes calls in that came in one message; returns False where each is to be `called` by itself."""
+        if not self.anywhere(calls) or not self._serial or not isinstance(calls.payload, Payload):
+            return False
+        if not calls.payload.pickle:
+            return False
+        return self._mailbox.arrive_together(Convoy(calls, loads(calls.payload), visitor, self._label))
+
+    def anywhere(self, call: Call | Calls) -> bool:
         """See `actors.service.Target`."""
         return self._begun and call.terms.plain and not call.method.startswith("__")
 
@@ -171,7 +182,7 @@ class Instance:
     def visitor_gone(self, session: str) -> None:
         """Nobody reads the answers of this session any more: its streams stop, its waiting calls are dropped."""
         for job in self._mailbox.of_session(session):
-            self.cancelled(session, Cancel(job.call.number, recursive=False))
+            self.cancelled(session, Cancel(job.key[1], recursive=False))
 
     def _too_late(self, job: Job) -> None:
         if not self._mailbox.withdraw(job, too_late(job, self._place(job.method), started=False)):
@@ -415,7 +426,9 @@ class Instance:
             execution.paced_by(self._mailbox.urge)
             self._serves(self._mailbox.urge)
             for job in self._mailbox:
-                if execution.group_of(job) is not None:
+                if isinstance(job, Convoy):
+                    execution.run_together(job)
+                elif execution.group_of(job) is not None:
                     execution.run(job)
                 del job  # while the next is waited for, this one's arguments are not kept
         else:

@@ -47,7 +47,6 @@ class Job(Running):
     """A call that waits or runs. Its state is changed by the mailbox alone.
 
     Attributes:
-        call: what is asked for.
         state: where it is in its life.
         reason: why it shall stop, once it shall.
         awaiting: the actor's loop is free while it runs, so that it can be cancelled.
@@ -78,18 +77,23 @@ class Job(Running):
         terms = call.terms
         deadline = None if terms.remaining is None else time.monotonic() + terms.remaining
         super().__init__((visitor.session, call.number), label, call.method, deadline)
-        self.call = call
+        self._call = call
         self._visitor = visitor
         self.arrived = time.time()
         if terms is not PLAIN:
             self.origin = terms.origin
             self.traceparent = terms.trace
 
+    @property
+    def call(self) -> Call:
+        """What is asked for."""
+        return self._call
+
     def post_reply(self, outcome: Outcome, payload: Payload) -> None:
         """Sends the one reply; only for the mailbox, which knows that there was none."""
         if self.escort is not None and outcome is Outcome.VALUE:
             outcome, payload = Outcome.KEPT, self.escort.beside(payload)
-        self._visitor.post(Reply(self.call.number, outcome, payload))
+        self._visitor.post(Reply(self.key[1], outcome, payload))
 
     def knows(self, process: str, minor: int) -> bool:
         """Whether its caller is this process, and knows so much of what was added to the protocol."""
@@ -97,7 +101,7 @@ class Job(Running):
 
     def post_item(self, index: int, payload: Payload) -> None:
         """Sends a value of its stream."""
-        self._visitor.post(Item(self.call.number, index, payload))
+        self._visitor.post(Item(self.key[1], index, payload))
 
     def lead(self, done: Callable[[], bool], seconds: float, bell: Bell) -> None:
         """Reads on this thread what its caller sends next."""

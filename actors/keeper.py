@@ -11,9 +11,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from actors.exceptions import ActorDiedError, ObjectLostError
+from actors.sealed import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from actors.address import Address
     from actors.holdings import Hold, Holdings
@@ -70,6 +71,11 @@ class Value:
                     self._future = future
         return self._future
 
+    @property
+    def has_future(self) -> bool:
+        """Whether somebody waits for it, or did."""
+        return self._future is not None
+
     def settle(self, sealed: Sealed) -> None:
         """The value is there; whatever comes later is dropped."""
         self.call = None
@@ -81,6 +87,21 @@ class Value:
         if future is not None and not future.done():
             with contextlib.suppress(InvalidStateError):  # another thread was quicker
                 future.set_result(sealed)
+
+
+def settle_plain(given: Iterable[tuple[Value, object]]) -> None:
+    """Settles values that came together, all of them plain."""
+    waiting: list[Value] = []
+    with _settling:
+        for value, plain in given:
+            value.call = None
+            if value.sealed is None:
+                value.sealed = Known(plain)
+            if value.has_future:
+                waiting.append(value)
+    for value in waiting:
+        assert value.sealed is not None
+        value.settle(value.sealed)
 
 
 _settling = threading.RLock()  # the end of an object may settle another's value

@@ -255,9 +255,9 @@ class Line:
         while not self._room.enter(nbytes, SLICE_SECONDS, calls):
             pass
 
-    def left(self, nbytes: int) -> None:
-        """A call that was sent together with others has had its answer."""
-        self._room.leave(nbytes)
+    def left(self, nbytes: int, calls: int = 1) -> None:
+        """Calls that were sent together with others have had their answers."""
+        self._room.leave(nbytes, calls)
 
     def answered(self, call: OpenCall) -> None:
         """A call of this line has had its answer."""

@@ -9,6 +9,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from actors.convoy import Convoy
 from actors.events import recorder as recording
 from actors.job import Job, State
 from actors.messages import Outcome
@@ -49,7 +50,9 @@ class Mailbox:
         self._emptied = emptied
         self._lock = threading.Lock()
         self._order = threading.RLock()  # held while a call is passed on, so that none overtakes another
-        self._queue: queue.SimpleQueue[Job | Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Job | Convoy | Callable[[], None] | None] = queue.SimpleQueue()
+        self._convoys: list[Convoy] = []  # that have calls which wait
+        self._diverted = False
         self._sink: Callable[[Job | None], None] = self._queue.put
         self._urgent: deque[Callable[[], None]] = deque()
         self._held: Future[None] | None = None  # done when calls may start again
@@ -80,6 +83,73 @@ class Mailbox:
             with self._order:
                 self._sink(job)
             self._ring()
+
+    def arrive_together(self, convoy: Convoy) -> bool:
+        """Takes calls in that are to run one after the other; returns False where they are not to."""
+        with self._order:
+            if self._diverted:
+                return False
+            with self._lock:
+                refused = self._refusal is not None
+                if not refused:
+                    self._convoys.append(convoy)
+            if not refused:
+                self._queue.put(convoy)
+        if refused:
+            for job in convoy.all():
+                self.arrive(job)
+        self._ring()
+        return True
+
+    def next_of(self, convoy: Convoy) -> Job | None:
+        """Starts the next call of a convoy; None where there is no more.
+
+        Raises:
+            Held: no call may start just now.
+        """
+        with self._lock:
+            if self._held is not None:
+                raise Held(self._held)
+            while (job := convoy.next()) is not None:
+                if job.state is State.QUEUED:  # else it was answered while it waited
+                    job.state = State.RUNNING
+                    job.started = time.time()
+                    self._open[job.key] = job
+                    return job
+            self._convoys.remove(convoy)
+            last = self._is_last
+        if last:
+            self._emptied()
+        return None
+
+    def finish(self, job: Job) -> bool:
+        """A call of a convoy is over; returns False where it has had its answer, else the caller has to send it."""
+        with self._lock:
+            if job.state is State.OVER:
+                return False
+            job.state, job.over = State.OVER, True
+            del self._open[job.key]
+        if self._quiet is not None:
+            self._tell_quiet()
+        return True
+
+    def disband(self, convoy: Convoy) -> list[Job]:
+        """Returns the calls of a convoy that wait: each goes its own way from now on."""
+        with self._lock:
+            jobs = self._each_of(convoy)
+            while convoy.next() is not None:
+                pass
+            self._convoys.remove(convoy)
+        return jobs
+
+    def _each_of(self, convoy: Convoy) -> list[Job]:
+        jobs = [job for job in convoy.all() if job.state is State.QUEUED]
+        self._open.update((job.key, job) for job in jobs)
+        return jobs
+
+    @property
+    def _is_last(self) -> bool:
+        return self._retired and not self._open and not self._convoys
 
     def start(self, job: Job) -> bool:
         """The call's turn has come; returns False where it was answered while it waited.
@@ -173,7 +243,7 @@ class Mailbox:
                 return False
             job.state, job.over = State.OVER, True
             self._open.pop(job.key, None)
-            last = self._retired and not self._open
+            last = self._is_last
         job.post_reply(outcome, payload)
         if (recorder := recording.current) is not None and recorder.records_calls and job.actor is not None:
             recorder.call_ended(job, job.actor.spec, outcome)
@@ -185,7 +255,14 @@ class Mailbox:
 
     def find(self, key: tuple[str, int]) -> Job | None:
         """Returns the call with this key, if it is not over."""
-        return self._open.get(key)
+        job = self._open.get(key)
+        if job is not None or not self._convoys:
+            return job
+        with self._lock:
+            found = next((job for convoy in self._convoys if (job := convoy.find(key)) is not None), None)
+            if found is not None and found.state is State.QUEUED:
+                self._open[key] = found
+            return self._open.get(key)
 
     def running(self) -> Job | None:
         """Returns a call that runs, if one does."""
@@ -195,7 +272,9 @@ class Mailbox:
     def open(self) -> list[Job]:
         """Returns the calls that wait or run, in the order of their arrival."""
         with self._lock:
-            return list(self._open.values())
+            for convoy in self._convoys:
+                self._each_of(convoy)
+            return sorted(self._open.values(), key=lambda job: job.arrived) if self._convoys else [*self._open.values()]
 
     def all_running(self) -> list[Job]:
         """Returns the calls that run."""
@@ -204,8 +283,7 @@ class Mailbox:
 
     def of_session(self, session: str) -> list[Job]:
         """Returns the calls that came by this session and are not over."""
-        with self._lock:
-            return [job for job in self._open.values() if job.key[0] == session]
+        return [job for job in self.open() if job.key[0] == session]
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -214,7 +292,7 @@ class Mailbox:
         with self._lock:
             self._refusal = self._refusal or refusal
             self._retired = True
-            last = not self._open
+            last = self._is_last
         if last:
             self._emptied()
 
@@ -222,7 +300,7 @@ class Mailbox:
         """Takes no more calls and answers those that wait with ``refusal``; returns those that run."""
         with self._lock:
             self._refusal = refusal
-            jobs = list(self._open.values())
+        jobs = self.open()
         running = [job for job in jobs if not self.withdraw(job, refusal, Outcome.ENDED) and not job.over]
         self.resume()  # those that were held see that they have had their answer
         with self._order:
@@ -237,7 +315,12 @@ class Mailbox:
 
     # -- who runs them ------------------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Job]:
+    def attend(self) -> None:
+        """Does what was `urge`d. On the thread that iterates, between two calls."""
+        while self._urgent:
+            self._urgent.popleft()()
+
+    def __iter__(self) -> Iterator[Job | Convoy]:
         """Gives the calls in their order, as they come, until the mailbox is closed.
 
         After each call it first waits a while at the link of who made it: mostly the next one comes by it too, and
@@ -246,9 +329,8 @@ class Mailbox:
         bell = Bell()
         try:
             while (job := self._queue.get()) is not None:
-                while self._urgent:
-                    self._urgent.popleft()()
-                if not isinstance(job, Job):  # it was but woken
+                self.attend()
+                if not isinstance(job, Job | Convoy):  # it was but woken
                     continue
                 yield job
                 if self._queue.empty():
@@ -257,7 +339,7 @@ class Mailbox:
         finally:
             bell.close()
 
-    def _wait_at(self, job: Job, bell: Bell) -> None:
+    def _wait_at(self, job: Job | Convoy, bell: Bell) -> None:
         lead = job.lead
         del job
         self._leader, self._bell = threading.get_ident(), bell
@@ -273,9 +355,13 @@ class Mailbox:
         with self._order:
             while not self._queue.empty():
                 job = self._queue.get()
-                if job is None or isinstance(job, Job):
+                if isinstance(job, Convoy):
+                    for one in self.disband(job):
+                        sink(one)
+                elif job is None or isinstance(job, Job):
                     sink(job)
             self._sink = sink
+            self._diverted = True
 
 
 class Lane:

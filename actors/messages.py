@@ -172,7 +172,10 @@ class Calls:
 
 @frozen
 class Replies:
-    """Small values of calls that came together: the payload's buffers, a pickle each."""
+    """Small values of calls that came together.
+
+    The payload is the list of the values where all are of `PLAIN_TYPES`; else its buffers are a pickle each.
+    """
 
     numbers: tuple[int, ...]
     payload: Payload | Transfer

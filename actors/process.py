@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from actors.transport.peer import Party
 
 ASK_SECONDS = 30.0
+AUTOPSY_SECONDS = 5.0
+AUTOPSY_SILENT_SECONDS = 1.0  # of a process that was waited for long enough: its node may be as silent
 VOUCH_SECONDS = 2.0  # a node that lives has seen its processes long before
 LOBBY = "lobby"  # the target that stands for all light actors of a process
 
@@ -143,8 +145,10 @@ class Process:
         if isinstance(message, Call):
             self._called(message, visitor)
         elif isinstance(message, Calls):
-            for call in _each(message):
-                self._called(call, visitor.together)
+            target = self.targets.get(message.target)
+            if target is None or not target.called_together(message, visitor.together):
+                for call in _each(message):
+                    self._called(call, visitor.together)
         elif isinstance(message, Tensor):
             self.switchboard.arrived(message, visitor.process)
         elif isinstance(message, Tally):
@@ -160,7 +164,7 @@ class Process:
 
     def anywhere(self, message: Any) -> bool:
         """See `actors.transport.acceptor.Receiver`."""
-        target = self.targets.get(message.target) if isinstance(message, Call) else None
+        target = self.targets.get(message.target) if isinstance(message, (Call, Calls)) else None
         return target is not None and target.anywhere(message)
 
     def _called(self, call: Call, visitor: Any) -> None:
@@ -280,12 +284,13 @@ class Process:
     def _autopsy_of(self, address: Address) -> Callable[[Death], Any]:
         async def autopsy(death: Death) -> Death:
             """Asks the node that hosted a process how it ended."""
+            patience = AUTOPSY_SILENT_SECONDS if death.silent else AUTOPSY_SECONDS
             try:
-                async with asyncio.timeout(5.0):
+                async with asyncio.timeout(patience):
                     node = await self.node_address(address.node)
-                if node is None:
-                    return death
-                found = await self.ask(node, "node", "autopsy", address.process, timeout=5.0)
+                    if node is None:
+                        return death
+                    found = await self.ask(node, "node", "autopsy", address.process, timeout=None)
             except NodeDiedError as error:
                 return Death(str(error), node_too=True, node=address.node_name)
             except Exception:

@@ -237,7 +237,7 @@ def _collect(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]
     values = []
     for index, ref in enumerate(refs):
         try:
-            sealed = _get_sealed(refs, index, deadline)
+            sealed = ref._value.sealed or _get_sealed(refs, index, deadline)  # noqa: SLF001 - one of us
         except TimeoutError:
             raise GetTimeoutError(f"{ref!r} was not there within {timeout:g} s; the call goes on") from None
         values.append(sealed.open())

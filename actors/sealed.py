@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from actors.messages import Reply
 
 
+_VALUE = Outcome.VALUE
+
+
 @frozen
 class Sealed:
     """A value or an error as it arrived."""
@@ -32,6 +35,31 @@ class Sealed:
             except (ImportError, AttributeError) as error:
                 raise explained(error) from error
         raise unpack(self.payload) if self.outcome is Outcome.RAISED else advised(loads(self.payload))
+
+
+class Known(Sealed):
+    """A value of `actors.messages.PLAIN_TYPES`, which cannot change and so needs not be made anew."""
+
+    __slots__ = ("value",)
+    value: object
+
+    def __init__(self, value: object) -> None:
+        self.outcome = _VALUE  # type: ignore[misc]  # as `frozen` does, whose fields these are
+        self.value = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "payload":
+            raise AttributeError(name)
+        payload = dumps(self.value)  # it is passed on, which few are
+        self.payload = payload  # type: ignore[misc]
+        return payload
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sealed, (self.outcome, self.payload)
+
+    def open(self) -> Any:
+        """See `Sealed`."""
+        return self.value
 
 
 def of_reply(reply: Reply) -> Sealed:

@@ -23,7 +23,7 @@ from actors.messages import PLAIN_TYPES, Payload
 from actors.version import PYTHON
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from actors.messages import Buffer
 
@@ -89,9 +89,9 @@ def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
     return dumps((args, kwargs))
 
 
-def dumps_plain(values: list[Any]) -> Payload:
+def dumps_plain(values: Sequence[Any]) -> Payload:
     """Pickles values that are all of `actors.messages.PLAIN_TYPES`."""
-    return Payload(pickle.dumps(values, PROTOCOL))
+    return Payload(pickle.dumps(list(values), PROTOCOL))
 
 
 def loads(payload: Payload) -> Any:

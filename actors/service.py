@@ -11,9 +11,10 @@ from actors.messages import Call, Outcome, Payload, Reply
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
-    from actors.messages import Cancel
+    from actors.messages import Calls, Cancel
     from actors.runtime import Running
     from actors.transport.acceptor import Visitor
+    from actors.transport.answers import Answers
 
 
 class Target(Protocol):
@@ -22,8 +23,11 @@ class Target(Protocol):
     def called(self, call: Call, visitor: Visitor) -> None:
         """A call came. It must be answered exactly once, by ``visitor.post(Reply(...))``."""
 
-    def anywhere(self, call: Call) -> bool:
-        """Whether `called` may be called on any thread with this call."""
+    def called_together(self, calls: Calls, visitor: Answers) -> bool:
+        """Calls came in one message; returns False where each is to be `called` by itself."""
+
+    def anywhere(self, call: Call | Calls) -> bool:
+        """Whether `called` may be called on any thread with this call, or with these."""
 
     def credited(self, session: str, number: int, upto: int) -> None:
         """The caller takes items of its call up to this count."""
@@ -53,7 +57,11 @@ class Service:
         self._running[key] = task
         task.add_done_callback(lambda _: self._running.pop(key, None))
 
-    def anywhere(self, _: Call) -> bool:
+    def called_together(self, _calls: Calls, _visitor: Answers) -> bool:
+        """See `Target`."""
+        return False
+
+    def anywhere(self, _: Call | Calls) -> bool:
         """See `Target`."""
         return False
 

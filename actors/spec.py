@@ -89,12 +89,21 @@ def _positions(signature: inspect.Signature) -> tuple[int, int]:
 @travelling
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
-    """What a handle knows of its actor's class."""
+    """What a handle knows of its actor's class.
+
+    Attributes:
+        name: of the class.
+        methods: by name.
+        constructor: its ``__init__``.
+        is_async: whether a method is a coroutine.
+        packed: itself as it travels in handles, once it has.
+    """
 
     name: str
     methods: dict[str, MethodSpec]
     constructor: MethodSpec
     is_async: bool
+    packed: bytes | None = field(default=None, init=False, compare=False, repr=False)
 
 
 @travelling

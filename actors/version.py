@@ -8,10 +8,11 @@ __version__ = "0.1.0"
 PROTOCOL = 1
 """Version of the session stream; peers with another one are refused by name."""
 
-MINOR = 1
+MINOR = 2
 """What was added to the protocol since its number last changed; each thing is sent only to whoever knows of it.
 
 1: replies that bring the state of their actor, for whoever has charge of it.
+2: plain values of calls that came together in one pickle.
 """
 
 PYTHON = "{}.{}".format(*sys.version_info)

@@ -61,6 +61,14 @@ class Plain:
     def hold(self, latch: Any) -> None:
         actors.get(latch.wait.remote())
 
+    def keep(self, latch: Any) -> None:
+        self.latch = latch
+
+    def hold_at_seven(self, value: int) -> int:
+        if value == 7:
+            actors.get(self.latch.wait.remote())
+        return value
+
     def die(self, value: int) -> int:
         import os
 
@@ -78,6 +86,28 @@ class Async:
     async def echo(self, value: Any) -> Any:
         await asyncio.sleep(0)
         return value
+
+
+class Saved:
+    """Adds up, and can be made anew."""
+
+    def __init__(self) -> None:
+        self.sum = 0
+
+    def add(self, value: int) -> int:
+        self.sum += value
+        return self.sum
+
+    def die(self) -> None:
+        import os
+
+        os._exit(7)
+
+    def __actor_save__(self) -> int:
+        return self.sum
+
+    def __actor_load__(self, state: int) -> None:
+        self.sum = state
 
 
 plain = actors.remote(Plain)
@@ -218,6 +248,34 @@ def test_one_in_the_middle_is_cancelled() -> None:
     latch.open.remote()
     assert actors.get([ref for ref in refs if ref is not refs[2]]) == [0, 1, 3, 4]
     assert actors.get(actor.all.remote()) == [0, 1, 3, 4]
+
+
+def test_one_that_takes_long_keeps_no_answer_back() -> None:
+    latch, actor = Latch.remote(), plain.remote()
+    actors.get(actor.keep.remote(latch))
+    refs = actor.hold_at_seven.map(range(20))
+    assert actors.get(refs[:7], timeout=60) == list(range(7))
+    assert actors.wait([refs[7]], timeout=0.1) == ([], [refs[7]])
+    latch.open.remote()
+    assert actors.get(refs, timeout=60) == list(range(20))
+
+
+def test_a_plain_value_that_came_with_others_is_passed_on() -> None:
+    actor, other = plain.remote(), plain.remote()
+    refs = actor.echo.map(range(3))
+    assert actors.get(refs) == [0, 1, 2]
+    assert actors.get(other.echo.remote(refs[1])) == 1
+    (inside,) = actors.get(other.echo.remote([refs[2]]))
+    assert inside == refs[2]
+    assert actors.get(inside) == 2
+    assert len({*refs, inside}) == 3
+
+
+def test_the_state_is_saved_after_each_of_calls_that_came_together() -> None:
+    saved = actors.remote(Saved).options(checkpoint="call", max_restarts=1).remote()
+    assert actors.get(saved.add.map([1, 2, 3, 4]), timeout=60) == [1, 3, 6, 10]
+    assert isinstance(failure(saved.die.remote()), ActorUnavailableError)
+    assert actors.get(saved.add.remote(5), timeout=60) == 15
 
 
 def test_a_deadline_is_each_calls_own() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,8 @@ from memory_links import MemoryDialer
 
 from actors.address import Address, host_key
 from actors.exceptions import Verdict
-from actors.messages import Call, Cancel, Credit, Item, Message, Outcome, Payload, Reply
+from actors.messages import Call, Cancel, Credit, Item, Message, Outcome, Payload, Replies, Reply
+from actors.serialize import dumps_plain
 from actors.transport import acceptor as acceptor_module
 from actors.transport import peer as peer_module
 from actors.transport.acceptor import Acceptor, Visitor
@@ -392,6 +394,47 @@ def test_silence_is_waited_out_and_then_death(world: Any, monkeypatch: pytest.Mo
             assert "silent for 0.2 s" in death.reason
             assert verdict is Verdict.MAY_HAVE_RUN
             assert (await unsent.verdict())[1] is Verdict.NEVER_STARTED
+
+    run(work())
+
+
+def test_a_try_that_is_under_way_does_not_put_the_verdict_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_module, "RESUME_SECONDS", 0.5)
+    monkeypatch.setattr(peer_module, "HELLO_SECONDS", 600.0)
+    path = str(tmp_path / "mute.sock")
+    asked: list[Death] = []
+
+    async def autopsy(death: Death) -> Death:
+        asked.append(death)
+        return death
+
+    async def work() -> None:
+        with socket.socket(socket.AF_UNIX) as mute:  # whose connections the system takes, as those of a stopped process
+            mute.bind(path)
+            mute.listen()
+            address = Address("worker-1", host_key(), path, "node-1")
+            peer = Peer(address, "driver-1", WaysOut(), asyncio.get_running_loop(), autopsy)
+            death, verdict = await call(peer, b"1").verdict()
+            assert "silent for 0.5 s" in death.reason
+            assert verdict is Verdict.NEVER_STARTED
+            assert [one.silent for one in asked] == [True]
+
+    run(work())
+
+
+def test_answers_to_several_calls_at_once_that_cannot_be_are_refused(world: Any) -> None:
+    async def work() -> None:
+        async with world() as here:
+            peer = here.peer()
+            ask = call(peer, b"1", "quiet")
+            for numbers, values, words in [
+                ((1,), [5], "was made alone"),
+                ((1, 2), [5], "2 replies came with 1 values"),
+            ]:
+                with pytest.raises(ValueError, match=words):
+                    peer._deliver(Replies(numbers, dumps_plain(values)))
+            peer._deliver(Replies((7, 8), dumps_plain([5, 6])))  # nobody waits for these
+            assert ask.answers == []
 
     run(work())
 

@@ -28,6 +28,7 @@ SOON_SECONDS = 0.03  # news of actors
 LATE_SECONDS = 0.4  # what there may be thousands of
 MOST_CALLS = 100_000  # that wait for the I/O loop to look at them
 MOST_SHOWN = 400  # calls of one report that are told one by one; all are counted
+MOST_SHOWN_TOGETHER = 20  # of those that came together: they look alike
 MOST_EVENTS = 2_000
 CONSTRUCT = "__construct__"  # see `actors.messages`
 
@@ -117,6 +118,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._calls: deque[_Ended] = deque(maxlen=MOST_CALLS)
+        self._stretches: deque[Stretch] = deque(maxlen=MOST_CALLS)
         self._collectives: dict[tuple[str, int, str], list[float]] = {}
         self._due = 0.0  # when a report will be made; 0 where none is planned
         self.here: WeakValueDictionary[str, Watched] = WeakValueDictionary()
@@ -134,6 +136,12 @@ class Recorder:
         """A call has had its answer."""
         # Not the call itself, which would keep its arguments, and what they refer to.
         self._calls.append((spec, job.key[0], job.method, job.arrived, job.started, time.time(), outcome, job.trace))
+        if not self._due:
+            self._plan(LATE_SECONDS)
+
+    def calls_ended(self, stretch: Stretch) -> None:
+        """Calls that ran one after the other have returned."""
+        self._stretches.append(stretch)
         if not self._due:
             self._plan(LATE_SECONDS)
 
@@ -184,6 +192,7 @@ class Recorder:
                         OUTCOMES[outcome], self.node, self.process, os.getpid(), trace,
                     )
                 )  # fmt: skip
+        left_out = shown + self._report_stretches(events, tallies)
         with self._lock:
             collectives, self._collectives = self._collectives, {}
         now = time.time()
@@ -191,7 +200,64 @@ class Recorder:
             CollectivesEnded(now, group, rank, op, int(count), int(nbytes), seconds, int(failed), self.node)
             for (group, rank, op), (count, nbytes, seconds, failed) in collectives.items()
         ]
-        return Report(self.process, os.getpid(), tuple(events), tallies, shown, readings())
+        return Report(self.process, os.getpid(), tuple(events), tallies, left_out, readings())
+
+    def _report_stretches(self, events: list[Event], tallies: Tallies) -> int:
+        """Reports calls that ran one after the other; returns of how many nothing but their number is told."""
+        left_out = 0
+        for _ in range(len(self._stretches)):
+            one = self._stretches.popleft()
+            method = f"{one.spec.class_name}.{one.method}"
+            tallies.setdefault((method, OUTCOMES[0]), Tally()).add_stretch(one.arrived, one.began, one.ends)
+            first = max(0, len(one.ends) - MOST_SHOWN_TOGETHER)
+            left_out += first
+            begins = [one.began, *one.ends]
+            caller = self._around.caller_of(one.session)
+            events += [
+                CallEnded(
+                    one.ends[at], one.spec.id, one.spec.class_name, one.method, caller,
+                    max(0.0, begins[at] - one.arrived), max(0.0, one.ends[at] - begins[at]),
+                    OUTCOMES[0], self.node, self.process, os.getpid(), "",
+                )
+                for at in range(first, len(one.ends))
+            ]  # fmt: skip
+        return left_out
+
+
+class Stretch:
+    """Calls of one method that came together, run one after the other and return: told of together.
+
+    Attributes:
+        spec: of their actor.
+        session: by which they came.
+        method: that was called.
+        arrived: when they came (epoch).
+        began: when the first began to run.
+        ends: when each returned, and the next began.
+    """
+
+    def __init__(self, spec: ActorSpec, session: str, method: str, arrived: float) -> None:
+        self.spec = spec
+        self.session = session
+        self.method = method
+        self.arrived = arrived
+        self.began = time.time()
+        self.ends: list[float] = []
+
+    def ended(self) -> None:
+        """One has returned."""
+        now = time.time()
+        self.ends.append(now)
+        if now - self.began > LATE_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        """Has those told of that have returned; begins anew."""
+        if self.ends and current is not None and current.records_calls:
+            told = Stretch(self.spec, self.session, self.method, self.arrived)
+            told.began, told.ends = self.began, self.ends
+            current.calls_ended(told)
+        self.began, self.ends = time.time(), []
 
 
 # What this process counts itself, read by whoever loads `actors.util.metrics`; nothing where nobody does.

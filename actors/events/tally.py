@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BOUNDARIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 """Upper ends of the buckets of durations, in seconds; one more bucket is for what took longer."""
@@ -34,6 +38,21 @@ class Tally:
         self.queued += queued
         self.ran += ran
         self.buckets[bisect_left(BOUNDARIES, queued + ran)] += 1
+
+    def add_stretch(self, arrived: float, began: float, ends: Sequence[float]) -> None:
+        """Counts calls that came together and ran one after the other.
+
+        Args:
+            arrived: when they came.
+            began: when the first began to run.
+            ends: when each ended, and the next began.
+        """
+        count = len(ends)
+        self.count += count
+        self.queued += max(0.0, began + sum(ends) - ends[-1] - count * arrived)
+        self.ran += max(0.0, ends[-1] - began)
+        for end in ends:
+            self.buckets[bisect_left(BOUNDARIES, end - arrived)] += 1
 
     def merge(self, other: Tally) -> None:
         """Adds what another one has counted."""

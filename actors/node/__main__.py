@@ -23,7 +23,7 @@ def main() -> None:
 
 def _is_alone(orders: dict[str, Any]) -> bool:
     """Whether it is a program's only node, whose first actor somebody may wait for just now."""
-    return orders["identity"] is None and not orders.get("device")
+    return not orders.get("device") and orders["identity"] is None  # a device finds its own key
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def _calls(data: pb.CommData, header: pb.Header) -> Calls:
 
 
 def _replies(data: pb.CommData, header: pb.Header) -> Replies:
-    if len(data.buffers) != len(header.sizes):
+    if not data.pickle_data and len(data.buffers) != len(header.sizes):
         raise MalformedMessageError(f"{len(header.sizes)} replies came with {len(data.buffers)} values")
     return Replies(tuple(header.sizes), _together(data))
 

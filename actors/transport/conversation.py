@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from actors.messages import Call, Calls, Cancel, Chunk, Credit, Item, Message, Payload, Reply, Transfer
+from actors.messages import Call, Calls, Cancel, Chunk, Credit, Item, Message, Payload, Replies, Reply, Transfer
 from actors.transport.bulk import INLINE_BYTES, WINDOW_BYTES, Assembly, chunks
 from actors.transport.codec import MalformedMessageError
 from actors.transport.lane import Lane
@@ -240,7 +240,7 @@ def _shared(payload: Payload, arena: Arena) -> tuple[Payload, int]:
 
 def _is_all_there(message: Message) -> bool:
     """Whether it is a call or an answer whose payload came with it, and mentions and shares nothing."""
-    if not isinstance(message, (Call, Reply)):
+    if not isinstance(message, (Call, Reply, Calls, Replies)):
         return False
     payload = message.payload
     return isinstance(payload, Payload) and not payload.holds and not payload.shared

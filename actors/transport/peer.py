@@ -7,7 +7,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from google.protobuf.message import DecodeError
 
@@ -18,6 +18,7 @@ from actors.frozen import travelling
 from actors.ids import new_id
 from actors.messages import PLAIN, Call, Calls, Cancel, Credit, Item, Outcome, Payload, Replies, Reply
 from actors.refusals import refused
+from actors.serialize import loads
 from actors.transport.conversation import Conversation
 from actors.transport.link import GoneError, LinkLostError, MuteError, UnreachableError
 from actors.version import MINOR, PROTOCOL, __version__
@@ -51,6 +52,7 @@ class Death:
         last_lines: what it printed last.
         intended: somebody wanted it, or it would come again: the actor is not to be made anew.
         moved: the actor lives elsewhere; what it has not answered here, it has not begun here.
+        silent: nobody has seen it end: it was waited for in vain.
     """
 
     reason: str
@@ -59,6 +61,7 @@ class Death:
     last_lines: tuple[str, ...] = ()
     intended: bool = False
     moved: bool = False
+    silent: bool = False
 
 
 class Caller(Protocol):
@@ -80,6 +83,17 @@ class Caller(Protocol):
 
     def lost(self, death: Death, verdict: Verdict) -> None:
         """No answer will come."""
+
+
+@runtime_checkable
+class Partner(Caller, Protocol):
+    """Who waits for the answer to one of several calls that were made together."""
+
+    def returned(self, callers: Sequence[Caller | None], values: Sequence[object]) -> None:
+        """These calls, of whom this is one, have given plain values; None in place of one that is over.
+
+        On any thread, and once more if an interrupt cut it short.
+        """
 
 
 class Party(Protocol):
@@ -228,6 +242,9 @@ class Peer:
                 self._calls.pop(message.number, None)  # afterwards: an interrupt may bring the message again
         elif isinstance(message, Replies):
             assert isinstance(message.payload, Payload)
+            if message.payload.pickle:
+                self._returned(message.numbers, loads(message.payload))
+                return
             for number, pickle in zip(message.numbers, message.payload.buffers, strict=True):
                 caller = self._calls.pop(number, None)
                 if caller is not None:
@@ -237,6 +254,18 @@ class Peer:
             if caller is not None:
                 caller.yielded(message)
 
+    def _returned(self, numbers: tuple[int, ...], values: list[Any]) -> None:
+        if len(values) != len(numbers):
+            raise ValueError(f"{len(numbers)} replies came with {len(values)} values")
+        callers = [self._calls.get(number) for number in numbers]
+        first = next((caller for caller in callers if caller is not None), None)
+        if first is not None:
+            if not isinstance(first, Partner):
+                raise ValueError(f"call {numbers[0]} was answered as one of several, and was made alone")
+            first.returned(callers, values)
+        for number in numbers:  # afterwards, as above
+            self._calls.pop(number, None)
+
     def _unwrapped(self, reply: Reply) -> Reply:
         """Has the state kept that a reply brings, before anybody sees its value."""
         assert isinstance(reply.payload, Payload)
@@ -245,6 +274,8 @@ class Peer:
         return Reply(reply.number, Outcome.VALUE, Payload(reply.payload.pickle))
 
     def _anywhere(self, message: Message) -> bool:
+        if isinstance(message, Replies):
+            return isinstance(message.payload, Payload) and bool(message.payload.pickle)
         if not isinstance(message, Reply) or message.outcome not in {Outcome.VALUE, Outcome.KEPT}:
             return False
         caller = self._calls.get(message.number)
@@ -268,11 +299,15 @@ class Peer:
 
     async def _stay_up(self, lane: Lane, name: str) -> Death:
         """Carries the lane over link after link until the other side is known to be gone."""
-        silent_since: float | None = None
+        verdict_at: float | None = None  # set while it is silent
+        last: Exception | None = None  # what the last try met that was not cut short by the verdict
         while True:
-            dialled = self._loop.time()
+            if verdict_at is None:
+                verdict_at = self._loop.time() + RESUME_SECONDS
             try:
-                link, welcome = await self._connect(lane, name)
+                # A try that is under way then is not waited for, unless the process is known to be only busy.
+                async with asyncio.timeout_at(verdict_at if self._loop.time() < verdict_at else None):
+                    link, welcome = await self._connect(lane, name)
             except GoneError as error:
                 return Death(str(error), error.node_too)
             except (
@@ -280,13 +315,12 @@ class Peer:
                 LinkLostError,
                 OSError,
             ) as error:  # OSError: this process has run out of something
-                now = self._loop.time()
-                silent_since = dialled if silent_since is None else silent_since
-                if now - silent_since > RESUME_SECONDS and not (isinstance(error, MuteError) and await self._lives()):
-                    return Death(f"it was silent for {RESUME_SECONDS:g} s ({error})")
+                last = error if last is None or type(error) is not TimeoutError else last
+                if self._loop.time() >= verdict_at and not (isinstance(last, MuteError) and await self._lives()):
+                    return Death(f"it was silent for {RESUME_SECONDS:g} s ({last})", silent=True)
                 await asyncio.sleep(REDIAL_SECONDS)
                 continue
-            silent_since = None
+            verdict_at = last = None
             self._met = True
             begun = self._loop.time()
             if name == "control":
