@@ -34,6 +34,11 @@ def test_import_loads_nothing_heavy(module: str) -> None:
     assert _loaded_by(module) & _HEAVY == set()
 
 
+def test_a_program_that_shards_loads_mlx_lm_when_it_asks_for_a_model() -> None:
+    """Not before: then a program without it is told what to install, and a notebook is spared the advice of tqdm."""
+    assert _loaded_by("actors.models.sharded") & {"mlx_lm", "transformers", "huggingface_hub", "tqdm"} == set()
+
+
 def test_discovery_loads_nothing_of_actors() -> None:
     assert {name for name in _loaded_by("discovery") if name.partition(".")[0] == "actors"} == set()
 

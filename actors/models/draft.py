@@ -7,24 +7,18 @@ So the two agree as often as two draws can, and what the large one says is what 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from actors.exceptions import ModelError
-
-from .checkpoint import open_checkpoint
 from .sampler import Sampler
 from .stage import Row, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import mlx.core as mx
 
-    from .checkpoint import Checkpoint, ModelInfo
     from .sampling import Request
     from .stage import StageModel
-    from .tokenizer import Tokenizer
 
 
 @dataclass(slots=True)
@@ -123,50 +117,3 @@ class DraftModel:
         guess: int = self._model.run(Step((Row(key, (last,)),)), finish=choose)
         sequence.inside.append(last)
         return guess
-
-
-def check_draft(draft: Checkpoint, model: Checkpoint, tokenizers: tuple[Tokenizer, Tokenizer]) -> ModelInfo:
-    """See that one model can guess for another, from their headers; returns what the draft is.
-
-    Args:
-        draft: the small one.
-        model: the large one.
-        tokenizers: of both, in this order.
-
-    Raises:
-        ModelError: their tokens are not the same, or one of them has caches that cannot be cut short.
-    """
-    _check_words(draft.path, model.path, *(each.inner.get_vocab() for each in tokenizers))
-    for each in (draft, model):
-        if kind := _untrimmable(each):
-            raise ModelError(
-                f"{each.path} keeps a {kind}, whose last tokens cannot be taken back when a guess was wrong: a draft "
-                "model is for models with full attention alone. Load it without draft="
-            )
-    return draft.info()
-
-
-def _check_words(draft: Path, model: Path, mine: dict[str, int], others: dict[str, int]) -> None:
-    if mine == others:
-        return
-    word = min({word for word, number in mine.items() ^ others.items()})
-    raise ModelError(
-        f"the draft {draft} has another tokenizer than {model}: {len(mine)} and {len(others)} tokens, {word!r} is "
-        f"{mine.get(word)} and {others.get(word)}. Take a draft of the same family"
-    )
-
-
-def _untrimmable(checkpoint: Checkpoint) -> str:
-    from mlx_lm.models.cache import make_prompt_cache
-
-    from .saved import untrimmable
-
-    caches: list[Any] = make_prompt_cache(checkpoint.load(1, 0))  # no layer's weights are needed
-    return untrimmable(caches)
-
-
-def open_draft(path: Path, model: Path, tokenizer: Tokenizer) -> ModelInfo:
-    """What the draft at `path` is, once it is known that it can guess for `model`; errors as in `check_draft`."""
-    from .tokenizer import load_tokenizer
-
-    return check_draft(open_checkpoint(path), open_checkpoint(model), (load_tokenizer(path), tokenizer))

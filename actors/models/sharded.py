@@ -16,10 +16,10 @@ from actors.ids import new_id
 from .beside import Beside
 from .checkpoint import open_checkpoint
 from .conversation import Conversation
-from .draft import open_draft
 from .extra import require_mlx_lm
 from .generation import Generation, Token
 from .holders import headers
+from .kinship import open_draft
 from .means import ARITHMETIC
 from .recipe import Recipe
 from .sampling import Request, Sampling, check_stops, refuse_if_never
