@@ -179,6 +179,8 @@ def test_a_cut_cable_fails_the_collective_in_time(pair: Pair) -> None:
 def test_ranks_of_a_job_find_each_other_between_devices(pair: Pair) -> None:
     script = pair.script.with_name("found.py")
     script.write_text(FOUND)
+    pair.lab.heal(2)
+    eventually(lambda: pair.alive() == 2, within=60)
     ranks = [pair.python(rank + 1, str(script), str(rank)) for rank in range(2)]
     for rank in ranks:
         said, _ = rank.communicate(timeout=90)
