@@ -32,7 +32,7 @@ JOBS ?= 2
 
 # In CI what failed (status 1) runs once more by itself, with nothing beside it: what passes then is told as flaky, and is
 # to be mended; what fails twice fails the run. Elsewhere nothing is repeated.
-pytest = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(1) || ( code=$$?; test $$code -eq 1 -a -n "$$CI" || exit $$code; \
+pytest = $(BIN)/python -m pytest --durations 30 --numprocesses $(JOBS) --dist loadfile $(1) || ( code=$$?; test $$code -eq 1 -a -n "$$CI" || exit $$code; \
 	  echo "== once more, what failed; it is flaky if it passes now"; \
 	  $(BIN)/python -m pytest $(1) --last-failed --last-failed-no-failures=none )
 
