@@ -38,19 +38,20 @@ class Convoy:
 
     Attributes:
         arrived: when they came (epoch).
+        label: see above.
         method: that was called.
         trace: see `actors.messages.Terms`.
         visitor: see above.
     """
 
-    __slots__ = ("_calls", "_early", "_label", "_next", "_values", "arrived", "method", "trace", "visitor")
+    __slots__ = ("_calls", "_early", "_next", "_values", "arrived", "label", "method", "trace", "visitor")
 
     def __init__(self, calls: Calls, values: list[Any], visitor: Together, label: str) -> None:
         if len(values) != len(calls.numbers):
             raise ValueError(f"{len(calls.numbers)} calls of {calls.method} came with {len(values)} arguments")
         self._calls = calls
         self._values = values
-        self._label = label
+        self.label = label
         self._next = 0
         self._early: dict[int, Job] = {}  # by their place: those that somebody has asked for
         self.arrived = time.time()
@@ -70,23 +71,19 @@ class Convoy:
             place = self._calls.numbers.index(key[1], self._next)
         except ValueError:
             return None
-        return self._early.get(place) or self._ask_for(place)
+        return self._asked_for(place)
 
     def all(self) -> list[Job]:
         """Returns all that wait."""
-        return [self._early.get(place) or self._ask_for(place) for place in range(self._next, len(self._calls.numbers))]
+        return [self._asked_for(place) for place in range(self._next, len(self._calls.numbers))]
 
-    def _ask_for(self, place: int) -> Job:
-        job = self._early[place] = self._job(place)
-        return job
+    def _asked_for(self, place: int) -> Job:
+        if place not in self._early:
+            self._early[place] = self._job(place)
+        return self._early[place]
 
     def _job(self, place: int) -> Job:
         return Member(self._calls, place, self._values[place], self)
-
-    @property
-    def label(self) -> str:
-        """Of the actor."""
-        return self._label
 
     def next(self) -> Job | None:
         """Returns the one whose turn it is; None where none is left."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import pages, shared
+from . import shared
 from .agreement import INLINE_BYTES
 from .board import POST_BYTES
 from .moving import Barrier
@@ -99,9 +99,7 @@ class _Shown(Plan):
         window, reduction = channel.fabric.terrain.window, self._reduction
         assert window is not None
         assert reduction is not None
-        result = pages.empty(self._size, self._dtype)
-        shared.reduce_shown(channel, window, reduction, result)
-        return result.reshape(self._shape)
+        return shared.reduce_shown(channel, window, reduction, self._size, self._dtype).reshape(self._shape)
 
 
 def plan_all_reduce(x: object, op: object, size: int, deterministic: object) -> Plan | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from .channel import Channel
     from .packing import Spec
+    from .window import Window
 
 
 class AllReduce(Call):
@@ -42,21 +43,23 @@ class AllReduce(Call):
 
     def prepare(self, channel: Channel) -> None:
         """Shows the others the array, if it is neither so small that it goes with the offer nor large."""
-        window = channel.fabric.terrain.window
-        if self.offer.data is None and window is not None and shared.shows(channel, self._flat.nbytes):
+        if (window := self._window(channel)) is not None:
             shared.show(channel, window, self._flat)
 
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
         """Returns the reduction, in the kind that this rank's array has."""
-        window = channel.fabric.terrain.window
-        if self.offer.data is None and window is not None and shared.shows(channel, self._flat.nbytes):
-            flat = pages.empty(self._flat.size, self._flat.dtype)
-            shared.reduce_shown(channel, window, self.reduction, flat)
+        if (window := self._window(channel)) is not None:
+            flat = shared.reduce_shown(channel, window, self.reduction, self._flat.size, self._flat.dtype)
         elif self.offer.data is None:
             flat = _all_reduce(channel, self._flat, self.reduction, self._ordered)
         else:
             flat = self.reduction.fold([offer.data[0] for offer in offers if offer.data])
         return unpack(self._spec, flat)
+
+    def _window(self, channel: Channel) -> Window | None:
+        """Where the array is shown before the ranks agree; None where it goes another way."""
+        shown = self.offer.data is None and shared.shows(channel, self._flat.nbytes)
+        return channel.fabric.terrain.window if shown else None
 
 
 class AllReduceStructure(Call):

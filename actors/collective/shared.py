@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import pages
 from .flow import cut
 from .window import BLOCK_BYTES
 
@@ -62,10 +63,14 @@ def show(channel: Channel, window: Window, array: npt.NDArray[Any]) -> None:
     np.copyto(window.shown(channel.rank, channel.call, array.size, array.dtype).reshape(array.shape), array)
 
 
-def reduce_shown(channel: Channel, window: Window, reduction: Reduction, result: npt.NDArray[Any]) -> None:
-    """Reduces what all ranks have shown, arrays of as many elements as the flat ``result``."""
-    shown = [window.shown(rank, channel.call, result.size, result.dtype) for rank in range(channel.size)]
+def reduce_shown(
+    channel: Channel, window: Window, reduction: Reduction, size: int, dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    """Returns the reduction of what all ranks have shown, arrays of so many elements, as a flat array."""
+    result = pages.empty(size, dtype)
+    shown = [window.shown(rank, channel.call, size, dtype) for rank in range(channel.size)]
     reduction.fold_into(shown, result)
+    return result
 
 
 def reduce_scatter(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.api import get_runtime_context
 
 from .extra import require_mlx_lm
 from .openblas import bring
-from .stageactor import computing, fetched
+from .stageactor import computing, found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,8 +51,7 @@ class DraftActor:
         from .draft import DraftModel
         from .stage import StageModel
 
-        if libraries and (send or not Path(path).exists()):
-            path = fetched(libraries, 0, layers - 1)
+        path = found(path, 0, layers - 1, libraries, send=send)
         self._means = means
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")  # MLX's lazy arrays belong to the thread
         wide = means.room if self._blas else 0

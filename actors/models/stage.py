@@ -22,7 +22,7 @@ from .beside import Bystander
 from .checkpoint import open_checkpoint
 from .cut import Slice, needed_nbytes
 from .openblas import widen
-from .saved import cache_copy, restore, save, token_nbytes, untrimmable
+from .saved import cache_copy, restore, save, token_nbytes
 from .sharing import Shape
 
 if TYPE_CHECKING:
@@ -177,11 +177,6 @@ class StageModel:
         """The kind of cache that several sequences cannot have together; empty where all can."""
         kinds = (type(each) for each in self._slice.make_cache() if each is not None)
         return next((kind.__name__ for kind in kinds if not hasattr(kind, "merge")), "")
-
-    @property
-    def untrimmable(self) -> str:
-        """See `saved.untrimmable`."""
-        return untrimmable(self._slice.make_cache())
 
     def token_nbytes(self, key: str) -> int:
         """Bytes that one more token of a sequence takes in its caches."""

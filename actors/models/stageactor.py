@@ -78,7 +78,7 @@ class StageActor:
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
         self._means = means
-        path = _found(path, first, last, libraries, send=send)
+        path = found(path, first, last, libraries, send=send)
         if shares:
             self._model = self._turns.submit(StageModel.load_share, path, shares, rank, wide=self._room).result()
         else:
@@ -113,7 +113,7 @@ class StageActor:
         self._before, self._means = before, means
 
         def load() -> StageModel:
-            here = _found(path, first, last, libraries, send=send)
+            here = found(path, first, last, libraries, send=send)
             return type(self._model).load(here, first, last, wide=self._room, like=self._model)
 
         self._model = await self._do(load)
@@ -305,12 +305,12 @@ class StageActor:
         return await work
 
 
-def _found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
+def found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
     """Where this device sees the weights of these layers."""
-    return fetched(libraries, first, last) if libraries and (send or not Path(path).exists()) else path
+    return _fetched(libraries, first, last) if libraries and (send or not Path(path).exists()) else path
 
 
-def fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
+def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
     """Where the weights of these layers are, once they are here; whoever made the model sees how far that is."""
     from .weights import Sender, fetch
 

@@ -110,10 +110,8 @@ class Succession:
             return
         try:
             old.move(new)
-        except (
-            ActorsError,
-            TimeoutError,
-        ):  # a stage died: whoever reads an answer finds that out, and it is computed again
+        except (ActorsError, TimeoutError):
+            # A stage died: whoever reads an answer finds that out, and it is computed again.
             old.abandon()
 
     def _better(self) -> Plan | None:

@@ -102,7 +102,7 @@ class Seeking:
                     self._pause[id] = SEEK_SECONDS if self._just_lost(id) else self._longer(id)
                     self._next[id] = now + self._pause[id]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REST_SECONDS if self._all_here() else SEEK_SECONDS):
+                async with asyncio.timeout(SEEK_SECONDS if self._absent() else REST_SECONDS):
                     await self._again.wait()
                     self._next.clear()
                     self._pause.clear()
@@ -114,17 +114,16 @@ class Seeking:
     def _missing(self) -> list[str]:
         """Who is looked for: not those that are silent, whom their peer still dials, nor who is just being met."""
         members = self._members.all()
-        present = {member.info.id for member in members if not member.ended}
         now, lost = self._process.loop.time(), [member.info.id for member in members if member.ended]
         self._lost = {id: self._lost.get(id, now) for id in lost if id in self._trust}
         for member in members:
             if member.info.alive:
                 self._why.pop(member.info.id, None)
-        return [id for id in self._trust if id not in present and not self._members.is_joining(id)]
+        return [id for id in self._absent() if not self._members.is_joining(id)]
 
-    def _all_here(self) -> bool:
+    def _absent(self) -> list[str]:
         present = {member.info.id for member in self._members.all() if not member.ended}
-        return all(id in present for id in self._trust)
+        return [id for id in self._trust if id not in present]
 
     def _just_lost(self, id: str) -> bool:
         since = self._lost.get(id)

@@ -33,9 +33,7 @@ class Traffic:
         with _lock:
             if self in _carrying:
                 _carrying.remove(self)
-                sums = _carried.setdefault(self._key, [0, 0])
-                sums[0] += self.sent
-                sums[1] += self.received
+                self.add_to(_carried)
 
     def add_to(self, sums: dict[_Key, list[int]]) -> None:
         """Adds what it has carried so far to that of others."""
