@@ -15,7 +15,10 @@ from workloads import BATCH, BESIDE_BYTES, DRIVERS, EACH, IN_FLIGHT, SPAWN_MANY,
 import actors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from target import Digest
 
 ANSWER_SECONDS = 30.0
 PROGRAM = """
@@ -104,42 +107,19 @@ class Ours:
 
     def argument(self, count: Count) -> list[float]:
         """See `side.Side`."""
-
-        def send(stamp: int) -> None:
-            array = self._block.stamped(stamp)
-            check(actors.get(self._target.take.remote(array)), self._block.expected(stamp))
-
-        return timed(count, send)
+        return _sent(count, self._block, self._target.take)
 
     def result(self, count: Count) -> list[float]:
         """See `side.Side`."""
-
-        def fetch(stamp: int) -> None:
-            check(digest(actors.get(self._target.make.remote(stamp))), self._block.expected(stamp))
-
-        return timed(count, fetch)
+        return _fetched(count, self._block, self._target.make, digest)
 
     def argument_mlx(self, count: Count) -> list[float] | None:
         """See `side.Side`; None where there is no MLX."""
-        if find_spec("mlx") is None:
-            return None
-        block = MlxBlock()
-
-        def send(stamp: int) -> None:
-            check(actors.get(self._target.take_mlx.remote(block.stamped(stamp))), block.expected(stamp))
-
-        return timed(count, send)
+        return None if find_spec("mlx") is None else _sent(count, MlxBlock(), self._target.take_mlx)
 
     def result_mlx(self, count: Count) -> list[float] | None:
         """See `side.Side`; None where there is no MLX."""
-        if find_spec("mlx") is None:
-            return None
-        block = MlxBlock()
-
-        def fetch(stamp: int) -> None:
-            check(digest_mlx(actors.get(self._target.make_mlx.remote(stamp))), block.expected(stamp))
-
-        return timed(count, fetch)
+        return None if find_spec("mlx") is None else _fetched(count, MlxBlock(), self._target.make_mlx, digest_mlx)
 
     def nested(self, count: Count) -> list[float]:
         """See `side.Side`."""
@@ -228,6 +208,24 @@ class Ours:
     def stop(self) -> None:
         """See `side.Side`."""
         actors.shutdown()
+
+
+def _sent(count: Count, block: Block | MlxBlock, take: Any) -> list[float]:
+    """Times a method that takes a block's array and returns its digest."""
+
+    def send(stamp: int) -> None:
+        check(actors.get(take.remote(block.stamped(stamp))), block.expected(stamp))
+
+    return timed(count, send)
+
+
+def _fetched(count: Count, block: Block | MlxBlock, make: Any, look: Callable[[Any], Digest]) -> list[float]:
+    """Times a method that returns a block's array, whose digest is taken here."""
+
+    def fetch(stamp: int) -> None:
+        check(look(actors.get(make.remote(stamp))), block.expected(stamp))
+
+    return timed(count, fetch)
 
 
 class OursGrpc(Ours):
