@@ -49,16 +49,14 @@ class _Layout:
     """Where each array of a structure lies.
 
     Attributes:
-        specs: of the arrays.
         buckets: one for each dtype.
-        cuts: for each array its bucket's number, where its elements begin and end there, its shape, and whether they
-            only need that shape.
+        cuts: for each array its bucket's number, its elements there, its shape unless that is one axis, and its spec
+            unless they need no more than a shape.
         terms: the same in words.
     """
 
-    specs: tuple[Spec, ...]
     buckets: tuple[_Bucket, ...]
-    cuts: tuple[tuple[int, int, int, tuple[int, ...], bool], ...]
+    cuts: tuple[tuple[int, slice, tuple[int, ...] | None, Spec | None], ...]
     terms: str
 
 
@@ -83,7 +81,7 @@ class Structure:
         skeleton = _collect(value, leaves)
         layout = _known(skeleton, leaves)
         if layout is not None:
-            flats = [leaf.reshape(-1) for leaf in leaves]
+            flats = [leaf.ravel() for leaf in leaves]
         else:
             packed = [_packed(leaf, skeleton, number) for number, leaf in enumerate(leaves)]
             layout = _layout(skeleton, tuple([one.spec for one in packed]))
@@ -95,10 +93,11 @@ class Structure:
 
     def filled(self, results: Sequence[npt.NDArray[Any]]) -> Any:
         """Returns a structure like this one whose arrays' elements are those of ``results``, one for each bucket."""
-        specs, cuts = self._layout.specs, self._layout.cuts
         arrays = [
-            results[index][start:stop].reshape(shape) if plain else unpack(spec, results[index][start:stop])
-            for spec, (index, start, stop, shape, plain) in zip(specs, cuts, strict=True)
+            (results[index][part] if shape is None else results[index][part].reshape(shape))
+            if spec is None
+            else unpack(spec, results[index][part])
+            for index, part, shape, spec in self._layout.cuts
         ]
         return _rebuilt(self._value, iter(arrays))
 
@@ -154,13 +153,15 @@ def _layout(skeleton: Hashable, specs: tuple[Spec, ...]) -> _Layout:
         stops = tuple(accumulate([prod(specs[place].shape) for place in places]))
         for place, start, stop in zip(places, (0, *stops), stops, strict=False):
             spec = specs[place]
-            cuts[place] = index, start, stop, spec.shape, spec.kind == "numpy" and spec.dtype == spec.wire
+            plain = spec.kind == "numpy" and spec.dtype == spec.wire
+            shape = None if len(spec.shape) == 1 else spec.shape
+            cuts[place] = index, slice(start, stop), shape, None if plain else spec
         wire = specs[places[0]].wire
         buckets.append(_Bucket(Spec("numpy", name, (stops[-1],), wire, wire), tuple(places), stops))
     said = ", ".join(f"{path}: {spec}" for path, spec in zip(_paths(skeleton), specs, strict=True))
     digest = hashlib.sha256(said.encode()).hexdigest()[:8]
     short = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
-    return _Layout(specs, tuple(buckets), tuple(cuts), f"{len(specs)} arrays {{{short}}} ({digest})")
+    return _Layout(tuple(buckets), tuple(cuts), f"{len(specs)} arrays {{{short}}} ({digest})")
 
 
 # The same structures come again and again in a training loop, and to tell that a dtype is the same object takes a
@@ -178,7 +179,7 @@ def _known(skeleton: Hashable, leaves: list[Any]) -> _Layout | None:
 
 
 def _keep(skeleton: Hashable, leaves: list[Any], layout: _Layout) -> None:
-    if set(map(type, leaves)) == {np.ndarray} and all(plain for *_, plain in layout.cuts):
+    if set(map(type, leaves)) == {np.ndarray} and all(spec is None for *_, spec in layout.cuts):
         if len(_known_layouts) >= _KEPT:
             _known_layouts.clear()  # in one step, beside other threads
         _known_layouts[skeleton, tuple([leaf.shape for leaf in leaves])] = [leaf.dtype for leaf in leaves], layout
