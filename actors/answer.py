@@ -1,12 +1,12 @@
-"""The answer of a service, as who asked waits for it."""
+"""The answer of a service of another process: a future that its one reply, or the end of that process, settles."""
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ActorDiedError, NodeDiedError
-from actors.failure import unpack
 from actors.messages import Outcome, Payload
 from actors.serialize import loads
 
@@ -14,7 +14,40 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.exceptions import Verdict
     from actors.messages import Reply
-    from actors.transport.peer import Death
+    from actors.transport.peer import Death, Party
+
+
+async def ask(  # noqa: PLR0917 - as `Party.call`
+    party: Party, address: Address, target: str, method: str, payload: Payload, timeout: float | None
+) -> Any:
+    """Calls a service of another process and returns its answer. Only on the I/O loop.
+
+    Args:
+        party: the process.
+        address: where it is, for what is said of it.
+        target: the service.
+        method: of it.
+        payload: its arguments.
+        timeout: seconds it may take; None for as long as the process lives.
+
+    Raises:
+        TimeoutError: no answer in time.
+        ActorDiedError: the process is gone; `NodeDiedError` if its node is.
+        Exception: whatever the service raised.
+    """
+    answer = Answer(address)
+    number = party.call(target, method, payload, answer)
+    try:
+        async with asyncio.timeout(timeout):
+            return await asyncio.wrap_future(answer.future)
+    except asyncio.CancelledError:
+        party.cancel(number)
+        raise
+    except TimeoutError:
+        if answer.future.done() and not answer.future.cancelled():
+            raise
+        party.cancel(number)
+        raise TimeoutError(f"node {address.node_name} did not answer {target}.{method} within {timeout:g} s") from None
 
 
 class Answer:
@@ -36,6 +69,8 @@ class Answer:
         if reply.outcome is Outcome.VALUE:
             self._take(reply.payload)
         elif reply.outcome is Outcome.RAISED:
+            from actors.failure import unpack  # late: few need it, and it takes a while to load
+
             failure = unpack(reply.payload)
             # A service is ours: its own error is what the user shall see, not the way it came.
             self.future.set_exception(getattr(failure, "cause", None) or failure)

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from actors import arena
 from actors.address import Address, host_key
-from actors.answer import Answer
+from actors.answer import Answer, ask
 from actors.arena import Arena
 from actors.events.recorder import Recorder
 from actors.exceptions import ActorDiedError, NodeDiedError
@@ -32,7 +32,8 @@ from actors.transport.link import UnreachableError
 from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
 from actors.transport.traffic import carried
-from actors.transport.ways import WaysIn, WaysOut
+from actors.transport.ways_in import WaysIn
+from actors.transport.ways_out import WaysOut
 from actors.waits import Waits
 
 if TYPE_CHECKING:
@@ -259,22 +260,7 @@ class Process:
             ActorDiedError: the process is gone; `NodeDiedError` if its node is.
             Exception: whatever the service raised.
         """
-        answer = Answer(address)
-        peer = self.peer(address)
-        number = peer.call(target, method, dumps_arguments(args, kwargs), answer)
-        try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.wrap_future(answer.future)
-        except asyncio.CancelledError:
-            peer.cancel(number)
-            raise
-        except TimeoutError:
-            if answer.future.done() and not answer.future.cancelled():
-                raise
-            peer.cancel(number)
-            raise TimeoutError(
-                f"node {address.node_name} did not answer {target}.{method} within {timeout:g} s"
-            ) from None
+        return await ask(self.peer(address), address, target, method, dumps_arguments(args, kwargs), timeout)
 
     def tell(self, address: Address, target: str, method: str, *args: Any) -> None:
         """Calls a service of another process, whatever becomes of it. Only on the I/O loop."""
