@@ -127,11 +127,11 @@ class Landing:
 
     def _lifted(self, place: Shared) -> memoryview:
         if self._read is None or self._read[0] != place.name:
-            heap.use()
             try:
                 self._read = place.name, self._arena.link(place.name).open()
             except (ValueError, OSError) as error:
                 raise MalformedMessageError(f"memory that was shared cannot be had: {error}") from error
+            heap.use()
         return self._read[1][place.offset : place.offset + place.size]
 
     def close(self) -> None:
