@@ -123,6 +123,7 @@ def test_three_devices_pair_and_call_each_other(devices):
         assert (program.returncode, out) == (0, "3\n"), err
 
 
+@pytest.mark.slow
 def test_without_running_nodes_they_pair_and_a_driver_brings_its_own(devices):
     a, b = devices(2)
     a.admit(b)
@@ -177,6 +178,7 @@ except Exception as error:
     eventually(lambda: len(alive(c)) == 3)
 
 
+@pytest.mark.slow
 def test_one_that_was_asleep_hears_of_the_new_and_of_the_removed(devices):
     a, b, c = devices(3)
     a.start()
@@ -256,6 +258,7 @@ except TimeoutError as error:
     assert "1 of 2 nodes are here" in err
 
 
+@pytest.mark.slow
 def test_strangers_at_the_door_reach_nothing(devices):
     a, b, stranger = devices(3)
     a.start()
@@ -285,6 +288,7 @@ def test_strangers_at_the_door_reach_nothing(devices):
     assert alive(a) == names(a)
 
 
+@pytest.mark.slow
 def test_a_killed_node_is_missed_and_comes_back(devices):
     a, b = devices(2)
     a.start()
