@@ -58,8 +58,9 @@ class AllReduce(Call):
 
     def _window(self, channel: Channel) -> Window | None:
         """Where the array is shown before the ranks agree; None where it goes another way."""
-        shown = self.offer.data is None and shared.shows(channel, self._flat.nbytes)
-        return channel.fabric.terrain.window if shown else None
+        terrain = channel.fabric.terrain
+        large = self.offer.data is None and channel.engine is None
+        return terrain.window if large and shared.shows(terrain, self._flat.nbytes) else None
 
 
 class AllReduceStructure(Call):
