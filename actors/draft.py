@@ -47,7 +47,7 @@ class Draft:
         if self._file.mapping is None:
             write(self._descriptor, at, data)
         else:  # every page has its memory
-            self._file.mapping[at : at + len(data)] = data  # type: ignore[assignment]  # any buffer will do
+            self._file.mapping[at : at + len(data)] = data
 
     def close(self, *, again: bool = True) -> None:
         """Gives the file up.
