@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import pages
+from actors import pages
+
 from .flow import CHUNK_BYTES, WINDOW, chunk_count, cut
 
 if TYPE_CHECKING:
