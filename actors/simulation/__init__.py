@@ -10,6 +10,7 @@ from .faults import Fault as Fault
 from .names import simulate_names as simulate_names
 from .outcome import Journal as Journal
 from .outcome import Outcome as Outcome
+from .ownership import simulate_ownership as simulate_ownership
 from .running import REPLAY as REPLAY
 from .running import SimulationError as SimulationError
 from .running import simulate as simulate

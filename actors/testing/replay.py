@@ -7,14 +7,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from actors.simulation import SimulationError, simulate, simulate_names
+from actors.simulation import SimulationError, simulate, simulate_names, simulate_ownership
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.simulation import Outcome
 
-WHAT: dict[str, Callable[..., Outcome]] = {"calls": simulate, "names": simulate_names}
+WHAT: dict[str, Callable[..., Outcome]] = {"calls": simulate, "names": simulate_names, "ownership": simulate_ownership}
 
 
 def main() -> int:
