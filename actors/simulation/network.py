@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 from .clock import Clock
 from .outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .faults import Fault
 
@@ -44,3 +45,38 @@ class Network(Clock):
         """Writes down what happens, where that is asked for."""
         if self._trace:
             self.outcome.trace.append(f"{self.now:10.6f} {text}")
+
+
+class Loop:
+    """What one process does, in order. It may stand still, as a device that sleeps, while time goes on.
+
+    Attributes:
+        dead: nothing is done any more.
+        until: it stands still.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.dead = False
+        self.until = 0.0
+        self._network = network
+        self._waiting: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+
+    def run(self, work: Callable[..., None], *args: Any) -> None:
+        """Does something, unless it is dead; later, in order, where it stands still."""
+        if self.dead:
+            return
+        if self._waiting or self._network.now < self.until:
+            self._waiting.append((work, args))
+            if len(self._waiting) == 1:
+                self._network.at(self.until, self._go_on)
+        else:
+            work(*args)
+
+    def _go_on(self) -> None:
+        if self._network.now < self.until:
+            self._network.at(self.until, self._go_on)
+            return
+        while self._waiting and not self.dead:
+            work, args = self._waiting[0]
+            work(*args)
+            self._waiting.popleft()

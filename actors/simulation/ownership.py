@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import random
 import weakref
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from actors.address import Address
 from actors.holdings import GRACE_SECONDS, Holdings
 
 from .faults import SPAN_SECONDS, Fault
-from .network import Network
+from .network import Loop, Network
 from .running import held
 from .wire import Wire
 
@@ -42,20 +41,18 @@ class Thing:
         self.id = id
 
 
-class Party:
+class Party(Loop):
     """A process: what it owns, what its program refers to, and its conversations."""
 
     def __init__(self, world: World, number: int) -> None:
+        super().__init__(world)
         self.number = number
         self.address = Address(f"process-{number}", "host", "", f"node-{number}", node_name=f"node-{number}")
-        self.dead = False
-        self.until = 0.0  # it stands still
         self.refs: list[Hold] = []
         self.things: weakref.WeakValueDictionary[str, Thing] = weakref.WeakValueDictionary()
         self.holdings = Holdings(self.address, self._soon, self._later, self._tell, self.things.get)
         self.wires: dict[int, Wire] = {}  # the conversations that it began
         self.passages: dict[tuple[int, bool], Passage] = {}  # by the other, and whether this one began it
-        self._waiting: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._world = world
 
     def _soon(self, work: Callable[[], None]) -> None:
@@ -63,26 +60,6 @@ class Party:
 
     def _later(self, seconds: float, work: Callable[..., None], *args: Any) -> None:
         self._world.after(seconds, self.run, work, *args)
-
-    def run(self, work: Callable[..., None], *args: Any) -> None:
-        """Does something on its loop, unless it is dead; later, in order, where it stands still."""
-        if self.dead:
-            return
-        if self._waiting or self._world.now < self.until:
-            self._waiting.append((work, args))
-            if len(self._waiting) == 1:
-                self._world.at(self.until, self._go_on)
-        else:
-            work(*args)
-
-    def _go_on(self) -> None:
-        if self._world.now < self.until:
-            self._world.at(self.until, self._go_on)
-            return
-        while self._waiting and not self.dead:
-            work, args = self._waiting[0]
-            work(*args)
-            self._waiting.popleft()
 
     def _tell(self, owner: Address, changes: list[Change]) -> None:
         other = self._world.by_id[owner.process]
