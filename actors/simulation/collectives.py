@@ -220,7 +220,7 @@ class SimulatedFabric:
     def close(self) -> None:
         """See `Fabric`."""
 
-    def send(self, dst: int, tag: str, value: object) -> None:
+    def send(self, dst: int, tag: str, value: object, *, lent: bool = False) -> None:  # noqa: ARG002 - it is copied
         """See `Fabric`."""
         self._check(dst)
         self._post(self._members[dst], tag, dumps(value))

@@ -74,7 +74,7 @@ class RayFabric:
         """See `Fabric`."""
         return time.monotonic()
 
-    def send(self, dst: int, tag: str, value: object) -> None:
+    def send(self, dst: int, tag: str, value: object, *, lent: bool = False) -> None:  # noqa: ARG002 - Ray copies it
         """See `Fabric`."""
         if self._aborted is not None:
             raise CollectiveError(self._aborted)
