@@ -177,8 +177,8 @@ class World(Network):
         else:
             # What matters is what is on its way just then.
             for other in others:
-                party.run(lambda other=other: party.pass_on(other, answer=False))  # type: ignore[misc]
-                other.run(lambda other=other: other.pass_on(party, answer=False))  # type: ignore[misc]
+                party.run(lambda other=other: party.pass_on(other, answer=False))
+                other.run(lambda other=other: other.pass_on(party, answer=False))
                 party.run(party.drop)
             self.after(self.delay(), self._die, party)
 
