@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -239,6 +240,8 @@ def _serve(orders: dict[str, Any], parent: int, door: Door | None, portal: Porta
         said = str(error) if isinstance(error, ActorsError) else f"{type(error).__name__}: {error}"
         print(json.dumps({"error": said}), flush=True)
         raise
+    gc.freeze()  # what is here now stays
+    gc.enable()
     with contextlib.suppress(BrokenPipeError):  # the driver has ended: what follows ends the node
         print("The node runs; Ctrl-C ends it." if foreground else json.dumps({"ready": node.process.id}), flush=True)
     if not foreground:
