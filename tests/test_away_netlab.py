@@ -118,21 +118,6 @@ def test_through_wireguard(house: House, tmp_path: Path) -> None:
     calls_through(house, f"{INSIDE[0]}:50099")
 
 
-def test_where_there_is_no_ipv4_by_link_local_addresses(house: House) -> None:
-    for host in (1, 2):
-        house.lab.run(
-            host, "nft", "flush chain inet wall gate; add rule inet wall gate iifname eth0 meta nfproto ipv4 drop"
-        )
-        house.does(host, "stop")
-        house.does(host, "start")
-    eventually(lambda: house.answer(2) == {"host1", "host2"})
-    lines = house.lab.run(2, "ip", "-6", "-br", "address", "show", "dev", "eth0").split()
-    assert any(word.startswith("fe80::") for word in lines), lines
-    process = house.start(2, "-c", PROGRAM.replace("sys.argv[1], ", ""))
-    out, _ = process.communicate(timeout=60)
-    assert json.loads(out.splitlines()[-1]) == ["host1", 3_000_000]
-
-
 def _configured(lab: Lab, host: int, device: str, key: str, peer: str, outside: str, inside: str) -> bool:
     try:
         lab.run(
