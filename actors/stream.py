@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from actors.messages import STREAM_WINDOW, Outcome, Payload
 from actors.opencall import OpenCall
@@ -113,6 +113,13 @@ class ObjectRefGenerator(Pending, Generic[T_co]):
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._asked: Future[ObjectRef[T_co] | None] | None = None  # what an interrupted read was waiting for
+
+    def __repr__(self) -> str:
+        state = "ended" if self._stream.ended else "running"
+        return f"<ObjectRefGenerator of {self._stream.line.label}.{self._stream.method}: {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a stream is read where it was asked for: pass the references it gives, or their values")
 
     def __iter__(self) -> Iterator[ObjectRef[T_co]]:
         return self
