@@ -119,7 +119,7 @@ class ObjectRefGenerator(Pending, Generic[T_co]):
         return f"<ObjectRefGenerator of {self._stream.line.label}.{self._stream.method}: {state}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a stream is read where it was asked for: pass the references it gives, or their values")
+        raise TypeError("streams do not travel: send the references that one gives")
 
     def __iter__(self) -> Iterator[ObjectRef[T_co]]:
         return self

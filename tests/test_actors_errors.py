@@ -571,6 +571,7 @@ def test_a_second_init_returns_the_same_cluster_or_says_what_is_different(cluste
         ({"timeout": -1}, "timeout"),
         ({"timeout": "soon"}, "timeout"),
         ({"local_node": 3}, "local_node"),
+        ({"expect_nodes": 0}, "is the number of nodes to wait for"),
         ({"num_cpus": "2"}, "num_cpus"),
         ({"address": 3}, "3"),
         ({"address": ""}, "address|init"),
@@ -659,7 +660,7 @@ def test_a_stream_says_what_it_is_and_cannot_be_passed(cluster: actors.Cluster) 
     counter = Counter.remote()
     stream = counter.count.remote(2)
     assert "<ObjectRefGenerator of Counter(actor-" in repr(stream)
-    with pytest.raises(SerializationError, match=r"argument 1 is a ObjectRefGenerator.*a stream is read where it was"):
+    with pytest.raises(SerializationError, match=r"argument 1 is a ObjectRefGenerator.*streams do not travel"):
         counter.take.remote(stream)
     assert actors.get(list(stream)) == [0, 1]
 
