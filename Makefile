@@ -152,6 +152,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(PIP) install --quiet --editable '.[models,serve]' --group test
+	@$(BIN)/python -m compileall -q actors discovery # pip does so where it installs a copy; many processes load it
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python

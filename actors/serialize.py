@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 PROTOCOL = 5
 
 
-def dumps(value: object) -> Payload:
+def dumps(value: object, *, lent: bool = False) -> Payload:
     """Pickles a value as it is now; buffers of numpy and MLX arrays stay out of band, copied once if they can change.
 
     The payload keeps the values and actors that it mentions.
+
+    Args:
+        value: to be pickled.
+        lent: nobody changes it as long as the payload is of use, so nothing is copied.
 
     Raises:
         SerializationError: it cannot be pickled; the message names the part that cannot.
@@ -50,7 +54,7 @@ def _dumps(value: object, parts: dict[str, object]) -> Payload:
     try:
         pickler = _Pickler(sink, protocol=PROTOCOL, buffer_callback=buffers.append)
         pickler.dump(value)
-        return Payload(sink.getvalue(), _settled(buffers, pickler.fixed), tuple(pickler.holds))
+        return Payload(sink.getvalue(), _settled(buffers, buffers if lent else pickler.fixed), tuple(pickler.holds))
     except Exception as error:
         # cloudpickle turns a RecursionError into an error of its own.
         if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):

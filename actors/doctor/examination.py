@@ -14,7 +14,7 @@ from actors.doctor.firewall import active as firewall
 from actors.doctor.member import Case, diagnose
 from actors.exceptions import ActorsError
 from actors.reach import Way
-from actors.residing import ask_node
+from actors.visit import ask_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
