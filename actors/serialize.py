@@ -44,10 +44,10 @@ def dumps(value: object, *, lent: bool = False) -> Payload:
     """
     if type(value) in PLAIN_TYPES:
         return Payload(pickle.dumps(value, PROTOCOL))
-    return _dumps(value, {"": value})
+    return _dumps(value, {"": value}, lent)
 
 
-def _dumps(value: object, parts: dict[str, object]) -> Payload:
+def _dumps(value: object, parts: dict[str, object], lent: bool = False) -> Payload:
     """See `dumps`; ``parts`` are what an error is to name, by name."""
     buffers: list[pickle.PickleBuffer] = []
     sink = io.BytesIO()
