@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from actors.messages import STREAM_WINDOW, Outcome, Payload
 from actors.opencall import OpenCall
@@ -118,7 +118,7 @@ class ObjectRefGenerator(Pending, Generic[T_co]):
         state = "ended" if self._stream.ended else "running"
         return f"<ObjectRefGenerator of {self._stream.line.label}.{self._stream.method}: {state}>"
 
-    def __reduce__(self) -> NoReturn:
+    def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("streams do not travel: send the references that one gives")
 
     def __iter__(self) -> Iterator[ObjectRef[T_co]]:
