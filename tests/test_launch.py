@@ -94,11 +94,19 @@ def test_a_rank_is_a_program_that_knows_its_place(launch: Any) -> None:
 def test_the_ranks_are_a_group_and_communicators_find_each_other(launch: Any) -> None:
     status, said, complaints = launch(
         8,
+        "import time\n"
         "import numpy as np\n"
         "from actors import collective\n"
         "from actors.communicator import GRPCCommunicator\n"
         "total = collective.allreduce(np.full(3, collective.get_rank()))\n"
         "large = collective.allreduce(np.ones(300_000, np.float32))\n"
+        "collective.barrier()\n"
+        "for x in (np.ones(3), np.ones(2_000_000)):\n"
+        "    if collective.get_rank() == 0: time.sleep(1)\n"
+        "    begun = time.process_time()\n"
+        "    collective.barrier()\n"  # those who wait do so asleep
+        "    assert time.process_time() - begun < 0.5\n"
+        "    assert collective.allreduce(x)[0] == 8\n"
         "with GRPCCommunicator() as job:\n"
         "    job.init()\n"
         "    job.send({'from': job.rank}, (job.rank + 1) % job.world_size)\n"

@@ -114,8 +114,9 @@ def test_an_actor_goes_where_it_is_told_with_its_state(cls: Any, options: dict[s
     assert actors.get(diary.where.remote()) == there.id
 
 
-def test_calls_made_meanwhile_arrive_once_and_in_order_by_everybodys_line() -> None:
-    diary = Diary.remote()
+@pytest.mark.parametrize("options", [{}, {"lifetime": "detached", "max_restarts": -1, "checkpoint": "call"}])
+def test_calls_made_meanwhile_arrive_once_and_in_order_by_everybodys_line(options: dict[str, Any]) -> None:
+    diary = Diary.options(**options).remote()
     scribes = [Scribe.options(node=node.name).remote() for node in actors.nodes() if node.alive]
     theirs = [scribe.write.remote(diary, str(number), 300) for number, scribe in enumerate(scribes)]
     mine: list[Any] = []
@@ -141,6 +142,7 @@ def test_calls_made_meanwhile_arrive_once_and_in_order_by_everybodys_line() -> N
     entries = actors.get(diary.read.remote())
     for name, count in (("me", len(mine)), *((str(number), 300) for number in range(len(scribes)))):
         assert [entry for entry in entries if entry[0] == name] == [(name, number) for number in range(count)]
+    actors.kill(diary)
 
 
 def test_it_moves_between_two_calls_and_streams_end_first() -> None:

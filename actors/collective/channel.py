@@ -69,14 +69,14 @@ class Channel:
         """Returns the channel of the same ranks for a part of the call."""
         return replace(self, part=self.part + part)
 
-    def send(self, dst: int, step: str, value: object) -> None:
-        """Hands ``value`` over for rank ``dst`` under the name ``step``.
+    def send(self, dst: int, step: str, value: object, *, lent: bool = False) -> None:
+        """Hands ``value`` over for rank ``dst`` under the name ``step``; what is lent, see `Fabric.send`.
 
         Raises:
             CollectiveError: the rank has died or the group was aborted.
         """
         to = dst if self.ranks is None else self.ranks[dst]
-        self.fabric.send(to, f"{self.call}/{self.part}{step}", value)
+        self.fabric.send(to, f"{self.call}/{self.part}{step}", value, lent=lent)
 
     def recv(self, src: int, step: str, unheard: Sequence[int] = ()) -> Any:
         """Returns what rank ``src`` sent under the name ``step``.

@@ -16,6 +16,7 @@ from actors.ids import new_id
 from .beside import Beside
 from .checkpoint import open_checkpoint
 from .conversation import Conversation
+from .deployment import Deployment
 from .extra import require_mlx_lm
 from .generation import Generation, Token
 from .holders import headers
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from .beside import Code
     from .checkpoint import ModelInfo
-    from .deployment import Deployment
     from .plan import Plan
     from .sampling import Processor
     from .tokenizer import Tokenizer
@@ -68,7 +68,7 @@ class ShardedModel:
         self._max_requests = max_requests
         self._guard = threading.RLock()  # of the open answers
         self._open: WeakSet[Generation] = WeakSet()  # one that nobody holds any more ends itself
-        self._watch = Watch(self._needed, self._missed)
+        self._watch = Watch(self._sources, Deployment.abandon)
         self._succession = Succession(recipe, self._sources)
         self._chunk = self._deployment.chunk  # kept for life, so that an answer goes on as it began
 
@@ -372,16 +372,6 @@ class ShardedModel:
     def _sources(self) -> set[Deployment]:
         with self._guard:
             return {each.source for each in self._open}
-
-    def _needed(self) -> set[str] | None:
-        return {stage.node for each in self._sources() for stage in each.plan.stages} or None
-
-    def _missed(self, names: set[str]) -> None:
-        """Nodes are silent: answers go on without them."""
-        with self._guard:
-            stuck = [each for each in self._open if names & {stage.node for stage in each.source.plan.stages}]
-        for answer in stuck:
-            answer.source.abandon()  # whoever reads it sees to others
 
 
 def _each(answer: Generation, what: Callable[[Token], Any]) -> Iterator[Any]:

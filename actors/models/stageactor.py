@@ -16,7 +16,8 @@ from actors.api import get_runtime_context
 from actors.exceptions import ActorDiedError
 from actors.util.progress import tqdm
 
-from .extra import on_cpu, require_mlx_lm
+from .extra import on_cpu
+from .lean import require_lean_mlx_lm
 from .openblas import ADVICE, bring
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from .stage import StageModel, Step
 
 PROBE: Final = "probe"
-_PROBES: Final = 3  # the first one brings up what the others need
 
 
 class StageActor:
@@ -72,7 +72,7 @@ class StageActor:
         send: bool = False,
     ) -> None:
         self._blas = means.wide and bring(means.threads)
-        require_mlx_lm()
+        require_lean_mlx_lm()
         from .stage import StageModel
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
@@ -164,18 +164,18 @@ class StageActor:
     async def ready(self) -> None:
         """Returns when the layers are loaded, or raises why they are not."""
 
-    async def probe(self) -> None:
+    async def probe(self, times: int) -> None:
         """Takes the sequence `PROBE` through all stages, so that they can say what a token costs; in the last one."""
         from .stage import Row, Step
 
-        for _ in range(_PROBES):
+        for _ in range(times):
             await self.begin(Step((Row(PROBE, (0,)),)), None)
 
-    async def measure(self) -> None:
+    async def measure(self, times: int) -> None:
         """Takes a sequence through all stages as `probe` does, and forgets it; in the last one."""
         from .stage import Step
 
-        await self.probe()
+        await self.probe(times)
         await self.begin(Step(forget=(PROBE,)), None)
 
     async def why_apart(self) -> str:
@@ -183,6 +183,9 @@ class StageActor:
         from .trial import why_apart
 
         return await why_apart(self.begin)
+
+    async def beat(self) -> None:
+        """Answers, as a sign that it can."""
 
     async def sequences(self) -> tuple[str, ...]:
         """Returns the keys of the sequences that have a cache here."""

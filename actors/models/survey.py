@@ -11,7 +11,8 @@ from actors.api import get
 from actors.api import nodes as cluster_nodes
 from actors.exceptions import PlacementError
 
-from .extra import require_mlx_lm
+from .extra import on_cpu
+from .holders import host
 from .openblas import bring
 from .plan import Device
 
@@ -51,12 +52,12 @@ def devices(nodes: Sequence[NodeInfo], *, measure: bool = False) -> list[Device]
     Nodes on one host share its memory. Devices of one kind count as equally fast; where there are several kinds, or
     with `measure`, each node is asked to multiply, and the speed is in multiplications a second.
     """
-    hosts = Counter(map(_host, nodes))
+    hosts = Counter(map(host, nodes))
     kinds = {_kind(node) for node in nodes}
     measure = measure or len(kinds) > 1
     speeds = _measured(nodes) if measure else [1.0] * len(nodes)
     return [
-        Device(node.name, speed, int(_memory(node) * _SHARE) // hosts[_host(node)], absolute=measure)
+        Device(node.name, speed, int(_memory(node) * _SHARE) // hosts[host(node)], absolute=measure)
         for node, speed in zip(nodes, speeds, strict=True)
     ]
 
@@ -73,7 +74,7 @@ def _measured(nodes: Sequence[NodeInfo]) -> list[float]:
 def _multiply() -> float:
     """Multiplications of a quantised matrix and one vector, as decoding does them, in a second."""
     bring()  # this process may become a stage's, and then it is too late
-    require_mlx_lm()
+    on_cpu()  # or it says why MLX cannot be imported
     import mlx.core as mx
 
     weights = mx.quantize(mx.random.normal((_ROWS, _COLUMNS)), group_size=32, bits=4)
@@ -84,10 +85,6 @@ def _multiply() -> float:
         mx.eval(mx.quantized_matmul(vector, *weights, group_size=32, bits=4))
         took.append(time.perf_counter() - start)
     return _ROWS * _COLUMNS / min(took)
-
-
-def _host(node: NodeInfo) -> str:
-    return node.address.rpartition(":")[0]
 
 
 def _kind(node: NodeInfo) -> tuple[object, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Room = bytearray | mmap.mmap | memoryview
 
 INLINE_BYTES = 1 << 20  # a payload up to this size rides with its message
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 1 << 20
 WINDOW_BYTES = 64 << 20  # chunks written ahead of their acknowledgement
 
 
