@@ -57,9 +57,9 @@ class Fate:
 
 
 def doomed(act: Callable[..., Any], fate: Fate) -> Callable[..., Any]:
-    def meets_fate(*arguments: Any) -> Any:
+    def meets_fate(*arguments: Any, **options: Any) -> Any:
         fate.step()
-        return act(*arguments)
+        return act(*arguments, **options)
 
     return meets_fate
 

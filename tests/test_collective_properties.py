@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thread_fabric import ThreadFabric, World
 
-from actors.collective import agreement, flow, pieces, shared
+from actors.collective import agreement, flow, pieces, ring, shared
 from actors.collective.group import Group
 from actors.collective.near import NearFabric
 from actors.costs import Costs
@@ -49,6 +49,7 @@ def going(way: str, block: int) -> Iterator[None]:
             patch.setattr(agreement, "INLINE_BYTES", -1)
         patch.setattr(thread_fabric, "costs", Costs(far_latency=1.0 if way == "doubling" else 1e-15))
         patch.setattr(flow, "CHUNK_BYTES", block)
+        patch.setattr(ring, "LENT_BYTES", 2 * block)
         patch.setattr(shared, "BLOCK_BYTES", block)
         patch.setattr(shared, "SHOWN_BYTES", 1 << 20 if way in {"shown", "unordered"} else -1)
         patch.setattr(shared, "_IN_ORDER", way != "unordered")

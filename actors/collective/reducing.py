@@ -60,8 +60,7 @@ class AllReduce(Call):
 
     def _window(self, channel: Channel) -> Window | None:
         """Where the array is shown before the ranks agree; None where it goes another way."""
-        shown = self.offer.data is None and shared.shows(channel, self._flat.nbytes)
-        return channel.fabric.terrain.window if shown else None
+        return _window(channel, self.offer, self._flat.nbytes)
 
 
 class AllReduceStructure(Call):
@@ -100,8 +99,7 @@ class AllReduceStructure(Call):
 
     def _window(self, channel: Channel) -> Window | None:
         """As of `AllReduce`."""
-        shown = self.offer.data is None and shared.shows(channel, self._nbytes)
-        return channel.fabric.terrain.window if shown else None
+        return _window(channel, self.offer, self._nbytes)
 
 
 class Reduce(Call):
@@ -172,6 +170,13 @@ class ReduceScatter(Call):
             parts = [cut(offer.data[0], channel.size)[channel.rank] for offer in offers if offer.data]
             flat = self._reduction.fold(parts)
         return unpack(self._part, flat)
+
+
+def _window(channel: Channel, offer: Offer, nbytes: int) -> Window | None:
+    """Where so many bytes are shown before the ranks agree; None where they go another way."""
+    terrain = channel.fabric.terrain
+    large = offer.data is None and channel.engine is None
+    return terrain.window if large and shared.shows(terrain, nbytes) else None
 
 
 def _all_reduce(channel: Channel, value: Part, reduction: Reduction, ordered: bool) -> npt.NDArray[Any]:

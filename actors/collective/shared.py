@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .channel import Channel
     from .pieces import Part
+    from .terrain import Terrain
     from .window import Window
 
 _IN_ORDER = os.uname().machine in {"x86_64", "amd64", "i686"}
@@ -53,11 +54,10 @@ def all_reduce(
     _reduce(channel, window, sources, reduction, targets)
 
 
-def shows(channel: Channel, nbytes: int) -> bool:
+def shows(terrain: Terrain, nbytes: int) -> bool:
     """Whether arrays of so many bytes are shown before the ranks agree to reduce them. The same on every rank."""
-    terrain = channel.fabric.terrain
-    few = nbytes * (channel.size - 1) <= SHOWN_BYTES
-    return few and _IN_ORDER and terrain.board is not None and terrain.shared and channel.engine is None
+    few = nbytes * (sum(map(len, terrain.islands)) - 1) <= SHOWN_BYTES
+    return few and _IN_ORDER and terrain.board is not None and terrain.shared
 
 
 def show(channel: Channel, window: Window, array: npt.NDArray[Any]) -> None:
