@@ -215,7 +215,7 @@ class StageModel:
             if row.key not in self._caches:
                 self._caches[row.key] = self._slice.make_cache()
         out, caches = (self._together if step.batched and len(step.rows) > 1 else self._apart)(step.rows, hidden)
-        value = (finish or _computed)(out)
+        value = (finish or computed)(out)
         mx.eval([each.state for each in caches if each is not None])
         if len(step.rows) == len(step.rows[0].ids) == 1:
             self._took.append(time.perf_counter() - start)
@@ -381,6 +381,7 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, mx.array)
 
 
-def _computed(out: Any) -> Any:
+def computed(out: Any) -> Any:
+    """What a stage gave, once it is no longer lazy."""
     mx.eval(out.rows if isinstance(out, Apart) else out)
     return out
