@@ -18,7 +18,7 @@ from actors.util.progress import tqdm
 
 from .extra import on_cpu
 from .lean import require_lean_mlx_lm
-from .openblas import ADVICE, bring
+from .openblas import bring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -343,14 +343,7 @@ def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
 
 def computing(means: Means, *, blas: bool, wide: bool) -> str:
     """How this process computes, in words."""
-    if not on_cpu():
-        return "on a GPU"
-    if wide:
-        return "float32 by OpenBLAS"
-    if blas:
-        return "weights as stored: float32 does not fit"
-    missing = means.wide and sys.platform == "linux"
-    return f"weights as stored: {ADVICE}" if missing else "weights as stored"
+    return means.words(cpu=on_cpu(), linux=sys.platform == "linux", blas=blas, wide=wide)
 
 
 async def _together(mine: Awaitable[Any], others: list[ObjectRef[Any]]) -> Any:
