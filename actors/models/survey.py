@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import psutil
@@ -12,7 +13,7 @@ import psutil
 from actors.actorclass import remote
 from actors.api import get
 from actors.api import nodes as cluster_nodes
-from actors.exceptions import PlacementError
+from actors.exceptions import ActorDiedError, PlacementError
 
 from .extra import on_cpu
 from .holders import host
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from actors.nodeinfo import NodeInfo
 
 _SHARE: Final = 0.8  # of a machine's memory, that models may take
+_SECONDS: Final = 60
 _ROWS, _COLUMNS, _TIMES = 4096, 1024, 8
 
 
@@ -87,8 +89,10 @@ class Survey:
 
     def _ask(self, nodes: Sequence[NodeInfo]) -> None:
         task = remote(_abilities)
-        found = get([task.options(node=node.name).remote() for node in nodes])
-        self._known |= {node.id: each for node, each in zip(nodes, found, strict=True)}
+        asked = [(node, task.options(node=node.name).remote()) for node in nodes]
+        for node, ref in asked:
+            with suppress(ActorDiedError, TimeoutError):  # it is found out as the stages are loaded
+                self._known[node.id] = get(ref, timeout=_SECONDS)
 
     def _memory(self, node: NodeInfo, found: Abilities | None) -> int:
         """What the node was told that it has, or what is free there, if that is less; a part of it."""
