@@ -19,6 +19,7 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,7 @@ class Bench:
                     above = psutil.Process(held["pid"]).memory_info().rss - bare
                     what = f"memory of layers {held['first']} to {held['last']} / its weights"
                     self.say(what, above / held["nbytes"], "<= 1.1")
+                    self.say("  MiB of that which are no weights", (above - held["nbytes"]) / 2**20, "")
 
     def decode(self) -> None:
         """Weights as they are on disk, two stages and three: one answer and two, beside mlx-lm with the same."""
@@ -227,7 +229,8 @@ class Bare:
     async def nbytes(self) -> int:
         """Returns what it takes."""
         require_lean_mlx_lm()
-
+        for name in ("stage", "gguf", "ggufmodel", "schedule", "hop"):
+            import_module(f"actors.models.{name}")
         mx.eval(mx.ones(1))
         return int(psutil.Process().memory_info().rss)
 
