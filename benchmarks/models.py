@@ -247,7 +247,7 @@ def main() -> int:
     for name in settings.cases or (*BESIDE, *COST):
         case: Callable[..., None] = getattr(bench if name in BESIDE else models_cost, name)
         print(f"-- {(case.__doc__ or '').splitlines()[0]}")
-        case(*[] if name in BESIDE else [bench.say] if name == "hop" else [bench.path, bench.say])
+        case(*[] if name in BESIDE else [bench.say] if name in {"hop", "wire"} else [bench.path, bench.say])
     print(f"the tokens of one answer are mlx-lm's: {bench.same}")
     return 0 if bench.same else 1
 

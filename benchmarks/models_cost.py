@@ -65,13 +65,12 @@ class Constant:
     """Stands where a stage's layers are: does nothing, and gives a hidden state."""
 
     def run(self, step: Step, hidden: Any, finish: Any) -> Any:
-        """Returns what it was given, or the first hidden state."""
+        """What goes on from here: what came, or a first hidden state."""
         import mlx.core as mx
 
-        if hidden is None:
-            hidden = mx.ones((1, 1, HIDDEN))
-            mx.eval(hidden)
-        return hidden
+        out = mx.ones((1, 1, HIDDEN)) if hidden is None else hidden
+        mx.eval(out)
+        return out if finish is None else finish(out)
 
 
 @actors.remote
@@ -82,6 +81,13 @@ class Bare(StageActor):
         self._turns = ThreadPoolExecutor(1)
         self._before, self._others, self._order = before, [], _Order()
         self._model: Any = Constant()
+
+    async def carried(self) -> tuple[int, int]:
+        """Returns the bytes that this process has sent and received so far."""
+        from actors.transport.traffic import carried
+
+        sums = carried()
+        return sum(each[2] for each in sums), sum(each[3] for each in sums)
 
     async def pass_(self, times: int) -> float:
         """Returns the seconds that a token takes through all stages, half of them being quicker."""
@@ -135,25 +141,21 @@ async def _pair() -> float:
         os.unlink(place)
 
 
-def wire(path: str, say: Callable[[str, float, str], None]) -> None:
+def wire(say: Callable[[str, float, str], None]) -> None:
     """Bytes that a token takes on the wire between two stages, as the first stage's process counts them."""
-
-    def count(_: Any) -> tuple[int, int]:
-        from actors.transport.traffic import carried
-
-        sums = carried()
-        return sum(each[2] for each in sums), sum(each[3] for each in sums)
-
-    with actors.init(local_nodes=2), ShardedModel.load(path, arithmetic="stored", strategy="pipeline") as model:
-        answer = model.submit([100, 101], max_tokens=40, probe={0: count})
-        list(answer)
-        seen = answer.probed[0][4:]
-        steps = len(seen) - 1
-        sent, received = ((seen[-1][way] - seen[0][way]) / steps for way in (0, 1))
-        hidden = 4 * model.plan.model.hidden_size
-        say("wire: bytes of a token back from the first stage, above the hidden state", sent - hidden, "")
-        say("wire: bytes of a token to the first stage", received, "")
-        say("wire: bytes of a token and hop above the hidden state", sent + received - hidden, "<= 256")
+    with actors.init(local_nodes=2):
+        one, other = (node.name for node in actors.nodes())
+        first = Bare.options(node=one).remote(None)
+        last = Bare.options(node=other).remote(first)
+        actors.get(last.pass_.remote(50))
+        before = actors.get(first.carried.remote())
+        actors.get(last.pass_.remote(5 * HOPS))
+        sent, received = (
+            (now - then) / (5 * HOPS) for now, then in zip(actors.get(first.carried.remote()), before, strict=True)
+        )
+        say("wire: bytes of a token to the stage before", received, "")
+        say("wire: bytes of a token back from it, above the hidden state", sent - 4 * HIDDEN, "")
+        say("wire: bytes of a token and hop above the hidden state", sent + received - 4 * HIDDEN, "<= 256")
 
 
 def idle(path: str, say: Callable[[str, float, str], None]) -> None:
