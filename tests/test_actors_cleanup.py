@@ -301,12 +301,14 @@ def test_a_driver_that_ends_with_calls_open_ends_at_once() -> None:
 def test_shutdown_and_init_again() -> None:
     actors.shutdown()
     for local_nodes in (1, 2):
-        with actors.init(local_nodes=local_nodes):
+        with actors.init(local_nodes=local_nodes) as left:
             assert actors.is_initialized()
             assert len(actors.nodes()) == local_nodes
             old = Counter.options(name="same").remote()
             assert actors.get(old.add.remote(), timeout=PATIENCE) == 1
         assert not actors.is_initialized()
+        with pytest.raises(NoClusterError, match="left by shutdown"), left:
+            pass
         with pytest.raises(ActorsError):
             actors.get(old.add.remote(), timeout=PATIENCE)
         actors.shutdown()

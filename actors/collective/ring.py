@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import pages
-from .flow import WINDOW, chunk_count, cut
+from .flow import CHUNK_BYTES, WINDOW, chunk_count, cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
     from .channel import Channel
 
+LENT_BYTES = 4 * CHUNK_BYTES
+"""Segments from this size on are sent from where they lie, and not copied first."""
+
 
 def all_reduce(channel: Channel, flat: npt.NDArray[Any], reduction: Reduction) -> npt.NDArray[Any]:
     """Returns the reduction of all ranks' flat arrays, the same bits on every rank."""
     result = pages.empty(flat.size, flat.dtype)
     segments = cut(result, channel.size)
-    reduce_scatter(channel, cut(flat, channel.size), reduction, segments[channel.rank])
+    # What is lent in the first half has arrived when the second half is done: all segments are made of it.
+    _reduce_scatter(channel, cut(flat, channel.size), reduction, segments[channel.rank])
     all_gather(channel, segments)
     return result
 
@@ -45,6 +49,14 @@ def reduce_scatter(
         reduction: how two values become one.
         into: takes this rank's segment.
     """
+    _reduce_scatter(channel, segments, reduction, into)
+    _settle(channel, "reduce", segments)
+
+
+def _reduce_scatter(
+    channel: Channel, segments: Sequence[npt.NDArray[Any]], reduction: Reduction, into: npt.NDArray[Any]
+) -> None:
+    """Does it; what was sent may still be on its way."""
     rank, size = channel.rank, channel.size
     count = _chunks_of_longest(segments)
     pieces = [cut(segment, count) for segment in segments]
@@ -60,7 +72,7 @@ def reduce_scatter(
         else:
             partial[chunk] = reduction.combine(received, value)
 
-    _turn(channel, "reduce", count, lambda _, chunk: partial[chunk], incoming)
+    _turn(channel, "reduce", count, lambda _, chunk: partial[chunk], incoming, lent=_lends(segments))
     if size == 1:
         for target, value in zip(targets, partial, strict=True):
             np.copyto(target, reduction.finish(value))
@@ -75,11 +87,27 @@ def all_gather(channel: Channel, segments: Sequence[npt.NDArray[Any]]) -> None:
     def incoming(step: int, chunk: int, received: npt.NDArray[Any]) -> None:
         np.copyto(pieces[(rank - step - 1) % size][chunk], received)
 
-    _turn(channel, "gather", count, lambda step, chunk: pieces[(rank - step) % size][chunk], incoming)
+    _turn(
+        channel, "gather", count, lambda step, chunk: pieces[(rank - step) % size][chunk], incoming,
+        lent=_lends(segments),
+    )  # fmt: skip
+    _settle(channel, "gather", segments)
 
 
 def _chunks_of_longest(segments: Sequence[npt.NDArray[Any]]) -> int:
     return max(1, *(chunk_count(segment.nbytes) for segment in segments))
+
+
+def _lends(segments: Sequence[npt.NDArray[Any]]) -> bool:
+    """Whether chunks are large enough for a copy of each to cost more than one message at the end; alike on all."""
+    return max(segment.nbytes for segment in segments) >= LENT_BYTES
+
+
+def _settle(channel: Channel, phase: str, segments: Sequence[npt.NDArray[Any]]) -> None:
+    """Waits until the neighbour has received what was lent to it."""
+    if channel.size > 1 and _lends(segments):
+        channel.send((channel.rank - 1) % channel.size, f"{phase}.received", None)
+        channel.recv((channel.rank + 1) % channel.size, f"{phase}.received")
 
 
 def _turn(
@@ -88,6 +116,8 @@ def _turn(
     count: int,
     outgoing: Callable[[int, int], npt.NDArray[Any]],
     incoming: Callable[[int, int, npt.NDArray[Any]], None],
+    *,
+    lent: bool,
 ) -> None:
     """Runs ``size - 1`` steps of ``count`` chunks: what came in step s from the left goes right in step s + 1."""
     left, right = (channel.rank - 1) % channel.size, (channel.rank + 1) % channel.size
@@ -96,6 +126,6 @@ def _turn(
     for received in range(total):
         # A chunk can go once it came in the step before, that is ``count`` chunks earlier.
         while sent < min(total, received + min(WINDOW, count)):
-            channel.send(right, f"{phase}.{sent}", outgoing(*divmod(sent, count)))
+            channel.send(right, f"{phase}.{sent}", outgoing(*divmod(sent, count)), lent=lent)
             sent += 1
         incoming(*divmod(received, count), channel.recv(left, f"{phase}.{received}"))
