@@ -147,6 +147,8 @@ class Bench:
                     self.same = self.same and ours == theirs
                     ratios.append(whole_each / each)
                 self.say(f"decode, one answer, {stages} stages / mlx-lm in one process", median(ratios), goal)
+                alone = sum(held["seconds"] for held in actors.get(_held(model)))
+                self.say("  at most, by the stages' arithmetic alone at its quickest", whole_each / alone, "")
                 if stages == 2:
                     two = self.together(model, 2)
                     self.say("two answers / one answer", two * each, ">= 1.9")
@@ -220,6 +222,11 @@ def _json(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
     )
     found: dict[str, Any] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"')))
     return found
+
+
+def _held(model: ShardedModel) -> list[Any]:
+    """What each stage says of itself now."""
+    return [stage.loaded.remote() for stage in model._deployment.stages]
 
 
 @actors.remote
