@@ -298,6 +298,8 @@ class StageModel:
                     cache.trim(count)
         for key in step.forget:
             self._caches.pop(key, None)
+        if step.forget and not self._caches:
+            mx.clear_cache()  # of buffers that MLX keeps for more of the kind
         for key in step.keep:
             if (cache := self._caches.pop(key, None)) is not None:
                 self._kept[key] = cache
