@@ -156,6 +156,29 @@ def test_a_programs_own_exit_status_is_kept(ending: str, status: int) -> None:
         program.leaves_nothing()
 
 
+def test_a_thread_that_outlives_the_main_one_gets_its_future() -> None:
+    source = """
+        import threading, time, actors
+
+        @actors.remote
+        class Sleeper:
+            def sleep(self, seconds):
+                time.sleep(seconds)
+                return "slept"
+
+        sleeper = Sleeper.remote()
+        ref = sleeper.sleep.remote(0.5)
+        def wait():
+            threading.main_thread().join()
+            print(ref.future().result(), actors.get(sleeper.sleep.remote(0)), flush=True)
+        threading.Thread(target=wait).start()
+    """
+    with Program(source) as program:
+        assert program.ends() == 0, program.report()
+        assert program.printed == ["slept slept"], program.report()
+        assert program.complaints == ""
+
+
 # -- Ctrl-C -----------------------------------------------------------------------------------------------------
 
 INTERRUPTED = """
@@ -301,12 +324,14 @@ def test_a_driver_that_ends_with_calls_open_ends_at_once() -> None:
 def test_shutdown_and_init_again() -> None:
     actors.shutdown()
     for local_nodes in (1, 2):
-        with actors.init(local_nodes=local_nodes):
+        with actors.init(local_nodes=local_nodes) as left:
             assert actors.is_initialized()
             assert len(actors.nodes()) == local_nodes
             old = Counter.options(name="same").remote()
             assert actors.get(old.add.remote(), timeout=PATIENCE) == 1
         assert not actors.is_initialized()
+        with pytest.raises(NoClusterError, match="left by shutdown"), left:
+            pass
         with pytest.raises(ActorsError):
             actors.get(old.add.remote(), timeout=PATIENCE)
         actors.shutdown()

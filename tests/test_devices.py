@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,7 @@ def test_leaving_is_known_to_the_others(devices):
     a.start()
     b.start()
     a.admit(b)
+    assert len(alive(b)) == 2  # as soon as it has joined
     before = b.status()["id"]
     assert b.run("join", "00-0000-0000", "--address", "127.0.0.1:1").returncode == 4
     b.does("leave")
@@ -210,6 +212,8 @@ def test_leaving_is_known_to_the_others(devices):
 def test_wrong_codes_and_the_fourth_try(devices):
     a, b = devices(2)
     with a.invitation() as (shown, process):
+        assert set(shown) == {"code", "expires", "address"}
+        assert 590 < datetime.fromisoformat(shown["expires"]).timestamp() - time.time() <= 600
         wrong = shown["code"][:-1] + ("0" if shown["code"][-1] != "0" else "1")
         for _ in range(3):
             done = b.run("join", wrong, "--address", shown["address"])

@@ -142,7 +142,7 @@ class Seeking:
         except (GoneError, UnreachableError, LinkLostError, OSError) as error:
             self._why[id] = f"it does not answer at {', '.join(doors)} ({error or 'no answer'})"
             return
-        self._members.found_at(Address(process, "", "", id, doors))
+        self._members.found_at(Address(process, "", "", id, doors), proved=True)
 
     async def reach(self, door: str) -> str:
         """Looks at one address; returns the node id of the member that is there.
