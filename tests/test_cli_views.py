@@ -278,7 +278,16 @@ def test_a_shell_completes_commands_words_and_actors(program):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("list", "actors"), ("list", "nodes"), ("list", "calls"), ("logs",), ("kill", "x"), ("stack", "x"), ("timeline",)],
+    [
+        ("list", "actors"),
+        ("list", "nodes"),
+        ("list", "calls"),
+        ("logs",),
+        ("kill", "x"),
+        ("stack", "x"),
+        ("timeline",),
+        ("drain", "x"),
+    ],
 )
 def test_where_nothing_runs_the_status_is_3_and_says_what_to_do(tmp_path, arguments):
     home = tmp_path / "home"
@@ -290,6 +299,7 @@ def test_where_nothing_runs_the_status_is_3_and_says_what_to_do(tmp_path, argume
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (3, "")
     assert "actors start" in done.stderr
+    assert ("no node runs on this device: `actors start` starts one" in done.stderr) == (arguments[0] == "drain")
 
 
 @pytest.mark.parametrize(

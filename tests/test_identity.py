@@ -23,6 +23,8 @@ from actors.certificate import check_profile, node_id_of, self_signed
 from actors.exceptions import ActorsError, AuthenticationError
 from actors.home import locked
 from actors.identity import Identity, TrustSet
+from actors.membership import credentials_from
+from actors.transport.link import GoneError
 
 ALICE, BOB = Identity.create(), Identity.create()
 DIGITAL_SIGNATURE = {"digital_signature": True} | dict.fromkeys(
@@ -405,3 +407,13 @@ def test_trust_may_change_under_its_readers():
     reader.join()
     assert not torn
     assert len(trust) == 5
+
+
+def test_a_device_that_is_not_trusted_is_not_dialled(tmp_path):
+    tmp_path.chmod(0o700)
+    ALICE.save(tmp_path)
+    TrustSet([ALICE.certificate]).save(tmp_path / "trust")
+    credentials_for = credentials_from(tmp_path)
+    with pytest.raises(GoneError, match=f"device {BOB.node_id} is not trusted by this one"):
+        credentials_for(BOB.node_id)
+    assert credentials_for(ALICE.node_id)
