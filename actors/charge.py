@@ -15,7 +15,7 @@ from actors.latest import Latest
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
 from actors.messages import CONSTRUCT, RETIRE, Payload, Terms
-from actors.migration import check_moves, depart, destined, go, settled, stay
+from actors.migration import check_moves, depart, destined, go, prepare, settled, stay
 from actors.serialize import dumps_arguments
 from actors.transport.peer import Death
 
@@ -201,6 +201,7 @@ class Charge:
 
     async def _transfer(self, here: Address, there: Address) -> None:
         """Has the actor made in another place while it stands still in this one."""
+        prepare(self._process, there, self.spec, self._construction.code)
         state = await depart(self._process, here, self.spec)
         self._transit = self._process.loop.create_future()
         try:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,7 +18,6 @@ from devices import COMMAND, Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SECONDS = 90.0
 MARK = "ACTORS_TEST_LAUNCH"
@@ -116,6 +117,14 @@ def test_the_ranks_are_a_group_and_communicators_find_each_other(launch: Any) ->
     )
     assert (status, complaints) == (0, "")
     assert said == [f"[{rank}] [28, 28, 28] 8.0 8.0 {(rank - 1) % 8}" for rank in range(8)]
+
+
+@pytest.mark.slow
+def test_the_script_of_the_page_on_mpi(launch: Any) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "from-mpi.md").read_text("utf-8")
+    text = page.partition("A script under `actors launch`:\n\n")[2].partition("\n## ")[0]
+    status, said, complaints = launch(3, textwrap.dedent(text))
+    assert (status, said, complaints) == (0, ["[0] [3 3 3]"], "")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,45 @@ def test_calls_made_meanwhile_arrive_once_and_in_order_by_everybodys_line(option
     for name, count in (("me", len(mine)), *((str(number), 300) for number in range(len(scribes)))):
         assert [entry for entry in entries if entry[0] == name] == [(name, number) for number in range(count)]
     actors.kill(diary)
+
+
+def note(path: str) -> str:
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("loaded\n")
+    return path
+
+
+class Noted:
+    """Writes down where it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return note, (self.path,)
+
+
+def test_its_class_is_loaded_there_before_its_state_has_come(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+
+    @actors.remote
+    class Careful:
+        mark = Noted(path)
+
+        def where(self) -> str:
+            return actors.get_runtime_context().get_node_id()
+
+        def __actor_save__(self) -> str:
+            eventually(lambda: Path(path).read_text() == "loaded\n" * 2)
+            return "state"
+
+        def __actor_load__(self, state: str) -> None:
+            assert state == "state"
+
+    careful = Careful.remote()
+    there = elsewhere(careful)
+    actors.move(careful, there)
+    assert actors.get(careful.where.remote()) == there.id
 
 
 def test_it_moves_between_two_calls_and_streams_end_first() -> None:

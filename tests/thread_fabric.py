@@ -82,6 +82,9 @@ class ThreadFabric:
     def terrain(self) -> Terrain:
         return scattered(self.size, costs, "threads of one process")
 
+    def now(self) -> float:
+        return time.monotonic()
+
     def meet(self, deadline: float) -> None:
         pass
 

@@ -34,6 +34,9 @@ class Fabric(Protocol):
     def terrain(self) -> Terrain:
         """Where the ranks are; known after `meet`."""
 
+    def now(self) -> float:
+        """Returns the time by which deadlines are, in seconds: ``time.monotonic``, but where time is simulated."""
+
     def meet(self, deadline: float) -> None:
         """Finds out once what the ranks have in common; every rank calls it, before its first collective.
 

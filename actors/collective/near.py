@@ -181,6 +181,10 @@ class NearFabric:
         self._close_sockets()
         self._under.close()
 
+    def now(self) -> float:
+        """See `Fabric`."""
+        return time.monotonic()
+
     def send(self, dst: int, tag: str, value: object, *, lent: bool = False) -> None:
         """See `Fabric`."""
         outlet = self._outlets.get(dst) if self.terrain.window is not None else None

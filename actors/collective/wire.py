@@ -100,6 +100,10 @@ class WireFabric:
         with self._arrived:
             self._arrived.notify_all()
 
+    def now(self) -> float:
+        """See `Fabric`."""
+        return time.monotonic()
+
     def send(self, dst: int, tag: str, value: object, *, lent: bool = False) -> None:
         """See `Fabric`."""
         # What goes to a process of this host is copied into memory that they share, and there once only.
