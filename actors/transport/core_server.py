@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _STOP = "stop"
 STOP_SECONDS = 2.0
+STEP_SECONDS = 0.002
 
 
 class CoreServer:
@@ -45,6 +46,7 @@ class CoreServer:
         if not bound:
             raise OSError(f"gRPC cannot listen at {path}")
         self._server.start()
+        self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="actors-grpc-server", daemon=True)
         self._thread.start()
 
@@ -61,6 +63,7 @@ class CoreServer:
                 self._request()
             if event.success:
                 self._serve(event)
+        self._cancelled.wait()  # a server that has been destroyed must not be asked for anything
         self._server.destroy()
 
     def _request(self) -> None:
@@ -81,4 +84,7 @@ class CoreServer:
         """Listens no more, and ends what is left of the calls."""
         self._server.shutdown(self._queue, _STOP)
         self._server.cancel_all_calls()
-        await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+        self._cancelled.set()
+        until = self._loop.time() + STOP_SECONDS
+        while self._thread.is_alive() and self._loop.time() < until:
+            await asyncio.sleep(STEP_SECONDS)  # not on a thread: there may be none to be had while the program ends
