@@ -51,7 +51,7 @@ class CoreCall(Protocol):
         """Waits for what happens next; returns the message with `Event.MESSAGE`, None there if no more will come."""
 
     def finish(self) -> None:
-        """Ends the call, once all is sent."""
+        """Says that no more will be sent, once all is; the serving end ends the call by it."""
 
     def cancel(self) -> None:
         """Ends the call at once."""
@@ -97,7 +97,7 @@ class DialledCall:
 
     def finish(self) -> None:
         """See `CoreCall`."""
-        self.cancel()
+        self._call.operate((cygrpc.SendCloseFromClientOperation(_NO_FLAGS),), Event.OTHER)
 
     def cancel(self) -> None:
         """See `CoreCall`."""
