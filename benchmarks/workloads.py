@@ -111,7 +111,7 @@ WORKLOADS = (
         _microseconds, Count(0, 2000), Count(0, 20),
     ),
     Workload(
-        "beside_argument", "the round trip while another caller's 1 GiB goes to the same actor's process", "µs", "lower",
+        "beside_argument", "the round trip while another caller here sends the same actor 1 GiB", "µs", "lower",
         _microseconds, Count(0, 2000), Count(0, 20),
     ),
     Workload(

@@ -14,6 +14,7 @@ from actors._wire.distributed_comm_pb2 import Frame
 from actors.transport.core_call import Event
 from actors.transport.link import LinkLostError
 from actors.transport.traffic import Traffic
+from actors.transport.uninterrupted import Uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ class CoreLink:
         self._traffic = Traffic(None, "grpc")
         self._call = call
         self._loop = loop
-        self._lock = threading.Lock()  # of the next nine
+        self._lock = threading.RLock()  # of the next nine; re-entered where the end of an object posts a message
         self._over = False  # the call has ended, nothing may be begun
         self._sending = False
         self._late: deque[bytes] = deque()  # what is to be sent then
@@ -62,7 +63,6 @@ class CoreLink:
         self._leading = threading.Lock()  # and by whoever is not the link's own thread
         self._until = 0.0  # when who leads has waited for long enough
         self._left_at = 0.0  # when somebody led last
-        self._torn = False
         self._take: Callable[[bytes], None] | None = None
         self._take_here: Callable[[bytes], bool] | None = None
         self._taken: asyncio.Future[None] | None = None  # the end of it
@@ -95,41 +95,35 @@ class CoreLink:
 
     def lead(self, done: Callable[[], bool], seconds: float, bell: Bell | None = None) -> None:
         """See `actors.transport.link.QuickLink`."""
-        got: list[bool] = []
-        try:
-            # An interrupt between the two would leave it locked for ever, were it not one step.
-            got.extend(map(self._leading.acquire, (False,)))
-            if got[0] and self._take_here is not None and not self._over:
+        # grpc has a lock of its own, which an interrupt in the wrong place would leave locked for ever.
+        with Uninterrupted():
+            if self._take_here is None or self._over or not self._leading.acquire(blocking=False):
+                return
+            try:
                 self._until = time.monotonic() + seconds
                 if bell is not None:
                     bell.also = self._nudge
                 self._lead(done)
-        finally:
-            if got and got[0]:
+            except BaseException:  # of who takes; what has been read may be lost: another link brings it again
+                self._cut()
+                raise
+            finally:
                 if bell is not None:
                     bell.also = None
                 self._left_at = time.monotonic()
                 self._leading.release()
-                if self._torn:  # what has been read may be lost: another link brings it again
-                    self._cut()
-                if self._frames or self._ended or self._torn:
+                if self._frames or self._ended:
                     self._tell_loop()
 
     def _lead(self, done: Callable[[], bool]) -> None:
-        got: list[bool] = []
+        if not self._reading.acquire(blocking=False):
+            self._nudge()
+            self._reading.acquire()
         try:
-            got.extend(map(self._reading.acquire, (False,)))
-            if not got[0]:
-                self._nudge()
-                got.clear()
-                got.extend(map(self._reading.acquire, (True,)))
             while self._give_here() and not done() and not self._ended and time.monotonic() < self._until:
-                self._torn = True
                 self._happened(*self._call.next())
-                self._torn = False
         finally:
-            if got and got[0]:
-                self._reading.release()
+            self._reading.release()
 
     def _nudge(self) -> None:
         with self._lock:
@@ -195,9 +189,8 @@ class CoreLink:
         return data
 
     def _pass_on(self) -> None:
-        if self._frames and not self._give_here():
-            self._tell_loop()
-        elif self._ended:
+        left = bool(self._frames) and not self._give_here()
+        if left or self._ended:
             self._tell_loop()
 
     def _tell_loop(self) -> None:
@@ -280,7 +273,7 @@ class CoreLink:
 
     def send(self, data: bytes) -> bool:
         """See `actors.transport.link.QuickLink`."""
-        with self._lock:
+        with Uninterrupted(), self._lock:
             if self._over or self._ended or self._closed:
                 raise LinkLostError("the connection has ended")
             self._traffic.sent += len(data)

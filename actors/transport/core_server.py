@@ -86,5 +86,5 @@ class CoreServer:
         self._server.cancel_all_calls()
         self._cancelled.set()
         until = self._loop.time() + STOP_SECONDS
-        while self._thread.is_alive() and self._loop.time() < until:
-            await asyncio.sleep(STEP_SECONDS)  # not on a thread: there may be none to be had while the program ends
+        while self._thread.is_alive() and self._loop.time() < until:  # noqa: ASYNC110 - a thread's end tells nobody
+            await asyncio.sleep(STEP_SECONDS)
