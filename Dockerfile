@@ -6,7 +6,7 @@ COPY actors actors
 COPY discovery discovery
 RUN pip install --no-cache-dir . && useradd --create-home --uid 1000 actors && mkdir /state && chown actors /state && chmod 700 /state
 WORKDIR /home/actors
-USER actors
+USER 1000
 ENV ACTORS_HOME=/state
 VOLUME /state
 EXPOSE 50099

@@ -74,8 +74,8 @@ soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a 
 	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
 
 SEEDS := 10000
-simulate: $(VENV)/.test ## 10,000 seeds of calls and of names on a simulated network (SEEDS=N); SEED=N shows one of them
-	for what in calls names; do \
+simulate: $(VENV)/.test ## 10,000 seeds each of calls, names, ownership, collectives on a simulated network (SEEDS=N); SEED=N shows one
+	for what in calls names ownership collectives; do \
 	  $(BIN)/python -m actors.testing.replay $(or $(SEED),0) --of $$what $(if $(SEED),,--many $(SEEDS)) || exit 1; \
 	done
 
@@ -152,6 +152,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(PIP) install --quiet --editable '.[models,serve]' --group test
+	@$(BIN)/python -m compileall -q actors discovery # pip does so where it installs a copy; many processes load it
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python

@@ -185,7 +185,7 @@ class Arena:
         """Opens a file of so many bytes, to be written bit by bit; None where there is no room, or no memory for it."""
         if not self._spares.in_memory:
             return None
-        spare = self._spares.take(size, self._new_path, mapped=False)
+        spare = self._spares.take(size, self._new_path)
         path = spare.path if spare is not None else self._new_path()
         made = 0 if spare is not None else os.O_CREAT | os.O_EXCL
         try:

@@ -15,7 +15,7 @@ from actors.latest import Latest
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
 from actors.messages import CONSTRUCT, RETIRE, Payload, Terms
-from actors.migration import check_moves, depart, destined, go, settled, stay
+from actors.migration import check_moves, depart, destined, go, prepare, settled, stay
 from actors.serialize import dumps_arguments
 from actors.transport.peer import Death
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from actors.address import Address
+    from actors.courier import Lease
     from actors.process import Process
     from actors.sealed import Sealed
     from actors.spec import ActorSpec, Construction, GroupSpec
@@ -39,7 +40,7 @@ STEADY_SECONDS = 60.0  # an actor that has lived this long is restarted at once 
 class Copies(Protocol):
     """Copies of an actor's state elsewhere; see `actors.node.copies`."""
 
-    async def saved(self, state: Payload) -> None:
+    async def saved(self, state: Payload, base: int | None = None) -> Lease | None:
         """Returns when they are up to date."""
 
 
@@ -162,11 +163,10 @@ class Charge:
             peer = self._process.party(address)
             peer.call(self.spec.id, RETIRE, dumps_arguments((), {}), Nobody())
 
-    async def saved(self, state: Payload, number: int | None = None) -> None:
+    async def saved(self, state: Payload, number: int | None = None, base: int | None = None) -> Lease | None:
         """Takes the actor's state over, for the next time it is made; returns when it is safe."""
         self.keep(number, state)
-        if self.copies is not None:
-            await self.copies.saved(state)
+        return await self.copies.saved(state, base) if self.copies is not None else None
 
     def keep(self, number: int | None, state: Payload) -> None:
         """See `actors.keeper.Charge`."""
@@ -201,6 +201,7 @@ class Charge:
 
     async def _transfer(self, here: Address, there: Address) -> None:
         """Has the actor made in another place while it stands still in this one."""
+        prepare(self._process, there, self.spec, self._construction.code)
         state = await depart(self._process, here, self.spec)
         self._transit = self._process.loop.create_future()
         try:

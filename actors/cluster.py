@@ -196,6 +196,8 @@ class Cluster:
         self._local.abandon()
 
     def __enter__(self) -> Self:
+        if _cluster is not self:
+            raise NoClusterError("this cluster was left by shutdown: call actors.init() for a new one")
         return self
 
     def __exit__(
@@ -278,6 +280,12 @@ def init(
         meant(address, local_nodes), namespace, local_nodes, log_to_driver,
         offered(num_cpus, num_gpus, resources), dict(labels or {}), runtime_env, expect_nodes,
     )  # fmt: skip
+    if request.address == "local" and expect_nodes is not None and expect_nodes > local_nodes:
+        more = "local_nodes= says how many it has." if address == "local" or local_nodes > 1 else _absent({})
+        raise ClusterTimeoutError(
+            f"expect_nodes={expect_nodes}, but this cluster is this machine alone, with {local_nodes}: nobody joins "
+            f"it. {more}"
+        )
     with _lock:
         if _ending:
             raise NoClusterError("the program is ending: no cluster can be started any more")

@@ -110,7 +110,8 @@ class GRPCCommunicator:
             timeout: seconds that any call waits at most.
 
         Raises:
-            ValueError: a rank, port or timeout that cannot be.
+            ValueError: a rank, port or timeout that cannot be; or another process of the job is this rank, and both are
+                told.
             NotPairedError: an address outside this machine, and this device is not paired.
             OSError: the port is taken or may not be used.
             CommunicatorTimeoutError: ranks of the job were not found; the message names them.
@@ -140,7 +141,7 @@ class GRPCCommunicator:
     def _muster(self, job: str, rank: int, world_size: int, host: str | None, timeout: float) -> None:
         """Finds the other ranks, and waits until they have found this one."""
         try:
-            with mustered(job, rank, world_size, host, timeout) as addresses:
+            with mustered(job, rank, world_size, host, timeout, self.finalize) as addresses:
                 self._start(rank, addresses, timeout, None)
                 try:
                     self.barrier()

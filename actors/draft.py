@@ -44,7 +44,10 @@ class Draft:
         Raises:
             OSError: the memory is full.
         """
-        write(self._descriptor, at, data)
+        if self._file.mapping is None:
+            write(self._descriptor, at, data)
+        else:  # every page has its memory
+            self._file.mapping[at : at + len(data)] = data
 
     def close(self, *, again: bool = True) -> None:
         """Gives the file up.

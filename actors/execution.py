@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from actors import debugging, tracing
 from actors.common import COMMON
 from actors.convoy import Member
+from actors.courier import KeeperGone
 from actors.events.recorder import Stretch
 from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
 from actors.mailbox import Held
 from actors.messages import STREAMING, Outcome, Payload
+from actors.returned import first, iterator, on_the_loop, several
 from actors.runtime import ActorExit, current
-from actors.saving import KeeperGone
 from actors.sealed import Several, open_arguments
 from actors.serialize import dumps
 from actors.transport.answers import is_small
 from actors.transport.portal import wait
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from actors.convoy import Convoy, Together
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from actors.runtime import Incarnation
     from actors.saving import Saver
     from actors.spec import MethodSpec
+
+
+AHEAD_CALLS = 256
+"""So many calls may have run whose answers wait until their states are safe."""
 
 
 class Execution:
@@ -72,6 +77,7 @@ class Execution:
         self._left = left
         self._saver = saver
         self._record = record
+        self._unsafe: set[Future[None]] = set()  # states on their way, each with a call that waits for its answer
         self._pid = os.getpid()
 
     def paced_by(self, pause: Callable[[Callable[[], None]], object], gathering: Gathering | None = None) -> None:
@@ -99,15 +105,20 @@ class Execution:
 
     # -- on a thread --------------------------------------------------------------------------------------------
 
-    def run(self, job: Job) -> None:
-        """Runs a call to its end on this thread, unless it was answered already."""
+    def run(self, job: Job, *, more: bool = False) -> None:
+        """Runs a call to its end on this thread, unless it was answered already.
+
+        Args:
+            job: the call.
+            more: whether others wait for this thread, beside those that the mailbox knows of.
+        """
         while True:
             try:
                 if not self._starts(job):
                     return
                 break
             except Held as held:
-                held.released.result()
+                self._mailbox.until_released(held)
         token = current.set(job)
         job.traced = tracing.serve(job)
         try:
@@ -117,14 +128,18 @@ class Execution:
                 self._stream(job, result)
                 result = None
             elif returns != 1:
-                result = _several(result, returns, self._place(job))
+                result = several(result, returns, self._place(job))
         except BaseException as error:
             self._failed(job, self._save(job, error) or error)
         else:
             outcome, payload, problem = self._sealed(job, result)
             try:
-                if (saving := self._saving(job, outcome, payload)) is not None:
-                    wait(saving)
+                saving = self._saving(job, outcome, payload)
+                if saving is not None and self._goes_on(job, more):
+                    self._give_later(saving, job, outcome, payload, problem)
+                    return
+                if saving is not None:
+                    self._wait(saving)
             except BaseException as error:
                 self._failed(job, error)
             else:
@@ -137,10 +152,11 @@ class Execution:
     def run_together(self, convoy: Convoy) -> None:
         """Runs the calls of a convoy on this thread, one after the other."""
         if not self._is_simple(convoy):
-            for one in self._mailbox.disband(convoy):
+            jobs = self._mailbox.disband(convoy)
+            for index, one in enumerate(jobs):
                 self._mailbox.attend()
                 if self.group_of(one) is not None:
-                    self.run(one)
+                    self.run(one, more=index + 1 < len(jobs))
             return
         token = current.set(None)
         stretch = Stretch(self._actor.spec, convoy.visitor.session, convoy.method, convoy.arrived)
@@ -227,14 +243,14 @@ class Execution:
             return None
         try:
             if (saving := self._saver.call_over(job)) is not None:
-                wait(saving)
+                self._wait(saving)
         except BaseException as problem:
             problem.__context__ = error
             return problem
         return None
 
     def _stream(self, job: Job, result: Any) -> None:
-        values = _iterator(result, self._place(job))
+        values = iterator(result, self._place(job))
         try:
             for index, value in enumerate(values):
                 job.wait_for_room(index)
@@ -271,8 +287,8 @@ class Execution:
             elif returns != 1:
                 if returns and isinstance(result, AsyncIterable):
                     job.give_way()
-                    result = await _first(result, returns + 1)
-                result = _several(result, returns, self._place(job))
+                    result = await first(result, returns + 1)
+                result = several(result, returns, self._place(job))
         except BaseException as error:
             self._failed(job, await self._save_async(job, error) or error)
         else:
@@ -302,9 +318,7 @@ class Execution:
         return None
 
     async def _stream_async(self, job: Job, result: Any) -> None:
-        values = (
-            aiter(result) if isinstance(result, AsyncIterable) else _on_the_loop(_iterator(result, self._place(job)))
-        )
+        values = aiter(result) if isinstance(result, AsyncIterable) else on_the_loop(iterator(result, self._place(job)))
         index = 0
         try:
             async for value in values:
@@ -333,6 +347,33 @@ class Execution:
             return None
         return self._saver.call_over(job, payload if outcome is Outcome.VALUE else None)
 
+    def _wait(self, saving: Future[None]) -> None:
+        assert self._saver is not None
+        self._saver.wait(saving)
+
+    def _goes_on(self, job: Job, more: bool) -> bool:
+        """Whether the next call is run while the answer of this one waits for its state to be safe."""
+        plain = self._record is None and job.traced is None
+        return plain and (more or self._mailbox.has_more) and len(self._unsafe) < AHEAD_CALLS
+
+    def _give_later(
+        self, saving: Future[None], job: Job, outcome: Outcome, payload: Payload, problem: BaseException | None
+    ) -> None:
+        """Has a call answered once its state, or that of a later one, is safe."""
+        job.settled = True
+        self._unsafe.add(saving)
+
+        def safe(saved: Future[None]) -> None:
+            try:
+                if (error := saved.exception()) is not None:
+                    self._failed(job, error)
+                else:
+                    self._give(job, outcome, payload, problem)
+            finally:
+                self._unsafe.discard(saved)
+
+        saving.add_done_callback(safe)
+
     def _give(self, job: Job, outcome: Outcome, payload: Payload, problem: BaseException | None) -> None:
         if job.cancelled:  # whatever came of it is not wanted
             self._failed(job, asyncio.CancelledError())
@@ -342,9 +383,12 @@ class Execution:
             self._answer(job, outcome, payload, problem)
 
     def finish(self) -> None:
-        """The actor ends, and no method runs any more: who waits for its state has it taken."""
+        """The actor ends, and no method runs any more: who waits for its state has it taken, and its answer."""
         if self._saver is not None:
             self._saver.finish()
+        while self._unsafe:
+            with contextlib.suppress(Exception):
+                wait(next(iter(self._unsafe.copy())))
 
     def _failed(self, job: Job, error: BaseException) -> None:
         self._end_forked_child(error.code if isinstance(error, SystemExit) else 1)
@@ -429,59 +473,3 @@ def _packed(error: BaseException, place: Place) -> Payload:
     except BaseException as problem:  # memory may have run out, or the stack
         plain = RuntimeError(f"{type(error).__name__}, which could not be sent: {type(problem).__name__}")
         return pack(plain, place)
-
-
-def _iterator(result: Any, place: Place) -> Iterator[Any]:
-    if not isinstance(result, Iterable) and not hasattr(result, "__getitem__"):
-        raise TypeError(f"{place} was called as a stream and returned a {type(result).__name__}, which is no iterable")
-    return iter(result)
-
-
-def _several(result: Any, count: int, place: Place) -> tuple[Any, ...] | None:
-    """Returns the values of a method that gives ``count`` of them, which is not 1."""
-    if count == 0:
-        return None
-    values = _iterable(result, count, place)
-    found = tuple(islice(values, count + 1))  # it may be one without end
-    if isinstance(values, Generator):
-        values.close()
-    if len(found) == count:
-        return found
-    try:
-        got = str(len(result))
-    except TypeError:
-        got = str(len(found)) if len(found) < count else f"at least {count + 1}"
-    raise ValueError(f"{place}: expected {count} returned values, got {got}; num_returns= says how many there are")
-
-
-def _iterable(result: Any, count: int, place: Place) -> Iterator[Any]:
-    try:
-        return iter(result)
-    except TypeError:
-        what = type(result).__name__
-        raise TypeError(f"{place}: expected {count} returned values, got one {what}, which is no iterable") from None
-
-
-async def _first(values: AsyncIterable[Any], count: int) -> list[Any]:
-    found: list[Any] = []
-    iterator = aiter(values)
-    try:
-        async for value in iterator:
-            found.append(value)
-            if len(found) == count:
-                break
-    finally:
-        if isinstance(iterator, AsyncGenerator):
-            await iterator.aclose()
-    return found
-
-
-async def _on_the_loop(values: Iterator[Any]) -> AsyncIterator[Any]:
-    """Runs a plain iterator of an actor with async methods, whose other methods have their turn between its values."""
-    try:
-        for value in values:
-            yield value
-            await asyncio.sleep(0)
-    finally:
-        if isinstance(values, Generator):
-            values.close()

@@ -237,14 +237,22 @@ class TrustSet(Mapping[str, bytes]):
         """
         certificates = []
         for path in sorted(folder.glob("*.pem")):
-            try:
-                certificates.append(path.read_bytes())
-                check_profile(certificates[-1])
-            except FileNotFoundError:
-                continue  # removed since the folder was listed: no longer trusted
-            except (OSError, AuthenticationError) as error:
-                raise ActorsError(f"{path} cannot be trusted ({error}); replace or remove the file") from error
+            certificate = _trusted(path)
+            if certificate is not None:  # else removed since the folder was listed: no longer trusted
+                certificates.append(certificate)
         return cls(certificates)
+
+    @classmethod
+    def load_one(cls, folder: Path, node_id: str) -> bytes | None:
+        """The certificate of one device in ``folder``, without a look at all others; None where it is not trusted.
+
+        Raises:
+            ActorsError: see `load`.
+        """
+        certificate = _trusted(folder / f"{node_id}.pem") if node_id.isalnum() else None
+        if certificate is not None and check_profile(certificate) == node_id:
+            return certificate
+        return cls.load(folder).get(node_id)  # somebody has named the files
 
     def save(self, folder: Path) -> None:
         """Make the ``*.pem`` files of ``folder`` (mode 0700) hold exactly this set, one file for each device.
@@ -266,3 +274,15 @@ class TrustSet(Mapping[str, bytes]):
         # Swapped, never altered: readers, on gRPC's threads too, take no lock.
         self._certificates = dict(sorted(certificates.items()))
         self._bundle = b"".join(self._certificates.values())
+
+
+def _trusted(path: Path) -> bytes | None:
+    """The certificate in a file; None where that is not there."""
+    try:
+        certificate = path.read_bytes()
+        check_profile(certificate)
+    except FileNotFoundError:
+        return None
+    except (OSError, AuthenticationError) as error:
+        raise ActorsError(f"{path} cannot be trusted ({error}); replace or remove the file") from error
+    return certificate

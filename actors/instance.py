@@ -24,7 +24,7 @@ from actors.failure import Place, pack, unpack
 from actors.gathering import Gathering
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
-from actors.messages import CONSTRUCT, DEPART, GO, RETIRE, STAY, Call, Cancel, Outcome, Payload
+from actors.messages import CONSTRUCT, DEPART, GO, PREPARE, RETIRE, STAY, Call, Cancel, Outcome, Payload
 from actors.pause import Pause
 from actors.record import Record
 from actors.runtime import ActorExit, current, joined
@@ -126,6 +126,9 @@ class Instance:
             self._mailbox.answer(job, Outcome.VALUE, dumps(None))
         elif call.method == GO:
             self._go(job)
+        elif call.method == PREPARE and not self._begun:
+            self._mailbox.arrive(job, queued=False)
+            self._construction.put(job)
         elif call.method == CONSTRUCT and not self._begun:
             self._begun = True
             self._mailbox.arrive(job, queued=False)
@@ -310,7 +313,8 @@ class Instance:
 
     def run(self) -> Ending:
         """Serves calls until the actor ends; returns how it has."""
-        job = self._construction.get()
+        while (job := self._construction.get()) is not None and job.call.method == PREPARE:
+            self._prepare(job)
         if job is not None:
             made = self._construct(job)
             del job  # its arguments, and what they refer to, are not kept
@@ -319,6 +323,14 @@ class Instance:
                 made[1].finish()
         assert self.ending is not None
         return self.ending
+
+    def _prepare(self, job: Job) -> None:
+        """Loads what the class needs, while the actor's state is on its way here."""
+        assert isinstance(job.call.payload, Payload)
+        (code,), _ = loads(job.call.payload)
+        with contextlib.suppress(Exception):  # it will be raised again where it is told
+            self._load(code)
+        self._mailbox.answer(job, Outcome.VALUE, dumps(None))
 
     def _construct(self, job: Job) -> tuple[Construction, Execution] | None:
         if not self._mailbox.start(job):

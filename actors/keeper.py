@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from actors.address import Address
+    from actors.courier import Lease
     from actors.holdings import Hold, Holdings
     from actors.line import Line
     from actors.messages import Payload
@@ -122,8 +123,8 @@ class Charge(Protocol):
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once."""
 
-    async def saved(self, state: Payload, number: int | None = None) -> None:
-        """Takes the actor's state over, for the next time it is made."""
+    async def saved(self, state: Payload, number: int | None = None, base: int | None = None) -> Lease | None:
+        """Takes the actor's state over, for the next time it is made; see `actors.courier.Lease`."""
 
     def keep(self, number: int, state: Payload) -> None:
         """As `saved`, where nobody else is to have it. From any thread."""
@@ -231,11 +232,22 @@ class Keeper:
         if charge is not None:  # else nothing refers to it any more: it is not made anew
             await charge.saved(state)
 
-    async def saved_as(self, _: Visitor, actor: str, number: int, state: Payload) -> None:
-        """As `saved`; of states, that with the highest number is the last."""
+    async def saved_as(
+        self, _: Visitor, actor: str, number: int, state: Payload, base: int | None = None
+    ) -> Lease | None:
+        """As `saved`; of states, that with the highest number is the last.
+
+        Args:
+            actor: whose state it is.
+            number: of the state.
+            state: itself.
+            base: where the actor has sent it to its heirs as well, by which leave; see `actors.courier`.
+
+        Returns:
+            Leave to do that from now on; None where what it has still holds, or there are no heirs.
+        """
         charge = self.charges.get(actor)
-        if charge is not None:
-            await charge.saved(state, number)
+        return await charge.saved(state, number, base) if charge is not None else None
 
     def kept(self, actor: str, number: int, state: Payload) -> None:
         """An actor of this process has sent its state with an answer. From any thread."""

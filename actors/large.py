@@ -9,10 +9,14 @@ import sys
 LEAST_BYTES = 1 << 20
 
 
-def room(size: int) -> bytearray | mmap.mmap:
+def room(size: int) -> bytearray | mmap.mmap | memoryview:
     """Returns memory to be written. Large memory is cleared by the system as it is touched, and not here at once."""
     if size < LEAST_BYTES:
         return bytearray(size)
+    if "numpy" in sys.modules and size <= sys.maxsize:  # whoever takes arrays has loaded it
+        from actors import pages
+
+        return pages.empty(size, pages.BYTE).data
     if sys.platform != "linux":
         return mmap.mmap(-1, size)
     found = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

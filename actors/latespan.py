@@ -1,8 +1,9 @@
 """Late spans: a span of OpenTelemetry's SDK that is a note until somebody looks at it.
 
 The SDK takes some 20 µs to make a span, and a call has two. Where spans leave a process in batches, nobody looks at one
-before it is exported, on a thread of the exporter's: until then it is a name, two ids and two times. Whoever does look
-(a method that sets an attribute of its span, or an exporter) finds the SDK's own span, made in that moment.
+before it is exported, on a thread of the exporter's: until then it is a ``traceparent``, two times, and what it will be
+described by. Whoever does look (a method that sets an attribute of its span, or an exporter) finds the SDK's own span,
+made in that moment.
 """
 
 # ruff: noqa: SLF001 - a span is made of what its tracer keeps, as the SDK itself makes one
@@ -12,91 +13,107 @@ from __future__ import annotations
 import os
 import threading
 import time
+from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SynchronousMultiSpanProcessor, Tracer, _Span
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON
-from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, get_current_span
+from opentelemetry.trace import INVALID_SPAN, SpanContext, SpanKind, TraceFlags, get_current_span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Description = tuple[str, SpanKind, dict[str, Any]]
 
 METRICS = "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"
 """Environment variable of the SDK's: it counts its own spans, as only its own way of making them does."""
 
 MOST_ATTRIBUTES = 16  # a span of ours has fewer
+_UNSAMPLED = frozenset("02468ace")  # last digits of flags that say that nobody records the trace
 _making = threading.Lock()
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_new = object.__new__  # a call of the class takes longer than all the rest
+
+
+class _Awaited:
+    """An attribute of the SDK's span that a late one has not: it is asked for where it is looked up on the class."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, span: LateSpan | None, _: type) -> Any:
+        return self if span is None else span.made(self._name)
 
 
 class LateSpan(_Span):
-    """See above.
+    """See above. `LateSpans` alone makes it, past the constructor.
 
-    Args:
-        maker: by which it is made.
-        name: of the span.
-        context: its ids.
-        parent: whose it is a part, if anybody's.
-        attributes: returns its attributes, once they are wanted.
+    Attributes:
+        traceparent: its ids and flags, as they travel.
     """
 
-    def __init__(  # noqa: PLR0917 - made for each call, and quickly
-        self,
-        maker: LateSpans,
-        name: str,
-        kind: SpanKind,
-        context: SpanContext,
-        parent: SpanContext | None,
-        attributes: Callable[[], dict[str, Any]],
-    ) -> None:
-        # What is not here is asked for by `__getattr__`, which has the SDK's own constructor fill in everything.
-        self._note = (maker, name, kind, parent, attributes)
-        self._context = context
-        self._start_time = time.time_ns()
-        self._end_time = None
+    traceparent: str
+    _note: tuple[LateSpans, SpanContext | str | None, Callable[..., Description], tuple[Any, ...]] | None
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+    def made(self, name: str) -> Any:
+        """Returns an attribute that it does not have yet: the SDK's own constructor fills in everything."""
+        if name == "_context":
+            self._context = self._ids()
+            return self._context
         with _making:
-            note = self.__dict__.get("_note")
-            if note is not None:
-                self._become(*note)
-                del self._note
-        return object.__getattribute__(self, name)
+            if self._note is not None:
+                self._become(*self._note)
+                self._note = None
+        return vars(self)[name]
+
+    def _ids(self) -> SpanContext:
+        parent = self._note[1] if self._note is not None else None
+        return _context(self.traceparent, False, parent if isinstance(parent, SpanContext) else None)
 
     def _become(
         self,
         maker: LateSpans,
-        name: str,
-        kind: SpanKind,
-        parent: SpanContext | None,
-        attributes: Callable[[], dict[str, Any]],
+        parent: SpanContext | str | None,
+        describe: Callable[..., Description],
+        facts: tuple[Any, ...],
     ) -> None:
         tracer, began, ended = maker.tracer, self._start_time, self._end_time
+        name, kind, attributes = describe(*facts)
+        around = _context(parent, kind is SpanKind.SERVER) if isinstance(parent, str) else parent
         common: dict[str, Any] = {
-            "name": name, "context": self._context, "parent": parent, "kind": kind, "resource": tracer.resource,
+            "name": name, "context": self._ids(), "parent": around, "kind": kind, "resource": tracer.resource,
             "instrumentation_info": tracer.instrumentation_info,
-            "instrumentation_scope": tracer._instrumentation_scope, "attributes": attributes(),
+            "instrumentation_scope": tracer._instrumentation_scope, "attributes": attributes,
         }  # fmt: skip
         if ended is not None and maker.few_attributes:  # nothing changes it any more
-            ReadableSpan.__init__(self, **common)
+            ReadableSpan.__init__(self, **common, start_time=began, end_time=ended)
             self._lock = threading.Lock()
-        else:
-            super().__init__(
-                **common, sampler=tracer.sampler, span_processor=tracer.span_processor, limits=tracer._span_limits
-            )
+            return
+        super().__init__(
+            **common, sampler=tracer.sampler, span_processor=tracer.span_processor, limits=tracer._span_limits
+        )
         self._start_time, self._end_time = began, ended
 
     def end(self, end_time: int | None = None) -> None:
         """See `opentelemetry.trace.Span`."""
-        note = self.__dict__.get("_note")
+        note = self._note
         if note is None or self._end_time is not None:
             super().end(end_time)
             return
         self._end_time = time.time_ns() if end_time is None else end_time
-        note[0].tracer.span_processor.on_end(self)
+        for emit in note[0].emits:
+            emit(self)
+
+
+def _await_all() -> None:
+    sample = _Span("", SpanContext(1, 1, False), resource=Resource.get_empty())
+    for name in vars(sample).keys() - {"_start_time", "_end_time"}:  # which a note has from the first
+        setattr(LateSpan, name, _Awaited(name))
+
+
+_await_all()  # not by `__getattr__`, for which Python takes longer to look up what is there
 
 
 class LateSpans:
@@ -108,6 +125,7 @@ class LateSpans:
     Attributes:
         tracer: likewise.
         few_attributes: whether the attributes of calls are within what the program allows, whatever they are.
+        emits: what takes spans that have ended, of each of the program's processors.
     """
 
     def __init__(self, tracer: Tracer) -> None:
@@ -115,7 +133,15 @@ class LateSpans:
         limits = tracer._span_limits
         most = limits.max_span_attributes
         self.few_attributes = limits.max_span_attribute_length is None and (most is None or most >= MOST_ATTRIBUTES)
+        self.emits: tuple[Callable[[ReadableSpan], None], ...] = ()
         self._known: object = None  # the processors that were looked at
+        self._always = tracer.sampler is ALWAYS_ON
+        ids = tracer.id_generator
+        drawn = type(ids) is RandomIdGenerator
+        self._new_trace = _trace_id if drawn else lambda: f"{ids.generate_trace_id():032x}"
+        self._new_span = _span_id if drawn else lambda: f"{ids.generate_span_id():016x}"
+        random = TraceFlags.RANDOM_TRACE_ID if ids.is_trace_id_random() else 0
+        self._first = f"{TraceFlags.SAMPLED | random:02x}"  # the flags of a trace that begins here
 
     @classmethod
     def of(cls, tracer: object) -> LateSpans | None:
@@ -129,37 +155,63 @@ class LateSpans:
             return None
         return cls(tracer)
 
-    def start(
-        self, name: str, kind: SpanKind, parent: SpanContext | None, attributes: Callable[[], dict[str, Any]]
-    ) -> LateSpan | None:
+    def start(self, came: str, describe: Callable[..., Description], facts: tuple[Any, ...]) -> LateSpan | None:
         """Returns a span that has begun.
 
         Args:
-            name: of it.
-            kind: whether it is the caller's or the actor's.
-            parent: whose it is a part; None for what the code that runs here is part of.
-            attributes: see `LateSpan`.
+            came: the ``traceparent`` whose it is a part; empty for what the code that runs here is part of.
+            describe: returns its name, its kind and its attributes, once they are wanted.
+            facts: what that is given.
 
         Returns:
             It; or None where the tracer is to make it: somebody sees spans as they begin or end, or it is in no sample.
         """
         processor = self.tracer.span_processor
         known = getattr(processor, "_span_processors", None)
-        if known is not self._known:
-            kinds = {type(processor), *map(type, known or ())}
-            if kinds != {SynchronousMultiSpanProcessor, BatchSpanProcessor}:
-                return None
-            self._known = known
-        generator = self.tracer.id_generator
-        if parent is None:
-            parent = get_current_span().get_span_context()
-        if not parent.is_valid:
-            trace, flags, state, parent = generator.generate_trace_id(), _SAMPLED, None, None
-            if generator.is_trace_id_random():
-                flags = TraceFlags(flags | TraceFlags.RANDOM_TRACE_ID)
-        elif not parent.trace_flags & _SAMPLED and self.tracer.sampler is not ALWAYS_ON:
+        if known is not self._known and not self._look_at(processor, known):
             return None
+        parent: SpanContext | str | None = came or None
+        if not came:
+            around = get_current_span()
+            if type(around) is LateSpan:
+                parent = came = around.traceparent
+            elif around is not INVALID_SPAN and (context := around.get_span_context()).is_valid:
+                parent, came = context, f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        if not came:
+            traceparent = f"00-{self._new_trace()}-{self._new_span()}-{self._first}"
+        elif came[-1] not in _UNSAMPLED:
+            traceparent = f"{came[:36]}{self._new_span()}{came[52:]}"
+        elif self._always:
+            traceparent = f"{came[:36]}{self._new_span()}-{int(came[53:], 16) | TraceFlags.SAMPLED:02x}"
         else:
-            trace, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
-        context = SpanContext(trace, generator.generate_span_id(), False, flags, state)
-        return LateSpan(self, name, kind, context, parent, attributes)
+            return None
+        span = _new(LateSpan)
+        span._note = (self, parent, describe, facts)
+        span.traceparent = traceparent
+        span._end_time = None
+        span._start_time = time.time_ns()
+        return span
+
+    def _look_at(self, processor: object, known: Any) -> bool:
+        kinds = {type(processor), *map(type, known or ())}
+        if kinds != {SynchronousMultiSpanProcessor, BatchSpanProcessor}:
+            return False
+        # Past `on_end`, which looks whether a span is in the sample, as all of ours are.
+        inner = [getattr(one, "_batch_processor", None) for one in known]
+        self.emits = tuple(getattr(each, "emit", one.on_end) for each, one in zip(inner, known, strict=True))
+        self._known = known
+        return True
+
+
+# As the SDK's own generator draws them, in half the time; that looks for the 0 that comes once in 2**64 times.
+def _trace_id() -> str:
+    return getrandbits(128).to_bytes(16, "big").hex()
+
+
+def _span_id() -> str:
+    return getrandbits(64).to_bytes(8, "big").hex()
+
+
+def _context(traceparent: str, is_remote: bool, parent: SpanContext | None = None) -> SpanContext:
+    trace, span, flags = int(traceparent[3:35], 16), int(traceparent[36:52], 16), int(traceparent[53:], 16)
+    return SpanContext(trace, span, is_remote, TraceFlags(flags), parent.trace_state if parent is not None else None)

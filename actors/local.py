@@ -109,9 +109,10 @@ class LocalNodes:
 
         identities = [Identity.create() for _ in range(count)]
         trust = TrustSet([identity.certificate for identity in identities])
+        trust.save(self.folder / TRUST)
         for number, identity in enumerate(identities):
             identity.save(self.folder / f"key-{number}")
-            trust.save(self.folder / f"key-{number}" / TRUST)
+            (self.folder / f"key-{number}" / TRUST).symlink_to(self.folder / TRUST)
         self.identity = self.folder / "key-0"
         return [identity.node_id for identity in identities]
 

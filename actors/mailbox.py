@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from actors.messages import Payload
 
+HELD_SECONDS = 0.002  # between two looks whether something is urgent, while calls are held
 LEAD_SECONDS = 0.05  # an actor that is asked less often does not mind another thread's time
 
 
@@ -265,9 +267,9 @@ class Mailbox:
             return self._open.get(key)
 
     def running(self) -> Job | None:
-        """Returns a call that runs, if one does."""
-        with self._lock:
-            return next((job for job in self._open.values() if job.state is State.RUNNING), None)
+        """Returns a call that runs, if one does; one whose method has ended only where there is no other."""
+        running = self.all_running()
+        return next((job for job in running if not job.settled), running[0] if running else None)
 
     def open(self) -> list[Job]:
         """Returns the calls that wait or run, in the order of their arrival."""
@@ -314,6 +316,18 @@ class Mailbox:
             bell.ring()
 
     # -- who runs them ------------------------------------------------------------------------------------------
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something waits for the thread that iterates."""
+        return not self._queue.empty()
+
+    def until_released(self, held: Held) -> None:
+        """Waits until calls may start again, and does meanwhile what is `urge`d. On the thread that iterates."""
+        while not held.released.done():
+            self.attend()
+            with contextlib.suppress(TimeoutError):
+                held.released.result(HELD_SECONDS)
 
     def attend(self) -> None:
         """Does what was `urge`d. On the thread that iterates, between two calls."""

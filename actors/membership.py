@@ -28,8 +28,7 @@ def credentials_from(folder: Path) -> CredentialsFor:
         from actors.transport.credentials import channel_credentials
         from actors.transport.link import GoneError
 
-        identity, trust = load(folder)
-        certificate = trust.get(node)
+        identity, certificate = Identity.load(folder), TrustSet.load_one(folder / TRUST, node)
         if certificate is None:
             raise GoneError(f"device {node} is not trusted by this one", node_too=True)
         return channel_credentials(identity, certificate)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors.holdings import Hold
 
 CONSTRUCT = "__construct__"  # the method by which an owner makes its actor
+PREPARE = "__prepare__"  # and that by which it has the class loaded ahead, in the process that an actor is to move to
 RETIRE = "__retire__"  # and that by which it ends it, after all that was called before
 DEPART = "__depart__"  # and that by which it has it stand still between two calls, and gets its state
 STAY = "__stay__"  # then it goes on where it is,

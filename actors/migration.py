@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from actors.exceptions import ActorDiedError, ActorsError, ArgumentError
 from actors.failure import unpack
-from actors.messages import DEPART, GO, STAY, Outcome, Payload
+from actors.messages import DEPART, GO, PREPARE, STAY, Outcome, Payload
 from actors.serialize import dumps_arguments, loads
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ def settled(spec: ActorSpec, there: Address) -> ActorSpec:
     """Returns it once it has moved: one that was to be on one node is to be on the new one."""
     demand = spec.demand if spec.demand.node is None else replace(spec.demand, node=there.node)
     return replace(spec, demand=demand)
+
+
+def prepare(process: Process, there: Address, spec: ActorSpec, code: Payload) -> None:
+    """Has a process that an actor is to move to load its class, whatever becomes of that."""
+    process.party(there).call(spec.id, PREPARE, dumps_arguments((code,), {}), _Departed(process.loop))
 
 
 async def depart(process: Process, here: Address, spec: ActorSpec) -> Payload:

@@ -10,19 +10,27 @@ import hashlib
 import ipaddress
 import secrets
 import socket
-from contextlib import contextmanager
+import threading
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from actors import device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import discovery
 
 
+SETTLE_SECONDS = 0.3
+"""How long a rank looks at least whether another process is this rank too: both announce it at once when they begin."""
+
+
 @contextmanager
-def mustered(job: str, rank: int, size: int, host: str | None, timeout: float) -> Iterator[list[str]]:
+def mustered(  # noqa: PLR0917 - the communicator's own
+    job: str, rank: int, size: int, host: str | None, timeout: float, leave: Callable[[], None]
+) -> Iterator[list[str]]:
     """Gives the addresses of all ranks of a job, and announces this one's for as long as the block lasts.
 
     Ranks of a device that is paired find those of other devices; of one that is not, those of this machine alone.
@@ -33,10 +41,12 @@ def mustered(job: str, rank: int, size: int, host: str | None, timeout: float) -
         size: the number of ranks.
         host: the address at which the others reach this rank; None looks for it.
         timeout: seconds to wait for the others.
+        leave: called on a thread of its own where another process turns out to be this rank while the block lasts; it
+            must fail what the block waits for.
 
     Raises:
         TimeoutError: some were not found; it names them.
-        ValueError: another process is this rank.
+        ValueError: another process is this rank; each of the two is told.
         discovery.DiscoveryError: the network cannot be used.
     """
     import discovery
@@ -49,21 +59,48 @@ def mustered(job: str, rank: int, size: int, host: str | None, timeout: float) -
     mine = discovery.NodeRecord(
         ids[rank], f"rank {rank} of {size}", _free_port(host), (host,), secrets.token_hex(8), cluster=tag
     )
+    twins: list[discovery.NodeRecord] = []
+    inside = threading.Event()
+
+    def notice(event: discovery.Event) -> None:
+        # Of two that announce one name each is seen, one after the other.
+        record = None if isinstance(event, discovery.Lost) else event.record
+        if record is not None and record.id == mine.id and record.boot != mine.boot:
+            twins.append(record)
+            if inside.is_set():
+                threading.Thread(target=leave, name="twin-leave", daemon=True).start()
+
     with (
-        discovery.browse(interfaces=interfaces, cluster=tag) as browser,
+        discovery.browse(interfaces=interfaces, cluster=tag, on_event=notice) as browser,
         discovery.advertise(mine, interfaces=interfaces),
     ):
+        settled = time.monotonic() + min(SETTLE_SECONDS, timeout)
         try:
-            found = browser.wait_for(lambda seen: all(name in seen and seen[name].addresses for name in ids), timeout)
+            found = browser.wait_for(
+                lambda seen: bool(twins) or all(name in seen and seen[name].addresses for name in ids), timeout
+            )
         except TimeoutError:
             missing = [str(other) for other, name in enumerate(ids) if name not in browser.records()]
             where = "on this machine, which is paired with none" if interfaces else "in the network"
             raise TimeoutError(
                 f"job {job!r}: rank {', '.join(missing)} of {size} was not found {where} within {timeout:g} s"
             ) from None
-        if found[ids[rank]].boot != mine.boot:
-            raise ValueError(f"job {job!r}: another process is rank {rank} of {size} too")
-        yield [device.at(found[name].addresses[0], found[name].port) for name in ids]
+        while not twins and (left := settled - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                browser.wait_for(lambda _: bool(twins), left)
+        inside.set()
+        try:
+            if not twins:
+                yield [device.at(found[name].addresses[0], found[name].port) for name in ids]
+                return
+        except Exception:
+            if not twins:
+                raise
+        twin = twins[0]
+        raise ValueError(
+            f"job {job!r}: two processes are rank {rank} of {size}: this one, at {bracket(host)}:{mine.port}, and one "
+            f"at {', '.join(map(bracket, twin.addresses))}:{twin.port}; give each a rank of its own"
+        )
 
 
 def _free_port(host: str) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from actors import device
 from actors.exceptions import ActorsError, NoClusterError
 from actors.local import clusters
-from actors.residing import Visit, address_of
+from actors.visit import ASK_SECONDS, Visit, address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from actors.events import ActorChanged, ClusterView, Event
     from actors.nodeinfo import NodeInfo
 
-ASK_SECONDS = 10.0
 BIRTH_SECONDS = 3.0
 NOTHING_RUNS = (
     "no cluster runs on this device: run `actors start`, or a program that calls actors.init(). Programs of another "
@@ -71,6 +69,11 @@ class Observer:
     def nodes(self) -> list[NodeInfo]:
         """Returns every node of the cluster that was ever seen; ``alive`` says which answer."""
         found: list[NodeInfo] = self._ask("node", "nodes")
+        return found
+
+    def circle(self) -> dict[str, Any]:
+        """Returns what a device's node knows of the members of its cluster: its nodes, and why others are silent."""
+        found: dict[str, Any] = self._ask("trust", "circle")
         return found
 
     def follow(self, numbers: dict[str, int], timeout: float) -> dict[str, tuple[list[Event], int, int]]:
@@ -156,10 +159,10 @@ class Observers:
         self._all: list[Observer] = []
         running = device.running()
         if running is not None:
-            visit = Visit(address_of(running), Path(running.folder))
+            visit = Visit(address_of(running))
             self._all.append(Observer(f"device {running.name}", visit.ask, visit.close))
         for cluster in clusters():
-            visit = Visit(cluster.nodes[0], cluster.folder)
+            visit = Visit(cluster.nodes[0])
             program = os.path.basename(cluster.program) or "python"
             self._all.append(Observer(f"program {cluster.pid} ({program})", visit.ask, visit.close, cluster.pid))
         if not self._all:

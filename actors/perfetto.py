@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from actors.events import CallEnded
@@ -32,12 +33,15 @@ def timeline(path: str | Path | None = None) -> list[dict[str, Any]]:
     Raises:
         NoClusterError: this program is in no cluster.
         OSError: the file cannot be written.
+        TypeError: ``path`` is no path.
     """
     return write(Observer.here(), path)
 
 
 def write(observer: Observer, path: str | Path | None) -> list[dict[str, Any]]:
     """Writes the trace of what an observer sees; see `timeline`."""
+    if path is not None:
+        path = os.fspath(path)  # a number would be a file that is open already
     view = observer.view()
     events = traced(observer.past(), view, observer.clocks())
     if path is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,10 @@ from weakref import WeakValueDictionary
 
 from actors import arena
 from actors.address import Address, host_key
+from actors.answer import Answer, ask
 from actors.arena import Arena
 from actors.events.recorder import Recorder
-from actors.exceptions import ActorDiedError, NodeDiedError, Verdict
-from actors.failure import unpack
+from actors.exceptions import ActorDiedError, NodeDiedError
 from actors.guest import Guests
 from actors.holdings import Holdings
 from actors.home import arena_dir
@@ -33,7 +32,8 @@ from actors.transport.link import UnreachableError
 from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
 from actors.transport.traffic import carried
-from actors.transport.ways import WaysIn, WaysOut, all_by_grpc
+from actors.transport.ways_in import WaysIn
+from actors.transport.ways_out import WaysOut, all_by_grpc
 from actors.waits import Waits
 
 if TYPE_CHECKING:
@@ -260,22 +260,7 @@ class Process:
             ActorDiedError: the process is gone; `NodeDiedError` if its node is.
             Exception: whatever the service raised.
         """
-        answer = Answer(address)
-        peer = self.peer(address)
-        number = peer.call(target, method, dumps_arguments(args, kwargs), answer)
-        try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.wrap_future(answer.future)
-        except asyncio.CancelledError:
-            peer.cancel(number)
-            raise
-        except TimeoutError:
-            if answer.future.done() and not answer.future.cancelled():
-                raise
-            peer.cancel(number)
-            raise TimeoutError(
-                f"node {address.node_name} did not answer {target}.{method} within {timeout:g} s"
-            ) from None
+        return await ask(self.peer(address), address, target, method, dumps_arguments(args, kwargs), timeout)
 
     def tell(self, address: Address, target: str, method: str, *args: Any) -> None:
         """Calls a service of another process, whatever becomes of it. Only on the I/O loop."""
@@ -413,51 +398,3 @@ def _each(message: Calls) -> Iterator[Call]:
         raise ValueError(f"{len(m.numbers)} calls of {m.method} came with {len(payloads)} arguments")
     for number, payload in zip(m.numbers, payloads, strict=True):
         yield Call(number, m.target, m.method, payload, m.terms)
-
-
-class Answer:
-    """Waits for the answer of a service."""
-
-    __slots__ = ("_address", "future")
-
-    anywhere = False
-
-    def __init__(self, address: Address) -> None:
-        self.future: Future[Any] = Future()
-        self._address = address
-
-    def replied(self, reply: Reply) -> None:
-        """See `actors.transport.peer.Caller`."""
-        if self.future.cancelled():
-            return
-        assert isinstance(reply.payload, Payload)
-        if reply.outcome is Outcome.VALUE:
-            self._take(reply.payload)
-        elif reply.outcome is Outcome.RAISED:
-            failure = unpack(reply.payload)
-            # A service is ours: its own error is what the user shall see, not the way it came.
-            self.future.set_exception(getattr(failure, "cause", None) or failure)
-        else:
-            self.future.set_exception(loads(reply.payload))
-
-    def _take(self, payload: Payload) -> None:
-        try:
-            value = loads(payload)
-        except Exception as error:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(value)
-
-    def yielded(self, item: Any) -> None:
-        """See `actors.transport.peer.Caller`: a service streams nothing."""
-
-    def lost(self, death: Death, verdict: Verdict) -> None:
-        """See `actors.transport.peer.Caller`."""
-        if self.future.cancelled():
-            return
-        node = death.node or self._address.node_name
-        if death.node_too or self._address.is_node:
-            error: ActorDiedError = NodeDiedError(f"node {node} is gone: {death.reason}", node=node, verdict=verdict)
-        else:
-            error = ActorDiedError(f"process {self._address.process} on node {node} is gone: {death.reason}")
-        self.future.set_exception(error)

@@ -130,21 +130,52 @@ class Reduction:
 
     def fold_into(self, values: Sequence[npt.NDArray[Any]], out: npt.NDArray[Any]) -> None:
         """Does as `fold`, into ``out``, a block that stays in the processor's cache at a time."""
-        step = max(1, _BLOCK_BYTES // out.itemsize)
-        wide = self.dtype in _HALVES or len(values) == 1
-        combine = _UFUNCS[self.op]
         with np.errstate(all="ignore"):
-            for start in range(0, out.size, step):
-                block = slice(start, start + step)
-                target = out[block]
-                if wide:
-                    np.copyto(target, self.fold([value[block] for value in values]))
-                    continue
-                combine(values[0][block], values[1][block], out=target)
-                for value in values[2:]:
-                    combine(target, value[block], out=target)
-                if self.op == "mean":
-                    np.divide(target, target.dtype.type(self.ranks), out=target)
+            self._fold_into(values, out)
+
+    def fold_pieces_into(
+        self,
+        values: Sequence[npt.NDArray[Any]],
+        place: int,
+        pieces: Sequence[npt.NDArray[Any]],
+        out: npt.NDArray[Any],
+    ) -> None:
+        """Does as `fold_into`, where one rank's elements are in pieces.
+
+        Args:
+            values: all ranks' elements; those at ``place`` are not looked at.
+            place: whose elements are in pieces.
+            pieces: the elements, one array after the other.
+            out: takes the result.
+        """
+        start = 0
+        with np.errstate(all="ignore"):
+            for piece in pieces:
+                part = slice(start, start + piece.size)
+                of_ranks = [value[part] for value in values]
+                of_ranks[place] = piece
+                self._fold_into(of_ranks, out[part])
+                start += piece.size
+
+    def _fold_into(self, values: Sequence[npt.NDArray[Any]], out: npt.NDArray[Any]) -> None:
+        step = max(1, _BLOCK_BYTES // out.itemsize)
+        if out.size <= step:
+            self._fold_block(values, out)
+            return
+        for start in range(0, out.size, step):
+            block = slice(start, start + step)
+            self._fold_block([value[block] for value in values], out[block])
+
+    def _fold_block(self, values: Sequence[npt.NDArray[Any]], out: npt.NDArray[Any]) -> None:
+        if self.dtype in _HALVES or len(values) == 1:
+            np.copyto(out, self.fold(values))
+            return
+        combine = _UFUNCS[self.op]
+        combine(values[0], values[1], out=out)
+        for value in values[2:]:
+            combine(out, value, out=out)
+        if self.op == "mean":
+            np.divide(out, out.dtype.type(self.ranks), out=out)
 
 
 def widened(reduction: Reduction, value: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Reduction]:

@@ -7,21 +7,20 @@ import time
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from actors import device
-from actors.address import Address, host_key
-from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError, NodeDiedError
-from actors.ids import new_id
+from actors.exceptions import ActorsError, ClusterTimeoutError
 from actors.local import first_word, launch
+from actors.visit import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from actors.address import Address
     from actors.device import Door, Running
 
 END_SECONDS = 8.0
-ASK_SECONDS = 10.0
 START_SECONDS = 30.0
 
 
@@ -94,61 +93,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def address_of(running: Running) -> Address:
-    """Where this device's node is, for its own processes."""
-    socket = str(Path(running.folder) / f"{running.process}.sock")
-    return Address(running.process, host_key(), socket, running.id, node_name=running.name)
-
-
-class Visit:
-    """A command's conversation with a node of this device; a context manager.
-
-    Args:
-        node: where it is.
-        folder: of the sockets of its cluster.
-    """
-
-    def __init__(self, node: Address, folder: Path) -> None:
-        from actors.process import Process  # which takes long to load: a node that is to be started starts first
-
-        self.node = node
-        self._process = Process(new_id("command"), folder, node.node, node.node_name)
-
-    def ask(self, target: str, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
-        """Asks a service of the node.
-
-        Raises:
-            ClusterTimeoutError: no answer in time.
-            NoClusterError: the node is gone.
-            Exception: whatever the service raised.
-        """
-        try:
-            return self._process.portal.run(self._process.ask(self.node, target, method, *args, timeout=timeout))
-        except TimeoutError as error:
-            raise ClusterTimeoutError(f"node {self.node.node_name} does not answer; see {device.log_file()}") from error
-        except NodeDiedError as error:
-            raise NoClusterError(f"node {self.node.node_name} has just ended: {error}") from error
-
-    def close(self) -> None:
-        """Ends it."""
-        self._process.portal.run(self._process.close("the command has ended"))
-        self._process.portal.close()
-        if self._process.arena is not None:
-            self._process.arena.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def ask_node(running: Running, target: str, method: str, *args: Any, timeout: float = ASK_SECONDS) -> Any:
-    """Asks a service of this device's node once; see `Visit.ask`."""
-    with Visit(address_of(running), Path(running.folder)) as visit:
-        return visit.ask(target, method, *args, timeout=timeout)
 
 
 @contextmanager

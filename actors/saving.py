@@ -10,8 +10,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from actors import escort
+from actors.courier import Courier
 from actors.escort import Escort
-from actors.exceptions import ActorDiedError, SerializationError
+from actors.exceptions import SerializationError
 from actors.options import parse_checkpoint
 from actors.serialize import dumps
 
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from actors.spec import Construction
 
 SAVE, LOAD = "__actor_save__", "__actor_load__"
-
-
-class KeeperGone(ActorDiedError):  # noqa: N818 - as the errors it is among
-    """Whoever has charge of the actor is gone, with whom it ends: its callers shall hear of that and no answer."""
 
 
 def checkpoint_of(cls: type, options: ActorOptions) -> tuple[int | None, float | None] | None:
@@ -118,6 +115,7 @@ class Saver:
         self._seconds = seconds
         self._keeper = keeper
         self._process = process
+        self._courier = Courier(actor, label, keeper, process)
         self._lock = threading.Lock()  # states arrive in the order in which they were taken
         self._numbers = count(1) if numbered else None
         self._calls = 0
@@ -200,7 +198,11 @@ class Saver:
         return state, None if self._numbers is None else next(self._numbers)
 
     def _save(self, state: Payload, number: int | None) -> Future[None]:
-        return self._process.portal.start(self._give(state, number))
+        return self._courier.send(state, number)
+
+    def wait(self, safe: Future[None]) -> None:
+        """Waits, on a thread that may block, for what `call_over` has returned; raises why the state is not safe."""
+        self._courier.wait(safe)
 
     def paced_by(self, pause: Callable[[Callable[[], None]], object], gathering: Gathering | None) -> None:
         """Calls are served from now on.
@@ -231,10 +233,3 @@ class Saver:
                 # No call waits for it; the next one has it tried again.
                 self._last = time.monotonic()
                 traceback.print_exc()
-
-    async def _give(self, state: Payload, number: int | None) -> None:
-        what = ("saved", self._actor, state) if number is None else ("saved_as", self._actor, number, state)
-        try:
-            await self._process.ask(self._keeper, "keeper", *what, timeout=None)
-        except ActorDiedError as error:
-            raise KeeperGone(f"the state of {self._label} was not saved: {error}", actor=self._label) from error

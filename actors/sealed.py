@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from actors.exceptions import ActorsError, SerializationError
 from actors.failure import advised, unpack
 from actors.frozen import frozen
 from actors.messages import Argument, Outcome, Payload
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _VALUE = Outcome.VALUE
+_CLEAR = (ActorsError, MemoryError)  # these say enough
 
 
 @frozen
@@ -34,6 +36,10 @@ class Sealed:
                 return loads(self.payload)
             except (ImportError, AttributeError) as error:
                 raise explained(error) from error
+            except _CLEAR:
+                raise
+            except Exception as error:
+                raise _unreadable("the value", error) from error
         raise unpack(self.payload) if self.outcome is Outcome.RAISED else advised(loads(self.payload))
 
 
@@ -121,6 +127,15 @@ def open_arguments(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Unpickles a call's arguments, putting resolved references in their places."""
     if isinstance(payload, Argument):
         return (payload.value,), {}
+    try:
+        return _opened(payload)
+    except (ImportError, AttributeError, *_CLEAR):
+        raise
+    except Exception as error:
+        raise _unreadable("an argument", error) from error
+
+
+def _opened(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
     arguments = loads(payload)
     if not isinstance(arguments, Filled):
         args, kwargs = arguments
@@ -130,4 +145,12 @@ def open_arguments(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (
         tuple(loads(values[v.index]) if isinstance(v, Slot) else v for v in args),
         {key: loads(values[v.index]) if isinstance(v, Slot) else v for key, v in kwargs.items()},
+    )
+
+
+def _unreadable(what: str, error: Exception) -> SerializationError:
+    """Returns the error for what was pickled and cannot be made from that again."""
+    return SerializationError(
+        f"{what} was pickled, and cannot be unpickled where it is used: {type(error).__name__}: {error}. "
+        "pickle.loads(pickle.dumps(value)) must give it back: define __reduce__ in its class"
     )

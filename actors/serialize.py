@@ -31,22 +31,31 @@ if TYPE_CHECKING:
 PROTOCOL = 5
 
 
-def dumps(value: object) -> Payload:
+def dumps(value: object, *, lent: bool = False) -> Payload:
     """Pickles a value as it is now; buffers of numpy and MLX arrays stay out of band, copied once if they can change.
 
     The payload keeps the values and actors that it mentions.
+
+    Args:
+        value: to be pickled.
+        lent: nobody changes it as long as the payload is of use, so nothing is copied.
 
     Raises:
         SerializationError: it cannot be pickled; the message names the part that cannot.
     """
     if type(value) in PLAIN_TYPES:
         return Payload(pickle.dumps(value, PROTOCOL))
+    return _dumps(value, {"": value}, lent)
+
+
+def _dumps(value: object, parts: dict[str, object], lent: bool = False) -> Payload:
+    """See `dumps`; ``parts`` are what an error is to name, by name."""
     buffers: list[pickle.PickleBuffer] = []
     sink = io.BytesIO()
     try:
         pickler = _Pickler(sink, protocol=PROTOCOL, buffer_callback=buffers.append)
         pickler.dump(value)
-        return Payload(sink.getvalue(), _settled(buffers, pickler.fixed), tuple(pickler.holds))
+        return Payload(sink.getvalue(), _settled(buffers, buffers if lent else pickler.fixed), tuple(pickler.holds))
     except Exception as error:
         # cloudpickle turns a RecursionError into an error of its own.
         if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
@@ -54,7 +63,7 @@ def dumps(value: object) -> Payload:
                 f"a {type(value).__name__} is nested too deeply to be pickled (Python's recursion limit is "
                 f"{sys.getrecursionlimit()}): send a flatter structure"
             ) from error
-        raise SerializationError(_explain(value, error)) from error
+        raise SerializationError(_explain(parts, error)) from error
 
 
 def _settled(buffers: list[pickle.PickleBuffer], fixed: list[pickle.PickleBuffer]) -> tuple[Buffer, ...]:
@@ -84,10 +93,16 @@ def _settled(buffers: list[pickle.PickleBuffer], fixed: list[pickle.PickleBuffer
 
 
 def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
-    """Pickles the arguments of a call."""
+    """Pickles the arguments of a call.
+
+    Raises:
+        SerializationError: one cannot be pickled; the message names it.
+    """
     if not kwargs and PLAIN_TYPES.issuperset(map(type, args)):
         return Payload(pickle.dumps((args, kwargs), PROTOCOL))
-    return dumps((args, kwargs))
+    given = [arg for arg in args if type(arg) is not Payload]  # a task's first is its code
+    named: dict[str, object] = {f"argument {number}": arg for number, arg in enumerate(given, 1)}
+    return _dumps((args, kwargs), named | {f"argument {name!r}": arg for name, arg in kwargs.items()})
 
 
 def dumps_plain(values: Sequence[Any]) -> Payload:
@@ -242,8 +257,9 @@ def is_local(module: ModuleType) -> bool:
     return not any(path.is_relative_to(root) for root in _installed_roots())
 
 
-def _explain(value: object, error: BaseException) -> str:
-    path, culprit = _find_culprit(value)
+def _explain(parts: dict[str, object], error: BaseException) -> str:
+    name, part = next((item for item in parts.items() if not _can_pickle(item[1])), next(iter(parts.items())))
+    path, culprit = _find_culprit(part, name)
     where = f"{path} is a {type(culprit).__name__}, which" if path else f"a {type(culprit).__name__}"
     try:
         reason = str(error).rstrip(".")
@@ -283,6 +299,8 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         case type():
             yield from ((f".{name}", part) for name, part in vars(value).items() if not name.startswith("__"))
         case _:
+            if isinstance(type(value).__reduce__, FunctionType):
+                value.__reduce__()  # where that raises, it says more than what is inside
             yield from ((f".{name}", part) for name, part in getattr(value, "__dict__", {}).items())
             slots: list[str] = copyreg._slotnames(type(value))  # type: ignore[attr-defined]  # noqa: SLF001
             yield from ((f".{name}", getattr(value, name)) for name in slots if hasattr(value, name))

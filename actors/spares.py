@@ -77,17 +77,16 @@ class Spares:
         """Whether files are kept at all."""
         return self._most > 0
 
-    def take(self, size: int, new_path: Callable[[], Path], *, mapped: bool = True) -> Spare | None:
+    def take(self, size: int, new_path: Callable[[], Path]) -> Spare | None:
         """Returns a file of at least this size, under a new name, that no process reads; None without one.
 
         Args:
             size: in bytes, of what is to be written.
             new_path: makes names.
-            mapped: whether it is to be mapped.
         """
         for spare in reversed(tuple(self._files)):
             if size <= spare.size <= 2 * size and _is_free(spare.path) and self._claim(spare):
-                renamed = _renamed(spare, new_path(), mapped=mapped)
+                renamed = _renamed(spare, new_path())
                 if renamed is not None:
                     return renamed
         return None
@@ -109,7 +108,7 @@ class Spares:
         return True
 
 
-def _renamed(spare: Spare, path: Path, *, mapped: bool) -> Spare | None:
+def _renamed(spare: Spare, path: Path) -> Spare | None:
     try:
         spare.path.rename(path)
     except OSError:  # the folder was removed; who has mapped the file reads on
@@ -120,7 +119,7 @@ def _renamed(spare: Spare, path: Path, *, mapped: bool) -> Spare | None:
         unlink(path)
         return None
     try:
-        mapping = _mapped(path, spare.size) if mapped and spare.mapping is None else spare.mapping
+        mapping = _mapped(path, spare.size) if spare.mapping is None else spare.mapping
     except OSError:
         unlink(path)
         return None

@@ -114,6 +114,13 @@ class ObjectRefGenerator(Pending, Generic[T_co]):
         self._stream = stream
         self._asked: Future[ObjectRef[T_co] | None] | None = None  # what an interrupted read was waiting for
 
+    def __repr__(self) -> str:
+        state = "ended" if self._stream.ended else "running"
+        return f"<ObjectRefGenerator of {self._stream.line.label}.{self._stream.method}: {state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("streams do not travel: send the references that one gives")
+
     def __iter__(self) -> Iterator[ObjectRef[T_co]]:
         return self
 

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from actors.job import Job
     from actors.latespan import LateSpans
     from actors.opencall import OpenCall
-    from actors.spec import Construction
+    from actors.spec import ActorSpec, Construction
 
 log = logging.getLogger(__name__)
 
 SETUP = "ACTORS_TRACING"
 """Environment variable: ``module:function``, which is called once in each process of an actor that is traced."""
 
-_PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_PARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _ready: bool | None = None  # whether OpenTelemetry is here, once that was looked at
 
 
@@ -40,7 +40,6 @@ class _Source:
     def __init__(self, api: Any, provider: Any) -> None:
         self.provider = provider
         self.api, self.context = api, import_module("opentelemetry.context")
-        self.client, self.server = api.SpanKind.CLIENT, api.SpanKind.SERVER
         self._tracer = provider.get_tracer("actors", __version__)
         self._late = self._late_spans()
 
@@ -54,13 +53,25 @@ class _Source:
         except (ImportError, AttributeError):  # an SDK that is made in another way
             return None
 
-    def start(self, name: str, kind: Any, parent: Any, attributes: Callable[[], dict[str, Any]]) -> Any:
-        """Returns a span that has begun, a part of ``parent``; None: of what the code that runs here is part of."""
-        if self._late is not None and (span := self._late.start(name, kind, parent, attributes)) is not None:
-            return span
-        api = self.api
-        around = None if parent is None else api.set_span_in_context(api.NonRecordingSpan(parent))
-        return self._tracer.start_span(name, context=around, kind=kind, attributes=attributes())
+    def start(self, came: str, describe: Callable[..., Any], facts: tuple[Any, ...]) -> tuple[Any, str]:
+        """Returns a span that has begun, and its ``traceparent``.
+
+        Args:
+            came: the ``traceparent`` whose it is a part; empty for what the code that runs here is part of.
+            describe: returns its name, its kind and its attributes.
+            facts: what that is given.
+        """
+        if self._late is not None and (late := self._late.start(came, describe, facts)) is not None:
+            return late, late.traceparent
+        api, around = self.api, None
+        if came:
+            parent = api.SpanContext(
+                int(came[3:35], 16), int(came[36:52], 16), True, api.TraceFlags(int(came[53:], 16))
+            )
+            around = api.set_span_in_context(api.NonRecordingSpan(parent))
+        name, kind, attributes = describe(*facts)
+        span = self._tracer.start_span(name, context=around, kind=kind, attributes=attributes)
+        return span, _parent_of(span)
 
 
 _known: _Source | None = None
@@ -87,13 +98,13 @@ def begin(call: OpenCall) -> None:
     if source is None:
         call.trace = passed_on()
         return
-    call.span, call.trace = _client(source, call.line.label.partition("(")[0], call.method)
+    call.span, call.trace = source.start("", _client, (call.line.label, call.method))
 
 
 def begin_making(class_name: str) -> tuple[Any, str]:
     """An actor is made; returns its span, None where there is none, and the ``traceparent`` for its constructor."""
     source = _source()
-    return (None, passed_on()) if source is None else _client(source, class_name, "__init__")
+    return (None, passed_on()) if source is None else source.start("", _client, (class_name, "__init__"))
 
 
 def begin_batch(service: str, method: str, count: int) -> tuple[Batch | None, str]:
@@ -101,19 +112,26 @@ def begin_batch(service: str, method: str, count: int) -> tuple[Batch | None, st
     source = _source()
     if source is None:
         return None, passed_on()
-    span, parent = _client(source, service, method, count)
+    span, parent = source.start("", _client, (service, method, count))
     return Batch(span, count), parent
 
 
-def _client(source: _Source, service: str, method: str, count: int = 0) -> tuple[Any, str]:
+def _client(label: str, method: str, count: int = 0) -> tuple[str, Any, dict[str, Any]]:
+    """Describes the part of a call, or of several together, at who makes it."""
+    service = label.partition("(")[0]
     more = {"actors.calls": count} if count else {}
-    span = source.start(
-        f"{service}.{method}",
-        source.client,
-        None,
-        lambda: {"rpc.system": "actors", "rpc.service": service, "rpc.method": method, **more},
-    )
-    return span, _parent_of(span)
+    kind = sys.modules["opentelemetry.trace"].SpanKind.CLIENT
+    return f"{service}.{method}", kind, {"rpc.system": "actors", "rpc.service": service, "rpc.method": method, **more}
+
+
+def _server(spec: ActorSpec, called: str, node: str, queued: float) -> tuple[str, Any, dict[str, Any]]:
+    """Describes the part of a call at who answers it."""
+    method = "__init__" if called == CONSTRUCT else called
+    kind = sys.modules["opentelemetry.trace"].SpanKind.SERVER
+    return f"{spec.class_name}.{method}", kind, {
+        "rpc.system": "actors", "rpc.service": spec.class_name, "rpc.method": method, "actors.actor.id": spec.id,
+        "actors.node": node, "process.pid": os.getpid(), "actors.queue_seconds": max(0.0, queued),
+    }  # fmt: skip
 
 
 def passed_on() -> str:
@@ -165,36 +183,26 @@ class Batch:
 class Served:
     """A call that runs here as part of a trace."""
 
-    def __init__(self, source: _Source, job: Job, found: re.Match[str]) -> None:
-        api = source.api
-        trace, span, flags = found.groups()
-        parent = api.SpanContext(int(trace, 16), int(span, 16), True, api.TraceFlags(int(flags, 16)))
+    __slots__ = ("_source", "_span", "_token")
+
+    def __init__(self, source: _Source, job: Job) -> None:
         actor = job.actor
         assert actor is not None
-        spec, node, queued = actor.spec, actor.node, max(0.0, job.started - job.arrived)
-        method = "__init__" if job.method == CONSTRUCT else job.method
-        self._api, self._context = api, source.context
-        self._span = source.start(
-            f"{spec.class_name}.{method}",
-            source.server,
-            parent,
-            lambda: {
-                "rpc.system": "actors", "rpc.service": spec.class_name, "rpc.method": method,
-                "actors.actor.id": spec.id, "actors.node": node, "process.pid": os.getpid(),
-                "actors.queue_seconds": queued,
-            },
-        )  # fmt: skip
-        self._token = self._context.attach(api.set_span_in_context(self._span))
-        job.trace = f"{trace}-{self._span.get_span_context().span_id:016x}"
+        facts = (actor.spec, job.method, actor.node, job.started - job.arrived)
+        self._source = source
+        self._span, traceparent = source.start(job.traceparent, _server, facts)
+        self._token = source.context.attach(source.api.set_span_in_context(self._span))
+        job.trace = traceparent[3:52]
 
     def failed(self, error: BaseException) -> None:
         """Its method has raised."""
         self._span.record_exception(error)
-        self._span.set_status(self._api.Status(self._api.StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        api = self._source.api
+        self._span.set_status(api.Status(api.StatusCode.ERROR, f"{type(error).__name__}: {error}"))
 
     def end(self) -> None:
         """It is over. On the thread, or in the task, that it ran in."""
-        self._context.detach(self._token)
+        self._source.context.detach(self._token)
         self._span.end()
 
 
@@ -202,14 +210,13 @@ def serve(job: Job) -> Served | None:
     """A call begins to run; returns its part of the trace that it came with, if any."""
     if not job.traceparent:
         return None
-    found = _PARENT.fullmatch(job.traceparent)
-    if found is None or not _set_up():
+    if _PARENT.fullmatch(job.traceparent) is None or not (_ready or _set_up()):
         return None
     source = _source()
     if source is None:  # nothing records here: what it calls in turn is part of what called it
-        job.trace = f"{found[1]}-{found[2]}"
+        job.trace = job.traceparent[3:52]
         return None
-    return Served(source, job, found)
+    return Served(source, job)
 
 
 def serve_making(job: Job, construction: Construction) -> Served | None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import actors
-from actors.testing import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +121,8 @@ def recovery() -> dict[str, float]:
 
 def simulation() -> dict[str, float]:
     """Measures how many events of a simulation go by in a second."""
+    from actors.testing import simulate  # late: a process that an actor moves to imports this module, and not pytest
+
     events, begun = 0, time.perf_counter()
     for seed in range(100):
         events += simulate(seed).events

@@ -145,7 +145,8 @@ SIDES: dict[str, Callable[[], Any]] = {
 
 def measure(side: Any, what: str, nbytes: int, repeats: int, together: bool) -> dict[str, Any]:
     """Returns when each of ``repeats`` operations began and ended here."""
-    x = np.zeros(nbytes // 4, np.float32)  # of zeros, so that sums in place stay what they are
+    # Of zeros, so that sums in place stay what they are; written, since all pages that nobody has written are one.
+    x = np.full(nbytes // 4, 0, np.float32)
     try:
         operation, barrier = side.operation(what, x), side.operation("barrier", np.zeros(0, np.float32))
     except (NotImplementedError, KeyError):

@@ -1,8 +1,9 @@
 """What it costs to be seen: ``python benchmarks/faces.py [--rounds N] [--json FILE]``.
 
 Programs that make the same small calls, in turn, round after round: one that records nothing (``off``), one as it is by
-default (``recorded``), one whose cluster a dashboard shows and Prometheus reads meanwhile (``watched``), and one that
-records spans with OpenTelemetry's SDK at both ends (``traced``). Then what the commands take to start, beside Python.
+default (``recorded``), one whose cluster a dashboard shows and Prometheus reads meanwhile (``watched``), one that
+records spans with OpenTelemetry's SDK at both ends (``traced``), and one that in place of those does what no span can
+do without (``bare``). Then what the commands take to start, beside Python.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 CALLS = 200  # of one turn: short, so that what else the machine does meets all sides alike
 TRIES = 9  # starts of one command
-SIDES = ("off", "recorded", "watched", "traced")
+SIDES = ("off", "recorded", "watched", "traced", "bare")
 STARTS = {
     "python -c pass": ["-c", "pass"],
     "actors --help": ["-c", "from actors.cli import main; main()", "--help"],
@@ -60,7 +61,7 @@ for line in sys.stdin:
 actors.shutdown()
 """
 
-SPANS = """
+TRACED = """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -75,6 +76,44 @@ def begin():
     trace.set_tracer_provider(provider)
 """
 
+BARE = """
+import time
+from collections import deque
+from contextvars import ContextVar
+from random import randbytes
+
+done = deque(maxlen=2048)
+here = ContextVar("here")
+
+class Part:
+    def __init__(self, text, facts):
+        self.text, self.facts, self.began = text, facts, time.time_ns()
+
+    def end(self):
+        done.append((self.text, self.facts, self.began, time.time_ns()))
+
+class Served(Part):
+    def end(self):
+        here.reset(self.token)
+        super().end()
+
+def call(call):
+    call.trace = f"00-{randbytes(16).hex()}-{randbytes(8).hex()}-01"
+    call.span = Part(call.trace, (call.line.label, call.method))
+
+def serve(job):
+    if not job.traceparent:
+        return None
+    part = Served(job.traceparent[:36] + randbytes(8).hex() + "-01", (job.actor.spec, job.method))
+    part.token = here.set(part)
+    return part
+
+def begin():
+    from actors import tracing
+    tracing.begin, tracing.serve = call, serve
+"""
+SPANS = {"traced": TRACED, "bare": BARE}
+
 
 class Side:
     """A program that makes calls when it is told to. A context manager."""
@@ -87,10 +126,10 @@ class Side:
         program = PROGRAM
         if name == "off":
             environment["ACTORS_RECORD_CALLS"] = "0"
-        if name == "traced":
-            (folder / "spans.py").write_text(SPANS, "utf-8")
-            environment |= {"ACTORS_TRACING": "spans:begin", "PYTHONPATH": str(folder)}
-            program = f"import spans; spans.begin()\n{PROGRAM}"
+        if name in SPANS:
+            (folder / f"{name}.py").write_text(SPANS[name], "utf-8")
+            environment |= {"ACTORS_TRACING": f"{name}:begin", "PYTHONPATH": str(folder)}
+            program = f"import {name}; {name}.begin()\n{PROGRAM}"
         self._process = subprocess.Popen(
             [sys.executable, "-c", program], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

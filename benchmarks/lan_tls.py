@@ -7,9 +7,12 @@ python benchmarks/lan_tls.py call FOLDER HOST
 from __future__ import annotations
 
 import json
+import mmap
 import statistics
 import sys
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from actors.transport.options import channel_options, server_options
 SECURE, PLAIN, RAW = 50101, 50102, 50103
 CALLS, ROUNDS = 300, 7
 LARGE, CHUNK = 64 << 20, CHUNK_BYTES  # what a raw stream does best with, too
-CHUNKS = "/raw.Raw/Chunks"
+CHUNKS, LANDED = "/raw.Raw/Chunks", "/raw.Raw/Landed"
 DATA = np.frombuffer(bytes(LARGE), np.uint8)
 
 
@@ -58,6 +61,23 @@ async def _chunks(requests: Any, _: Any) -> bytes:
     return str(total).encode()
 
 
+async def _landed(requests: Any, _: Any) -> bytes:
+    """Writes the chunks to memory that another process could map, as who relays them to one must."""
+    at = 0
+    async for chunk in requests:
+        _memory()[at : at + len(chunk)] = chunk
+        at += len(chunk)
+    return str(at).encode()
+
+
+@cache
+def _memory() -> mmap.mmap:
+    with tempfile.TemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
+        file.write(bytes(LARGE))
+        file.flush()
+        return mmap.mmap(file.fileno(), LARGE)
+
+
 async def _serve(process: Process, mine: Identity, theirs: Identity) -> grpc.aio.Server:
     trust = TrustSet([mine.certificate, theirs.certificate])
     await process.server.listen_door(
@@ -73,11 +93,15 @@ async def _serve(process: Process, mine: Identity, theirs: Identity) -> grpc.aio
 
 
 async def serve_raw(mine: Identity, trust: TrustSet) -> grpc.aio.Server:
-    """Serves the raw stream, which counts what it is sent."""
+    """Serves the raw streams: one counts what it is sent, one writes it to shared memory."""
     raw = grpc.aio.server(options=server_options())
-    service, method = CHUNKS[1:].split("/")
-    handler = grpc.stream_unary_rpc_method_handler(_chunks)
-    raw.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    _memory()
+    service = CHUNKS[1:].split("/", maxsplit=1)[0]
+    handlers = {
+        way.rpartition("/")[2]: grpc.stream_unary_rpc_method_handler(handler)
+        for way, handler in ((CHUNKS, _chunks), (LANDED, _landed))
+    }
+    raw.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     raw.add_secure_port(f"0.0.0.0:{RAW}", server_credentials(mine, trust))
     await raw.start()
     return raw
@@ -109,16 +133,25 @@ async def _throughput(process: Process, where: Address) -> float:
     return LARGE / (time.perf_counter() - begun)
 
 
-async def raw_throughput(host: str, mine: Identity, certificate: bytes) -> float:
-    """Bytes a second of one stream of chunks."""
+async def raw_throughput(host: str, mine: Identity, certificate: bytes, value: np.ndarray | None = None) -> float:
+    """Bytes a second of one stream of chunks.
+
+    Args:
+        host: serves it.
+        mine: this end's key.
+        certificate: the other end's.
+        value: what is sent, and written to shared memory there; None sends one chunk again and again.
+    """
     credentials, options = channel_credentials(mine, certificate)
     async with grpc.aio.secure_channel(f"{host}:{RAW}", credentials, options=(*channel_options(), *options)) as channel:
         await channel.channel_ready()
         chunk = bytes(CHUNK)
         begun = time.perf_counter()
-        call = channel.stream_unary(CHUNKS)()
-        for _ in range(LARGE // CHUNK):
-            await call.write(chunk)
+        if value is not None:
+            view = memoryview(value)
+        call = channel.stream_unary(CHUNKS if value is None else LANDED)()
+        for start in range(0, LARGE, CHUNK):
+            await call.write(chunk if value is None else bytes(view[start : start + CHUNK]))
         await call.done_writing()
         assert int(await call) == LARGE
         return LARGE / (time.perf_counter() - begun)

@@ -1,4 +1,4 @@
-"""Find the nodes of a local network: over DNS-SD (`advertise`, `browse`) or at given addresses (`fixed`)."""
+"""Find the nodes of a local network: over DNS-SD (`advertise`, `browse`, `reside` for both) or at given addresses."""
 
 from .advertisement import Advertisement as Advertisement
 from .advertisement import advertise as advertise
@@ -12,3 +12,4 @@ from .record import Found as Found
 from .record import Lost as Lost
 from .record import NodeRecord as NodeRecord
 from .search import browse as browse
+from .search import reside as reside

@@ -75,14 +75,8 @@ async def announcing(record: NodeRecord, addresses: tuple[str, ...] | None) -> A
     Raises:
         DiscoveryError: The network cannot be used.
     """
-    async with _opened(addresses) as zeroconf:
-        async with _Tasks() as tasks:
-            announced = record.addresses or interfaces.announced(addresses)
-            tasks.keep(await zeroconf.async_register_service(_info(record, announced), cooperating_responders=True))
-            if addresses is None:
-                tasks.keep(_keep_announced(zeroconf, record, announced, tasks))
-            yield
-        await _say_goodbye(zeroconf.zeroconf)
+    async with _opened(addresses) as zeroconf, _announced(zeroconf, record, addresses):
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -97,12 +91,44 @@ async def watching(roster: Roster, addresses: tuple[str, ...] | None) -> AsyncIt
         DiscoveryError: The network cannot be used.
     """
     try:
-        async with _opened(addresses) as zeroconf, _Tasks() as tasks:
-            watch = _Watch(zeroconf, roster, addresses, tasks)
-            tasks.keep(watch.run())
+        async with _opened(addresses) as zeroconf, _watched(zeroconf, roster, addresses):
             yield
     finally:
         roster.close()
+
+
+@contextlib.asynccontextmanager
+async def residing(record: NodeRecord, roster: Roster, addresses: tuple[str, ...] | None) -> AsyncIterator[None]:
+    """Do both at once, with one pair of ears: each packet of the network is read once. See `announcing`, `watching`."""
+    try:
+        async with (
+            _opened(addresses) as zeroconf,
+            _announced(zeroconf, record, addresses),
+            _watched(zeroconf, roster, addresses),
+        ):
+            yield
+    finally:
+        roster.close()
+
+
+@contextlib.asynccontextmanager
+async def _announced(
+    zeroconf: AsyncZeroconf, record: NodeRecord, addresses: tuple[str, ...] | None
+) -> AsyncIterator[None]:
+    async with _Tasks() as tasks:
+        announced = record.addresses or interfaces.announced(addresses)
+        tasks.keep(await zeroconf.async_register_service(_info(record, announced), cooperating_responders=True))
+        if addresses is None:
+            tasks.keep(_keep_announced(zeroconf, record, announced, tasks))
+        yield
+    await _say_goodbye(zeroconf.zeroconf)
+
+
+@contextlib.asynccontextmanager
+async def _watched(zeroconf: AsyncZeroconf, roster: Roster, addresses: tuple[str, ...] | None) -> AsyncIterator[None]:
+    async with _Tasks() as tasks:
+        tasks.keep(_Watch(zeroconf, roster, addresses, tasks).run())
+        yield
 
 
 class _Tasks:

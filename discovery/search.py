@@ -8,12 +8,13 @@ from .browser import Browser
 from .interfaces import Interfaces, chosen
 from .lane import Lane
 from .roster import Roster
+from .txt import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from .record import Event
+    from .record import Event, NodeRecord
 
 
 def browse(
@@ -43,3 +44,28 @@ def browse(
         return watching(roster, addresses)
 
     return Browser(roster, Lane(watching, "discovery-browse"), on_event)
+
+
+def reside(
+    record: NodeRecord,
+    *,
+    interfaces: Interfaces = None,
+    cluster: str | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Browser:
+    """Announce a node and look for others, at half the cost of both apart. See `advertise` and `browse`.
+
+    Raises:
+        ValueError: A field of the record cannot be announced, or ``interfaces`` is not understood.
+        DiscoveryError: On entering: the network cannot be used.
+    """
+    check(record)
+    addresses = chosen(interfaces)
+    roster = Roster(cluster)
+
+    def residing() -> AbstractAsyncContextManager[None]:
+        from .mdns import residing
+
+        return residing(record, roster, addresses)
+
+    return Browser(roster, Lane(residing, "discovery"), on_event)

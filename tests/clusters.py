@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
+import pytest
 
 import actors
 from actors.home import arena_path
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 SOON = 5.0  # seconds in which a death must be known
 _PROGRAM_MARK = "ACTORS_TEST_PROGRAM"
+
+
+def slow(*values: Any) -> list[Any]:
+    """Values of a parameter that `make test` leaves to `make test-all`."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def eventually(condition: Callable[[], Any], within: float = 30.0, what: str = "") -> Any:

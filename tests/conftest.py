@@ -6,6 +6,7 @@ that every process started by a test inherits, so that detached ones are found a
 
 from __future__ import annotations
 
+import compileall
 import os
 import secrets
 import shutil
@@ -23,6 +24,7 @@ import ray_differs
 from hypothesis import settings
 
 import actors
+import discovery
 from actors.home import arena_path
 
 if TYPE_CHECKING:
@@ -45,6 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if "CI" not in os.environ:  # there hypothesis takes a profile of its own, which has no deadline either
         settings.register_profile("busy machine", deadline=None)
         settings.load_profile("busy machine")
+    if not hasattr(config, "workerinput"):
+        # As pip does where it installs a copy: else, with PYTHONDONTWRITEBYTECODE, as containers have it, each process
+        # that a test starts would compile all modules anew, which takes it as long as loading them.
+        for package in (actors, discovery):
+            compileall.compile_dir(Path(package.__file__).parent, quiet=2)
     # A shell that runs tests in the background has them ignore Ctrl-C, and what they start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from clusters import Counter, Latch, Program, eventually, succeed
+from clusters import Counter, Latch, Program, eventually, slow, succeed
 
 import actors
 from actors.exceptions import ActorsError, NoClusterError
@@ -200,7 +200,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["get", "gather", *slow("get of many", "wait", "a stream")])
 def test_ctrl_c_ends_the_wait_and_the_next_call_works(way: str) -> None:
     with Program(INTERRUPTED.replace("WAITING", WAYS[way])) as program:
         program.line("ready")
@@ -216,7 +216,7 @@ def test_ctrl_c_ends_the_wait_and_the_next_call_works(way: str) -> None:
 STARTING = "import actors\nactors.init(local_nodes=3)\nimport time\ntime.sleep(600)"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize("how", [signal.SIGINT, *slow(signal.SIGKILL)], ids=lambda s: s.name)
 def test_a_driver_ended_while_its_cluster_starts_leaves_nothing(how: signal.Signals) -> None:
     with Program(STARTING) as program:
         eventually(lambda: len(program.processes()) > 1, what="a node is starting")
@@ -260,7 +260,7 @@ BUSY = """
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize("how", [signal.SIGKILL, *slow(signal.SIGTERM, signal.SIGINT)], ids=lambda s: s.name)
 def test_a_driver_that_is_ended_leaves_nothing(how: signal.Signals) -> None:
     with Program(BUSY) as program:
         program.line("busy")
@@ -270,6 +270,7 @@ def test_a_driver_that_is_ended_leaves_nothing(how: signal.Signals) -> None:
         program.leaves_nothing()
 
 
+@pytest.mark.slow
 def test_a_driver_killed_while_everything_of_it_is_stopped_leaves_nothing() -> None:
     with Program(BUSY) as program:
         program.line("busy")
@@ -300,12 +301,14 @@ def test_a_driver_that_ends_with_calls_open_ends_at_once() -> None:
 def test_shutdown_and_init_again() -> None:
     actors.shutdown()
     for local_nodes in (1, 2):
-        with actors.init(local_nodes=local_nodes):
+        with actors.init(local_nodes=local_nodes) as left:
             assert actors.is_initialized()
             assert len(actors.nodes()) == local_nodes
             old = Counter.options(name="same").remote()
             assert actors.get(old.add.remote(), timeout=PATIENCE) == 1
         assert not actors.is_initialized()
+        with pytest.raises(NoClusterError, match="left by shutdown"), left:
+            pass
         with pytest.raises(ActorsError):
             actors.get(old.add.remote(), timeout=PATIENCE)
         actors.shutdown()

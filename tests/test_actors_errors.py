@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -571,6 +571,7 @@ def test_a_second_init_returns_the_same_cluster_or_says_what_is_different(cluste
         ({"timeout": -1}, "timeout"),
         ({"timeout": "soon"}, "timeout"),
         ({"local_node": 3}, "local_node"),
+        ({"expect_nodes": 0}, "is the number of nodes to wait for"),
         ({"num_cpus": "2"}, "num_cpus"),
         ({"address": 3}, "3"),
         ({"address": ""}, "address|init"),
@@ -580,6 +581,11 @@ def test_a_second_init_returns_the_same_cluster_or_says_what_is_different(cluste
 def test_init_refuses_what_cannot_be(wrong_arguments: dict[str, object], named: str) -> None:
     with pytest.raises((TypeError, ValueError, NotImplementedError), match=named):
         actors.init(**wrong_arguments)
+
+
+def test_expecting_more_nodes_than_this_machine_starts_is_told_at_once() -> None:
+    with pytest.raises(actors.exceptions.ClusterTimeoutError, match=r"expect_nodes=3, but .* nobody joins it"):
+        actors.init("local", expect_nodes=3)
 
 
 def test_init_auto_wants_a_cluster_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -616,3 +622,49 @@ def test_a_mebibyte_of_words_in_an_error_arrives(wrong: actors.ActorHandle) -> N
     assert isinstance(error, ValueError)
     assert len(error.args[0]) == 2_000_000
     assert error.args[1].shape == (300_000,)
+
+
+class TwoWordsError(Exception):
+    """Pickles, and cannot be unpickled: its `args` are not what its constructor takes."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def test_what_cannot_be_unpickled_says_so(cluster: actors.Cluster) -> None:
+    @actors.remote
+    class Echo:
+        def echo(self, value: Any) -> Any:
+            return value
+
+        def make(self, kind: Any) -> Any:
+            return kind("a", "b")
+
+    echo = Echo.remote()
+    with pytest.raises(SerializationError, match="an argument was pickled, and cannot be unpickled where it is used"):
+        actors.get(echo.echo.remote(TwoWordsError("a", "b")))
+    with pytest.raises(SerializationError, match=r"the value was pickled, and .*missing 1 required positional arg"):
+        actors.get(echo.make.remote(TwoWordsError))
+    assert actors.get(echo.echo.remote(1)) == 1
+
+
+def test_a_stream_says_what_it_is_and_cannot_be_passed(cluster: actors.Cluster) -> None:
+    @actors.remote
+    class Counter:
+        def count(self, end: int) -> Any:
+            yield from range(end)
+
+        def take(self, value: Any) -> None:
+            raise AssertionError(value)
+
+    counter = Counter.remote()
+    stream = counter.count.remote(2)
+    assert "<ObjectRefGenerator of Counter(actor-" in repr(stream)
+    with pytest.raises(SerializationError, match=r"argument 1 is a ObjectRefGenerator.*streams do not travel"):
+        counter.take.remote(stream)
+    assert actors.get(list(stream)) == [0, 1]
+
+
+def test_a_trace_goes_to_a_path_alone(cluster: actors.Cluster) -> None:
+    with pytest.raises(TypeError):
+        actors.timeline(5)  # type: ignore[arg-type]

@@ -339,7 +339,7 @@ NODE_DIES = """
 """
 
 
-@pytest.mark.parametrize("which", [2, 0], ids=["another", "the driver's own"])
+@pytest.mark.parametrize("which", [2, pytest.param(0, marks=pytest.mark.slow)], ids=["another", "the driver's own"])
 def test_a_node_that_dies_is_told_shown_and_survived(which: int) -> None:
     printed = succeed(NODE_DIES.replace("WHICH", str(which)))
     assert printed == ["told", "others live", "shown", "new ones come", "no orphan", "named"]

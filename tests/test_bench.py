@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.bench.measuring import SIZES, fitted
-from actors.collective.estimates import DOUBLING, MIXED, RING, SHARED, estimates
+from actors.collective.estimates import DOUBLING, MIXED, RING, SHARED, SHOWN, estimates
 from actors.collective.explaining import explained
 from actors.collective.terrain import Terrain, scattered
 from actors.costs import Costs
@@ -54,6 +55,19 @@ def test_what_was_measured_is_what_the_model_says() -> None:
     window: object = object()
     shared = estimates(large, Terrain(((0, 1),), found, "here", window))  # type: ignore[arg-type]  # that there is one
     assert shared[SHARED] == pytest.approx(8e-3, rel=0.1)
+
+
+@pytest.mark.skipif(os.uname().machine not in {"x86_64", "amd64"}, reason="elsewhere no array is shown")
+def test_what_is_shown_before_the_ranks_agree_is_estimated_and_said() -> None:
+    """Up to 2 MiB to read of the others: they meet once, so that it takes less than the way by blocks."""
+    there: object = object()
+    terrain = Terrain(((0, 1),), Costs(), "here", there, there)  # type: ignore[arg-type]  # that they are there
+    without = Terrain(((0, 1),), Costs(), "here", there)  # type: ignore[arg-type]
+    assert set(estimates(2 << 20, terrain)) == {SHOWN}
+    assert set(estimates((2 << 20) + 4, terrain)) == {SHARED}
+    assert estimates(1 << 20, terrain)[SHOWN] < estimates(1 << 20, without)[SHARED]
+    assert "shared memory at one look: each rank shows its array" in explained(1 << 20, terrain)
+    assert "in blocks of" in explained(64 << 20, terrain)
 
 
 @pytest.mark.parametrize("wrong", [0, -1.0, float("inf"), float("nan"), "1"])

@@ -152,6 +152,7 @@ def test_what_a_killed_run_started_ends_by_itself() -> None:
     assert not left
 
 
+@pytest.mark.slow
 def test_a_side_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     file = tmp_path / "calls.json"
     with _running("--only", "sync_call", "unary", "stream", "--json", str(file)) as run:

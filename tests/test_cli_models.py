@@ -93,6 +93,7 @@ def test_chat_answers_each_line_that_is_piped_in(path):
     assert "there is no /what. /reset begins anew" in err
 
 
+@pytest.mark.slow
 def test_chat_with_a_model_for_texts_is_refused(tmp_path):
     words = {key: value for key, value in metadata().items() if key.startswith("tokenizer.ggml.")}
     plain = make_gguf(tmp_path / "plain.gguf", talkative(tmp_path), **words)
@@ -140,6 +141,7 @@ class Terminal:
         os.close(self._master)
 
 
+@pytest.mark.slow
 def test_chat_at_a_terminal_is_stopped_by_ctrl_c_and_ended_by_ctrl_d(path):
     with Terminal("chat", path, "--local-nodes", "1", "--max-tokens", "400", "--seed", "1") as terminal:
         terminal.shows("> ")

@@ -205,6 +205,19 @@ def test_status_shows_clusters_of_programs(program):
     assert late["why"].startswith("it needs 1000 CPUs, but ")
 
 
+def test_status_is_quick_for_it_talks_to_nodes_without_the_runtime(program):
+    code = "import sys; from actors.cli import main\ntry: main(['status'])\nexcept SystemExit: print(*sys.modules)"
+    environment = {**os.environ, "ACTORS_HOME": str(program.home)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "has a cluster for itself" in done.stdout
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "actors.visit" in loaded
+    # That program's device has no node and was never paired, so that it needs its own key for its id.
+    assert not loaded & {"actors.process", "actors.failure", "importlib.metadata", "grpc", "numpy", "psutil", "rich"}
+
+
 def test_logs_of_nobody_say_so(program):
     wrong = run(program, "logs", "countr")
     assert (wrong.returncode, "did you mean 'counter'?" in wrong.stderr) == (1, True)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from thread_fabric import Killed, ThreadFabric, World, run, run_ranks
 
 from actors import collective
-from actors.collective import agreement, flow
+from actors.collective import agreement, flow, ring
 from actors.collective import group as group_module
 from actors.collective.context import current_group, entered, set_group
 from actors.collective.group import Group
@@ -49,6 +49,7 @@ def using(algorithm: str, chunk: int = 16) -> Iterator[None]:
             patch.setattr(thread_fabric, "costs", Costs(far_latency=1e-15 if algorithm == "by ring" else 1.0))
             patch.setattr(agreement, "INLINE_BYTES", -1)
             patch.setattr(flow, "CHUNK_BYTES", chunk)
+            patch.setattr(ring, "LENT_BYTES", 2 * chunk)
         yield
 
 
@@ -227,6 +228,46 @@ def test_overflow_and_nan_are_results_not_warnings() -> None:
     result = run(2, lambda g: g.allreduce(big if g.rank else -big * np.array([-1, 1, 1], np.float32)))[0]
     assert np.isinf(result[0])
     assert np.isnan(result[1:]).all()
+
+
+class SlowFabric(ThreadFabric):
+    """A rank that takes its time to receive."""
+
+    def recv(self, src: int, tag: str, deadline: float | None) -> object:
+        time.sleep(0.002)
+        return super().recv(src, tag, deadline)
+
+
+@pytest.mark.parametrize("slow", range(3))
+@pytest.mark.parametrize("call", ["allreduce", "reducescatter", "allgather", "reduce"])
+def test_arrays_may_be_changed_as_soon_as_a_collective_returns(call: str, slow: int) -> None:
+    """Large segments are sent from where they lie: nobody reads them any more by then."""
+    arrays = [make("float32", (48,), rank) for rank in range(3)]
+    whole = np.sum(arrays, axis=0, dtype=np.float32)
+
+    def work(group: Group) -> np.ndarray:
+        own = arrays[group.rank].copy()
+        result = np.asarray(getattr(group, call)(own, **({"dst": 0} if call == "reduce" else {})))
+        kept = result.copy()
+        own[:] = np.nan
+        if result.flags.writeable and group.rank != slow:
+            result[...] = np.nan
+        return kept
+
+    with using("by ring"):
+        world = World(3)
+        fabrics = [(SlowFabric if rank == slow else ThreadFabric)(world, rank) for rank in range(3)]
+        results = run_ranks(fabrics, work)
+    expected = {
+        "allreduce": [whole] * 3,
+        "reducescatter": np.split(whole, 3),
+        "allgather": [np.stack(arrays)] * 3,
+        "reduce": [whole, np.array(None), np.array(None)],
+    }
+    for result, due in zip(results, expected[call], strict=True):
+        assert not isinstance(result, BaseException), result
+        if due.dtype != object:
+            np.testing.assert_allclose(result.reshape(due.shape), due, rtol=1e-5, atol=1e-5)
 
 
 def test_eight_mebibytes_by_ring() -> None:
@@ -617,7 +658,7 @@ def test_an_interrupt_is_told_to_the_others(monkeypatch: pytest.MonkeyPatch) -> 
     assert run_ranks(fabrics, work) == [None, None]
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

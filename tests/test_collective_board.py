@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +106,13 @@ def test_who_sleeps_is_woken_by_the_last(boards: Callable[[int], Boards], monkey
         return time.monotonic() - start
 
     assert max(there.run(work)) < 15
+
+
+def test_nobody_looks_for_long_and_nobody_at_all_where_cores_are_short() -> None:
+    cores = os.cpu_count() or 1
+    assert 0 < board.LOOKING_SECONDS <= 50e-6
+    assert board.looking_seconds(cores) == board.LOOKING_SECONDS
+    assert board.looking_seconds(cores + 1) == 0
 
 
 def test_a_post_that_is_half_written_is_read_again(boards: Callable[[int], Boards]) -> None:

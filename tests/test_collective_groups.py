@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, NamedTuple
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -14,9 +15,13 @@ from hypothesis import strategies as st
 from thread_fabric import World, run
 
 import actors
+from actors import collective
 from actors.collective import agreement
 from actors.collective.structure import Structure
 from actors.exceptions import CollectiveError, TaskError
+
+if TYPE_CHECKING:
+    from actors.collective.group import Group
 
 PATIENCE = 30.0
 
@@ -218,3 +223,60 @@ def test_started_collectives_keep_the_order_of_calls() -> None:
         return [int(work.wait()[0]) for work in started]
 
     assert run(3, work, world=World(3)) == [[0, 3, 6, 9, 12]] * 3
+
+
+def test_each_function_can_be_started_and_waited_for_later() -> None:
+    def work(group: Group) -> list[Any]:
+        rank, size = group.rank, group.size
+        x = np.arange(2.0 * size) + rank
+
+        def asked(**options: Any) -> list[Any]:
+            return [
+                collective.allreduce(x, group=group, **options),
+                collective.reduce(x, 1, group=group, **options),
+                collective.broadcast(x if rank == 2 else None, 2, group=group, **options),
+                collective.allgather(x, group=group, **options),
+                collective.gather(x, 0, group=group, **options),
+                collective.scatter([x] * size if rank == 0 else None, 0, group=group, **options),
+                collective.reducescatter(x, group=group, **options),
+                collective.alltoall([x] * size, group=group, **options),
+                collective.average_gradients({"x": x}, group=group, **options),
+                collective.barrier(group=group, **options),
+            ]
+
+        # What waits for a message holds up no collective.
+        waiting = collective.recv((rank - 1) % size, "late", group=group, async_op=True)
+        started = asked(async_op=True)
+        later = [one.wait(30) for one in started]
+        assert all(one.done() for one in started)
+        assert not waiting.done()
+        collective.barrier(group=group)
+        collective.send(rank, (rank + 1) % size, "late", group=group)
+        assert waiting.wait(30) == (rank - 1) % size
+        for one, other in zip(later, asked(), strict=True):
+            np.testing.assert_equal(one, other)
+        group._queue.close()
+        return later
+
+    for rank, results in enumerate(run(3, work, world=World(3))):
+        assert results[0].tolist() == [3.0 * place + 3 for place in range(6)]
+        assert (results[1] is None) == (rank != 1)
+
+
+def test_who_starts_a_collective_computes_while_a_rank_is_late() -> None:
+    ready = threading.Event()
+
+    def work(group: Group) -> bool:
+        if group.rank == 1:
+            assert ready.wait(30)
+        started = collective.allreduce(np.ones(3), group=group, async_op=True)
+        if group.rank == 0:
+            assert not started.done()
+            with pytest.raises(TimeoutError, match="it goes on"):
+                started.wait(0.01)
+            ready.set()
+        value = started.wait(30)[0]
+        group._queue.close()
+        return bool(value == 2)
+
+    assert run(2, work, world=World(2)) == [True, True]

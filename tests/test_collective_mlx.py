@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from typing import Any
@@ -12,9 +13,15 @@ import pytest
 
 import actors
 from actors import collective
+from actors.collective import agreement
 from actors.exceptions import CollectiveError, TaskError
 
 PATIENCE = 60.0
+UFUNCS = {"sum": np.add, "min": np.minimum, "max": np.maximum, "mean": np.add}
+RING_DTYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "complex64"),
+)
 COUNT = 50_000  # more than travels with an offer
 
 
@@ -61,6 +68,31 @@ class Rank:
                 said.append(str(error))
         assert collective.allreduce(np.ones(COUNT, np.float32))[0] == collective.get_world_size()
         return said
+
+    def as_numpy(self) -> int:
+        """Has the ring do every op and dtype it has, with arrays that are too small for it otherwise."""
+        agreement.INLINE_BYTES = -1
+        rank, size, done = collective.get_rank(), collective.get_world_size(), 0
+        for op, dtype, shape in itertools.product(UFUNCS, RING_DTYPES, [(), (0,), (3, 5)]):
+            if op == "mean" and np.dtype(dtype).kind not in "fc":
+                continue
+            rows = [np.random.default_rng([other, done]).integers(0, 4, shape).astype(dtype) for other in range(size)]
+            wide = np.float32 if dtype == "float16" else np.dtype(dtype)
+            whole = UFUNCS[op].reduce(np.stack(rows).astype(wide), axis=0, dtype=wide)
+            wanted = np.asarray(whole / size if op == "mean" else whole).astype(dtype)
+            root = done % size
+            at_root, gathered = collective.reduce(rows[rank], root, op), collective.allgather(rows[rank])
+            sent = collective.broadcast(rows[rank] if rank == root else None, root)
+            assert (at_root is None) == (rank != root)
+            tree = collective.allreduce({"a": [rows[rank]]}, op)["a"][0]
+            sums = [collective.allreduce(rows[rank], op), tree, *([] if at_root is None else [at_root])]
+            for found, expected in zip(
+                [*sums, *gathered, sent], [*[wanted] * len(sums), *rows, rows[root]], strict=True
+            ):
+                assert (found.dtype, found.shape) == (expected.dtype, expected.shape), (op, dtype, shape)
+                np.testing.assert_allclose(found, expected, rtol=2e-3, err_msg=f"{op} {dtype} {shape}")
+            done += 1
+        return done
 
     def reduce(self, group: Any = None, timeout: float = 20.0) -> float:
         return float(collective.allreduce(np.ones(COUNT, np.float32), group=group, timeout=timeout)[0])
@@ -110,6 +142,13 @@ def test_mlx_carries_what_it_can_and_refuses_the_rest_by_name(ranks: list[Any]) 
     second = collective.create_group(ranks[::-1], "mlx")
     with pytest.raises(TaskError, match="once in a process"):
         get(second.reduce.remote(second))
+
+
+@pytest.mark.slow
+def test_the_ring_gives_what_numpy_gives(ranks: list[Any]) -> None:
+    group = collective.create_group(ranks, "mlx")
+    wholes = sum(np.dtype(dtype).kind not in "fc" for dtype in RING_DTYPES)
+    assert get(group.as_numpy.remote()) == [3 * (4 * len(RING_DTYPES) - wholes)] * 3
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thread_fabric import ThreadFabric, World
 
-from actors.collective import agreement, flow, shared
+from actors.collective import agreement, flow, pieces, ring, shared
 from actors.collective.group import Group
 from actors.collective.near import NearFabric
 from actors.costs import Costs
@@ -23,7 +23,9 @@ from actors.costs import Costs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-WAYS = ("offer", "ring", "doubling", "board", "shown", "memory", "hosts")
+WAYS = ("offer", "ring", "doubling", "board", "shown", "memory", "unordered", "hosts")
+"""The last but one: through memory, on a processor that shows its writes to others in any order."""
+
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128", ">f4", ">i2"),
@@ -47,8 +49,11 @@ def going(way: str, block: int) -> Iterator[None]:
             patch.setattr(agreement, "INLINE_BYTES", -1)
         patch.setattr(thread_fabric, "costs", Costs(far_latency=1.0 if way == "doubling" else 1e-15))
         patch.setattr(flow, "CHUNK_BYTES", block)
+        patch.setattr(ring, "LENT_BYTES", 2 * block)
         patch.setattr(shared, "BLOCK_BYTES", block)
-        patch.setattr(shared, "SHOWN_BYTES", 1 << 20 if way == "shown" else -1)
+        patch.setattr(shared, "SHOWN_BYTES", 1 << 20 if way in {"shown", "unordered"} else -1)
+        patch.setattr(shared, "_IN_ORDER", way != "unordered")
+        patch.setattr(pieces, "SMALL_BYTES", 0 if block == 256 else 1 << 14)
         yield
 
 
@@ -107,6 +112,7 @@ def check(
 
     own = [some(*shape) for _ in range(size)]
     rows = [some(2 * size, *shape) for _ in range(size)]
+    whole = np.arange(size + 2, dtype=np.float64 if op == "mean" else np.int16)
     pairs = [[some(int(random.integers(4)), *shape) for _ in range(size)] for _ in range(size)]
 
     def work(group: Group) -> Any:
@@ -122,7 +128,7 @@ def check(
             group.gather(own[rank], root),
             group.scatter(pairs[rank] if rank == root else None, root),
             group.alltoall(pairs[rank]),
-            group.allreduce({"a": own[rank], "b": [rows[rank]]}, op),
+            group.allreduce({"a": own[rank], "b": [rows[rank], (rows[rank], whole + rank)]}, op),
         )
         group.barrier()
         return results
@@ -140,6 +146,8 @@ def check(
             same(at_root, total)
         same(part, parts[2 * rank : 2 * rank + 2])
         same(tree["b"][0], parts)
+        same(tree["b"][1][0], parts)
+        same(tree["b"][1][1], reduced(op, [whole + other for other in range(size)], whole.dtype))
         same(sent, own[root])
         for result, wanted in zip([*gathered, *(taken or [])], own * (2 if taken else 1), strict=True):
             same(result, wanted)

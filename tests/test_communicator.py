@@ -799,6 +799,19 @@ def test_ranks_of_one_name_find_each_other(tmp_path, monkeypatch):
     comm.finalize()
 
 
+def test_a_rank_that_two_claim_is_told_to_both(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACTORS_HOME", str(tmp_path))
+
+    def work(_):
+        with pytest.raises(ValueError, match="two processes are rank 0 of 2: this one, at ") as caught:
+            GRPCCommunicator().init(0, 2, job=f"twins of {tmp_path}", timeout=60)
+        return re.findall(r"127\.0\.0\.1:\d+", str(caught.value))
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(work, range(2))
+    assert first == second[::-1]
+
+
 def test_ipv6_loopback():
     try:
         with socket.socket(socket.AF_INET6) as probe:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
+import shutil
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
+from clusters import eventually
 from devices import Device
 
 from actors import device
@@ -38,7 +42,8 @@ COMPLAINTS: dict[str, tuple[str, ...]] = {
         "test_notebook_pictures.test_an_interrupt_says_what_goes_on",
     ),
     "an address to join at is 127.0.0.1 (ray#24130)": (f"{HERE}.test_an_address_to_join_at_is_one_that_others_reach",),
-    "devices flap (exo#1599)": (
+    "devices flap, ids are copied with a migrated disk (exo#1599)": (
+        f"{HERE}.test_a_copy_of_a_device_is_told_of",
         "test_discovery.test_found_changed_lost",
         "test_discovery_netlab.test_killed_and_restarted_is_a_change",
         "test_lan_netlab.test_a_device_that_comes_back_with_another_address",
@@ -71,7 +76,6 @@ COMPLAINTS: dict[str, tuple[str, ...]] = {
     ),
 }
 NOT_HELD_OFF = {
-    "ids copied with a migrated disk (exo#1599)": "two devices of one key are one to the others, and nobody says so",
     "Out[] pins values (ipython#11204)": "IPython keeps a reference that a cell ends with: docs/notebook.md says so",
 }
 """Parts of these complaints that a user here may make as well."""
@@ -92,6 +96,38 @@ def test_an_address_to_join_at_is_one_that_others_reach() -> None:
     if all(ip_address(address).is_loopback for _, address in own()):
         pytest.skip("this machine has no address but those of the loopback interface")
     assert not ip_address(device.hosts(device.Door())[0]).is_loopback
+
+
+@pytest.mark.slow
+def test_a_copy_of_a_device_is_told_of(tmp_path: Path) -> None:
+    desk, lamp = Device(tmp_path / "desk"), Device(tmp_path / "lamp")
+    shutil.copytree(desk.home, tmp_path / "none")
+    desk.admit(lamp)
+    copied = Device(tmp_path / "copied")
+    shutil.copytree(desk.home / "device", copied.home / "device", ignore=shutil.ignore_patterns("node.*"))
+    devices = (desk, lamp, copied)
+    try:
+        for each in devices:
+            each.start()
+        assert_eventually_told(desk, copied)
+        assert not [one for one in examined(lamp) if one["check"] == "key"]
+    finally:
+        for each in devices:
+            each.run("stop")
+
+
+def examined(one: Device) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(one.run("doctor", "--json").stdout)
+    return found
+
+
+def assert_eventually_told(*devices: Device) -> None:
+    """Each says that the other is there, by `actors doctor` and in its log."""
+    for one in devices:
+        eventually(lambda one=one: any(check["check"] == "key" and not check["ok"] for check in examined(one)), 60)
+        (said,) = [check for check in examined(one) if check["check"] == "key"]
+        assert "has this one's key" in said["what"]
+        assert "actors leave" in said["do"]
 
 
 @pytest.mark.slow

@@ -166,6 +166,7 @@ def test_an_interrupt_ends_it_and_leaves_nothing(tiny, moment):
         assert program.complaints.strip() == "Interrupted."
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_download_too():
     with socket.create_server(("127.0.0.1", 0)) as silent, demo(**index_at(silent)) as program:
         program.line("… getting the model")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,7 @@ def test_three_devices_pair_and_call_each_other(devices):
         assert (program.returncode, out) == (0, "3\n"), err
 
 
+@pytest.mark.slow
 def test_without_running_nodes_they_pair_and_a_driver_brings_its_own(devices):
     a, b = devices(2)
     a.admit(b)
@@ -177,6 +179,7 @@ except Exception as error:
     eventually(lambda: len(alive(c)) == 3)
 
 
+@pytest.mark.slow
 def test_one_that_was_asleep_hears_of_the_new_and_of_the_removed(devices):
     a, b, c = devices(3)
     a.start()
@@ -197,6 +200,7 @@ def test_leaving_is_known_to_the_others(devices):
     a.start()
     b.start()
     a.admit(b)
+    assert len(alive(b)) == 2  # as soon as it has joined
     before = b.status()["id"]
     assert b.run("join", "00-0000-0000", "--address", "127.0.0.1:1").returncode == 4
     b.does("leave")
@@ -208,6 +212,8 @@ def test_leaving_is_known_to_the_others(devices):
 def test_wrong_codes_and_the_fourth_try(devices):
     a, b = devices(2)
     with a.invitation() as (shown, process):
+        assert set(shown) == {"code", "expires", "address"}
+        assert 590 < datetime.fromisoformat(shown["expires"]).timestamp() - time.time() <= 600
         wrong = shown["code"][:-1] + ("0" if shown["code"][-1] != "0" else "1")
         for _ in range(3):
             done = b.run("join", wrong, "--address", shown["address"])
@@ -256,6 +262,7 @@ except TimeoutError as error:
     assert "1 of 2 nodes are here" in err
 
 
+@pytest.mark.slow
 def test_strangers_at_the_door_reach_nothing(devices):
     a, b, stranger = devices(3)
     a.start()
@@ -285,6 +292,7 @@ def test_strangers_at_the_door_reach_nothing(devices):
     assert alive(a) == names(a)
 
 
+@pytest.mark.slow
 def test_a_killed_node_is_missed_and_comes_back(devices):
     a, b = devices(2)
     a.start()

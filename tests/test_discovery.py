@@ -354,6 +354,14 @@ class TestLoopback:
         assert [type(event) for event in events] == [Found, Lost]
         assert threads == {"discovery-browse"}
 
+    def test_two_that_announce_themselves_and_look_find_each_other_and_say_goodbye(self) -> None:
+        one = unique("one")
+        other = unique("other", cluster=one.cluster)
+        with discovery.reside(one, interfaces="loopback", cluster=one.cluster) as browser:
+            with discovery.reside(other, interfaces="loopback", cluster=one.cluster) as others:
+                assert set(browser.wait_for(2)) == set(others.wait_for(2)) == {one.id, other.id}
+            browser.wait_for(lambda records: set(records) == {one.id})
+
     def test_a_callback_cannot_close_its_browser(self) -> None:
         record = unique()
         refused: list[DiscoveryError] = []

@@ -85,6 +85,7 @@ def test_multicast_blocked(house: Practice) -> None:
     house.well(2)
 
 
+@pytest.mark.slow
 def test_port_closed(house: Practice) -> None:
     assert house.run(3, "stop")[0] == 0
     house.told(1, "member", "host3", "nothing listens")

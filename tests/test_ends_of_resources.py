@@ -314,5 +314,6 @@ BOTH_DIE = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is in the run folder")
+@pytest.mark.slow
 def test_memory_of_a_node_and_its_actor_that_are_killed_at_once_is_given_back() -> None:
     assert succeed(BOTH_DIE)[-1] == "given back"

@@ -43,6 +43,7 @@ def test_discovery_loads_nothing_of_actors() -> None:
     assert {name for name in _loaded_by("discovery") if name.partition(".")[0] == "actors"} == set()
 
 
+@pytest.mark.slow
 def test_the_names_looked_for_are_those_that_loading_leaves() -> None:
     assert _loaded_by("grpc, google.protobuf, mlx_lm, mlx.core, cryptography, zeroconf") >= {
         "google.protobuf",

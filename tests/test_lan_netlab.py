@@ -322,6 +322,7 @@ def test_the_fourth_host_gets_in_nowhere(street: Street) -> None:
     assert house.answer(1) == everybody(PAIRED)
 
 
+@pytest.mark.slow
 def test_codes_that_are_wrong_or_were_used(street: Street) -> None:
     house = street.house
     recorded = street.tap.sent(house.lab.address(2), not_at={DOOR})

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,7 +18,6 @@ from devices import COMMAND, Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SECONDS = 90.0
 MARK = "ACTORS_TEST_LAUNCH"
@@ -94,11 +95,19 @@ def test_a_rank_is_a_program_that_knows_its_place(launch: Any) -> None:
 def test_the_ranks_are_a_group_and_communicators_find_each_other(launch: Any) -> None:
     status, said, complaints = launch(
         8,
+        "import time\n"
         "import numpy as np\n"
         "from actors import collective\n"
         "from actors.communicator import GRPCCommunicator\n"
         "total = collective.allreduce(np.full(3, collective.get_rank()))\n"
         "large = collective.allreduce(np.ones(300_000, np.float32))\n"
+        "collective.barrier()\n"
+        "for x in (np.ones(3), np.ones(2_000_000)):\n"
+        "    if collective.get_rank() == 0: time.sleep(1)\n"
+        "    begun = time.process_time()\n"
+        "    collective.barrier()\n"  # those who wait do so asleep
+        "    assert time.process_time() - begun < 0.5\n"
+        "    assert collective.allreduce(x)[0] == 8\n"
         "with GRPCCommunicator() as job:\n"
         "    job.init()\n"
         "    job.send({'from': job.rank}, (job.rank + 1) % job.world_size)\n"
@@ -108,6 +117,14 @@ def test_the_ranks_are_a_group_and_communicators_find_each_other(launch: Any) ->
     )
     assert (status, complaints) == (0, "")
     assert said == [f"[{rank}] [28, 28, 28] 8.0 8.0 {(rank - 1) % 8}" for rank in range(8)]
+
+
+@pytest.mark.slow
+def test_the_script_of_the_page_on_mpi(launch: Any) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "from-mpi.md").read_text("utf-8")
+    text = page.partition("A script under `actors launch`:\n\n")[2].partition("\n## ")[0]
+    status, said, complaints = launch(3, textwrap.dedent(text))
+    assert (status, said, complaints) == (0, ["[0] [3 3 3]"], "")
 
 
 @pytest.mark.parametrize(

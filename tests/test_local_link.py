@@ -221,6 +221,7 @@ def test_nonsense_does_a_process_no_harm(cluster: actors.Cluster) -> None:
     assert actors.get(target.fds.remote()) <= before + 2
 
 
+@pytest.mark.slow
 def test_everything_goes_by_grpc_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     program = """
         import sys

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
-from clusters import SOON, eventually, is_gone
+from clusters import SOON, eventually, is_gone, slow
 from test_models_architectures import CONFIGURATIONS
 from test_models_tokenizer import metadata
 from tiny_models import make_directory, make_gguf, whole_directory, whole_gguf, whole_tokens, write_gguf
@@ -265,6 +265,7 @@ class TestPlacement:
             assert [stage.place for stage in model.plan.stages] == [stage.place for stage in plan.stages]
             assert model.plan.measured
             assert "measured" in str(model.plan)
+            assert [stage.how for stage in model.plan.stages] == [stage.how for stage in plan.stages] != ["", ""]
 
     def test_weights_that_are_sent_are_those_that_are_there(self, cluster, names, path, whole):
         for _ in range(2):
@@ -467,6 +468,15 @@ class TestTensor:
             psutil.Process(pids(model)[0]).kill()
             assert in_time(lambda: got + list(tokens), 60) == expected
 
+    @pytest.mark.slow
+    def test_it_is_chosen_for_one_answer_at_a_time_on_one_host(self, cluster, names, path, tmp_path):
+        plan = ShardedModel.load(path, max_requests=1, dry_run=True)
+        assert (len(plan.shares), [stage.node for stage in plan.stages]) == (2, names[:2])
+        assert not ShardedModel.load(path, dry_run=True).shares
+        assert not ShardedModel.load(path, max_requests=1, nodes=names[:1], dry_run=True).shares
+        other = make_directory(tmp_path, **CONFIGURATIONS["gemma2"])
+        assert not ShardedModel.load(other, max_requests=1, dry_run=True).shares
+
     def test_more_nodes_than_heads_and_other_families(self, cluster, names, path, tmp_path):
         with ShardedModel.load(path, strategy="tensor") as model:  # two heads of keys and values, three nodes
             assert [stage.node for stage in model.plan.stages] == names[:2]
@@ -476,7 +486,7 @@ class TestTensor:
 
 
 class TestDeath:
-    @pytest.mark.parametrize("stage", [0, 1, 2])
+    @pytest.mark.parametrize("stage", [1, *slow(0, 2)])
     def test_answers_go_on_when_a_stage_dies(self, cluster, path, whole, stage):
         with ShardedModel.load(path) as model:
             # More than the readers' windows hold: what is read in the end was not there when the stage died.
@@ -490,6 +500,7 @@ class TestDeath:
             free(model)
         eventually(lambda: all(map(is_gone, mine)), SOON, "the other stages' processes gone")
 
+    @pytest.mark.slow
     def test_on_fewer_nodes_when_one_dies_and_on_more_when_asked_to(self, cluster, path):
         """The last test here: the cluster is smaller after it."""
         with ShardedModel.load(path, nodes=[node.name for node in actors.nodes()][:1]) as small:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,8 +115,9 @@ def test_an_actor_goes_where_it_is_told_with_its_state(cls: Any, options: dict[s
     assert actors.get(diary.where.remote()) == there.id
 
 
-def test_calls_made_meanwhile_arrive_once_and_in_order_by_everybodys_line() -> None:
-    diary = Diary.remote()
+@pytest.mark.parametrize("options", [{}, {"lifetime": "detached", "max_restarts": -1, "checkpoint": "call"}])
+def test_calls_made_meanwhile_arrive_once_and_in_order_by_everybodys_line(options: dict[str, Any]) -> None:
+    diary = Diary.options(**options).remote()
     scribes = [Scribe.options(node=node.name).remote() for node in actors.nodes() if node.alive]
     theirs = [scribe.write.remote(diary, str(number), 300) for number, scribe in enumerate(scribes)]
     mine: list[Any] = []
@@ -141,6 +143,46 @@ def test_calls_made_meanwhile_arrive_once_and_in_order_by_everybodys_line() -> N
     entries = actors.get(diary.read.remote())
     for name, count in (("me", len(mine)), *((str(number), 300) for number in range(len(scribes)))):
         assert [entry for entry in entries if entry[0] == name] == [(name, number) for number in range(count)]
+    actors.kill(diary)
+
+
+def note(path: str) -> str:
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("loaded\n")
+    return path
+
+
+class Noted:
+    """Writes down where it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return note, (self.path,)
+
+
+def test_its_class_is_loaded_there_before_its_state_has_come(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+
+    @actors.remote
+    class Careful:
+        mark = Noted(path)
+
+        def where(self) -> str:
+            return actors.get_runtime_context().get_node_id()
+
+        def __actor_save__(self) -> str:
+            eventually(lambda: Path(path).read_text() == "loaded\n" * 2)
+            return "state"
+
+        def __actor_load__(self, state: str) -> None:
+            assert state == "state"
+
+    careful = Careful.remote()
+    there = elsewhere(careful)
+    actors.move(careful, there)
+    assert actors.get(careful.where.remote()) == there.id
 
 
 def test_it_moves_between_two_calls_and_streams_end_first() -> None:

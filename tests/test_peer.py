@@ -30,7 +30,7 @@ from actors.transport.link import UnreachableError
 from actors.transport.local_server import LocalServer
 from actors.transport.peer import Death, Peer
 from actors.transport.reception import Reception
-from actors.transport.ways import WaysOut
+from actors.transport.ways_out import WaysOut
 from actors.version import PROTOCOL, __version__
 
 if TYPE_CHECKING:
@@ -610,7 +610,7 @@ VICTIM = """
 import asyncio, sys
 from actors.messages import Call
 from actors.transport.acceptor import Acceptor
-from actors.transport.ways import WaysIn
+from actors.transport.ways_in import WaysIn
 
 class Receiver:
     def anywhere(self, message):

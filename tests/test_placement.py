@@ -276,6 +276,7 @@ class Maker:
         return times
 
 
+@pytest.mark.slow
 def test_groups_made_on_different_nodes_do_not_wait_for_each_others_halves() -> None:
     makers = [Maker.options(num_cpus=0, node=name).remote() for name in names()]
     assert actors.get([maker.make.remote(2) for maker in makers], timeout=90) == [2, 2]

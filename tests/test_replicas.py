@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -92,8 +93,22 @@ def test_it_survives_one_node_after_the_other_with_all_it_has_acknowledged(lan: 
             else:
                 acknowledged.append(number)
 
-    writer = threading.Thread(target=write)
-    writer.start()
+    sure: list[tuple[int, int]] = []
+
+    def write_many() -> None:
+        """Many at once, whose states go together; a call that may have run is no loss."""
+        number = 0
+        while not over.is_set():
+            number += 1
+            calls = [ledger.enter.remote((number, place)) for place in range(20)]
+            for place, call in enumerate(calls):
+                with contextlib.suppress(ActorUnavailableError):
+                    actors.get(call, timeout=PATIENCE)
+                    sure.append((number, place))
+
+    writers = [threading.Thread(target=write), threading.Thread(target=write_many)]
+    for writer in writers:
+        writer.start()
     try:
         for _ in range(2):
             before = len(acknowledged)
@@ -103,13 +118,18 @@ def test_it_survives_one_node_after_the_other_with_all_it_has_acknowledged(lan: 
             eventually(lambda before=before: len(acknowledged) > before + 20, PATIENCE)
     finally:
         over.set()
-        writer.join()
-    entries = actors.get(ledger.read.remote(), timeout=PATIENCE)
+        for writer in writers:
+            writer.join()
+    everything = actors.get(ledger.read.remote(), timeout=PATIENCE)
+    many = [entry for entry in everything if isinstance(entry, tuple)]
+    assert many == sorted(set(many))
+    assert set(sure) <= set(many)
+    entries = [entry for entry in everything if not isinstance(entry, tuple)]
     assert entries == sorted(set(entries))  # none twice, and in order
     assert set(acknowledged) <= set(entries)
     assert len(entries) <= len(acknowledged) + unsure
     assert unsure <= 2  # at most the one that ran as its node died
-    assert actors.get(actors.get_actor("ledger").read.remote()) == entries
+    assert actors.get(actors.get_actor("ledger").read.remote()) == everything
 
 
 def test_others_find_it_again_and_an_heir_that_is_lost_is_replaced(lan: actors.Cluster) -> None:

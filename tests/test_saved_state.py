@@ -76,6 +76,9 @@ class Account(_Hooks):
     def exit(self) -> None:
         raise SystemExit(0)
 
+    def home(self) -> str:
+        return actors.get_runtime_context().get_node_id()
+
 
 @actors.remote
 class AsyncAccount(_Hooks):
@@ -438,6 +441,29 @@ def test_a_detached_actors_state_is_kept_by_its_node() -> None:
     assert actors.get([account.add.remote() for _ in range(3)]) == [1, 2, 3]
     os.kill(actors.get(account.pid.remote()), signal.SIGKILL)
     assert actors.get(account.total.remote(), timeout=PATIENCE) == 3
+    actors.kill(account)
+
+
+def test_answers_that_wait_for_their_states_come_before_the_actor_ends() -> None:
+    account = Account.options(lifetime="detached", **TRIED_AGAIN).remote()
+    calls = [account.add.remote() for _ in range(100)]
+    leaving = account.exit.remote()
+    assert actors.get(calls, timeout=PATIENCE) == list(range(1, 101))
+    assert isinstance(failure(leaving), ActorDiedError)
+
+
+def test_the_next_call_runs_while_an_answer_waits_for_its_state() -> None:
+    account = Account.options(lifetime="detached", **TRIED_AGAIN).remote()
+    actors.get(account.add.remote())
+    home = account.home.remote()  # the node that has charge of it, which answers nothing while it is stopped
+    keeper = next(node for node in actors.nodes() if node.id == actors.get(home))
+    os.kill(keeper.pid, signal.SIGSTOP)
+    try:
+        calls = [account.add.remote() for _ in range(5)]
+        assert actors.wait(calls, num_returns=1, timeout=0.5) == ([], calls)
+    finally:
+        os.kill(keeper.pid, signal.SIGCONT)
+    assert actors.get(calls, timeout=PATIENCE) == [2, 3, 4, 5, 6]
     actors.kill(account)
 
 

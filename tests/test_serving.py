@@ -426,6 +426,7 @@ def _nodes(server):
     return sorted(nodes, key=lambda each: each.create_time())
 
 
+@pytest.mark.slow
 def test_it_ends_while_it_loads(path):
     with Served(path, "--local-nodes", "2") as server:
         assert server.get("/health") == (503, {"status": "loading"})
@@ -435,6 +436,7 @@ def test_it_ends_while_it_loads(path):
         assert server.ends(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_status_130_and_a_taken_port_status_1(path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

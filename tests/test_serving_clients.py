@@ -113,6 +113,7 @@ def test_openai_in_python_raises_its_own_errors(client):
     assert caught.value.param == "temperature"
 
 
+@pytest.mark.slow
 def test_an_error_in_mid_stream_reaches_the_client(tmp_path):
     """Of a model whose last node dies: there is nothing that could make up for it."""
     with Served(talkative(tmp_path), "--local-nodes", "1", "--name", "org/small") as server:

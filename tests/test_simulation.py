@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from actors import holdings
+from actors.collective import group, regroup
+from actors.count import Counts
+from actors.holdings import Holdings, Passage
 from actors.node.names import Names
-from actors.simulation import simulate_names
+from actors.simulation import simulate_collectives, simulate_names, simulate_ownership
 from actors.testing import SimulationError, simulate
 from actors.transport.session import Session
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from actors.simulation import Outcome
 
@@ -145,7 +150,7 @@ def test_names_that_are_wrong_are_found(monkeypatch: pytest.MonkeyPatch, broken:
         return "nothing"
 
     broken_promise = found()
-    assert "with these cuts:" in broken_promise
+    assert "with these faults:" in broken_promise
     assert "See it again by: python -m actors.testing.replay" in broken_promise
 
 
@@ -154,3 +159,77 @@ def test_a_seed_of_names_is_replayed_by_one_command() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == simulate_names(5, trace=True).trace
     assert "1 seeds of names held" in done.stderr
+
+
+def _found(simulated: Callable[[int], object], seeds: int) -> str:
+    for seed in range(seeds):
+        try:
+            simulated(seed)
+        except SimulationError as error:
+            return str(error)
+    return "nothing"
+
+
+def test_ownership_holds_over_two_hundred_seeds() -> None:
+    for seed in range(200):
+        simulate_ownership(seed)
+    assert simulate_ownership(7, trace=True) == simulate_ownership(7, trace=True)
+
+
+def _forgetful(counts: Counts, id: str, reason: Any, *, held: bool = False) -> None:
+    if reason in counts._reasons.get(id, set()):
+        _REMOVE(counts, id, reason, held=held)
+
+
+_REMOVE = Counts.remove
+
+
+@pytest.mark.parametrize(
+    ("broken", "method", "wrong", "says"),
+    [
+        (Counts, "remove", _forgetful, "is kept for nobody"),  # a token that is used before it was heard of
+        (Passage, "close", lambda _: None, "is kept for nobody"),  # what never arrived
+        (Holdings, "gone", lambda *_: None, "is kept for nobody"),  # what the dead held
+        (holdings, "GRACE_SECONDS", 0.0, "was given up"),  # what the dead have passed on
+    ],
+)
+def test_ownership_that_is_wrong_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Any, method: str, wrong: Any, says: str
+) -> None:
+    monkeypatch.setattr(broken, method, wrong)
+    found = _found(simulate_ownership, 400)
+    assert says in found
+    assert "python -m actors.testing.replay" in found
+    assert "--of ownership" in found
+
+
+def test_collectives_hold_over_two_hundred_seeds() -> None:
+    for seed in range(200):
+        simulate_collectives(seed)
+    assert simulate_collectives(8, trace=True) == simulate_collectives(8, trace=True)
+
+
+@pytest.mark.parametrize(
+    ("broken", "method", "wrong", "says"),
+    [
+        (group, "disagreement", lambda *_: None, ""),  # ranks that do not call the same
+        (group, "suspects", lambda *_: [0], "was told of no rank that had failed"),
+        (regroup, "_hear", lambda *_: None, ""),  # ranks that are gone are of the new group
+    ],
+)
+def test_collectives_that_are_wrong_are_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Any, method: str, wrong: Any, says: str
+) -> None:
+    monkeypatch.setattr(broken, method, wrong)
+    found = _found(simulate_collectives, 200)
+    assert says in found
+    assert "--of collectives" in found
+
+
+@pytest.mark.parametrize("what", ["ownership", "collectives"])
+def test_a_seed_of_the_others_is_replayed_by_one_command(what: str) -> None:
+    command = [sys.executable, "-m", "actors.testing.replay", "5", "--of", what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    simulated = {"ownership": simulate_ownership, "collectives": simulate_collectives}[what]
+    assert done.stdout.splitlines() == simulated(5, trace=True).trace
+    assert f"1 seeds of {what} held" in done.stderr

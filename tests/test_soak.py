@@ -151,7 +151,7 @@ def _same(before: list[Measure], after: list[Measure]) -> None:
         assert now.bytes <= was.bytes + GROWTH, (was, now)
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
+@pytest.mark.parametrize("count", [30, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
 def test_actors_that_are_made_called_and_ended_leave_nothing(scales: Scales, count: int) -> None:
     tables, processes = scales.tables(), scales.processes()
     _make_and_end(count // 2)  # connections, pools and caches come to be
@@ -225,7 +225,7 @@ def test_tasks_leave_nothing(scales: Scales) -> None:
     scales.settled(tables, processes)
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_names_leave_nothing(scales: Scales, count: int) -> None:
     tables, processes = scales.tables(), scales.processes()
     for start in range(0, count, 5):

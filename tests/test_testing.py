@@ -62,6 +62,7 @@ def test_the_tests_of_a_module_share_a_cluster_of_two_nodes(tmp_path: Path) -> N
     assert "2 passed" in run(tmp_path, code)
 
 
+@pytest.mark.slow
 def test_a_mark_gives_it_the_arguments_of_init(tmp_path: Path) -> None:
     code = """
         pytestmark = pytest.mark.actors_cluster(local_nodes=1, resources={"camera": 1})

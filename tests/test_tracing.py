@@ -24,6 +24,11 @@ SETUP = """
         provider.add_span_processor(BatchSpanProcessor(exporter))
         trace.set_tracer_provider(provider)
 
+    def in_batches_of_another_make():
+        import opentelemetry.sdk.trace
+        del opentelemetry.sdk.trace.SynchronousMultiSpanProcessor  # a name that the SDK keeps for itself
+        in_batches()
+
     def plain():
         assert provider.force_flush()
         return [
@@ -122,7 +127,14 @@ PROGRAM = """
 """
 
 
-@pytest.mark.parametrize("how", ["setup", pytest.param("in_batches", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "setup",
+        pytest.param("in_batches", marks=pytest.mark.slow),
+        pytest.param("in_batches_of_another_make", marks=pytest.mark.slow),
+    ],
+)
 def test_one_trace_goes_from_the_program_through_actors_to_nested_calls(how):
     pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
     lines = succeed(PROGRAM.replace("HOW", repr(how)), beside={"recording.py": SETUP})
@@ -165,8 +177,8 @@ def test_one_trace_goes_from_the_program_through_actors_to_nested_calls(how):
         ("CLIENT Inner.__init__", "INTERNAL whole"), ("CLIENT Outer.__init__", "INTERNAL whole"),
     }  # fmt: skip
     assert {span["resource"] for span in traced} == {"opentelemetry"}
-    if how == "in_batches":
-        assert "LateSpan" in {span["type"] for span in traced}, "spans are notes until they are exported"
+    late = "LateSpan" in {span["type"] for span in traced}
+    assert late == (how == "in_batches"), "spans are notes until they are exported, where the SDK lets them"
     (failed, _) = sorted(
         (span for span in served if span["status"] == "ERROR"), key=lambda span: span["parent"] in batches
     )
@@ -224,3 +236,116 @@ def test_a_setup_that_fails_is_told_and_the_call_runs(tmp_path):
         beside={"recording.py": SETUP},
     )
     assert "got 2" in lines
+
+
+class Recorded:
+    """A provider of the SDK's whose spans leave in batches, and what makes ours for it. A context manager."""
+
+    def __init__(self, **options):
+        sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="opentelemetry-sdk is not installed")
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        from actors import tracing
+
+        self._exporter = InMemorySpanExporter()
+        self.provider = sdk.TracerProvider(**options)
+        self.provider.add_span_processor(BatchSpanProcessor(self._exporter))
+        self.source = tracing._Source(trace, self.provider)
+
+    def call(self, came=""):
+        """Records the two parts of a call; returns its traceparents and the spans that were exported."""
+        from actors import tracing
+
+        span, parent = self.source.start(came, tracing._client, ("Echo(actor-7)", "echo"))
+        served, own = self.source.start(parent, tracing._server, (self.spec, "echo", "desk", 0.5))
+        served.end()
+        span.end()
+        self.provider.force_flush()
+        return parent, own, self._exporter.get_finished_spans()
+
+    class spec:  # what is asked of an actor's
+        id, class_name = "actor-7", "Echo"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.provider.shutdown()
+
+
+def _told(span):
+    told = json.loads(span.to_json())
+    assert told["start_time"] <= told["end_time"]
+    return {**told, "start_time": "", "end_time": ""}
+
+
+def test_late_spans_are_exported_as_the_sdks_own():
+    from types import SimpleNamespace
+
+    with Recorded() as late, Recorded() as plain:
+        plain.source._late = None
+        own = plain.provider.id_generator
+        root, served, exported = late.call()
+        trace, ids = int(root[3:35], 16), [int(root[36:52], 16), int(served[36:52], 16)]
+        plain.source._tracer.id_generator = SimpleNamespace(
+            generate_trace_id=lambda: trace, generate_span_id=iter(ids).__next__,
+            is_trace_id_random=own.is_trace_id_random,
+        )  # fmt: skip
+        told = plain.call()
+    assert (root, served) == told[:2]
+    assert [type(span).__name__ for span in exported] == ["LateSpan", "LateSpan"]
+    assert "LateSpan" not in {type(span).__name__ for span in told[2]}
+    assert list(map(_told, exported)) == list(map(_told, told[2]))
+    assert exported[0].parent.is_remote
+    assert exported[0].parent.span_id == exported[1].context.span_id
+
+
+def test_a_trace_that_nobody_records_gets_no_spans_unless_all_are_wanted():
+    sampling = pytest.importorskip("opentelemetry.sdk.trace.sampling", reason="opentelemetry-sdk is not installed")
+    came = f"00-{5:032x}-{6:016x}-00"
+    with Recorded() as some, Recorded(sampler=sampling.ALWAYS_ON) as all_:
+        parent, own, exported = some.call(came)
+        assert exported == ()
+        assert {text[:36] for text in (parent, own)} == {came[:36]}
+        assert {text[-2:] for text in (parent, own)} == {"00"}
+        parent, own, exported = all_.call(came)
+        assert len(exported) == 2
+        assert {text[-2:] for text in (parent, own)} == {"01"}
+        assert {span.context.trace_id for span in exported} == {5}
+
+
+def test_ids_come_from_the_programs_own_generator():
+    ids = pytest.importorskip("opentelemetry.sdk.trace.id_generator", reason="opentelemetry-sdk is not installed")
+
+    class Counting(ids.RandomIdGenerator):
+        span = 0
+
+        def generate_trace_id(self):
+            return 77
+
+        def generate_span_id(self):
+            self.span += 1
+            return self.span
+
+    with Recorded(id_generator=Counting()) as recorded:
+        parent, own, exported = recorded.call()
+    assert (parent[3:52], own[3:52]) == (f"{77:032x}-{1:016x}", f"{77:032x}-{2:016x}")
+    assert sorted(span.context.span_id for span in exported) == [1, 2]
+
+
+def test_a_processor_that_sees_spans_as_they_begin_gets_the_sdks_own():
+    sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="opentelemetry-sdk is not installed")
+    began = []
+
+    class Watching(sdk.SpanProcessor):
+        def on_start(self, span, parent_context=None):
+            began.append(span.name)
+
+    with Recorded() as recorded:
+        recorded.call()
+        recorded.provider.add_span_processor(Watching())
+        *_, exported = recorded.call()
+    assert began == ["Echo.echo", "Echo.echo"]
+    assert sorted(type(span).__name__ == "LateSpan" for span in exported) == [False, False, True, True]

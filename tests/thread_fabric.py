@@ -82,6 +82,9 @@ class ThreadFabric:
     def terrain(self) -> Terrain:
         return scattered(self.size, costs, "threads of one process")
 
+    def now(self) -> float:
+        return time.monotonic()
+
     def meet(self, deadline: float) -> None:
         pass
 
@@ -94,12 +97,13 @@ class ThreadFabric:
     def close(self) -> None:
         pass
 
-    def send(self, dst: int, tag: str, value: object) -> None:
+    def send(self, dst: int, tag: str, value: object, *, lent: bool = False) -> None:
         assert dst != self.rank
         assert 0 <= dst < self.size
         self._meet_fate()
-        pickled = dumps(value)
-        payload = Payload(pickled.pickle, tuple(bytes(buffer) for buffer in pickled.buffers))
+        payload = dumps(value, lent=lent)
+        if not lent:
+            payload = Payload(payload.pickle, tuple(bytes(buffer) for buffer in payload.buffers))
         with self.world.changed:
             self._check(dst)
             key = (self.rank, dst, tag)

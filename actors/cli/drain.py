@@ -9,7 +9,7 @@ import click
 
 from actors import device
 from actors.exceptions import NoClusterError
-from actors.residing import ask_node
+from actors.visit import ask_node
 
 SLACK_SECONDS = 15.0
 

@@ -20,8 +20,8 @@ from actors.exceptions import ActorsError, AuthenticationError, ClusterTimeoutEr
 from actors.pairing.code import Code
 from actors.pairing.invitation import LIFE_SECONDS, Invitation, Tally
 from actors.pairing.meeting import announce
-from actors.residing import ask_node
 from actors.trust.roll import found
+from actors.visit import ask_node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -17,7 +17,8 @@ from actors.pairing.code import Code
 from actors.pairing.exchange import PairingError, WrongCodeError
 from actors.pairing.joining import Welcome, join_at
 from actors.pairing.meeting import find
-from actors.residing import START_SECONDS, ask_node, start_node
+from actors.residing import START_SECONDS, start_node
+from actors.visit import ask_node
 from discovery.addresses import host_and_port
 
 if TYPE_CHECKING:

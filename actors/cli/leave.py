@@ -8,7 +8,8 @@ import click
 
 from actors import device
 from actors.exceptions import ActorsError
-from actors.residing import START_SECONDS, ask_node, some_node, start_node
+from actors.residing import START_SECONDS, some_node, start_node
+from actors.visit import ask_node
 
 
 @click.command()

@@ -8,7 +8,8 @@ import click
 
 from actors import device
 from actors.exceptions import ActorsError, AuthenticationError
-from actors.residing import ask_node, some_node
+from actors.residing import some_node
+from actors.visit import ask_node
 
 if TYPE_CHECKING:
     from actors.trust import Member, Roll

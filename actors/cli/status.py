@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from actors.events import ActorChanged
 
 WATCH_SECONDS = 1.0
+NOBODY: dict[str, Any] = {"nodes": [], "why": {}}
 
 
 @click.command()
@@ -52,32 +53,31 @@ def status(context: click.Context, as_json: bool, watch: bool) -> None:
 
 def look() -> dict[str, Any]:
     """Returns the state of this device, as ``--json`` shows it."""
-    identity = device.identity()
     roll = device.store().read()
     running = device.running()
-    circle = _ask(running) if running is not None else {"nodes": [], "why": {}}
+    me = running.id if running is not None else device.identity().node_id
+    programs = clusters()
+    circle, pending, silent = _seen() if running is not None or programs else (NOBODY, [], {})
     nodes = {info.id: info for info in circle["nodes"]}
     known = device.doors()
-    paired = roll is not None and identity.node_id in roll.members
+    paired = roll is not None and me in roll.members
     members = [
         {
             "id": member.id,
             "name": member.name,
-            "this": member.id == identity.node_id,
+            "this": member.id == me,
             "alive": member.id in nodes and nodes[member.id].alive,
             "address": nodes[member.id].address if member.id in nodes else next(iter(known.get(member.id, [])), ""),
             "why": None if member.id in nodes and nodes[member.id].alive else circle["why"].get(member.id),
         }
         for member in (roll.members.values() if roll is not None and paired else ())
     ]
-    programs = clusters()
-    pending, silent = _seen() if running is not None or programs else ([], {})
     return {
         "running": running is not None,
         "paired": paired,
         "removed": roll is not None and not paired,
-        "id": identity.node_id,
-        "name": roll.members[identity.node_id].name if roll is not None and paired else device.host_name(),
+        "id": me,
+        "name": roll.members[me].name if roll is not None and paired else device.host_name(),
         "cluster": roll.cluster if roll is not None and paired else None,
         "node": None if running is None else {"pid": running.pid, "address": running.address, "since": running.since},
         "programs": [
@@ -95,16 +95,18 @@ def look() -> dict[str, Any]:
     }
 
 
-def _seen() -> tuple[list[dict[str, Any]], dict[int, list[dict[str, str]]]]:
-    """Returns the actors that are not there yet, and the nodes of programs that do not answer, by the program's pid."""
+def _seen() -> tuple[dict[str, Any], list[dict[str, Any]], dict[int, list[dict[str, str]]]]:
+    """Returns what this device's node knows, the actors that are not there yet, and silent nodes by their program."""
     from actors.events.event import PENDING
     from actors.observer import Observers  # late: what talks takes a while to load
 
+    circle = NOBODY
     try:
         with Observers() as observers:
+            circle = next((each.circle() for each in observers if each.program is None), NOBODY)
             found = observers.views()
     except NoClusterError:  # it has just ended
-        return [], {}
+        return circle, [], {}
     pending = [
         {"id": one.id, "class": one.class_name, "name": one.name, "why": _why(one)}
         for _, view in found for one in view.actors() if one.state == PENDING
@@ -113,7 +115,7 @@ def _seen() -> tuple[list[dict[str, Any]], dict[int, list[dict[str, str]]]]:
         observer.program: [{"name": name, "why": why} for name, why in view.silent]
         for observer, view in found if observer.program is not None
     }  # fmt: skip
-    return pending, silent
+    return circle, pending, silent
 
 
 def _why(actor: ActorChanged) -> str:
@@ -123,13 +125,6 @@ def _why(actor: ActorChanged) -> str:
     if actor.process:
         return "its constructor runs"
     return "it has just been asked for, or waits for a value that its constructor is given"
-
-
-def _ask(running: device.Running) -> dict[str, Any]:
-    from actors.residing import ask_node  # late: what talks takes a while to load
-
-    found: dict[str, Any] = ask_node(running, "trust", "circle")
-    return found
 
 
 def _tell(found: dict[str, Any]) -> None:

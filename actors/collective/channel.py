@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from .fabric import Fabric
 
 
+LATE = 0.1  # seconds after the deadline: no process takes so long to see it that is not held up
+MOST_LATE = 0.5
+
+
 class SilentRankError(Exception):
     """A rank sent nothing until the deadline; it may itself be waiting for another.
 
@@ -69,14 +73,14 @@ class Channel:
         """Returns the channel of the same ranks for a part of the call."""
         return replace(self, part=self.part + part)
 
-    def send(self, dst: int, step: str, value: object) -> None:
-        """Hands ``value`` over for rank ``dst`` under the name ``step``.
+    def send(self, dst: int, step: str, value: object, *, lent: bool = False) -> None:
+        """Hands ``value`` over for rank ``dst`` under the name ``step``; what is lent, see `Fabric.send`.
 
         Raises:
             CollectiveError: the rank has died or the group was aborted.
         """
         to = dst if self.ranks is None else self.ranks[dst]
-        self.fabric.send(to, f"{self.call}/{self.part}{step}", value)
+        self.fabric.send(to, f"{self.call}/{self.part}{step}", value, lent=lent)
 
     def recv(self, src: int, step: str, unheard: Sequence[int] = ()) -> Any:
         """Returns what rank ``src`` sent under the name ``step``.
@@ -86,7 +90,15 @@ class Channel:
             SilentRankError: nothing came until the deadline.
         """
         source = src if self.ranks is None else self.ranks[src]
+        tag = f"{self.call}/{self.part}{step}"
         try:
-            return self.fabric.recv(source, f"{self.call}/{self.part}{step}", self.deadline)
+            return self.fabric.recv(source, tag, self.deadline)
+        except TimeoutError:
+            pass
+        try:
+            # A process that stood still, as on a device that slept, has not read yet what came meanwhile.
+            now = self.fabric.now()
+            late = now - self.deadline
+            return self.fabric.recv(source, tag, now + min(late, MOST_LATE) if late > LATE else self.deadline)
         except TimeoutError:
             raise SilentRankError(source, unheard) from None

@@ -10,7 +10,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from . import doubling, ring
+from . import doubling, ring, shared
 from .window import BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .terrain import Islands, Terrain
 
 RING, DOUBLING, SHARED, MIXED = "ring", "recursive doubling", "shared memory", "shared memory and then streams"
+SHOWN = "shared memory at one look"
 
 
 def estimates(nbytes: int, terrain: Terrain) -> dict[str, float]:
@@ -30,6 +31,8 @@ def estimates(nbytes: int, terrain: Terrain) -> dict[str, float]:
     islands, costs = terrain.islands, terrain.costs
     ranks = sum(map(len, islands))
     if terrain.shared:
+        if shared.shows(terrain, nbytes):
+            return {SHOWN: _shown(nbytes, ranks, costs)}
         return {SHARED: _shared(nbytes, ranks, costs)}
     found = _far(nbytes, ranks, costs, max(map(len, islands)))
     if terrain.mixed:
@@ -60,6 +63,12 @@ def _shared(nbytes: int, ranks: int, costs: Costs) -> float:
     stages = math.ceil(nbytes / BLOCK_BYTES) + 2
     crowd = max(1.0, ranks / (os.cpu_count() or 1))
     return stages * (ranks - 1).bit_length() * costs.near_latency * crowd + crowd * nbytes / costs.near_rate
+
+
+def _shown(nbytes: int, ranks: int, costs: Costs) -> float:
+    # All meet once, and each reads what every rank has; the rate is that of two ranks.
+    crowd = max(1.0, ranks / (os.cpu_count() or 1))
+    return crowd * ((ranks - 1).bit_length() * costs.near_latency + ranks / 2 * nbytes / costs.near_rate)
 
 
 def _mixed(nbytes: int, islands: Islands, costs: Costs) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .agreement import INLINE_BYTES
-from .estimates import DOUBLING, MIXED, RING, SHARED, estimates
+from .estimates import DOUBLING, MIXED, RING, SHARED, SHOWN, estimates
 from .window import BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def explained(nbytes: int, terrain: Terrain) -> str:
         how = "one round: the elements come with each rank's offer, and every rank reduces all"
         return f"{where}: {how}; messages by {way} ({terrain.why})"
     words = {
+        SHOWN: "each rank shows its array as it offers the call, and reduces all of them once all agree",
         SHARED: f"in blocks of {BLOCK_BYTES >> 20} MiB, each rank reduces 1/{ranks} of each",
         MIXED: f"reduced inside each of {hosts} hosts, then between one rank of each",
         RING: f"in chunks over streams, each rank sends 2·{ranks - 1}/{ranks} of them",

@@ -34,6 +34,9 @@ class Fabric(Protocol):
     def terrain(self) -> Terrain:
         """Where the ranks are; known after `meet`."""
 
+    def now(self) -> float:
+        """Returns the time by which deadlines are, in seconds: ``time.monotonic``, but where time is simulated."""
+
     def meet(self, deadline: float) -> None:
         """Finds out once what the ranks have in common; every rank calls it, before its first collective.
 
@@ -53,11 +56,12 @@ class Fabric(Protocol):
     def close(self) -> None:
         """Gives back what the group takes in this process; it can carry nothing any more."""
 
-    def send(self, dst: int, tag: str, value: object) -> None:
+    def send(self, dst: int, tag: str, value: object, *, lent: bool = False) -> None:
         """Hands ``value`` over for rank ``dst``; never waits until that rank asks for it.
 
-        The caller may change ``value`` as soon as this returns. Algorithms keep at most a few MiB under way to
-        one rank, except for `Group.send`, which hands over its whole array.
+        The caller may change ``value`` as soon as this returns, unless it is lent: then once the rank has received
+        it, or the group has ended. Algorithms keep at most a few MiB under way to one rank, except for `Group.send`,
+        which hands over its whole array.
 
         Raises:
             CollectiveError: the rank has died or the group was aborted.

@@ -331,7 +331,7 @@ class Group:
     @contextmanager
     def _taking_turns(self, seconds: float) -> Iterator[Channel]:
         """Gives the next call its channel, once the call that another thread has under way is done."""
-        start = time.monotonic()
+        start = self._fabric.now()
         if not self._turn.acquire(timeout=seconds):
             raise CollectiveError(
                 f"group {self.name!r}: another thread of this rank has been in a collective for {seconds:g} s; "
@@ -358,8 +358,10 @@ class Group:
             raise
 
     def _find_culprit(self, channel: Channel, silence: SilentRankError, seconds: float) -> str:
+        # One that stood still itself, as a device that slept, is late, and hears what the others have to say of that.
+        until = max(channel.deadline, self._fabric.now()) + _grace(seconds)
         try:
-            ranks = suspects(channel, silence, channel.deadline + _grace(seconds))
+            ranks = suspects(channel, silence, until)
         except CollectiveError as error:  # another rank knows better
             return str(error)
         named = " or ".join(self._fabric.describe(rank) for rank in ranks)

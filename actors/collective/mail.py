@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ class Mail:
 
     def recv(self, src: int, tag: int | str, seconds: float) -> Any:
         """Returns the next value of rank ``src`` with this tag."""
-        deadline = time.monotonic() + seconds
+        deadline = self._fabric.now() + seconds
         lane = self._lane(src, tag, "src")
         with self._guard:
             turn = self._receiving[lane]

@@ -181,7 +181,11 @@ class NearFabric:
         self._close_sockets()
         self._under.close()
 
-    def send(self, dst: int, tag: str, value: object) -> None:
+    def now(self) -> float:
+        """See `Fabric`."""
+        return time.monotonic()
+
+    def send(self, dst: int, tag: str, value: object, *, lent: bool = False) -> None:
         """See `Fabric`."""
         outlet = self._outlets.get(dst) if self.terrain.window is not None else None
         frame = _frame(tag, value) if outlet is not None else None
@@ -192,7 +196,7 @@ class NearFabric:
                 pass
             else:
                 return
-        self._under.send(dst, tag, value)
+        self._under.send(dst, tag, value, lent=lent)
 
     def recv(self, src: int, tag: str, deadline: float | None) -> object:
         """See `Fabric`."""

@@ -84,7 +84,7 @@ class _Shown(Plan):
 
     def usable(self, channel: Channel) -> bool:
         """See `Plan`."""
-        return shared.shows(channel, self.nbytes)
+        return channel.engine is None and shared.shows(channel.fabric.terrain, self.nbytes)
 
     def said(self, channel: Channel, x: npt.NDArray[Any] | None) -> bytes:
         """See `Plan`."""

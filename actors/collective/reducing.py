@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors import pages
 from actors.reduction import Reduction, check_reduction
 
-from . import direct, mixed, pages, ring, shared
+from . import direct, mixed, ring, shared
 from .agreement import Offer, inline
 from .call import Call
 from .estimates import MIXED, estimates, far_all_reduce
 from .flow import cut
 from .packing import Packed, pack, unpack
+from .pieces import Pieces
 from .ranks import check_rank
 from .structure import Structure
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from .channel import Channel
     from .packing import Spec
+    from .pieces import Part
     from .window import Window
 
 
@@ -58,35 +61,46 @@ class AllReduce(Call):
 
     def _window(self, channel: Channel) -> Window | None:
         """Where the array is shown before the ranks agree; None where it goes another way."""
-        shown = self.offer.data is None and shared.shows(channel, self._flat.nbytes)
-        return channel.fabric.terrain.window if shown else None
+        return _window(channel, self.offer, self._flat.nbytes)
 
 
 class AllReduceStructure(Call):
     """Every rank gets the reduction of all ranks' structures of arrays, array by array."""
 
     def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
-        self._structure = Structure(x)
-        values = [Packed(self._structure.spec(bucket), bucket.flat) for bucket in self._structure.buckets]
-        self._reductions = [_reduction(op, value.spec, size) for value in values]
+        self._structure = structure = Structure(x)
+        self._reductions = [_reduction(op, spec, size) for spec in structure.specs]
         self._ordered = deterministic
-        specs = tuple(value.spec for value in values)
-        terms = _terms(self._structure.terms, deterministic)
-        self.offer = Offer("allreduce", op, None, terms, specs, inline(values))
+        self._nbytes = sum(spec.nbytes for spec in structure.specs)
+        values = [Packed(spec, bucket) for spec, bucket in zip(structure.specs, structure.buckets, strict=True)]
+        data = inline(values)
+        joined = None if data is None else tuple([bucket.joined() for bucket in data])
+        terms = _terms(structure.terms, deterministic)
+        self.offer = Offer("allreduce", op, None, terms, tuple(structure.specs), joined)
+
+    def prepare(self, channel: Channel) -> None:
+        """Shows the others the arrays, as `AllReduce` does."""
+        if (window := self._window(channel)) is not None:
+            shared.show_pieces(channel, window, self._structure.buckets)
 
     def perform(self, channel: Channel, offers: Sequence[Offer]) -> Any:
         """Returns a structure like this rank's own."""
-        if self.offer.data is None:
+        buckets, reductions = self._structure.buckets, self._reductions
+        if (window := self._window(channel)) is not None:
+            flats = shared.reduce_shown_pieces(channel, window, reductions, buckets)
+        elif self.offer.data is None:
             flats = [
-                _all_reduce(channel.within(f"{index}/"), bucket.flat, reduction, self._ordered)
-                for index, (bucket, reduction) in enumerate(zip(self._structure.buckets, self._reductions, strict=True))
+                _all_reduce(channel.within(f"{index}/"), bucket, reduction, self._ordered)
+                for index, (bucket, reduction) in enumerate(zip(buckets, reductions, strict=True))
             ]
         else:
             datas = [offer.data for offer in offers if offer.data is not None]
-            flats = [
-                reduction.fold([data[index] for data in datas]) for index, reduction in enumerate(self._reductions)
-            ]
+            flats = [reduction.fold([data[index] for data in datas]) for index, reduction in enumerate(reductions)]
         return self._structure.filled(flats)
+
+    def _window(self, channel: Channel) -> Window | None:
+        """As of `AllReduce`."""
+        return _window(channel, self.offer, self._nbytes)
 
 
 class Reduce(Call):
@@ -159,22 +173,30 @@ class ReduceScatter(Call):
         return unpack(self._part, flat)
 
 
-def _all_reduce(channel: Channel, flat: npt.NDArray[Any], reduction: Reduction, ordered: bool) -> npt.NDArray[Any]:
-    """Returns the reduction of all ranks' flat arrays, by the way that the ranks have.
+def _window(channel: Channel, offer: Offer, nbytes: int) -> Window | None:
+    """Where so many bytes are shown before the ranks agree; None where they go another way."""
+    terrain = channel.fabric.terrain
+    large = offer.data is None and channel.engine is None
+    return terrain.window if large and shared.shows(terrain, nbytes) else None
+
+
+def _all_reduce(channel: Channel, value: Part, reduction: Reduction, ordered: bool) -> npt.NDArray[Any]:
+    """Returns the reduction of all ranks' elements as a flat array, by the way that the ranks have.
 
     Args:
         channel: the ranks.
-        flat: this rank's elements.
+        value: this rank's elements, as a flat array or in pieces.
         reduction: how they become one.
         ordered: every element is reduced in rank order, whichever way that is.
     """
     terrain = channel.fabric.terrain
+    if channel.engine is None and terrain.shared and terrain.window is not None:
+        result = pages.empty(value.size, value.dtype)
+        shared.all_reduce(channel, terrain.window, value, reduction, result)
+        return result
+    flat = value.joined() if isinstance(value, Pieces) else value
     if channel.engine is not None:
         return channel.engine.all_reduce(channel, flat, reduction)
-    if terrain.shared and terrain.window is not None:
-        result = pages.empty(flat.size, flat.dtype)
-        shared.all_reduce(channel, terrain.window, flat, reduction, result)
-        return result
     if not ordered:
         best = next(iter(estimates(flat.nbytes, terrain)))
         mixes = best == MIXED

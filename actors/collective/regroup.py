@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from actors.exceptions import CollectiveError
@@ -24,7 +23,7 @@ def survivors(fabric: Fabric, seconds: float) -> list[int]:
     Raises:
         CollectiveError: the survivors have heard of different ranks, since one came too late or died meanwhile.
     """
-    start = time.monotonic()
+    start = fabric.now()
     others = [rank for rank in range(fabric.size) if rank != fabric.rank]
     for other in others:
         _say(fabric, other, "here", None)

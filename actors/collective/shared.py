@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import pages
+from actors import pages
+
 from .flow import cut
+from .pieces import Pieces
 from .window import BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from actors.reduction import Reduction
 
     from .channel import Channel
+    from .pieces import Part
+    from .terrain import Terrain
     from .window import Window
 
 _IN_ORDER = os.uname().machine in {"x86_64", "amd64", "i686"}
@@ -42,20 +46,19 @@ Parts = list[list[Any]]
 
 
 def all_reduce(
-    channel: Channel, window: Window, flat: npt.NDArray[Any], reduction: Reduction, result: npt.NDArray[Any] | None
+    channel: Channel, window: Window, flat: Part, reduction: Reduction, result: npt.NDArray[Any] | None
 ) -> None:
-    """Reduces all ranks' flat arrays into ``result`` on each rank that passes one."""
-    blocks = cut(flat, _count(flat.nbytes))
-    sources = [cut(block, channel.size) for block in blocks]
+    """Reduces all ranks' elements into ``result`` on each rank that passes one."""
+    blocks = _cut(flat, _count(flat.nbytes))
+    sources = [_cut(block, channel.size) for block in blocks]
     targets = None if result is None else [cut(block, channel.size) for block in cut(result, len(blocks))]
     _reduce(channel, window, sources, reduction, targets)
 
 
-def shows(channel: Channel, nbytes: int) -> bool:
+def shows(terrain: Terrain, nbytes: int) -> bool:
     """Whether arrays of so many bytes are shown before the ranks agree to reduce them. The same on every rank."""
-    terrain = channel.fabric.terrain
-    few = nbytes * (channel.size - 1) <= SHOWN_BYTES
-    return few and _IN_ORDER and terrain.board is not None and terrain.shared and channel.engine is None
+    few = nbytes * (sum(map(len, terrain.islands)) - 1) <= SHOWN_BYTES
+    return few and _IN_ORDER and terrain.board is not None and terrain.shared
 
 
 def show(channel: Channel, window: Window, array: npt.NDArray[Any]) -> None:
@@ -71,6 +74,25 @@ def reduce_shown(
     shown = [window.shown(rank, channel.call, size, dtype) for rank in range(channel.size)]
     reduction.fold_into(shown, result)
     return result
+
+
+def show_pieces(channel: Channel, window: Window, values: Sequence[Pieces]) -> None:
+    """Does as `show`, of some arrays that are in pieces."""
+    kinds = [(value.size, value.dtype) for value in values]
+    for value, shown in zip(values, window.shown_several(channel.rank, channel.call, kinds), strict=True):
+        value.copy_into(shown)
+
+
+def reduce_shown_pieces(
+    channel: Channel, window: Window, reductions: Sequence[Reduction], values: Sequence[Pieces]
+) -> list[npt.NDArray[Any]]:
+    """Returns the reductions of what all ranks have shown, arrays like these ``values``, as flat arrays."""
+    kinds = [(value.size, value.dtype) for value in values]
+    shown = zip(*[window.shown_several(rank, channel.call, kinds) for rank in range(channel.size)], strict=True)
+    results = [pages.empty(*kind) for kind in kinds]
+    for reduction, of_ranks, result in zip(reductions, shown, results, strict=True):
+        reduction.fold_into(of_ranks, result)
+    return results
 
 
 def reduce_scatter(
@@ -89,7 +111,7 @@ def reduce_scatter(
             _give(channel, window, stage, sources[stage])
         if stage > 0:
             own = cut(into, count)[stage - 1]
-            reduction.fold_into(_gathered(channel, window, stage - 1, sources[stage - 1]), own)
+            _fold(channel, window, stage - 1, sources[stage - 1], reduction=reduction, into=own)
         if stage < count:
             meet(channel, stage)
 
@@ -183,6 +205,10 @@ def all_to_all(
             meet(channel, stage)
 
 
+def _cut(value: Part, count: int) -> list[Any]:
+    return value.cut(count) if isinstance(value, Pieces) else cut(value, count)
+
+
 def _piece(length: int, count: int, index: int) -> int:
     """Returns the size of one of the pieces that `cut` makes of so many elements."""
     return length // count + (index < length % count)
@@ -194,9 +220,9 @@ def _reduce(channel: Channel, window: Window, sources: Parts, reduction: Reducti
         if stage < count:
             _give(channel, window, stage, sources[stage])
         if 0 < stage <= count:
-            values = _gathered(channel, window, stage - 1, sources[stage - 1])
-            shown = window.reduced(rank, stage - 1, values[0].size, values[0].dtype)
-            reduction.fold_into(values, shown)
+            parts = sources[stage - 1]
+            shown = window.reduced(rank, stage - 1, parts[rank].size, parts[rank].dtype)
+            _fold(channel, window, stage - 1, parts, reduction=reduction, into=shown)
             if targets is not None:
                 np.copyto(targets[stage - 1][rank], shown)
         if stage > 1 and targets is not None:
@@ -208,21 +234,35 @@ def _reduce(channel: Channel, window: Window, sources: Parts, reduction: Reducti
             meet(channel, stage)
 
 
-def _give(channel: Channel, window: Window, stage: int, parts: Sequence[npt.NDArray[Any]]) -> None:
-    """Shows the others their parts; a rank's own is read where it is."""
+def _give(channel: Channel, window: Window, stage: int, parts: Sequence[Part]) -> None:
+    """Shows the others their parts; a rank's own is read where it is, unless it is in many small pieces."""
     slots = window.given(channel.rank, stage, [part.size for part in parts], parts[0].dtype)
-    for rank in _others(channel):
-        np.copyto(slots[rank], parts[rank])
+    for rank, (slot, part) in enumerate(zip(slots, parts, strict=True)):
+        if isinstance(part, Pieces):
+            if rank != channel.rank or part.small:
+                part.copy_into(slot)
+        elif rank != channel.rank:
+            np.copyto(slot, part)
 
 
-def _gathered(
-    channel: Channel, window: Window, stage: int, parts: Sequence[npt.NDArray[Any]]
-) -> list[npt.NDArray[Any]]:
-    """Returns all ranks' values of this rank's part, in rank order."""
-    sizes = [part.size for part in parts]
-    shown = [window.given(rank, stage, sizes, parts[0].dtype)[channel.rank] for rank in range(channel.size)]
-    shown[channel.rank] = parts[channel.rank]
-    return shown
+def _fold(
+    channel: Channel,
+    window: Window,
+    stage: int,
+    parts: Sequence[Part],
+    *,
+    reduction: Reduction,
+    into: npt.NDArray[Any],
+) -> None:
+    """Reduces all ranks' values of this rank's part, in rank order."""
+    sizes, own = [part.size for part in parts], parts[channel.rank]
+    values = [window.given(rank, stage, sizes, own.dtype)[channel.rank] for rank in range(channel.size)]
+    if isinstance(own, Pieces) and not own.small:
+        reduction.fold_pieces_into(values, channel.rank, own.arrays(), into)
+        return
+    if not isinstance(own, Pieces):
+        values[channel.rank] = own
+    reduction.fold_into(values, into)
 
 
 def meet(channel: Channel, stage: int | str) -> None:

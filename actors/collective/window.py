@@ -60,6 +60,16 @@ class Window:
         """Returns where ``rank`` shows a whole array before the others have agreed to the call, as a flat array."""
         return self._lay(rank, 2 * _SIDE_BYTES + (call % _SLOTS) * (BLOCK_BYTES + _SLACK), [size], dtype)[0]
 
+    def shown_several(
+        self, rank: int, call: int, arrays: Sequence[tuple[int, np.dtype[Any]]]
+    ) -> list[npt.NDArray[Any]]:
+        """Returns as `shown`, of several arrays, given their sizes and dtypes."""
+        start, views = 2 * _SIDE_BYTES + (call % _SLOTS) * (BLOCK_BYTES + _SLACK), []
+        for size, dtype in arrays:
+            views += self._lay(rank, start, [size], dtype)
+            start += -(-size * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+        return views
+
     def _lay(self, rank: int, start: int, sizes: Sequence[int], dtype: np.dtype[Any]) -> list[npt.NDArray[Any]]:
         views = []
         for size in sizes:

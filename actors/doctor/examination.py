@@ -14,7 +14,7 @@ from actors.doctor.firewall import active as firewall
 from actors.doctor.member import Case, diagnose
 from actors.exceptions import ActorsError
 from actors.reach import Way
-from actors.residing import ask_node
+from actors.visit import ask_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +116,9 @@ def _circle(found: list[Finding]) -> Circle | None:
         return None
     nodes: list[NodeInfo] = ask_node(running, "node", "nodes")
     failures: dict[str, str] = ask_node(running, "doctor", "failures")
+    if running.id in failures:
+        found.append(Finding("key", ok=False, what=failures[running.id],
+                             do="run `actors leave` on both devices, then pair each anew"))  # fmt: skip
     apart: dict[str, float] = ask_node(running, "doctor", "clocks", timeout=15.0)
     return Circle(running, roll, {info.id: info for info in nodes}, failures, apart)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from actors.actorclass import remote
-from actors.api import get, get_runtime_context, kill, nodes
+from actors.api import get, kill, nodes
 from actors.collective import create_group
 from actors.events import ModelChanged, TokensMade
 from actors.events.recorder import emit
@@ -19,7 +19,7 @@ from actors.exceptions import ActorDiedError, ActorsError, ModelError, NodeDiedE
 from actors.ids import new_id
 
 from .draftactor import DraftActor
-from .holders import fingerprint, holders, library
+from .holders import Shelves, host
 from .means import Means
 from .stageactor import StageActor
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from .sampling import Request
 
 _KV_SHARE: Final = 4  # the caches of a stage take this part of the memory that is free once the weights are there
+_PATIENCE: Final = 10.0  # seconds; a stage that does not answer then is not counted on
+_BRIEF: Final = 0.3  # the same, where its node has not answered for a while
+_PROBES: Final = 3  # passes that tell how long a token takes; the first brings up what the others need
 _MOVING: Final = 20  # seconds; when caches take longer to move, answers are computed again
 _CHUNK_GPU: Final = 512  # tokens of a prompt that are taken in at once
 _CHUNK_WIDE: Final = 64  # on a CPU by OpenBLAS, whose products gain from more rows
@@ -52,6 +55,8 @@ class Deployment:
         held: what each stage said of itself; see `StageActor.loaded`.
         limit: tokens that the caches of all answers together have room for.
         broken: it gives no more answers, since a stage has died, or it was closed.
+        trial: why sequences cannot go through its layers together, as was tried (`trial.why_apart`); None where it was
+            not.
         heir: the one that has its caches now, and gives its answers; None where there is none.
     """
 
@@ -62,6 +67,8 @@ class Deployment:
         self.limit = 0
         self.broken = self._ended = False
         self.heir: Deployment | None = None
+        self.trial: str | None = None
+        self._silent: set[str] = set()  # names of nodes that do not answer
         self._group: ActorGroup[Any] | None = None  # held for as long as its members add up what they have
         self._draft: ActorHandle | None = None
         self._id = new_id("model")
@@ -87,7 +94,10 @@ class Deployment:
         kv_memory: int | None,
         weights: str = "auto",
         arithmetic: str = "auto",
+        shelves: Shelves | None = None,
         spare: dict[str, ActorHandle] | None = None,
+        after: Deployment | None = None,
+        gone: Collection[str] = (),
     ) -> Self:
         """Make the actors and wait until their layers are loaded.
 
@@ -98,6 +108,10 @@ class Deployment:
             arithmetic: see `ShardedModel.load`.
             spare: actors by their nodes that are stages no more (see `part`): they become those of this one, and have
                 some of its layers already. They end with this one in any case.
+            shelves: know where the weights are.
+            after: the one before it, of the same model: what was tried there is not tried again. Where it is broken,
+                answers wait for this one, and a token is taken through once rather than several times.
+            gone: names of nodes that are not counted on.
 
         Raises:
             ModelError: a stage could not load its layers.
@@ -105,7 +119,8 @@ class Deployment:
         """
         self = cls(plan, [])
         path, send = str(plan.model.path), weights == "send"
-        libraries = [] if weights == "local" else _libraries(path, plan, always=send)
+        shelves, names = shelves or Shelves(), {stage.node for stage in plan.stages}
+        libraries = [] if weights == "local" else shelves.libraries(path, names, always=send, gone=gone)
         threads = _threads(plan)
         spare = {} if spare is None else spare
         loading: list[ObjectRef[Any]] = []
@@ -126,17 +141,20 @@ class Deployment:
             end(spare)
             if plan.draft is not None:
                 means = Means(arithmetic, plan.stages[0].memory, threads[0])
-                drafts = [] if weights == "local" else _libraries(plan.draft.path, plan, always=send)
+                drafts = shelves.libraries(plan.draft.path, names, always=send, gone=gone) if libraries else []
                 self._draft = _draft(plan.draft, plan.model.vocab_size, means, libraries=drafts, send=send)
             for stage, ref in zip(plan.stages, loading, strict=True):
                 _loaded(ref, stage.node, "its layers")
             if plan.shares:
                 self._group = create_group(self.stages)
                 get(self.stages[-1].lead.remote(self.stages[:-1]))
-            self._probe()
+            self._probe(_PROBES if after is None or not after.broken else 1)
             self.held = get([stage.loaded.remote() for stage in self.stages])
             apart = next((held["apart"] for held in self.held if held["apart"]), "")
-            apart = apart or get(self.stages[-1].why_apart.remote())
+            self.trial = None if after is None else after.trial
+            if not apart and self.trial is None:
+                self.trial = get(self.stages[-1].why_apart.remote())
+            apart = apart or self.trial or ""
             self.plan = plan.with_found(self.held, apart)
             if self._draft is not None:
                 self._take_in(self._draft)
@@ -238,8 +256,13 @@ class Deployment:
         pairs = zip(self.plan.stages, self.stages, strict=True)
         return [actor for stage, actor in pairs if beside.layers & set(range(stage.first, stage.last + 1))]
 
-    def abandon(self) -> None:
-        """Have its answers go on elsewhere, as a node is silent; its other actors are there for another one still."""
+    def abandon(self, silent: Collection[str] = ()) -> None:
+        """Have its answers go on elsewhere; actors that answer are there for another one still.
+
+        Args:
+            silent: names of nodes that do not answer.
+        """
+        self._silent |= set(silent)
         self.broken = True
 
     def part(self) -> tuple[set[str], dict[str, ActorHandle]]:
@@ -258,12 +281,14 @@ class Deployment:
         spare: dict[str, ActorHandle] = {}
         for node, actor, ref in asked:
             try:
-                get(ref, timeout=10)
+                get(ref, timeout=_BRIEF if node in self._silent else _PATIENCE)
                 spare[node] = actor
             except NodeDiedError:
                 lost.add(node)
-            except (ActorDiedError, TimeoutError):
+            except ActorDiedError:
                 pass
+            except TimeoutError:
+                lost |= {node} & self._silent
         self._end(keep=spare)
         return lost, spare
 
@@ -277,9 +302,9 @@ class Deployment:
         self._tell("CLOSED")
         pairs = zip(self.plan.stages, self.stages, strict=False)
         ending = {stage.node: actor for stage, actor in pairs if stage.node not in keep}
-        end(ending)
+        end(ending, self._silent)
         if self._draft is not None and self.plan.draft is not None:
-            end({self.plan.draft.node: self._draft})
+            end({self.plan.draft.node: self._draft}, self._silent)
 
     def busy(self) -> dict[str, Any]:
         """See `schedule.Schedule.busy`."""
@@ -304,21 +329,21 @@ class Deployment:
 
     def measure(self) -> list[float]:
         """Seconds that a token takes in each stage now."""
-        get(self.stages[-1].measure.remote())
+        get(self.stages[-1].measure.remote(_PROBES))
         return [held["seconds"] for held in get([stage.loaded.remote() for stage in self.stages])]
 
-    def _probe(self) -> None:
+    def _probe(self, times: int) -> None:
         try:
-            get(self.stages[-1].probe.remote())
+            get(self.stages[-1].probe.remote(times))
         except TaskError as error:
             if isinstance(error.cause, ModelError):  # an architecture that shows only as it runs that it cannot be cut
                 raise ModelError(str(error.cause)) from error
             raise
 
 
-def end(actors: dict[str, ActorHandle]) -> None:
-    """End actors, by the names of their nodes, and forget them."""
-    there = _alive()
+def end(actors: dict[str, ActorHandle], silent: Collection[str] = ()) -> None:
+    """End actors, by the names of their nodes, and forget them; of those that are silent no answer is waited for."""
+    there = _alive() - set(silent)
     while actors:
         node, actor = actors.popitem()
         if node in there:
@@ -350,11 +375,8 @@ def _threads(plan: Plan) -> list[int]:
     """Cores that a product of each stage may use: those of its machine, fairly shared among the stages there."""
     known = {node.name: node for node in nodes()}
     found = [known.get(stage.node) for stage in plan.stages]
-    hosts = Counter(node.address.rpartition(":")[0] for node in found if node is not None)
-    return [
-        1 if node is None else max(1, int(str(node.device["cpus"])) // hosts[node.address.rpartition(":")[0]])
-        for node in found
-    ]
+    hosts = Counter(host(node) for node in found if node is not None)
+    return [1 if node is None else max(1, int(str(node.device["cpus"])) // hosts[host(node)]) for node in found]
 
 
 def _alive() -> set[str]:
@@ -369,14 +391,3 @@ def _kill(actor: ActorHandle) -> None:
 def _room(held: dict[str, Any], kv_memory: int | None) -> int:
     memory = held["free"] // _KV_SHARE if kv_memory is None else kv_memory
     return int(memory // max(held["token_nbytes"], 1))
-
-
-def _libraries(path: str, plan: Plan, *, always: bool) -> list[ActorHandle]:
-    """Actors that have the weights, one on each host that does, where a stage may be on one that does not see them."""
-    known = {node.name: node for node in nodes()}
-    home = get_runtime_context().get_node_id()
-    hosts = {known[stage.node].address.rpartition(":")[0] for stage in plan.stages if stage.node in known}
-    hosts |= {node.address.rpartition(":")[0] for node in known.values() if node.id == home}
-    if not always and len(hosts) == 1:
-        return []
-    return [library(node, path) for node in holders(path, like=fingerprint(path))]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.api import get_runtime_context
 
-from .extra import require_mlx_lm
+from .lean import require_lean_mlx_lm
 from .openblas import bring
 from .stageactor import computing, found
 
@@ -47,7 +47,7 @@ class DraftActor:
         send: bool = False,
     ) -> None:
         self._blas = means.wide and bring(means.threads)
-        require_mlx_lm()
+        require_lean_mlx_lm()
         from .draft import DraftModel
         from .stage import StageModel
 

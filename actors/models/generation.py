@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .sharded import ShardedModel
     from .tokenizer import Tokenizer
 
-_PATIENCE = 0.25  # seconds until a reader looks whether its stages were given up
+_PATIENCE = 0.1  # seconds until a reader looks whether its stages were given up
 _TELL_SECONDS = 0.5  # between two words to whoever looks at the cluster
 
 

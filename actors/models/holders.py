@@ -14,6 +14,8 @@ from actors.exceptions import ActorsError
 from .weights import Library, Sender, fetch
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from actors.handle import ActorHandle
     from actors.nodeinfo import NodeInfo
 
@@ -21,17 +23,19 @@ _BEGINNING: Final = 1 << 20  # bytes of each file that tell one model from anoth
 _SECONDS: Final = 60
 
 
-def holders(path: str | Path, *, like: str | None = None) -> list[NodeInfo]:
+def holders(path: str | Path, *, like: str | None = None, gone: Collection[str] = ()) -> list[NodeInfo]:
     """Nodes that have a model at `path`, one for each host, this program's own first.
 
     Args:
         path: file or directory, as each node sees it.
         like: the model's `fingerprint`; others at the same path do not count. None takes those of most hosts' kind.
+        gone: names of nodes that are not asked.
     """
     home = get_runtime_context().get_node_id()
     hosts: dict[str, NodeInfo] = {}
-    for node in sorted((node for node in nodes() if node.alive), key=lambda node: node.id != home):
-        hosts.setdefault(node.address.rpartition(":")[0], node)
+    there = (node for node in nodes() if node.alive and node.name not in gone)
+    for node in sorted(there, key=lambda node: node.id != home):
+        hosts.setdefault(host(node), node)
     task = remote(fingerprint)
     asked = [(node, task.options(node=node.name).remote(str(path))) for node in hosts.values()]
     found: list[tuple[NodeInfo, str]] = []
@@ -65,6 +69,41 @@ def library(node: NodeInfo, path: str | Path) -> ActorHandle:
     """An actor on a node that gives out the weights there."""
     made: ActorHandle = remote(Library).options(node=node.id).remote(str(path))
     return made
+
+
+class Shelves:
+    """Where one model's weights, and those of its draft, are to be had: looked for once, and told after that."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, set[str]] = {}  # ids of nodes
+
+    def libraries(
+        self, path: str, names: Collection[str], *, always: bool, gone: Collection[str] = ()
+    ) -> list[ActorHandle]:
+        """Actors that have the weights, one on each host that does.
+
+        Args:
+            path: file or directory.
+            names: of the nodes that need them.
+            always: also where all of these are on the program's own host, which sees them.
+            gone: names of nodes that are not asked.
+        """
+        known = {node.name: node for node in nodes() if node.alive and node.name not in gone}
+        home = get_runtime_context().get_node_id()
+        hosts = {host(known[name]) for name in names if name in known}
+        hosts |= {host(node) for node in known.values() if node.id == home}
+        if not always and len(hosts) == 1:
+            return []
+        found = [node for node in known.values() if node.id in self._found.get(path, ())]
+        if not found:
+            found = holders(path, like=fingerprint(path), gone=gone)
+            self._found[path] = {node.id for node in found}
+        return [library(node, path) for node in found]
+
+
+def host(node: NodeInfo) -> str:
+    """The machine that a node is on."""
+    return node.address.rpartition(":")[0]
 
 
 def headers(path: Path) -> Path | None:

@@ -16,8 +16,9 @@ from actors.api import get_runtime_context
 from actors.exceptions import ActorDiedError
 from actors.util.progress import tqdm
 
-from .extra import on_cpu, require_mlx_lm
-from .openblas import ADVICE, bring
+from .extra import on_cpu
+from .lean import require_lean_mlx_lm
+from .openblas import bring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from .stage import StageModel, Step
 
 PROBE: Final = "probe"
-_PROBES: Final = 3  # the first one brings up what the others need
 
 
 class StageActor:
@@ -72,7 +72,7 @@ class StageActor:
         send: bool = False,
     ) -> None:
         self._blas = means.wide and bring(means.threads)
-        require_mlx_lm()
+        require_lean_mlx_lm()
         from .stage import StageModel
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
@@ -164,18 +164,18 @@ class StageActor:
     async def ready(self) -> None:
         """Returns when the layers are loaded, or raises why they are not."""
 
-    async def probe(self) -> None:
+    async def probe(self, times: int) -> None:
         """Takes the sequence `PROBE` through all stages, so that they can say what a token costs; in the last one."""
         from .stage import Row, Step
 
-        for _ in range(_PROBES):
+        for _ in range(times):
             await self.begin(Step((Row(PROBE, (0,)),)), None)
 
-    async def measure(self) -> None:
+    async def measure(self, times: int) -> None:
         """Takes a sequence through all stages as `probe` does, and forgets it; in the last one."""
         from .stage import Step
 
-        await self.probe()
+        await self.probe(times)
         await self.begin(Step(forget=(PROBE,)), None)
 
     async def why_apart(self) -> str:
@@ -184,13 +184,22 @@ class StageActor:
 
         return await why_apart(self.begin)
 
+    async def beat(self) -> None:
+        """Answers, as a sign that it can."""
+
     async def sequences(self) -> tuple[str, ...]:
         """Returns the keys of the sequences that have a cache here."""
         return self._model.sequences
 
-    async def forward(self, step: Step) -> Any:
-        """Takes a step through all stages up to this one; returns the hidden states, None where there are no rows."""
-        return await self.begin(step, None)
+    async def forward(self, text: str) -> Any:
+        """Takes a step through all stages up to this one; see `hop` for how it and the hidden states travel.
+
+        Returns:
+            The hidden states, None where there are no rows.
+        """
+        from .hop import packed, read_step
+
+        return await self.begin(read_step(text), packed)
 
     async def answer(self, request: Request) -> AsyncIterator[Any]:
         """Yields the number of prompt tokens taken from the prefix cache, then each `sampler.Choice`.
@@ -289,7 +298,9 @@ class StageActor:
 
     def begin(self, step: Step, finish: Callable[[mx.array], Any] | None) -> Awaitable[Any]:
         """Begin a step; see `StageModel.run`. Steps pass through all stages in the order of these calls."""
-        hidden = None if self._before is None else self._before.forward.remote(step)
+        from .hop import step_text
+
+        hidden = None if self._before is None else self._before.forward.remote(step_text(step))
         mine = self._pass(step, hidden, finish, self._order.next())
         if not self._others:
             return asyncio.ensure_future(mine)
@@ -301,8 +312,13 @@ class StageActor:
                 value = None if hidden is None else await hidden
             finally:
                 await turn.mine()
-            work = asyncio.get_running_loop().run_in_executor(self._turns, self._model.run, step, value, finish)
+            work = asyncio.get_running_loop().run_in_executor(self._turns, self._run, step, value, finish)
         return await work
+
+    def _run(self, step: Step, hidden: Any, finish: Any) -> Any:
+        from .hop import unpacked
+
+        return self._model.run(step, unpacked(hidden), finish)
 
 
 def found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
@@ -327,14 +343,7 @@ def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
 
 def computing(means: Means, *, blas: bool, wide: bool) -> str:
     """How this process computes, in words."""
-    if not on_cpu():
-        return "on a GPU"
-    if wide:
-        return "float32 by OpenBLAS"
-    if blas:
-        return "weights as stored: float32 does not fit"
-    missing = means.wide and sys.platform == "linux"
-    return f"weights as stored: {ADVICE}" if missing else "weights as stored"
+    return means.words(cpu=on_cpu(), linux=sys.platform == "linux", blas=blas, wide=wide)
 
 
 async def _together(mine: Awaitable[Any], others: list[ObjectRef[Any]]) -> Any:

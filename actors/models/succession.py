@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from actors.exceptions import ActorDiedError, ActorsError, ModelError, PlacementError
 
 from .deployment import Deployment, end
+from .holders import Shelves
 from .levelling import level
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Succession:
         self._balancing = threading.Lock()
         self._listing = threading.Lock()  # of those that are retired
         self._retired: list[Deployment] = []
+        self._shelves = Shelves()
         self._current = self._deploy(())
         self._begun = True
 
@@ -78,7 +80,8 @@ class Succession:
             old, plan = self.working(), self._better()
             if plan is None:
                 return
-            new = Deployment.start(plan, **self._recipe.how)  # answers go on meanwhile
+            # Answers go on meanwhile.
+            new = Deployment.start(plan, **self._recipe.how, shelves=self._shelves, after=old)
             with self._changing:
                 if self._closed or self._current is not old:  # or stages died, and others were made of what there is
                     new.close()
@@ -121,18 +124,24 @@ class Succession:
         return None if plan.shares else level(old.plan, old.measure())
 
     def _renew(self, cause: BaseException | None) -> None:
-        gone, spare = self._current.part()
-        self._current = self._deploy(gone, cause, spare)
+        old = self._current
+        gone, spare = old.part()
+        self._current = self._deploy(gone, cause, spare, after=old)
 
     def _deploy(
-        self, gone: Collection[str], cause: BaseException | None = None, spare: dict[str, ActorHandle] | None = None
+        self,
+        gone: Collection[str],
+        cause: BaseException | None = None,
+        spare: dict[str, ActorHandle] | None = None,
+        after: Deployment | None = None,
     ) -> Deployment:
         spare = {} if spare is None else spare
+        known = {**self._recipe.how, "shelves": self._shelves, "after": after, "gone": gone, "spare": spare}
         try:
             for attempt in range(_ATTEMPTS):
                 plan = self._recipe.plan(gone, lost=self._begun)
                 try:
-                    return Deployment.start(plan, **self._recipe.how, spare=spare)
+                    return Deployment.start(plan, **known)
                 except (ActorDiedError, PlacementError):
                     if attempt == _ATTEMPTS - 1:
                         raise

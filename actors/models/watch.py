@@ -1,7 +1,9 @@
 """Who looks after a model's nodes while answers are under way: one that has gone silent is not waited for.
 
 A call waits half a minute for a device whose cable was pulled, since it may come back and the call may run once only.
-A model need not wait: what its stages do can be done again by others.
+A model need not wait: what its stages do can be done again by others. So it does not even wait until all agree that
+the device is gone, which takes some seconds: a stage on another host that does not answer for a second, while others
+do, is gone on without. Should it be merely slow, that costs the time of taking in an answer's tokens once more.
 """
 
 from __future__ import annotations
@@ -9,25 +11,36 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from actors.api import nodes
+from actors.api import get_runtime_context, nodes, wait
 from actors.exceptions import ActorsError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .holders import host
 
-_EVERY: Final = 0.5  # seconds between two looks; a node must be silent in two of them
-_LOOKS: Final = 2
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from actors.handle import ActorHandle
+    from actors.nodeinfo import NodeInfo
+    from actors.refs import ObjectRef
+
+    from .deployment import Deployment
+
+_EVERY: Final = 0.25  # seconds between two looks
+_LOOKS: Final = 4  # without an answer, while others answer; they are counted, since this process may have stood still
+_GONE: Final = 2  # looks at which all agree that a node is gone
 
 
 class Watch:
     """Looks while there is something to look after, on a thread of its own.
 
     Args:
-        needed: names of the nodes that are needed now; None while nothing is under way.
-        lost: told the names of those that have gone silent.
+        needed: the stages that give answers now.
+        lost: told which of them need a node that has gone silent, and the names of those nodes.
     """
 
-    def __init__(self, needed: Callable[[], set[str] | None], lost: Callable[[set[str]], None]) -> None:
+    def __init__(
+        self, needed: Callable[[], Collection[Deployment]], lost: Callable[[Deployment, set[str]], None]
+    ) -> None:
         self._needed, self._lost = needed, lost
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -45,18 +58,53 @@ class Watch:
         self._ended.set()
 
     def _run(self) -> None:
-        silent: dict[str, int] = {}
+        pulses: dict[Deployment, Pulse] = {}
         while not self._ended.wait(_EVERY):
             with self._guard:
                 needed = self._needed()
-                if needed is None:
+                if not needed:
                     self._thread = None
                     return
+            pulses = {each: pulses.get(each) or Pulse(each) for each in needed if not each.broken}
             try:
-                there = {node.name for node in nodes() if node.alive}
+                there = nodes()
+                for each, pulse in pulses.items():
+                    if silent := pulse.silent(there):
+                        self._lost(each, silent)
             except ActorsError:  # the cluster was left
                 continue
-            silent = {name: silent.get(name, 0) + 1 for name in needed - there}
-            lost = {name for name, looks in silent.items() if looks >= _LOOKS}
-            if lost:
-                self._lost(lost)
+
+
+class Pulse:
+    """What is known of the stages of one deployment."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        pairs = zip(deployment.plan.stages, deployment.stages, strict=True)
+        self._stages = {stage.node: actor for stage, actor in pairs}
+        self._asked: dict[str, ObjectRef[None]] = {}
+        self._missed = dict.fromkeys(self._stages, 0)
+        self._absent = dict.fromkeys(self._stages, 0)
+
+    def silent(self, there: Collection[NodeInfo]) -> set[str]:
+        """Names of the nodes that are not waited for any more, after another look.
+
+        Args:
+            there: the nodes that are known.
+        """
+        alive = {node.name: node for node in there if node.alive}
+        home = next((host(node) for node in alive.values() if node.id == get_runtime_context().get_node_id()), "")
+        for name, actor in self._stages.items():
+            self._absent[name] = 0 if name in alive else self._absent[name] + 1
+            if name in alive and host(alive[name]) != home:  # on this host a death is known at once
+                self._ask(name, actor)
+        gone = {name for name, looks in self._absent.items() if looks >= _GONE}
+        if min(self._missed.values()) > 0:  # nobody answers: it is this device that is cut off, or stood still
+            return gone
+        return gone | {name for name, looks in self._missed.items() if looks >= _LOOKS}
+
+    def _ask(self, name: str, actor: ActorHandle) -> None:
+        asked = self._asked.get(name)
+        if asked is not None and not wait([asked], timeout=0)[0]:
+            self._missed[name] += 1
+            return
+        self._asked[name], self._missed[name] = actor.beat.remote(), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from actors.transport.portal import Portal
 
 def main() -> None:
     """Runs a node; says on standard output when it is ready, or why it is not."""
+    gc.disable()  # until it is ready: nothing that is loaded is garbage, and to look for some takes an eighth of it
     orders, parent = read_orders()
     portal = Portal()
     first = portal.run(start(sys.executable)) if _is_alone(orders) else None

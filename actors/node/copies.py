@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.address import Address
+    from actors.courier import Lease
     from actors.life import Life
     from actors.messages import Payload
     from actors.node.members import Member, Members
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from actors.spec import ActorSpec, Construction
 
 DROP_SECONDS = 5.0
+SERIALS = 1 << 48  # of the states that the actor may send to its heirs itself, between two of the node's own
 
 
 @travelling
@@ -37,7 +39,7 @@ class Ward:
         holder: process of the node that has charge of it.
         heirs: those of the nodes that would take it over, in this order.
         term: how often its charge has passed on: of two nodes that believe to have it, the one with the higher has.
-        serial: how many states were saved in this term.
+        serial: of the state, which grows with each that is saved in this term.
         replicas: how many heirs it shall have.
     """
 
@@ -86,6 +88,7 @@ class Copies:
         self._sending = asyncio.Lock()  # states arrive in the order in which they were saved
         self._latest: Payload  # of the states that were saved; the one before it need not be sent any more
         self._taken = self._sent = 0  # how many were saved, and how many of them the heirs have
+        self._lease: int | None = None  # the serial after which the actor sends states to these heirs itself
 
     @property
     def lacks(self) -> bool:
@@ -94,22 +97,50 @@ class Copies:
         gone = any(alive.get(node) != where.process for node, where in self._at.items())
         return gone or len(self._at) < self.replicas
 
-    async def saved(self, state: Payload) -> None:
-        """The actor has saved its state; returns when its heirs have it too, or a later one."""
+    async def saved(self, state: Payload, base: int | None = None) -> Lease | None:
+        """The actor has saved its state; returns when its heirs have it too, or a later one.
+
+        Args:
+            state: itself.
+            base: the actor has sent it to the heirs by the leave that begins with this serial.
+
+        Returns:
+            Leave to send states to the heirs itself from now on; None where what it has holds, or there are no heirs.
+        """
         if not self.replicas:
-            return
+            return None
+        if base is not None and base == self._lease:
+            self.ward = replace(self.ward, construction=replace(self.ward.construction, state=state))
+            return None
         self._latest, self._taken = state, self._taken + 1
         mine = self._taken
         async with self._sending:
-            if self._sent >= mine:
-                return
-            state, upto = self._latest, self._taken
-            await self._send(state)
-            self._sent = upto
+            if self._sent < mine:
+                state, upto = self._latest, self._taken
+                await self._send(state)
+                self._sent = upto
+        return self._let()
+
+    def _let(self) -> Lease | None:
+        """Lets the actor send its states to the heirs itself, in parallel with sending them here."""
+        if self._sending.locked() or not self._at:
+            return None
+        base = self._lease = (self.ward.serial // SERIALS + 1) * SERIALS
+        self.ward = replace(self.ward, serial=base)
+        return self.ward.term, base, tuple(self._at.values())
+
+    def _next_serial(self) -> int:
+        """Returns a serial after all that the actor may have used; what it was given for them holds no more."""
+        if self._lease is None:
+            return self.ward.serial + 1
+        self._lease = None
+        return (self.ward.serial // SERIALS + 1) * SERIALS
 
     async def _send(self, state: Payload) -> None:
         ward = self.ward
-        self.ward = ward = replace(ward, construction=replace(ward.construction, state=state), serial=ward.serial + 1)
+        self.ward = ward = replace(
+            ward, construction=replace(ward.construction, state=state), serial=self._next_serial()
+        )
         what = (ward.construction.spec.id, ward.term, ward.serial, state)
         if self._at and all(await asyncio.gather(*(self._tell(n, "update", *what) for n in list(self._at)))):
             return
@@ -135,6 +166,7 @@ class Copies:
                 heirs=tuple(where.process for where in self._at.values()),
                 left=self._life.left,
                 times=self._life.times,
+                serial=self._next_serial(),
             )
             if all(await asyncio.gather(*(self._tell(node, "keep", self.ward) for node in list(self._at)))):
                 return

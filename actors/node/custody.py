@@ -326,9 +326,9 @@ class Passed:
     def keep(self, number: int, state: Payload) -> None:
         """Nodes are not sent states with answers."""
 
-    async def saved(self, state: Payload, number: int | None = None) -> None:
+    async def saved(self, state: Payload, number: int | None = None, base: int | None = None) -> None:
         """Refuses: what it was is not what it is."""
-        del state, number
+        del state, number, base
         raise ActorDiedError(f"{self.spec.label} is in the charge of node {self._where.node_name} now")
 
     async def retire(self) -> None:

@@ -66,7 +66,7 @@ class Residence:
         self._news = asyncio.Event()  # a member has told of a change, which is on disk by now
         self._port: int | None = None
         self._doorman = Doorman(process.loop, self._friends)
-        self._discovery: list[Any] = []
+        self._discovery: Any = None
         self._entering: asyncio.Task[None] | None = None  # discovery
         self._seeking = Seeking(process, members, self._trust)
         self._since = time.time()
@@ -377,12 +377,9 @@ class Residence:
         assert self._port is not None
         addresses = () if interfaces is None else (self._door.host,)
         record = discovery.NodeRecord(me.id, me.name, self._port, addresses, boot=self._process.id)
-        for part in (
-            discovery.advertise(record, interfaces=interfaces),
-            discovery.browse(interfaces=interfaces, on_event=self._seen),
-        ):
-            await part.__aenter__()
-            self._discovery.append(part)
+        discovered = discovery.reside(record, interfaces=interfaces, on_event=self._seen)
+        await discovered.__aenter__()
+        self._discovery = discovered
 
     def _seen(self, event: Any) -> None:
         record = getattr(event, "record", None)
@@ -394,9 +391,9 @@ class Residence:
         if self._entering is not None:
             await self._entering
             self._entering = None
-        parts, self._discovery = self._discovery, []
-        for part in reversed(parts):
-            await part.__aexit__(None, None, None)
+        discovered, self._discovery = self._discovery, None
+        if discovered is not None:
+            await discovered.__aexit__(None, None, None)
         if self._port is not None:
             self._port = None
             await self._process.server.close_door()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -102,7 +103,7 @@ class Node:
             self._residence = Residence(self.process, self._members, self._service, residence)
             self.process.serve("trust", self._residence)
             self.process.serve("doctor", Opinion(self.process, self._members))
-        self._discovery: list[Any] = []
+        self._discovery: Any = None
         self._preparing: asyncio.Task[None] | None = None
         self.stopping = asyncio.Event()
 
@@ -147,12 +148,10 @@ class Node:
             id=me.id, name=me.name, port=port, addresses=(host,), boot=self.process.id, cluster=self._orders["cluster"]
         )
         interfaces = self._orders["interfaces"]
-        self._discovery = [
-            discovery.advertise(record, interfaces=interfaces),
-            discovery.browse(interfaces=interfaces, cluster=self._orders["cluster"], on_event=self._seen),
-        ]
-        for part in self._discovery:
-            await part.__aenter__()
+        self._discovery = discovery.reside(
+            record, interfaces=interfaces, cluster=self._orders["cluster"], on_event=self._seen
+        )
+        await self._discovery.__aenter__()
 
     def _seen(self, event: Any) -> None:
         record = getattr(event, "record", None)
@@ -170,8 +169,8 @@ class Node:
         await self.stopping.wait()
         if self._preparing is not None:
             self._preparing.cancel()
-        for part in reversed(self._discovery):
-            await part.__aexit__(None, None, None)
+        if self._discovery is not None:
+            await self._discovery.__aexit__(None, None, None)
         if self._residence is not None:
             await self._residence.close()
         self._members.close()
@@ -239,6 +238,8 @@ def _serve(orders: dict[str, Any], parent: int, door: Door | None, portal: Porta
         said = str(error) if isinstance(error, ActorsError) else f"{type(error).__name__}: {error}"
         print(json.dumps({"error": said}), flush=True)
         raise
+    gc.freeze()  # what is here now stays
+    gc.enable()
     with contextlib.suppress(BrokenPipeError):  # the driver has ended: what follows ends the node
         print("The node runs; Ctrl-C ends it." if foreground else json.dumps({"ready": node.process.id}), flush=True)
     if not foreground:

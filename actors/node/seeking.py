@@ -12,6 +12,7 @@ from actors import device
 from actors.address import Address
 from actors.certificate import node_id_of
 from actors.exceptions import AuthenticationError, ClusterTimeoutError
+from actors.node.twin import Twins
 from actors.transport.inquiry import process_at
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 
@@ -55,6 +56,7 @@ class Seeking:
         self._pause: dict[str, float] = {}
         self._why: dict[str, str] = {}
         self._strangers: set[str] = set()
+        self._twins = Twins(process, members)
         members.on_ended.append(self.look_again)
 
     def start(self) -> None:
@@ -66,6 +68,7 @@ class Seeking:
         """Looks no more."""
         if self._task is not None:
             self._task.cancel()
+        self._twins.close()
 
     def look_again(self) -> None:
         """There are new members, or new ways."""
@@ -81,7 +84,9 @@ class Seeking:
         """Discovery shows a node, which anybody may have announced."""
         if record.cluster:
             return  # a LAN in miniature, or an invitation
-        if record.id in self._trust:
+        if record.id == self._members.me.info.id:
+            self._twins.seen(record)
+        elif record.id in self._trust:
             self._members.found(record)
         elif record.id not in self._strangers and len(self._strangers) < MOST_STRANGERS:
             self._strangers.add(record.id)
@@ -137,7 +142,7 @@ class Seeking:
         except (GoneError, UnreachableError, LinkLostError, OSError) as error:
             self._why[id] = f"it does not answer at {', '.join(doors)} ({error or 'no answer'})"
             return
-        self._members.found_at(Address(process, "", "", id, doors))
+        self._members.found_at(Address(process, "", "", id, doors), proved=True)
 
     async def reach(self, door: str) -> str:
         """Looks at one address; returns the node id of the member that is there.

@@ -5,11 +5,13 @@ and the time are simulated, and so a run with the same seed is the same run. The
 order, at most once, one answer, true verdicts, and that what was acknowledged is in the state.
 """
 
+from .collectives import simulate_collectives as simulate_collectives
 from .faults import FAULTS as FAULTS
 from .faults import Fault as Fault
 from .names import simulate_names as simulate_names
 from .outcome import Journal as Journal
 from .outcome import Outcome as Outcome
+from .ownership import simulate_ownership as simulate_ownership
 from .running import REPLAY as REPLAY
 from .running import SimulationError as SimulationError
 from .running import simulate as simulate

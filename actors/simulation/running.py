@@ -72,3 +72,20 @@ def simulate(
         own = actor is Journal and script is None and check is None
         again = f"{REPLAY} {seed}" if own else f"actors.testing.simulate(seed={seed}, trace=True, …)"
         raise SimulationError(f"seed {seed}: {last}\nwith these faults:\n{struck}\nSee it again by: {again}") from error
+
+
+def held(
+    run: Callable[[Sequence[Fault], bool], Outcome], seed: int, plan: list[Fault], what: str, trace: bool
+) -> Outcome:
+    """Runs a seed; where a promise is broken, says with which faults at least.
+
+    Raises:
+        SimulationError: it was.
+    """
+    try:
+        return run(plan, trace)
+    except AssertionError as error:
+        few, last = fewest(lambda chosen: run(chosen, False), plan, error)
+        struck = "\n".join(f"  {f.at:.3f} s: {f.kind} of {f.whom} for {f.seconds:.3f} s" for f in few) or "  none"
+        again = f"{REPLAY} {seed} --of {what}"
+        raise SimulationError(f"seed {seed}: {last}\nwith these faults:\n{struck}\nSee it again by: {again}") from error

@@ -9,7 +9,7 @@ from actors.transport.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .world import World
+    from .network import Network
 
 BATCH = 16
 TWICE = 0.02  # of what is sent arrives once more
@@ -18,7 +18,7 @@ TWICE = 0.02  # of what is sent arrives once more
 class Wire:
     """One conversation: a session at each end, over connections that come and go."""
 
-    def __init__(self, world: World, here: Callable[[Any], None], there: Callable[[Any], None]) -> None:
+    def __init__(self, world: Network, here: Callable[[Any], None], there: Callable[[Any], None]) -> None:
         self.world = world
         self.ends = (End(self, here), End(self, there))
         self.ends[0].other, self.ends[1].other = self.ends[1], self.ends[0]

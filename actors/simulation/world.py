@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 from actors.life import Life, State
 
 from .caller import Caller
-from .clock import Clock
 from .incarnation import Incarnation
-from .outcome import Journal, Outcome
+from .network import Network
+from .outcome import Journal
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Sequence
 
     from .faults import Fault
 
+SLOWEST_SECONDS = 0.5
 
-class World(Clock):
-    """Clock, chance, and what is to happen."""
+
+class World(Network):
+    """Callers, an actor, and what is to happen."""
 
     def __init__(  # noqa: PLR0917 - one place makes it
         self,
@@ -33,30 +35,18 @@ class World(Clock):
         retries: int,
         trace: bool,
     ) -> None:
-        super().__init__()
-        self.chance = random.Random(f"world/{seed}")  # noqa: S311 - as above
-        self.outcome = Outcome(faults=tuple(faults))
+        super().__init__(f"world/{seed}", faults, SLOWEST_SECONDS, trace)
         self.make = actor
         self.fate = Life(max_restarts)
         self.life: Incarnation | None = None
         self.state: Any = None
         self.saves = hasattr(actor, "__actor_save__")
         self.retries = retries
-        self._trace = trace
         self.callers = [Caller(self, number, calls, script) for number in range(callers)]
         self.outcome.answers = [caller.answers for caller in self.callers]
         for fault in faults:
             self.at(fault.at, self._strike, fault)
         self.live()
-
-    def delay(self) -> float:
-        """Returns how long a frame takes: mostly little, at times much."""
-        return self.chance.expovariate(1000) if self.chance.random() < 0.95 else self.chance.uniform(0, 0.5)
-
-    def note(self, text: str) -> None:
-        """Writes down what happens, where that is asked for."""
-        if self._trace:
-            self.outcome.trace.append(f"{self.now:10.6f} {text}")
 
     def run(self) -> None:
         """Lets all happen, and looks whether the promises hold."""

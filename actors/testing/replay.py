@@ -7,14 +7,25 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from actors.simulation import SimulationError, simulate, simulate_names
+from actors.simulation import (
+    SimulationError,
+    simulate,
+    simulate_collectives,
+    simulate_names,
+    simulate_ownership,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.simulation import Outcome
 
-WHAT: dict[str, Callable[..., Outcome]] = {"calls": simulate, "names": simulate_names}
+WHAT: dict[str, Callable[..., Outcome]] = {
+    "calls": simulate,
+    "names": simulate_names,
+    "ownership": simulate_ownership,
+    "collectives": simulate_collectives,
+}
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from actors.messages import Call, Calls, Cancel, Chunk, Credit, Item, Message, Payload, Replies, Reply, Transfer
+from actors.transport import heap
 from actors.transport.bulk import INLINE_BYTES, WINDOW_BYTES, Assembly, chunks
 from actors.transport.codec import MalformedMessageError
 from actors.transport.lane import Lane
@@ -109,6 +110,7 @@ class Conversation:
     async def _feed_all(self) -> None:
         while self._outgoing:
             transfer, payload = self._outgoing.popleft()
+            heap.use()
             for chunk in chunks(transfer, payload, self._landing):
                 await self.bulk.room(WINDOW_BYTES)
                 self.bulk.post(chunk, chunk.nbytes)
@@ -184,6 +186,7 @@ class Conversation:
         number = message.transfer
         assembly = self._assemblies.get(number)
         if assembly is None:
+            heap.use()
             assembly = self._assemblies[number] = Assembly(message.sizes, self._landing)
         assembly.add(message)
         if assembly.complete:

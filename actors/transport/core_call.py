@@ -107,8 +107,8 @@ class DialledCall:
         """See `CoreCall`."""
         # The core gives the call up with its last event, and none may be waited for after that: only an operation
         # that is refused tells so, where an interrupt may have taken an event away.
-        while self._call.operate((), Event.NUDGE):
-            while self._call.next_event().tag is not Event.NUDGE:
+        while self._call.operate((), mark := object()):
+            while self._call.next_event().tag is not mark:
                 pass
             time.sleep(_DRAIN_SECONDS)
         self._channel.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -14,13 +15,19 @@ from actors.transport.core_call import AVAILABLE, DialledCall
 from actors.transport.core_link import CoreLink
 from actors.transport.doors import Doors
 from actors.transport.knock import DIAL_SECONDS, probe_door, probe_socket, target
-from actors.transport.link import LinkLostError, UnreachableError
+from actors.transport.link import INQUIRY, LinkLostError, UnreachableError
 from actors.transport.options import channel_options, unix_channel_options
+from actors.transport.proved import Proved
 from actors.transport.traffic import Traffic
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from actors.address import Address
     from actors.transport.link import RawLink
+
+PROMPT_SECONDS = 0.3
+"""By then a door on the LAN has answered, if it does."""
 
 STREAM = "/distributed_comm.DistributedComm/Stream"
 
@@ -96,6 +103,25 @@ class DialledLink(GrpcLink):
         await self._channel.close(None)
 
 
+class AskedLink(DialledLink):
+    """A link by which was asked who is there; once that is known, its channel is the next one's."""
+
+    def __init__(self, channel: grpc.aio.Channel, node: str, door: str, proved: Proved) -> None:
+        super().__init__(channel, _stream(channel), node)
+        self._door = door
+        self._proved = proved
+
+    async def close(self) -> None:
+        """See `Link`."""
+        assert self.node is not None
+        if not self._traffic.received:
+            await super().close()
+            return
+        await GrpcLink.close(self)
+        self._call.cancel()
+        self._proved.keep(self.node, self._door, self._channel)
+
+
 class GrpcDialer:
     """Dials the Unix socket of a process on this host, and the door of its node for one elsewhere.
 
@@ -107,30 +133,41 @@ class GrpcDialer:
     def __init__(self, credentials: CredentialsFor | None = None) -> None:
         self.credentials_for = credentials
         self._doors = Doors()
+        self._proved = Proved()
 
-    async def dial(self, address: Address, lane: str) -> RawLink:  # noqa: ARG002 - each lane is a connection of its own
-        """See `Dialer`."""
+    async def dial(self, address: Address, lane: str) -> RawLink:
+        """See `Dialer`; each lane is a connection of its own."""
         if address.host == host_key():
             await probe_socket(address.socket)
             return await _open_socket(address.socket)
-        return await self._dial_door(address)
+        return await self._dial_door(address, lane)
 
-    async def _dial_door(self, address: Address) -> RawLink:
+    async def _dial_door(self, address: Address, lane: str) -> RawLink:
         if not address.doors:
             raise UnreachableError("its node has no door that is open to other hosts")
         if self.credentials_for is None:
             raise UnreachableError("this process has no key to show at another device's door")
         credentials, options = self.credentials_for(address.node)
+        proved = self._proved.take(address.node, address.doors)
+        if proved is not None:
+            return DialledLink(proved, _stream(proved), address.node)
+
+        async def up(door: str) -> grpc.aio.Channel:
+            return await _up(
+                grpc.aio.secure_channel(target(door), credentials, options=(*channel_options(), *options)), door
+            )
 
         async def attempt(door: str) -> DialledLink:
-            await probe_door(door)
-            channel = grpc.aio.secure_channel(target(door), credentials, options=(*channel_options(), *options))
-            return await _open(channel, address.node, door)
+            channel = await _up_or_gone(door, up)
+            if lane == INQUIRY:
+                return AskedLink(channel, address.node, door, self._proved)
+            return DialledLink(channel, _stream(channel), address.node)
 
         return await self._doors.open(address.node, address.doors, attempt)
 
     async def close(self) -> None:
-        """See `Dialer`; channels belong to their links."""
+        """See `Dialer`; other channels belong to their links."""
+        await self._proved.close()
 
 
 class CredentialsFor(Protocol):
@@ -143,7 +180,8 @@ class CredentialsFor(Protocol):
 async def _open_socket(path: str) -> RawLink:
     where, options = f"unix:{path}", unix_channel_options()
     if not AVAILABLE:
-        return await _open(grpc.aio.insecure_channel(where, options=options), None, path)
+        plain = await _up(grpc.aio.insecure_channel(where, options=options), path)
+        return DialledLink(plain, _stream(plain), None)
     channel = grpc.insecure_channel(where, options=options)
     try:
         return CoreLink(DialledCall(channel, STREAM), asyncio.get_running_loop())
@@ -152,7 +190,34 @@ async def _open_socket(path: str) -> RawLink:
         raise
 
 
-async def _open(channel: grpc.aio.Channel, node: str | None, where: str) -> DialledLink:
+async def _up_or_gone(door: str, up: Callable[[str], Awaitable[grpc.aio.Channel]]) -> grpc.aio.Channel:
+    """Returns a channel to a door that is up.
+
+    gRPC does not say why it has none. So whether anybody listens is found out aside, and only where it has none soon: a
+    connection that says nothing costs the other side as much as the beginning of a real one.
+
+    Raises:
+        GoneError: nothing listens there.
+        UnreachableError: no answer.
+    """
+    opening = asyncio.ensure_future(up(door))
+    try:
+        await asyncio.wait({opening}, timeout=PROMPT_SECONDS)
+        promptly = opening.done()
+        if not promptly or opening.exception() is not None:
+            await probe_door(door)
+            if not promptly and opening.done() and opening.exception() is not None:
+                return await up(door)  # the network was not there yet
+        return await opening
+    except BaseException:
+        if not opening.cancel():
+            with contextlib.suppress(Exception):
+                await opening.result().close(None)
+        raise
+
+
+async def _up(channel: grpc.aio.Channel, where: str) -> grpc.aio.Channel:
+    """Returns the channel when it is up; closes it where it does not come up."""
     try:
         async with asyncio.timeout(DIAL_SECONDS):
             while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
@@ -165,5 +230,8 @@ async def _open(channel: grpc.aio.Channel, node: str | None, where: str) -> Dial
     except BaseException:
         await channel.close(None)
         raise
-    call = channel.stream_stream(STREAM, None, None)(None)
-    return DialledLink(channel, call, node)
+    return channel
+
+
+def _stream(channel: grpc.aio.Channel) -> Any:
+    return channel.stream_stream(STREAM, None, None)(None)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from actors._wire import distributed_comm_pb2 as pb
-from actors.transport.link import LinkLostError
+from actors.transport.link import INQUIRY, LinkLostError
 from actors.version import PROTOCOL, __version__
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ async def process_at(where: Address, dialer: Dialer) -> str:
         LinkLostError: the connection was refused or lost.
         TimeoutError: it said nothing.
     """
-    link = await dialer.dial(where, "control")
+    link = await dialer.dial(where, INQUIRY)
     try:
         await link.write(pb.Frame(hello=pb.Hello(protocol=PROTOCOL, package_version=__version__)))
         async with asyncio.timeout(ANSWER_SECONDS):

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from actors._wire import distributed_comm_pb2 as pb
 from actors.arena import LEAST_BYTES
 from actors.messages import Chunk, Shared
-from actors.transport import pieces
+from actors.transport import heap, pieces
 from actors.transport.codec import MalformedMessageError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Landing:
     def _place(self, number: int, chunk: Chunk) -> Shared | None:
         """Writes a chunk to memory; returns where it lies, and None where it is to go as it is."""
         if chunk.index == 0:
+            heap.use()
             self._give_up()
             self._transfer, self._next, self._sizes, self._filled = chunk.transfer, 0, deque(chunk.sizes), 0
         elif (chunk.transfer, chunk.index) != (self._transfer, self._next):
@@ -130,6 +131,7 @@ class Landing:
                 self._read = place.name, self._arena.link(place.name).open()
             except (ValueError, OSError) as error:
                 raise MalformedMessageError(f"memory that was shared cannot be had: {error}") from error
+            heap.use()
         return self._read[1][place.offset : place.offset + place.size]
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from actors._wire import distributed_comm_pb2 as pb
 from actors.refusals import refused
 from actors.transport.codec import MalformedMessageError, decode, encode
-from actors.transport.link import LinkLostError, QuickLink
+from actors.transport.link import LinkLostError, as_quick
 from actors.transport.manner import CONTROL
 from actors.transport.session import ProtocolError, Session
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from actors.messages import Message
     from actors.transport.bell import Bell
-    from actors.transport.link import RawLink
+    from actors.transport.link import QuickLink, RawLink
     from actors.transport.manner import Manner
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class Lane:
             self._link = link
             self._link_age = self._age()
             self._broken = None
-            self._quick = link if isinstance(link, QuickLink) else None
+            self._quick = as_quick(link)
             self._ack_sent = 0
         reader = asyncio.create_task(self._read(link))
         try:
@@ -245,8 +245,9 @@ class Lane:
 
     async def _read(self, link: RawLink) -> None:
         try:
-            if isinstance(link, QuickLink):
-                await link.receive(
+            quick = as_quick(link)
+            if quick is not None:
+                await quick.receive(
                     lambda data: self._take_bytes(link, data),
                     lambda data: self._take_here(link, data),
                 )
@@ -343,7 +344,7 @@ class Lane:
             self._room.set()
 
     async def _write(self, link: RawLink) -> None:
-        quick = link if isinstance(link, QuickLink) else None
+        quick = as_quick(link)
         try:
             while True:
                 # First look, then wait: the wake-up may have gone to the writer of the link that this one replaces.

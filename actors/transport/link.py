@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from actors._wire.distributed_comm_pb2 import Frame
     from actors.address import Address
     from actors.transport.bell import Bell
+
+
+INQUIRY = "inquiry"
+"""The lane of a link by which is only asked who is there."""
 
 
 class Link(Protocol):
@@ -46,7 +50,6 @@ class RawLink(Link, Protocol):
         """
 
 
-@runtime_checkable
 class QuickLink(RawLink, Protocol):
     """A link that takes and gives frames without a task between."""
 
@@ -95,6 +98,14 @@ class QuickLink(RawLink, Protocol):
             seconds: how long at most: that something else may make it done is seen no sooner.
             bell: ends the wait when it is rung.
         """
+
+
+def as_quick(link: RawLink) -> QuickLink | None:
+    """Returns a link as a quick one; None where it is none.
+
+    By one of its methods: ``isinstance`` with a protocol takes Python 3.11 a quarter of a millisecond.
+    """
+    return cast("QuickLink", link) if hasattr(link, "send_here") else None
 
 
 class Dialer(Protocol):

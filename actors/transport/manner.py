@@ -35,4 +35,4 @@ class Manner:
 CONTROL = Manner(shorthand.write, shorthand.read, messages=512, ack_after=512)
 
 # A frame is one chunk, which is copied once into it. What is acknowledged late makes the sender wait at its window.
-BULK = Manner(pieces.write, pieces.read, messages=1, ack_after=16)
+BULK = Manner(pieces.write, pieces.read, messages=1, ack_after=8)

@@ -70,7 +70,11 @@ class RayFabric:
         self._owner.forget(self.group)
         self.end("it was closed")
 
-    def send(self, dst: int, tag: str, value: object) -> None:
+    def now(self) -> float:
+        """See `Fabric`."""
+        return time.monotonic()
+
+    def send(self, dst: int, tag: str, value: object, *, lent: bool = False) -> None:  # noqa: ARG002 - Ray copies it
         """See `Fabric`."""
         if self._aborted is not None:
             raise CollectiveError(self._aborted)

@@ -102,8 +102,8 @@ class RayStream(ObjectRefGenerator[Any]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RayStream) and other.raw is self.raw
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("streams do not travel: send the references that one gives")
+    def __repr__(self) -> str:
+        return f"<ObjectRefGenerator of {self.raw!r}>"
 
 
 def wrapped(given: Any, returns: object) -> Any:

@@ -1,7 +1,7 @@
 """Memory for large results, used again once the caller has let go of it.
 
-Fresh pages cost several times what is then done with them: the system clears each. A loop that reduces its gradients
-drops the last result when it has the next.
+Fresh pages cost several times what is then done with them: the system clears each. A loop that reduces its gradients,
+or fetches results of another device, drops the last one when it has the next.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ LEAST_BYTES = 1 << 20
 
 MOST_BYTES = 1 << 28
 """What is kept in all."""
+
+BYTE = np.dtype(np.uint8)
 
 _kept: deque[npt.NDArray[np.uint8]] = deque()
 
@@ -43,6 +45,11 @@ def empty(size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     if not LEAST_BYTES <= nbytes <= MOST_BYTES or dtype.hasobject:
         return np.empty(size, dtype)
     return np.asarray(_Loan(_take(nbytes))).view(dtype)
+
+
+def trim() -> None:
+    """Gives up what is kept."""
+    _kept.clear()
 
 
 def _take(nbytes: int) -> npt.NDArray[np.uint8]:
