@@ -23,7 +23,7 @@ from lan_tls import LARGE, identity, raw_throughput, serve_raw
 import actors
 from actors.identity import TrustSet
 
-ROUNDS = 7
+ROUNDS = 25
 
 
 @actors.remote

@@ -59,7 +59,7 @@ def test_a_payload_larger_than_a_chunk_as_it_is_sent() -> None:
 
 def test_memory_of_a_value_that_is_gone_takes_the_next_one() -> None:
     """It is never that of one that somebody still has."""
-    pages.trim()
+    pages.trim(0)
     places, first = [], put_together(list(chunks(1, Payload(b"", (b"a" * (3 << 20),)))))
     kept = put_together(list(chunks(2, Payload(b"", (b"b" * (3 << 20),)))))
     places.append(np.frombuffer(first.buffers[0], np.uint8).ctypes.data)
@@ -69,6 +69,11 @@ def test_memory_of_a_value_that_is_gone_takes_the_next_one() -> None:
     assert (bytes(kept.buffers[0]), bytes(again.buffers[0])) == (b"b" * (3 << 20), b"c" * (3 << 20))
     assert again.buffers[0].readonly
     assert places[0] == places[1]
+    del kept, again
+    pages.trim(60)
+    assert pages._kept
+    pages.trim(0)
+    assert not pages._kept
 
 
 def test_a_process_without_numpy_takes_large_values_too(monkeypatch: pytest.MonkeyPatch) -> None:

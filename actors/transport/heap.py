@@ -55,10 +55,6 @@ def _trim(loop: asyncio.AbstractEventLoop) -> None:
         _timer = loop.call_later(left, _trim, loop)
         return
     _timer = None
-    if "numpy" in sys.modules:
-        from actors import pages
-
-        pages.trim()
     if sys.platform == "linux":
         with suppress(AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
