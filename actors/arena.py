@@ -16,6 +16,7 @@ import re
 import resource
 import socket
 import stat
+import sys
 import threading
 import weakref
 from itertools import count
@@ -130,6 +131,10 @@ class Arena:
         """Gives memory back that was kept to be written or read again, and was not for so many seconds."""
         self._spares.trim(idle)
         self._mappings.trim(idle)
+        if "numpy" in sys.modules:  # else nothing is kept
+            from actors import pages
+
+            pages.trim(idle)
 
     @property
     def mapped(self) -> int:

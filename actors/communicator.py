@@ -133,6 +133,8 @@ class GRPCCommunicator:
             addresses = launch.addresses
         elif addresses is None:
             first = BASE_PORT if base_port is None else base_port
+            if not isinstance(first, int):
+                raise TypeError(f"base_port is {first!r}, a {type(first).__name__}: give the number of rank 0's port")
             addresses = [f"{bracket(host)}:{first + other}" for other in range(world_size)]
         if len(addresses) != world_size:
             raise ValueError(f"{len(addresses)} addresses were given for {world_size} ranks: give one for each")
@@ -380,6 +382,9 @@ def _given(variable: str, name: str, value: int | None) -> int:
 
 
 def _check_rank(rank: int, world_size: int) -> tuple[int, int]:
+    for name, value in (("rank", rank), ("world_size", world_size)):
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} is {value!r}, a {type(value).__name__}: give a whole number")
     rank, world_size = operator.index(rank), operator.index(world_size)
     if world_size < 1:
         raise ValueError(f"world_size is {world_size}: a job has at least 1 rank")

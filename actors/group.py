@@ -49,7 +49,10 @@ class ActorGroup(Generic[C]):
     def __getitem__(self, index: int | slice) -> ActorHandle[C] | ActorGroup[C]:
         if isinstance(index, slice):
             return ActorGroup(self._id, self._handles[index])
-        return self._handles[index]
+        try:
+            return self._handles[index]
+        except IndexError:
+            raise IndexError(f"there is no rank {index} in a group of {len(self)}: take 0 to {len(self) - 1}") from None
 
     def __getattr__(self, name: str) -> GroupMethod:
         if name.startswith("_"):

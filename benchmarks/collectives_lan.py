@@ -3,8 +3,9 @@
     python benchmarks/collectives_lan.py [--rounds 7] [--json]
 
 About a minute, root and Linux (see `lan.py`). All take turns, round after round. Of the raw streams one sends 64 MiB to
-the other host; or two do, one each way, which is what an all-reduce of two ranks has to move. Both hosts share the
-processors of one machine.
+the other host; or two do, one each way, which is what an all-reduce of two ranks has to move; or these do besides what
+cannot be spared of what is ours: the bytes are cut out of an array, written to memory that another process could map,
+and half of them are added up. Gloo encrypts nothing. Both hosts share the processors of one machine.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ HERE = str(Path(__file__))
 PAYLOAD = 64 << 20
 PATIENCE = 120.0
 ONE_WAY, BOTH_WAYS = "raw gRPC stream", "raw gRPC streams both ways"
+BARE = "these, cut, landed and added"
+GO, LANDING = "go", "landing"
 
 
-def serve(turn: Callable[[], Any]) -> None:
-    """Answers each line of standard input with the seconds that a turn took here."""
+def serve(turn: Callable[[], Any], landing: Callable[[], Any] | None = None) -> None:
+    """Answers each line of standard input with the seconds that a turn, or the other one, took here."""
     print(json.dumps("ready"), flush=True)
-    for _ in sys.stdin:
+    for word in sys.stdin:
         begun = time.perf_counter()
-        answer = turn()
+        answer = landing() if landing is not None and word.strip() == LANDING else turn()
         print(json.dumps(answer if answer is not None else time.perf_counter() - begun), flush=True)
 
 
@@ -88,6 +91,7 @@ def raw(folder: Path, number: int, hosts: list[str]) -> None:
     """One end of the raw streams: serves one and sends another, where it is told to."""
     import threading
 
+    import numpy as np
     from lan_tls import identity, raw_throughput, serve_raw
 
     from actors.identity import TrustSet
@@ -101,7 +105,19 @@ def raw(folder: Path, number: int, hosts: list[str]) -> None:
         return asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
 
     server = run(serve_raw(mine, TrustSet([mine.certificate, theirs.certificate])))
-    serve(lambda: PAYLOAD / run(raw_throughput(hosts[1 - number], mine, theirs.certificate)))
+    value = np.ones(PAYLOAD, np.uint8)
+    halves = value.view(np.float32).reshape(2, -1)
+
+    def stream(data: Any = None) -> float:
+        return PAYLOAD / float(run(raw_throughput(hosts[1 - number], mine, theirs.certificate, data)))
+
+    def landing() -> float:
+        begun, streaming = time.perf_counter(), stream(value)
+        spent = time.perf_counter() - begun - streaming  # to connect
+        np.add(halves[0], halves[1], out=halves[0])
+        return time.perf_counter() - begun - spent
+
+    serve(stream, landing)
     run(server.stop(None))
 
 
@@ -113,12 +129,12 @@ class Side:
         for process in processes:
             self._answer(process)
 
-    def turn(self, ends: int = 2) -> float:
+    def turn(self, ends: int = 2, word: str = GO) -> float:
         """Has the first processes do it at once; returns the seconds of the slowest."""
         asked = self._processes[:ends]
         for process in asked:
             assert process.stdin is not None
-            process.stdin.write("go\n")
+            process.stdin.write(f"{word}\n")
             process.stdin.flush()
         return max(self._answer(process) for process in asked)
 
@@ -161,6 +177,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
             "gloo": of_gloo.turn,
             ONE_WAY: lambda: streams.turn(1),
             BOTH_WAYS: streams.turn,
+            BARE: lambda: streams.turn(word=LANDING),
         }
         times: dict[str, list[float]] = {name: [] for name in turns}
         with closing(streams), closing(of_gloo), closing(of_ours):

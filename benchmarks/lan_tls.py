@@ -33,7 +33,6 @@ CALLS, ROUNDS = 300, 7
 LARGE, CHUNK = 64 << 20, CHUNK_BYTES  # what a raw stream does best with, too
 CHUNKS, LANDED = "/raw.Raw/Chunks", "/raw.Raw/Landed"
 DATA = np.frombuffer(bytes(LARGE), np.uint8)
-_kept = np.ones(LARGE, np.uint8)
 
 
 class Echo:
@@ -141,7 +140,7 @@ async def raw_throughput(host: str, mine: Identity, certificate: bytes, value: n
         host: serves it.
         mine: this end's key.
         certificate: the other end's.
-        value: what is sent, as it is now, and written to shared memory there; None sends one chunk again and again.
+        value: what is sent, and written to shared memory there; None sends one chunk again and again.
     """
     credentials, options = channel_credentials(mine, certificate)
     async with grpc.aio.secure_channel(f"{host}:{RAW}", credentials, options=(*channel_options(), *options)) as channel:
@@ -149,8 +148,7 @@ async def raw_throughput(host: str, mine: Identity, certificate: bytes, value: n
         chunk = bytes(CHUNK)
         begun = time.perf_counter()
         if value is not None:
-            np.copyto(_kept, value)  # its owner may change it from now on
-            view = memoryview(_kept)
+            view = memoryview(value)
         call = channel.stream_unary(CHUNKS if value is None else LANDED)()
         for start in range(0, LARGE, CHUNK):
             await call.write(chunk if value is None else bytes(view[start : start + CHUNK]))

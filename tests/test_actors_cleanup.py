@@ -156,6 +156,29 @@ def test_a_programs_own_exit_status_is_kept(ending: str, status: int) -> None:
         program.leaves_nothing()
 
 
+def test_a_thread_that_outlives_the_main_one_gets_its_future() -> None:
+    source = """
+        import threading, time, actors
+
+        @actors.remote
+        class Sleeper:
+            def sleep(self, seconds):
+                time.sleep(seconds)
+                return "slept"
+
+        sleeper = Sleeper.remote()
+        ref = sleeper.sleep.remote(0.5)
+        def wait():
+            threading.main_thread().join()
+            print(ref.future().result(), actors.get(sleeper.sleep.remote(0)), flush=True)
+        threading.Thread(target=wait).start()
+    """
+    with Program(source) as program:
+        assert program.ends() == 0, program.report()
+        assert program.printed == ["slept slept"], program.report()
+        assert program.complaints == ""
+
+
 # -- Ctrl-C -----------------------------------------------------------------------------------------------------
 
 INTERRUPTED = """

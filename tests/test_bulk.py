@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors import pages
 from actors.messages import Chunk, Payload
 from actors.transport import bulk
 from actors.transport.bulk import Assembly, chunks
@@ -51,6 +55,31 @@ def test_a_payload_larger_than_a_chunk_as_it_is_sent() -> None:
     assert [len(piece.data) for piece in pieces] == [bulk.CHUNK_BYTES, 1, bulk.CHUNK_BYTES]
     payload = put_together(pieces)
     assert (payload.pickle, *map(bytes, payload.buffers)) == blocks
+
+
+def test_memory_of_a_value_that_is_gone_takes_the_next_one() -> None:
+    """It is never that of one that somebody still has."""
+    pages.trim(0)
+    places, first = [], put_together(list(chunks(1, Payload(b"", (b"a" * (3 << 20),)))))
+    kept = put_together(list(chunks(2, Payload(b"", (b"b" * (3 << 20),)))))
+    places.append(np.frombuffer(first.buffers[0], np.uint8).ctypes.data)
+    del first
+    again = put_together(list(chunks(3, Payload(b"", (b"c" * (3 << 20),)))))
+    places.append(np.frombuffer(again.buffers[0], np.uint8).ctypes.data)
+    assert (bytes(kept.buffers[0]), bytes(again.buffers[0])) == (b"b" * (3 << 20), b"c" * (3 << 20))
+    assert again.buffers[0].readonly
+    assert places[0] == places[1]
+    del kept, again
+    pages.trim(60)
+    assert pages._kept
+    pages.trim(0)
+    assert not pages._kept
+
+
+def test_a_process_without_numpy_takes_large_values_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "numpy")
+    payload = put_together(list(chunks(1, Payload(b"", (b"a" * (3 << 20),)))))
+    assert bytes(payload.buffers[0]) == b"a" * (3 << 20)
 
 
 def test_chunks_are_views_and_not_copies() -> None:

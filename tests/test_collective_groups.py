@@ -123,6 +123,10 @@ def test_what_is_no_group_is_said_at_once(loners: list[Any]) -> None:
         create([loners[0], loners[0]])
     with pytest.raises(TypeError, match="int"):
         create([loners[0], 3])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="a group is ended, as create_group or split returned it, not a int"):
+        actors.collective.destroy_group(3)  # type: ignore[arg-type]
+    with pytest.raises(IndexError, match="there is no rank 4 in a group of 4: take 0 to 3"):
+        create(loners)[4]
     with pytest.raises(ValueError, match="auto, shm, grpc, mlx"):
         create(loners, "nccl")
     with pytest.raises(ValueError, match="'jaccl', RDMA over Thunderbolt, is not there"):

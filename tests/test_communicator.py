@@ -726,6 +726,15 @@ def test_impossible_jobs(arguments, options, message):
     comm.finalize()
 
 
+def test_numbers_of_another_kind_are_named():
+    comm = GRPCCommunicator()
+    for arguments, name in (((0, "two"), "world_size is 'two', a str"), ((1.5, 2), "rank is 1.5"), ((0, True), "True")):
+        with pytest.raises(TypeError, match=f"{name}.*: give a whole number"):
+            comm.init(*arguments)
+    with pytest.raises(TypeError, match="base_port is '50100', a str: give the number of rank 0's port"):
+        comm.init(0, 1, base_port="50100")
+
+
 def test_wrong_arguments(pair):
     comm = pair.comms[0]
     assert (comm.rank, comm.world_size, comm.backend) == (0, 2, CommunicationBackend.GRPC)

@@ -35,6 +35,15 @@ checks = [
     np.allclose(collective.reducescatter(x), (4 * np.arange(500_000) + 6)[rank * 125_000 : (rank + 1) * 125_000]),
     collective.gather({"from": rank}, 2) == ([{"from": r} for r in range(4)] if rank == 2 else None),
 ]
+large = np.arange(2_500_000, dtype=np.float64)
+for turn in range(3):  # sent between the hosts from where it lies, and changed as soon as the call is over
+    own = large + rank + turn
+    total = collective.allreduce(own)
+    own[:] = -1
+    checks.append((total == 4 * (large + turn) + 6).all())
+    total[:] = -1
+    parts = collective.allgather(large + rank + turn)
+    checks += [(part == large + turn + other).all() for other, part in enumerate(parts)]
 print("right:", all(checks), "shared memory and then streams" in collective.get_group().explain(64 << 20), flush=True)
 if "--cut" in sys.argv:
     try:

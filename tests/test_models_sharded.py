@@ -265,6 +265,7 @@ class TestPlacement:
             assert [stage.place for stage in model.plan.stages] == [stage.place for stage in plan.stages]
             assert model.plan.measured
             assert "measured" in str(model.plan)
+            assert [stage.how for stage in model.plan.stages] == [stage.how for stage in plan.stages] != ["", ""]
 
     def test_weights_that_are_sent_are_those_that_are_there(self, cluster, names, path, whole):
         for _ in range(2):
@@ -468,6 +469,14 @@ class TestTensor:
             assert in_time(lambda: got + list(tokens), 60) == expected
 
     @pytest.mark.slow
+    def test_it_is_chosen_for_one_answer_at_a_time_on_one_host(self, cluster, names, path, tmp_path):
+        plan = ShardedModel.load(path, max_requests=1, dry_run=True)
+        assert (len(plan.shares), [stage.node for stage in plan.stages]) == (2, names[:2])
+        assert not ShardedModel.load(path, dry_run=True).shares
+        assert not ShardedModel.load(path, max_requests=1, nodes=names[:1], dry_run=True).shares
+        other = make_directory(tmp_path, **CONFIGURATIONS["gemma2"])
+        assert not ShardedModel.load(other, max_requests=1, dry_run=True).shares
+
     def test_more_nodes_than_heads_and_other_families(self, cluster, names, path, tmp_path):
         with ShardedModel.load(path, strategy="tensor") as model:  # two heads of keys and values, three nodes
             assert [stage.node for stage in model.plan.stages] == names[:2]

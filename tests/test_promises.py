@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from virtual_time import VirtualLoop
 
 from actors._wire.distributed_comm_pb2 import Frame
 from actors.address import Address
 from actors.exceptions import Verdict
 from actors.messages import Call, Cancel, Message, Outcome, Payload, Reply
+from actors.simulation.virtual import VirtualLoop
 from actors.transport.acceptor import Acceptor, Visitor
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 from actors.transport.peer import Peer

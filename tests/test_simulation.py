@@ -150,7 +150,7 @@ def test_names_that_are_wrong_are_found(monkeypatch: pytest.MonkeyPatch, broken:
         return "nothing"
 
     broken_promise = found()
-    assert "with these cuts:" in broken_promise
+    assert "with these faults:" in broken_promise
     assert "See it again by: python -m actors.testing.replay" in broken_promise
 
 

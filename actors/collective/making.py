@@ -67,12 +67,19 @@ def destroy_group(group: ActorGroup[Any] | Group) -> None:
     Args:
         group: the group, or, inside an actor, a `Group` that it got from `split`, of which only this rank's end is
             closed.
+
+    Raises:
+        TypeError: it is no group.
     """
-    if not isinstance(group, ActorGroup):
+    from .group import Group  # late: a driver does without numpy
+
+    if isinstance(group, ActorGroup):
+        chosen().end_group(group)
+    elif isinstance(group, Group):
         remove_group(group.name)
         group.close()
-        return
-    chosen().end_group(group)
+    else:
+        raise TypeError(f"a group is ended, as create_group or split returned it, not a {type(group).__name__}")
 
 
 def end_group(group: ActorGroup[Any]) -> None:

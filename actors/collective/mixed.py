@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors import pages
 from actors.reduction import widened
 
-from . import direct, pages, ring, shared, tree
+from . import direct, ring, shared, tree
 from .estimates import far_all_reduce
 from .flow import cut
 

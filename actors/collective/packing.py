@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from actors import pages
 from actors.arrays import BFLOAT16, carrier, from_tensor, kind_of, to_tensor
 from actors.serialize import dumps, loads
-
-from . import pages
 
 if TYPE_CHECKING:
     import numpy.typing as npt

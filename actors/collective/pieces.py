@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import pages
+from actors import pages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

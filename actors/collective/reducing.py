@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors import pages
 from actors.reduction import Reduction, check_reduction
 
-from . import direct, mixed, pages, ring, shared
+from . import direct, mixed, ring, shared
 from .agreement import Offer, inline
 from .call import Call
 from .estimates import MIXED, estimates, far_all_reduce

@@ -3,16 +3,17 @@
 Reduce-scatter followed by all-gather moves 2 (n - 1) / n of the array through each rank, which is the least
 possible: P. Patarasuk and X. Yuan, "Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations",
 JPDC 69(2), 2009. Segments are cut into chunks, so that a chunk is reduced while the next is on its way, as in
-gloo's ring.
+gloo's ring; and a chunk that is reduced is handed round while others are still being reduced.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import pages
+from actors import pages
+
 from .flow import CHUNK_BYTES, WINDOW, chunk_count, cut
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def all_reduce(channel: Channel, flat: npt.NDArray[Any], reduction: Reduction) -
     """Returns the reduction of all ranks' flat arrays, the same bits on every rank."""
     result = pages.empty(flat.size, flat.dtype)
     segments = cut(result, channel.size)
-    # What is lent in the first half has arrived when the second half is done: all segments are made of it.
-    _reduce_scatter(channel, cut(flat, channel.size), reduction, segments[channel.rank])
-    all_gather(channel, segments)
+    reducing = _reducing(channel, cut(flat, channel.size), reduction, segments[channel.rank])
+    # What is lent of ``flat`` has arrived once all is here: every segment is made of it.
+    _turn(channel, "reduce", segments, (reducing, _gathering(channel, segments)))
     return result
 
 
@@ -49,20 +50,34 @@ def reduce_scatter(
         reduction: how two values become one.
         into: takes this rank's segment.
     """
-    _reduce_scatter(channel, segments, reduction, into)
-    _settle(channel, "reduce", segments)
+    _turn(channel, "reduce", segments, (_reducing(channel, segments, reduction, into),))
 
 
-def _reduce_scatter(
+def all_gather(channel: Channel, segments: Sequence[npt.NDArray[Any]]) -> None:
+    """Fills ``segments`` in place: segment ``i`` is rank ``i``'s; this rank's own is filled already."""
+    _turn(channel, "gather", segments, (_gathering(channel, segments),))
+
+
+class _Stage(NamedTuple):
+    """One time round the ring, in ``size - 1`` steps.
+
+    Attributes:
+        outgoing: what goes to the right, by step and chunk.
+        incoming: takes what comes from the left.
+    """
+
+    outgoing: Callable[[int, int], npt.NDArray[Any]]
+    incoming: Callable[[int, int, npt.NDArray[Any]], None]
+
+
+def _reducing(
     channel: Channel, segments: Sequence[npt.NDArray[Any]], reduction: Reduction, into: npt.NDArray[Any]
-) -> None:
-    """Does it; what was sent may still be on its way."""
+) -> _Stage:
     rank, size = channel.rank, channel.size
     count = _chunks_of_longest(segments)
     pieces = [cut(segment, count) for segment in segments]
     # Step by step the partial result of another segment, in the reduction's own precision.
     partial = [reduction.start(piece) for piece in pieces[(rank - 1) % size]]
-
     targets = cut(into, count)
 
     def incoming(step: int, chunk: int, received: npt.NDArray[Any]) -> None:
@@ -72,14 +87,13 @@ def _reduce_scatter(
         else:
             partial[chunk] = reduction.combine(received, value)
 
-    _turn(channel, "reduce", count, lambda _, chunk: partial[chunk], incoming, lent=_lends(segments))
     if size == 1:
         for target, value in zip(targets, partial, strict=True):
             np.copyto(target, reduction.finish(value))
+    return _Stage(lambda _, chunk: partial[chunk], incoming)
 
 
-def all_gather(channel: Channel, segments: Sequence[npt.NDArray[Any]]) -> None:
-    """Fills ``segments`` in place: segment ``i`` is rank ``i``'s; this rank's own is filled already."""
+def _gathering(channel: Channel, segments: Sequence[npt.NDArray[Any]]) -> _Stage:
     rank, size = channel.rank, channel.size
     count = _chunks_of_longest(segments)
     pieces = [cut(segment, count) for segment in segments]
@@ -87,45 +101,33 @@ def all_gather(channel: Channel, segments: Sequence[npt.NDArray[Any]]) -> None:
     def incoming(step: int, chunk: int, received: npt.NDArray[Any]) -> None:
         np.copyto(pieces[(rank - step - 1) % size][chunk], received)
 
-    _turn(
-        channel, "gather", count, lambda step, chunk: pieces[(rank - step) % size][chunk], incoming,
-        lent=_lends(segments),
-    )  # fmt: skip
-    _settle(channel, "gather", segments)
+    return _Stage(lambda step, chunk: pieces[(rank - step) % size][chunk], incoming)
 
 
 def _chunks_of_longest(segments: Sequence[npt.NDArray[Any]]) -> int:
     return max(1, *(chunk_count(segment.nbytes) for segment in segments))
 
 
-def _lends(segments: Sequence[npt.NDArray[Any]]) -> bool:
-    """Whether chunks are large enough for a copy of each to cost more than one message at the end; alike on all."""
-    return max(segment.nbytes for segment in segments) >= LENT_BYTES
-
-
-def _settle(channel: Channel, phase: str, segments: Sequence[npt.NDArray[Any]]) -> None:
-    """Waits until the neighbour has received what was lent to it."""
-    if channel.size > 1 and _lends(segments):
-        channel.send((channel.rank - 1) % channel.size, f"{phase}.received", None)
-        channel.recv((channel.rank + 1) % channel.size, f"{phase}.received")
-
-
-def _turn(
-    channel: Channel,
-    phase: str,
-    count: int,
-    outgoing: Callable[[int, int], npt.NDArray[Any]],
-    incoming: Callable[[int, int, npt.NDArray[Any]], None],
-    *,
-    lent: bool,
-) -> None:
-    """Runs ``size - 1`` steps of ``count`` chunks: what came in step s from the left goes right in step s + 1."""
+def _turn(channel: Channel, phase: str, segments: Sequence[npt.NDArray[Any]], stages: Sequence[_Stage]) -> None:
+    """Goes round once for each stage: what came in step s from the left goes right in step s + 1."""
     left, right = (channel.rank - 1) % channel.size, (channel.rank + 1) % channel.size
-    total = (channel.size - 1) * count
+    count, steps = _chunks_of_longest(segments), channel.size - 1
+    lent = max(segment.nbytes for segment in segments) >= LENT_BYTES
+    total = len(stages) * steps * count
+
+    def at(index: int) -> tuple[_Stage, int, int]:
+        step, chunk = divmod(index, count)
+        return stages[step // steps], step % steps, chunk
+
     sent = 0
     for received in range(total):
         # A chunk can go once it came in the step before, that is ``count`` chunks earlier.
         while sent < min(total, received + min(WINDOW, count)):
-            channel.send(right, f"{phase}.{sent}", outgoing(*divmod(sent, count)), lent=lent)
+            stage, step, chunk = at(sent)
+            channel.send(right, f"{phase}.{sent}", stage.outgoing(step, chunk), lent=lent)
             sent += 1
-        incoming(*divmod(received, count), channel.recv(left, f"{phase}.{received}"))
+        stage, step, chunk = at(received)
+        stage.incoming(step, chunk, channel.recv(left, f"{phase}.{received}"))
+    if lent and total:  # until the neighbour has it all
+        channel.send(left, f"{phase}.received", None)
+        channel.recv(right, f"{phase}.received")

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import pages
+from actors import pages
+
 from .flow import cut
 from .pieces import Pieces
 from .window import BLOCK_BYTES

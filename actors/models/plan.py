@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .checkpoint import ModelInfo
+    from .means import Abilities
     from .sharing import Shape, Share
 
 
@@ -21,12 +22,14 @@ class Device:
     """What a node offers: `speed` relative to the others, and `memory`, the bytes free for weights (None: enough).
 
     With `absolute`, the speed is in multiplications a second, and the plan can foretell how fast the model will be.
+    `abilities` is what it said of itself, where it was asked.
     """
 
     name: str
     speed: float = 1.0
     memory: int | None = None
     absolute: bool = False
+    abilities: Abilities | None = None
 
     def without(self, nbytes: int) -> Device:
         """The same where so much of the memory is taken."""
@@ -39,7 +42,8 @@ class StagePlan:
 
     `nbytes` is the memory that the weights will take, `work` the multiplications for a token, and `seconds` the time
     that one takes: foretold, or measured once the model is loaded; None where nothing is known. `memory` is what the
-    node offers for weights, None for enough, and `how`, known once it is loaded, in what arithmetic it computes.
+    node offers for weights, None for enough, and `how` in what arithmetic it computes: foretold where the node was
+    asked, and known once it is loaded.
     """
 
     stage: int

@@ -22,9 +22,8 @@ from .generation import Generation, Token
 from .holders import headers
 from .kinship import open_draft
 from .means import ARITHMETIC
-from .recipe import Recipe
+from .recipe import Recipe, shape_of
 from .sampling import Request, Sampling, check_stops, refuse_if_never
-from .sharing import Shape
 from .succession import Succession
 from .tokenizer import load_tokenizer
 from .watch import Watch
@@ -80,6 +79,8 @@ class ShardedModel:
         *,
         nodes: Sequence[str] | None = None,
         strategy: str = "auto",
+        max_requests: int = _MOST_REQUESTS,
+        arithmetic: str = "auto",
         draft: str | Path | None = None,
         dry_run: Literal[True],
     ) -> Plan: ...
@@ -123,7 +124,8 @@ class ShardedModel:
             strategy: `"pipeline"` cuts the model by its layers, so that several answers keep all nodes busy; `"tensor"`
                 cuts every layer, so that all nodes work on each token, which is faster for one answer where nodes are
                 close to each other (Llama family; not more nodes than heads of keys and values, the others get nothing
-                to do). `"auto"` is `"pipeline"`, which works everywhere.
+                to do). `"auto"` is `"tensor"` where only one answer is under way at a time (`max_requests=1`) and the
+                nodes are on one host, as far as the model can be cut so; else `"pipeline"`, which works everywhere.
             kv_memory: bytes on each node for the caches of all answers; None takes a quarter of what is free once the
                 weights are there. Requests wait until there is room for them.
             max_requests: how many may be under way or waiting; more are refused.
@@ -158,7 +160,7 @@ class ShardedModel:
         here = path if path.exists() or weights == "local" else headers(path) or path
         checkpoint = open_checkpoint(here)
         info = replace(checkpoint.info(), path=str(path))
-        shape = Shape.of(checkpoint.config, info.layers, info.vocab_size) if strategy == "tensor" else None
+        shape = shape_of(strategy, checkpoint, info, nodes, most=max_requests)
         tokenizer = None if dry_run and draft is None else load_tokenizer(here)
         small = None if draft is None or tokenizer is None else _draft(draft, here, tokenizer)
         how = {"kv_memory": kv_memory, "weights": weights, "arithmetic": arithmetic}

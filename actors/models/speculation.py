@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from actors.handle import ActorHandle
 
+    from .entry import Entry
     from .sampler import Choice
-    from .schedule import Entry
 
     Chosen = tuple[list[Choice | Exception], bool]
 

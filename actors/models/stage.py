@@ -215,7 +215,7 @@ class StageModel:
             if row.key not in self._caches:
                 self._caches[row.key] = self._slice.make_cache()
         out, caches = (self._together if step.batched and len(step.rows) > 1 else self._apart)(step.rows, hidden)
-        value = (finish or _computed)(out)
+        value = (finish or computed)(out)
         mx.eval([each.state for each in caches if each is not None])
         if len(step.rows) == len(step.rows[0].ids) == 1:
             self._took.append(time.perf_counter() - start)
@@ -298,6 +298,8 @@ class StageModel:
                     cache.trim(count)
         for key in step.forget:
             self._caches.pop(key, None)
+        if step.forget and not self._caches:
+            mx.clear_cache()  # of buffers that MLX keeps for more of the kind
         for key in step.keep:
             if (cache := self._caches.pop(key, None)) is not None:
                 self._kept[key] = cache
@@ -381,6 +383,7 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, mx.array)
 
 
-def _computed(out: Any) -> Any:
+def computed(out: Any) -> Any:
+    """What a stage gave, once it is no longer lazy."""
     mx.eval(out.rows if isinstance(out, Apart) else out)
     return out

@@ -18,7 +18,7 @@ from actors.util.progress import tqdm
 
 from .extra import on_cpu
 from .lean import require_lean_mlx_lm
-from .openblas import ADVICE, bring
+from .openblas import bring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -191,9 +191,15 @@ class StageActor:
         """Returns the keys of the sequences that have a cache here."""
         return self._model.sequences
 
-    async def forward(self, step: Step) -> Any:
-        """Takes a step through all stages up to this one; returns the hidden states, None where there are no rows."""
-        return await self.begin(step, None)
+    async def forward(self, text: str) -> Any:
+        """Takes a step through all stages up to this one; see `hop` for how it and the hidden states travel.
+
+        Returns:
+            The hidden states, None where there are no rows.
+        """
+        from .hop import packed, read_step
+
+        return await self.begin(read_step(text), packed)
 
     async def answer(self, request: Request) -> AsyncIterator[Any]:
         """Yields the number of prompt tokens taken from the prefix cache, then each `sampler.Choice`.
@@ -292,7 +298,9 @@ class StageActor:
 
     def begin(self, step: Step, finish: Callable[[mx.array], Any] | None) -> Awaitable[Any]:
         """Begin a step; see `StageModel.run`. Steps pass through all stages in the order of these calls."""
-        hidden = None if self._before is None else self._before.forward.remote(step)
+        from .hop import step_text
+
+        hidden = None if self._before is None else self._before.forward.remote(step_text(step))
         mine = self._pass(step, hidden, finish, self._order.next())
         if not self._others:
             return asyncio.ensure_future(mine)
@@ -304,8 +312,13 @@ class StageActor:
                 value = None if hidden is None else await hidden
             finally:
                 await turn.mine()
-            work = asyncio.get_running_loop().run_in_executor(self._turns, self._model.run, step, value, finish)
+            work = asyncio.get_running_loop().run_in_executor(self._turns, self._run, step, value, finish)
         return await work
+
+    def _run(self, step: Step, hidden: Any, finish: Any) -> Any:
+        from .hop import unpacked
+
+        return self._model.run(step, unpacked(hidden), finish)
 
 
 def found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
@@ -330,14 +343,7 @@ def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
 
 def computing(means: Means, *, blas: bool, wide: bool) -> str:
     """How this process computes, in words."""
-    if not on_cpu():
-        return "on a GPU"
-    if wide:
-        return "float32 by OpenBLAS"
-    if blas:
-        return "weights as stored: float32 does not fit"
-    missing = means.wide and sys.platform == "linux"
-    return f"weights as stored: {ADVICE}" if missing else "weights as stored"
+    return means.words(cpu=on_cpu(), linux=sys.platform == "linux", blas=blas, wide=wide)
 
 
 async def _together(mine: Awaitable[Any], others: list[ObjectRef[Any]]) -> Any:

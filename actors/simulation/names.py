@@ -1,30 +1,33 @@
 """Names on the simulated network: nodes give names to actors, are cut off from each other, and meet again.
 
-What decides is the runtime's own `Names`; what nodes say to each other is as in `actors.node.naming`. Links lose
-nothing, since sessions bring it again, but a cut delays what is under way, and who notices it takes the other for
-silent.
+What runs is the runtime's own `Naming`, on an event loop whose time is simulated. Links lose nothing, since sessions
+bring it again, but a cut delays what is under way, and who notices it takes the other for silent.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 from dataclasses import dataclass
 from itertools import combinations
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from actors.node.names import Names
+from actors.exceptions import ActorAlreadyExistsError
+from actors.node import naming
+from actors.node.naming import Naming
 
-from .clock import Clock
-from .faults import SPAN_SECONDS, Fault, fewest
+from .faults import SPAN_SECONDS, Fault
 from .outcome import Outcome
-from .running import REPLAY, SimulationError
+from .running import held
+from .virtual import VirtualLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-ASK_SECONDS = 5.0
 NOTICED_SECONDS = 5.0  # at the latest, that a link is cut
-TRIES = 3
+LONGEST_SECONDS = 300.0  # after which nothing is under way any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,66 +38,71 @@ class Named:
     name: str
     namespace: str = "default"
     owner: str = "owner"
+    life: int = 0
+    label: str = "an actor"
 
 
 class _Node:
+    """One of the nodes: what its `Naming` needs of a process and of members, and that itself."""
+
     def __init__(self, world: _World, number: int) -> None:
         self.number = number
-        self.names = Names()
+        self.info = SimpleNamespace(name=f"node-{number}")
+        self.where = self  # as it is known to others
+        self.me = self
         self.silent: set[int] = set()  # nodes that are taken for silent
+        self.on_joined: list[Callable[[Any], None]] = []
+        self.loop = world.loop
         self._world = world
+        self.naming = Naming(self, self, lambda *_: None)  # type: ignore[arg-type]
+        self.names = self.naming.names
+
+    def alive(self) -> list[_Node]:
+        """See `actors.node.members.Members`."""
+        return [node for node in self._world.nodes if node.number not in self.silent]
+
+    async def ask(self, other: _Node, target: str, method: str, *args: Any, timeout: float) -> Any:
+        """See `actors.process.Process`."""
+        assert target == "names"
+        answer: asyncio.Future[Any] = self.loop.create_future()
+
+        def arrived() -> None:
+            asked = self.loop.create_task(getattr(other.naming, method)(None, *args))
+            asked.add_done_callback(lambda done: self._world.send(other, self, lambda: came(done.result())))
+
+        def came(value: Any) -> None:
+            if not answer.done():
+                answer.set_result(value)
+
+        self._world.send(self, other, arrived)
+        async with asyncio.timeout(timeout):
+            return await answer
 
     def claim(self, spec: Named) -> None:
-        """As `Naming.claim`."""
-        if not self.names.reserve(spec):  # type: ignore[arg-type]
-            self._over(spec, given=False)
-            return
-        others = [node for node in self._world.nodes if node is not self and node.number not in self.silent]
-        self._ask_next(spec, others)
+        """An actor here wants its name."""
+        self.loop.create_task(self._claim(spec)).add_done_callback(self._world.claimed.append)
 
-    def _ask_next(self, spec: Named, others: list[_Node]) -> None:
-        if not others:
-            given = self.names.confirm(spec)  # type: ignore[arg-type]
-            if not given:
-                self.names.release(spec)  # type: ignore[arg-type]
-            self._over(spec, given=given)
-            return
-        other, *rest = others
-
-        def answered(holds: Any) -> None:
-            if holds:
-                self.names.release(spec)  # type: ignore[arg-type]
-                self._over(spec, given=False)
-            else:
-                self._ask_next(spec, rest)
-
-        self._world.ask(self, other, lambda: other.names.holds(spec.name, spec.namespace, spec.id), answered)
-
-    def _over(self, spec: Named, *, given: bool) -> None:
+    async def _claim(self, spec: Named) -> None:
+        given = True
+        try:
+            await self.naming.claim(spec)  # type: ignore[arg-type]
+        except ActorAlreadyExistsError:
+            given = False
         self._world.answered(self, spec, given=given)
 
-    def compare(self, other: _Node, tries: int = TRIES) -> None:
-        """As `Naming._settle`."""
-        claims = self.names.claims()
-
-        def settle() -> Any:
-            mine = other.names.claims()
-            other.names.settle(claims)
-            return mine
-
-        def answered(theirs: Any) -> None:
-            if theirs is not None:
-                self.names.settle(theirs)
-            elif tries > 1 and other.number not in self.silent:  # else they are compared when it is back
-                self.compare(other, tries - 1)
-
-        self._world.ask(self, other, settle, answered)
+    def heard(self, other: _Node) -> None:
+        """One that was taken for silent is back."""
+        if other.number in self.silent:
+            self.silent.discard(other.number)
+            for told in self.on_joined:
+                told(other)
 
 
-class _World(Clock):
+class _World:
     def __init__(self, seed: int, nodes: int, claims: int, cuts: Sequence[Fault], trace: bool) -> None:
-        super().__init__()
         self.outcome = Outcome(faults=tuple(cuts))
+        self.loop = VirtualLoop()
+        self.claimed: list[asyncio.Task[None]] = []
         self.nodes = [_Node(self, number) for number in range(nodes)]
         self._chance = random.Random(f"names/{seed}")  # noqa: S311 - to be the same again is what is wanted
         self._trace = trace
@@ -105,73 +113,63 @@ class _World(Clock):
         self._claims = claims
         for number in range(claims):
             spec = Named(f"actor-{self._chance.randrange(1000):03}-{number}", f"name-{self._chance.randrange(3)}")
-            self.at(self._chance.uniform(0, SPAN_SECONDS), self.nodes[self._chance.randrange(nodes)].claim, spec)
+            self._at(self._chance.uniform(0, SPAN_SECONDS), self.nodes[self._chance.randrange(nodes)].claim, spec)
         for pair, begin, end in self._cuts:
             for here, there in (pair, pair[::-1]):
                 noticed = begin + self._chance.uniform(0, NOTICED_SECONDS)
                 if noticed < end:
-                    self.at(noticed, self.nodes[here].silent.add, there)
+                    self._at(noticed, self.nodes[here].silent.add, there)
 
-    def ask(self, a: _Node, b: _Node, what: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Asks a node; ``then`` is given the answer, or None where there was none in time."""
-        over: list[bool] = []
+    def _at(self, when: float, what: Callable[..., None], *args: Any) -> None:
+        def happens() -> None:
+            self.outcome.events += 1
+            what(*args)
 
-        def once(answer: Any) -> None:
-            if not over:
-                over.append(True)
-                then(answer)
+        self.loop.call_at(when, happens)
 
-        self._send(a, b, lambda: self._reply(b, a, what(), once))
-        self.after(ASK_SECONDS, once, None)
-
-    def _reply(self, b: _Node, a: _Node, answer: Any, once: Callable[[Any], None]) -> None:
-        self._send(b, a, lambda: once(answer))
-
-    def _send(self, a: _Node, b: _Node, deliver: Callable[[], None]) -> None:
-        when = self.now + (self._chance.expovariate(1000) if self._chance.random() < 0.95 else self._chance.random())
-        self._arrive(a, b, max(when, self._last.get((a.number, b.number), 0.0)), deliver)
-
-    def _arrive(self, a: _Node, b: _Node, when: float, deliver: Callable[[], None]) -> None:
+    def send(self, a: _Node, b: _Node, deliver: Callable[[], None]) -> None:
+        """Brings something from a node to another, in order."""
+        chance = self._chance
+        when = self.loop.time() + (chance.expovariate(1000) if chance.random() < 0.95 else chance.random())
+        when = max(when, self._last.get((a.number, b.number), 0.0))
         pair = (min(a.number, b.number), max(a.number, b.number))
         while ends := [end for cut, begin, end in self._cuts if cut == pair and begin <= when < end]:
             when = max(ends)
         self._last[a.number, b.number] = when
-        self.at(when, self._delivered, a, b, deliver)
+        self._at(when, self._delivered, a, b, deliver)
 
     def _delivered(self, a: _Node, b: _Node, deliver: Callable[[], None]) -> None:
-        self._heard(b, a)
+        b.heard(a)
         deliver()
-
-    def _heard(self, here: _Node, there: _Node) -> None:
-        """A node that was taken for silent is back."""
-        if there.number in here.silent:
-            here.silent.discard(there.number)
-            here.compare(there)
 
     def answered(self, node: _Node, spec: Named, *, given: bool) -> None:
         """A claim has its answer; what was given is released again after a while, or not."""
         assert spec.id not in self._given, f"the claim of {spec.id} was answered twice"
         self._given[spec.id] = spec.name, given
         if self._trace:
-            self.outcome.trace.append(
-                f"{self.now:10.6f} node {node.number} {'gives' if given else 'refuses'} {spec.name} to {spec.id}"
-            )
+            said = f"node {node.number} {'gives' if given else 'refuses'} {spec.name} to {spec.id}"
+            self.outcome.trace.append(f"{self.loop.time():10.6f} {said}")
         if given and not self._cuts:
             others = [
                 other.number for other in self.nodes if other is not node and other.names.find(spec.name, "default")
             ]
             assert not others, f"node {node.number} gave {spec.name}, which an actor on node {others[0]} has"
         if given and self._chance.random() < 0.3:
-            self.after(self._chance.expovariate(1), node.names.release, spec)
+            self._at(self.loop.time() + self._chance.expovariate(1), node.names.release, spec)
 
     def run(self) -> None:
         """Lets all happen, has all links up again, and looks whether the promises hold."""
-        self.outcome.events = self.run_out()
-        for here in self.nodes:
-            for there in list(here.silent):
-                self._heard(here, self.nodes[there])
-        self.outcome.events += self.run_out()
-        self.outcome.seconds = self.now
+        try:
+            self.loop.work(self._all_over())
+            for here in self.nodes:
+                for there in list(here.silent):
+                    here.heard(self.nodes[there])
+            self.loop.work(self._all_over())
+        finally:
+            self.outcome.seconds = self.loop.time()
+            self.loop.end()
+        for claim in self.claimed:
+            claim.result()
         assert len(self._given) == self._claims, "a claim was never answered"
         for key in {key for node in self.nodes for key in node.names.all(None)}:
             holders = [node.number for node in self.nodes if key in node.names.all(None)]
@@ -184,6 +182,10 @@ class _World(Clock):
                     f"{loser.id} has lost {name} to nobody"
                 )
             assert not [claim for claim in node.names.claims() if not claim[3]], f"node {node.number} holds a name back"
+
+    async def _all_over(self) -> None:
+        """Waits until nothing more can happen."""
+        await asyncio.sleep(LONGEST_SECONDS)
 
 
 def _length(chance: random.Random) -> float:
@@ -213,15 +215,13 @@ def simulate_names(seed: int, *, nodes: int = 4, claims: int = 16, cuts: int = 5
         for _ in range(cuts if seed % 4 else 0)
     ]
 
-    def run(chosen: Sequence[Fault]) -> Outcome:
+    def run(chosen: Sequence[Fault], trace: bool = False) -> Outcome:
         world = _World(seed, nodes, claims, chosen, trace)
         world.run()
         return world.outcome
 
+    level, naming.log.level = naming.log.level, logging.CRITICAL  # that names are lost is what is looked for
     try:
-        return run(plan)
-    except AssertionError as error:
-        few, last = fewest(run, plan, error)
-        struck = "\n".join(f"  {cut.at:.3f} s: link {cut.whom} for {cut.seconds:.3f} s" for cut in few) or "  none"
-        again = f"{REPLAY} {seed} --of names"
-        raise SimulationError(f"seed {seed}: {last}\nwith these cuts:\n{struck}\nSee it again by: {again}") from error
+        return held(run, seed, plan, "names", trace)
+    finally:
+        naming.log.level = level

@@ -46,10 +46,14 @@ def chunks(transfer: int, payload: Payload, landing: Arena | None = None) -> Ite
             yield Chunk(transfer, index, sizes if index == 0 else (), place or piece)
 
 
-def _room(size: int) -> bytearray | mmap.mmap:
+def _room(size: int) -> Room:
     """Returns memory to be written. Large memory is cleared by the system as it is touched, and not here at once."""
     if size < INLINE_BYTES:
         return bytearray(size)
+    if "numpy" in sys.modules and size <= sys.maxsize:  # whoever takes arrays has loaded it
+        from actors import pages
+
+        return pages.empty(size, pages.BYTE).data
     if sys.platform != "linux":
         return mmap.mmap(-1, size)
     room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

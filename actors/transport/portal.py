@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from concurrent.futures import Future
     from typing import Any
 
 log = logging.getLogger(__name__)
@@ -99,7 +98,15 @@ class Portal:
         """Runs what may be slow, or end by SystemExit, on a thread of its own, one after the other."""
         if self._callbacks is None:
             self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="actors-callbacks")
-        return self._callbacks.submit(callback, *args)
+        try:
+            return self._callbacks.submit(callback, *args)
+        except RuntimeError:  # the main thread has ended and others go on: no pool takes anything any more
+            done: Future[T] = Future()
+            try:
+                done.set_result(callback(*args))
+            except BaseException as error:
+                done.set_exception(error)
+            return done
 
     @property
     def is_current(self) -> bool:

@@ -1,11 +1,12 @@
 """Memory for large results, used again once the caller has let go of it.
 
-Fresh pages cost several times what is then done with them: the system clears each. A loop that reduces its gradients
-drops the last result when it has the next.
+Fresh pages cost several times what is then done with them: the system clears each. A loop that reduces its gradients,
+or fetches results of another device, drops the last one when it has the next.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,9 @@ LEAST_BYTES = 1 << 20
 MOST_BYTES = 1 << 28
 """What is kept in all."""
 
-_kept: deque[npt.NDArray[np.uint8]] = deque()
+BYTE = np.dtype(np.uint8)
+
+_kept: deque[tuple[float, npt.NDArray[np.uint8]]] = deque()  # with when it fell free, by the monotonic clock
 
 
 class _Loan:
@@ -30,10 +33,10 @@ class _Loan:
         self.__array_interface__ = block.__array_interface__
 
     def __del__(self) -> None:
-        _kept.append(self._block)
+        _kept.append((time.monotonic(), self._block))
         # Whole operations only, since this may run in the midst of any other code.
         with suppress(IndexError):
-            while sum(block.nbytes for block in tuple(_kept)) > MOST_BYTES:
+            while sum(block.nbytes for _, block in tuple(_kept)) > MOST_BYTES:
                 _kept.popleft()
 
 
@@ -45,11 +48,21 @@ def empty(size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.asarray(_Loan(_take(nbytes))).view(dtype)
 
 
+def trim(idle: float) -> None:
+    """Gives up what nobody has needed for so many seconds."""
+    before = time.monotonic() - idle
+    with suppress(IndexError):
+        for _ in range(len(_kept)):
+            since, block = _kept.pop()
+            if since > before:
+                _kept.appendleft((since, block))
+
+
 def _take(nbytes: int) -> npt.NDArray[np.uint8]:
     with suppress(IndexError):
         for _ in range(len(_kept)):
-            block = _kept.pop()
+            since, block = _kept.pop()
             if block.nbytes == nbytes:
                 return block
-            _kept.appendleft(block)
+            _kept.appendleft((since, block))
     return np.empty(nbytes, np.uint8)

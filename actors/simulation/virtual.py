@@ -41,3 +41,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Runs a coroutine to its end."""
         asyncio.set_event_loop(self)
         return self.run_until_complete(what)
+
+    def end(self) -> None:
+        """Cancels what is still under way, and closes the loop."""
+        for task in asyncio.all_tasks(self):
+            task.cancel()
+        self.run_until_complete(asyncio.sleep(0))
+        asyncio.set_event_loop(None)
+        self.close()

@@ -1,0 +1,288 @@
+"""The parts of `models.py` that ask what sharding costs: hops, bytes, waiting, loading, deaths, moves, many answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+
+import actors
+from actors.models import ShardedModel
+from actors.models.sampler import Choice
+from actors.models.sampling import Request, Sampling
+from actors.models.schedule import Schedule
+from actors.models.stage import Row, Step
+from actors.models.stageactor import StageActor, _Order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+HIDDEN: Final = 576  # numbers of a hidden state, float32: 2.3 kB
+HOPS: Final = 400
+IDLE_SECONDS: Final = 5.0
+STREAMS: Final = 64
+PAIR: Final = """
+import asyncio, sys
+from concurrent.futures import ThreadPoolExecutor
+
+async def main():
+    turns = ThreadPoolExecutor(1)
+    reader, writer = await asyncio.open_unix_connection(sys.argv[1])
+    loop = asyncio.get_running_loop()
+    while data := await reader.readexactly(2304):
+        writer.write(await loop.run_in_executor(turns, bytes, data))
+
+try:
+    asyncio.run(main())
+except asyncio.IncompleteReadError:
+    pass
+"""
+ONE: Final = """
+import json, sys, time
+begun = time.perf_counter()
+import mlx.core as mx
+from mlx_lm.generate import generate_step
+from actors.models.checkpoint import open_checkpoint
+checkpoint = open_checkpoint(sys.argv[1])
+model = checkpoint.load(0, checkpoint.info().layers - 1)
+next(generate_step(mx.array([100, 101, 102, 103]), model, max_tokens=1))
+print(json.dumps({"seconds": time.perf_counter() - begun}))
+"""
+
+
+class Constant:
+    """Stands where a stage's layers are: does nothing, and gives a hidden state."""
+
+    def run(self, step: Step, hidden: Any, finish: Any) -> Any:
+        """What goes on from here: what came, or a first hidden state."""
+        import mlx.core as mx
+
+        out = mx.ones((1, 1, HIDDEN)) if hidden is None else hidden
+        mx.eval(out)
+        return out if finish is None else finish(out)
+
+
+@actors.remote
+class Bare(StageActor):
+    """A stage without arithmetic: everything else that a hop takes."""
+
+    def __init__(self, before: Any) -> None:
+        self._turns = ThreadPoolExecutor(1)
+        self._before, self._others, self._order = before, [], _Order()
+        self._model: Any = Constant()
+
+    async def carried(self) -> tuple[int, int]:
+        """Returns the bytes that this process has sent and received so far."""
+        from actors.transport.traffic import carried
+
+        sums = carried()
+        return sum(each[2] for each in sums), sum(each[3] for each in sums)
+
+    async def pass_(self, times: int) -> float:
+        """Returns the seconds that a token takes through all stages, half of them being quicker."""
+        step, took = Step((Row("sequence-0123456789", (7,)),)), []
+        for _ in range(times):
+            start = time.perf_counter()
+            await self.begin(step, None)
+            took.append(time.perf_counter() - start)
+        return statistics.median(took)
+
+
+def hop(say: Callable[[str, float, str], None]) -> None:
+    """A hop of 2.3 kB on one host, and what two event loops and a socket take that do nothing else."""
+    with actors.init(local_nodes=3):
+        names = [node.name for node in actors.nodes()]
+        line = [Bare.options(node=names[0]).remote(None)]
+        for name in names[1:]:
+            line.append(Bare.options(node=name).remote(line[-1]))
+        for stage in line:
+            actors.get(stage.pass_.remote(50))
+        took: list[list[float]] = [[] for _ in line]
+        for _ in range(5):
+            for number, stage in enumerate(line):
+                took[number].append(actors.get(stage.pass_.remote(HOPS)) * 1e6)
+        one, two, three = map(min, took)
+        say("hop: a stage alone, without arithmetic, us", one, "")
+        say("hop: the second stage adds, us", two - one, "<= 60")
+        say("hop: the third stage adds, us", three - two, "<= 60")
+        say("hop: a bare pair of event loops, a thread at the far end, us", asyncio.run(_pair()) * 1e6, "")
+
+
+async def _pair() -> float:
+    place = f"/tmp/hop-{os.getpid()}.sock"
+    met: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    server = await asyncio.start_unix_server(lambda *ends: met.set_result(ends), place)
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", PAIR, place)
+    try:
+        reader, writer = await met
+        took = []
+        for _ in range(5 * HOPS):
+            start = time.perf_counter()
+            writer.write(bytes(4 * HIDDEN))
+            await reader.readexactly(4 * HIDDEN)
+            took.append(time.perf_counter() - start)
+        writer.close()
+        return statistics.median(took)
+    finally:
+        server.close()
+        other.kill()
+        await other.wait()
+        os.unlink(place)
+
+
+def wire(say: Callable[[str, float, str], None]) -> None:
+    """Bytes that a token takes on the wire between two stages, as the first stage's process counts them."""
+    with actors.init(local_nodes=2):
+        one, other = (node.name for node in actors.nodes())
+        first = Bare.options(node=one).remote(None)
+        last = Bare.options(node=other).remote(first)
+        actors.get(last.pass_.remote(50))
+        before = actors.get(first.carried.remote())
+        actors.get(last.pass_.remote(5 * HOPS))
+        sent, received = (
+            (now - then) / (5 * HOPS) for now, then in zip(actors.get(first.carried.remote()), before, strict=True)
+        )
+        say("wire: bytes of a token to the stage before", received, "")
+        say("wire: bytes of a token back from it, above the hidden state", sent - 4 * HIDDEN, "")
+        say("wire: bytes of a token and hop above the hidden state", sent + received - 4 * HIDDEN, "<= 256")
+
+
+def idle(path: str, say: Callable[[str, float, str], None]) -> None:
+    """What stages take of a core that wait, with an answer under way that nobody reads on."""
+    with actors.init(local_nodes=3), ShardedModel.load(path, arithmetic="stored", strategy="pipeline") as model:
+        answer = model.submit([100, 101], max_tokens=200)
+        next(answer)
+        processes = [psutil.Process(each["pid"]) for each in model.status()["stages"]]
+        before = [0.0]
+        while (now := _seconds(processes)) != before:  # until it is as far ahead of its reader as it may be
+            before = now
+            time.sleep(0.5)
+        time.sleep(IDLE_SECONDS)
+        after = _seconds(processes)
+        for number, (start, end) in enumerate(zip(before, after, strict=True)):
+            say(f"idle: % of a core that stage {number} takes, waiting", 100 * (end - start) / IDLE_SECONDS, "<= 1")
+        answer.cancel()
+
+
+def _seconds(processes: Iterable[psutil.Process]) -> list[float]:
+    return [sum(each.cpu_times()[:2]) for each in processes]
+
+
+def start(path: str, say: Callable[[str, float, str], None]) -> None:
+    """Three stages loaded and the first token of a short prompt, beside one process that does it all."""
+    done = subprocess.run([sys.executable, "-c", ONE, path], capture_output=True, text=True, check=True)
+    one = float(json.loads(done.stdout)["seconds"])
+    with actors.init(local_nodes=3):
+        for _ in range(3):  # workers that are warm: what was started first is there
+            actors.get([actors.remote(os.getpid).options(node=node.name).remote() for node in actors.nodes()])
+            time.sleep(1)
+        begun = time.perf_counter()
+        with ShardedModel.load(path, arithmetic="stored", strategy="pipeline") as model:
+            next(model.tokens([100, 101, 102, 103], max_tokens=1))
+            took = time.perf_counter() - begun
+    say("start: one process, from its beginning to the first token, s", one, "")
+    say("start: three stages from warm workers, s more than that", took - one, "<= 1.5")
+
+
+def death(path: str, say: Callable[[str, float, str], None]) -> None:
+    """A stage's process is killed in mid-answer, then its node: the longest wait for a token."""
+    for what in ("process", "node"):
+        with actors.init(local_nodes=3), ShardedModel.load(path, strategy="pipeline") as model:
+            whole = list(model.tokens([100, 101, 102, 103], max_tokens=30))
+            tokens = model.tokens([100, 101, 102, 103], max_tokens=30)
+            got = [next(tokens) for _ in range(12)]
+            pid = model.status()["stages"][1]["pid"]
+            if what == "node":
+                name = model.plan.stages[1].node
+                pid = next(node.pid for node in actors.nodes() if node.name == name)
+            psutil.Process(pid).kill()
+            stall = max(_gaps(tokens, got))
+            say(f"death: a stage's {what} killed, the longest wait, replay included, s", stall, "<= 2 + replay")
+            print(f"the tokens are the same: {got == whole}")
+
+
+def move(path: str, say: Callable[[str, float, str], None]) -> None:
+    """From two nodes to three in mid-answer: ten layers and more move to a newcomer."""
+    with actors.init(local_nodes=3):
+        names = [node.name for node in actors.nodes()]
+        with ShardedModel.load(path, nodes=names[:2], strategy="pipeline") as model:
+            whole = list(model.tokens([100, 101, 102, 103], max_tokens=80))
+            succession = model._succession
+            succession._recipe = replace(succession._recipe, nodes=names)  # as if the third had come now
+            tokens = model.tokens([100, 101, 102, 103], max_tokens=80)
+            got = [next(tokens) for _ in range(12)]
+            thread = threading.Thread(target=model.rebalance)
+            thread.start()
+            waits = _gaps(tokens, got)
+            thread.join()
+            say("move: the token's wait at the switch, s", _at_switch(model, waits), "")
+            say("move: the longest wait for a token meanwhile, s", max(waits), "<= 0.3 + a token")
+            say("move: half of the tokens took less, s", statistics.median(waits), "")
+            print(f"the tokens are the same: {got == whole}; stages now: {len(model.plan.stages)}")
+
+
+def _at_switch(model: ShardedModel, waits: Sequence[float]) -> float:
+    """The wait for the first token that the new stages made: they made all from there to the end."""
+    made = model.status()["tokens"]
+    return waits[-made] if made else 0.0
+
+
+def _gaps(tokens: Iterable[int], got: list[int]) -> list[float]:
+    waits, last = [], time.perf_counter()
+    for token in tokens:
+        now = time.perf_counter()
+        waits.append(now - last)
+        last = now
+        got.append(token)
+    return waits
+
+
+def streams(path: str, say: Callable[[str, float, str], None]) -> None:
+    """What it takes to choose the steps of 64 answers, beside the steps themselves."""
+    own = asyncio.run(_chosen())
+    with actors.init(local_nodes=2), ShardedModel.load(path, arithmetic="float32", strategy="pipeline") as model:
+        answers = [model.submit([100 + number, 101], max_tokens=12) for number in range(STREAMS)]
+        for answer in answers:
+            next(answer)
+        begun, before = time.perf_counter(), model.status()["tokens"]
+        readers = [threading.Thread(target=deque, args=(answer, 0)) for answer in answers]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        took = (time.perf_counter() - begun) / max(model.status()["tokens"] - before, 1)
+    say("streams: us of the schedule for each token of 64 answers", own * 1e6, "")
+    say("streams: % of what a token takes, 64 answers over two stages", 100 * own / took, "<= 5")
+
+
+async def _chosen() -> float:
+    """Processor time that the schedule takes for a token, where steps are over at once."""
+
+    async def begin(step: Step, finish: Any) -> Any:
+        await asyncio.sleep(0)
+        return None if finish is None or step.silent else [Choice(7, None, ()) for _ in step.rows]
+
+    schedule = Schedule(begin, width=2, limit=10**9, batched=True)
+    request = Request((100, 101), 200, Sampling(), 64, frozenset(), processor=None)
+    entries = [schedule.enter(request) for _ in range(STREAMS)]
+
+    async def read(entry: Any) -> None:
+        async for _ in entry.items():
+            pass
+
+    start = time.process_time()
+    await asyncio.gather(*map(read, entries))
+    took = time.process_time() - start
+    schedule.close()
+    return took / (STREAMS * request.max_tokens)
