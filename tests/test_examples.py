@@ -104,6 +104,16 @@ def test_a_model_is_steered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert run(sys.executable, EXAMPLES / "steer.py", tmp_path) == PRINTED["steer"]
 
 
+@pytest.mark.slow
+def test_training_goes_on_after_a_lost_device_and_shows_its_loss_curve(tmp_path: Path) -> None:
+    lines = run(sys.executable, EXAMPLES / "elastic" / "train.py", tmp_path).splitlines()
+    steps = [line.split() for line in lines if line.startswith("step")]
+    assert [int(words[1]) for words in steps] == list(range(1, len(steps) + 1))  # none is made twice or left out
+    assert [line for line in lines if "1 of 3 members were lost during step; 2 go on" in line]
+    losses = [float(words[3]) for words in steps]
+    assert losses[-1] < losses[9] / 10 < losses[0] / 10
+
+
 @pytest.mark.skipif(ray_python() is None, reason="there is no Ray; RAY_PYTHON names an interpreter that has it")
 @pytest.mark.parametrize("name", sorted(set(PRINTED) - OURS))
 def test_it_prints_the_same_under_ray(name: str, tmp_path: Path) -> None:

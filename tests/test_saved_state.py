@@ -79,6 +79,11 @@ class Account(_Hooks):
     def home(self) -> str:
         return actors.get_runtime_context().get_node_id()
 
+    def add_after(self, path: str, others: int) -> int:
+        here: Any = joined().targets[actors.get_runtime_context().get_actor_id()]
+        eventually(lambda: len(here.open_calls()) == 1 + others and Path(path).exists(), PATIENCE)
+        return self.add()
+
 
 @actors.remote
 class AsyncAccount(_Hooks):
@@ -452,15 +457,20 @@ def test_answers_that_wait_for_their_states_come_before_the_actor_ends() -> None
     assert isinstance(failure(leaving), ActorDiedError)
 
 
-def test_the_next_call_runs_while_an_answer_waits_for_its_state() -> None:
-    account = Account.options(lifetime="detached", **TRIED_AGAIN).remote()
+def test_the_next_call_runs_while_an_answer_waits_for_its_state(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    account = Account.options(lifetime="detached", **TRIED_AGAIN).remote(str(log))
     actors.get(account.add.remote())
-    home = account.home.remote()  # the node that has charge of it, which answers nothing while it is stopped
-    keeper = next(node for node in actors.nodes() if node.id == actors.get(home))
+    home = actors.get(account.home.remote())  # the node that has charge of it
+    keeper = next(node for node in actors.nodes() if node.id == home)
+    before = log.read_text().count("saved")
+    go = tmp_path / "go"
+    calls = [account.add_after.remote(str(go), 4), *(account.add.remote() for _ in range(4))]
     os.kill(keeper.pid, signal.SIGSTOP)
     try:
-        calls = [account.add.remote() for _ in range(5)]
-        assert actors.wait(calls, num_returns=1, timeout=0.5) == ([], calls)
+        go.touch()
+        eventually(lambda: log.read_text().count("saved") == before + 5)  # they have run
+        assert actors.wait(calls, num_returns=1, timeout=0.2) == ([], calls)  # and none is acknowledged
     finally:
         os.kill(keeper.pid, signal.SIGCONT)
     assert actors.get(calls, timeout=PATIENCE) == [2, 3, 4, 5, 6]
