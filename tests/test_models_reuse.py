@@ -16,8 +16,10 @@ from test_models_sharded import END, speaking  # noqa: E402
 from tiny_models import make_directory, make_gguf, whole_directory, whole_tokens  # noqa: E402
 
 import actors  # noqa: E402
+from actors.exceptions import ModelError  # noqa: E402
 from actors.models import ShardedModel, StageModel  # noqa: E402
 from actors.models.stage import Row, Step  # noqa: E402
+from actors.models.survey import Survey  # noqa: E402
 
 PROMPT = [101, 20, 33, 7, 250, 88, 14]
 CHANGES = [((0, 1), (0, 3)), ((0, 3), (0, 4)), ((0, 4), (2, 4)), ((2, 4), (1, 4)), ((1, 2), (2, 3)), ((2, 3), (0, 4))]
@@ -113,3 +115,33 @@ def test_layers_move_in_the_middle_of_answers_with_their_caches(cluster, tmp_pat
             assert talk.cached_tokens == held > 0  # it came along
         stages = small._deployment.stages
         eventually(lambda: actors.get([stage.sequences.remote() for stage in stages], timeout=SOON) == [()] * 3)
+
+
+class Tight(Survey):
+    """Each node has room for seven tenths of a model."""
+
+    def __init__(self, nbytes):
+        super().__init__()
+        self.room = 7 * nbytes // 10
+
+    def devices(self, nodes, **options):
+        return [replace(each, memory=self.room) for each in super().devices(nodes, **options)]
+
+
+@pytest.mark.slow
+def test_what_fits_no_longer_says_so_and_goes_on_once_it_does(cluster, tmp_path):
+    path = speaking(tmp_path / "llama")
+    found = whole_tokens(whole_directory(path), PROMPT, 8)
+    names = [node.name for node in actors.nodes()][:2]
+    with ShardedModel.load(path, nodes=names, arithmetic="stored") as model:
+        recipe = replace(model._succession._recipe, survey=Tight(model.plan.model.nbytes))
+        model._succession._recipe = replace(recipe, nodes=names[:1])  # as if the other one had gone
+        tokens = model.tokens(PROMPT, max_tokens=60)
+        next(tokens)
+        os.kill(model.status()["stages"][1]["pid"], signal.SIGKILL)
+        for ask in (lambda: list(tokens), lambda: model.generate("he", max_tokens=2)):
+            with pytest.raises(ModelError, match=r"are missing\. Add a device"):
+                ask()
+        model._succession._recipe = recipe  # and were back
+        assert list(model.tokens(PROMPT, max_tokens=8)) == found[: found.index(END) + 1 if END in found else 8]
+        assert [stage.node for stage in model.plan.stages] == names
