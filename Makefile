@@ -53,7 +53,7 @@ NOT_ELSEWHERE := actors_cleanup bench benchmarks cli_models cli_views collective
 ELSEWHERE := $(foreach part,$(NOT_ELSEWHERE),--ignore=tests/test_$(part).py)
 
 # What users see of calls, once more with all of it by gRPC.
-BY_GRPC := $(foreach part,actors_basic actors_methods actors_errors actors_faults references map,tests/test_$(part).py)
+BY_GRPC := $(foreach part,actors_basic actors_methods actors_errors actors_faults leading references map,tests/test_$(part).py)
 
 # Status 5 is pytest's word for "none selected".
 test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, calls all by gRPC, then the suite on the other Pythons found

@@ -33,7 +33,7 @@ from actors.transport.peer import Death, Peer
 from actors.transport.portal import Portal
 from actors.transport.traffic import carried
 from actors.transport.ways_in import WaysIn
-from actors.transport.ways_out import WaysOut
+from actors.transport.ways_out import WaysOut, all_by_grpc
 from actors.waits import Waits
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Process:
         self.folder = folder
         self.portal = portal or Portal()
         self.loop = self.portal.loop
-        shared = arena_dir(folder)
+        shared = None if all_by_grpc() else arena_dir(folder)
         self.arena = Arena(shared, id) if shared is not None else None
         key = self.arena.key if self.arena is not None else ""
         self.address = Address(id, host_key(), str(folder / f"{id}.sock"), node, node_name=node_name, arena=key)

@@ -19,6 +19,7 @@ import cloudpickle
 from actors import arena, sources
 from actors.exceptions import SerializationError, VersionMismatchError
 from actors.holdings import Hold
+from actors.large import copied
 from actors.messages import PLAIN_TYPES, Payload
 from actors.version import PYTHON
 
@@ -87,7 +88,7 @@ def _settled(buffers: list[pickle.PickleBuffer], fixed: list[pickle.PickleBuffer
             settled[index] = stored[number]
         # Memory of bytes stays as it is; a read-only view says only that it is not written through that view.
         elif not isinstance(arena.owner_of(raw[index]), bytes):
-            settled[index] = bytes(raw[index])
+            settled[index] = copied(raw[index])
     return tuple(settled)
 
 

@@ -67,6 +67,7 @@ GOALS = (
     Goal("argument", 0.9, "stream", by="ours-grpc"),
     Goal("result", 0.9, "stream", by="ours-grpc"),
     Goal("beside", 3.0, OURS, "p99", against=("sync_call", "p99")),
+    Goal("beside_argument", 3.0, OURS, "p99", against=("sync_call", "p99")),
     Goal("spawn", 30),
     Goal("spawn_many", 4 * 150),
     Goal("light", 1000),

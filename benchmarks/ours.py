@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +66,18 @@ class Giver:
     def give(self) -> Any:
         """Returns 1 GiB."""
         return self._much
+
+    def echo(self, value: int) -> int:
+        """Returns what it is given."""
+        return value
+
+
+class Taker:
+    """An actor that takes much and echoes meanwhile."""
+
+    def take(self, much: Any) -> int:
+        """Returns how many bytes it was given."""
+        return int(much.nbytes)
 
     def echo(self, value: int) -> int:
         """Returns what it is given."""
@@ -185,6 +199,27 @@ class Ours:
             return timed(count, call)
         finally:
             actors.kill(giver)
+
+    def beside_argument(self, count: Count) -> list[float]:
+        """Small calls while another thread here sends 1 GiB after 1 GiB to another thread of the same actor."""
+        taker = actors.remote(Taker).options(max_concurrency=2).remote()
+        much = np.ones(BESIDE_BYTES // 8)
+        sending = threading.Event()
+        sending.set()
+
+        def send() -> None:
+            while sending.is_set():
+                check(actors.get(taker.take.remote(much)), BESIDE_BYTES)
+
+        check(actors.get(taker.echo.remote(1)), 1)
+        with ThreadPoolExecutor(1) as other:
+            sent = other.submit(send)
+            try:
+                return timed(count, lambda stamp: check(actors.get(taker.echo.remote(stamp)), stamp))
+            finally:
+                sending.clear()
+                sent.result()
+                actors.kill(taker)
 
     def light(self, count: Count) -> list[float]:
         """Actors of one host process."""

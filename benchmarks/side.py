@@ -80,6 +80,7 @@ SIDES = (
 
 PEERS = (
     Entry("ours-grpc", "this package with ACTORS_TRANSPORT=grpc: all by gRPC, Unix socket", "ours", "OursGrpc"),
+    Entry("socket", "no framework: a pickle each way over a Unix socket", "raw_socket", "Socket"),
     Entry("copy", "no call: one copy of the array into shared memory that is used again", "raw_copy", "Copy"),
     Entry("managers", "multiprocessing.managers of the standard library, TCP", "peer_managers", "Managers"),
     Entry("ray", "Ray", "peer_ray", "Ray", ("ray==2.60.0", "numpy", "psutil", "mlx[cpu]")),

@@ -111,6 +111,10 @@ WORKLOADS = (
         _microseconds, Count(0, 2000), Count(0, 20),
     ),
     Workload(
+        "beside_argument", "the round trip while another caller here sends the same actor 1 GiB", "µs", "lower",
+        _microseconds, Count(0, 2000), Count(0, 20),
+    ),
+    Workload(
         "light", "a light actor, to its first answer", "µs", "lower",
         _microseconds, Count(2, 20), Count(1, 2),
     ),

@@ -46,7 +46,7 @@ POLL_S = 2.0
 SETTLING_POLLS = 5
 """For so many polls after a change of the interfaces they are taken over again."""
 
-SEARCH_S = 30.0
+SEARCH_S = 60.0
 """Between two searches, which find what came while a cable was out or a packet was lost."""
 
 ANSWER_S = 1.0

@@ -136,6 +136,7 @@ ADVICE = {
     "EOFError": "the other end has closed the connection: try again",
     "GetTimeoutError": "wait longer, or `actors.cancel(ref)`: the call goes on",
     "GoneError": "the other end has left for good; what was on its way there has failed with its reason",
+    "IndexError": "take one of those that the text says there are",
     "LinkLostError": "nothing: the connection is taken up again; if it cannot be, the call fails with its own error",
     "LookupError": "`actors list actors` shows the names there are",
     "MalformedMessageError": "something else than this package talks to the socket, or another version: `actors doctor`",

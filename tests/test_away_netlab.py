@@ -1,9 +1,10 @@
-"""Away from home: between two hosts passes nothing but a tunnel, SSH's or WireGuard's, and one address is enough."""
+"""Away from home: between two hosts passes nothing but a tunnel, SSH's or WireGuard's, or nothing but IPv6."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -99,6 +100,10 @@ def test_through_an_ssh_tunnel(house: House, tmp_path: Path) -> None:
 def test_through_wireguard(house: House, tmp_path: Path) -> None:
     if shutil.which("wireguard-go") is None or shutil.which("wg") is None:
         pytest.skip("wireguard-go or wireguard-tools is not installed")
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as error:
+        pytest.skip(f"no tunnel can be made here: {error}")
     keys = [subprocess.run(["wg", "genkey"], check=True, capture_output=True, timeout=20).stdout for _ in range(2)]
     public = [
         subprocess.run(["wg", "pubkey"], input=key, check=True, capture_output=True, text=False, timeout=20)
@@ -116,6 +121,21 @@ def test_through_wireguard(house: House, tmp_path: Path) -> None:
         house.lab.run(host, "ip", "address", "add", f"{INSIDE[me]}/24", "dev", device)
         house.lab.run(host, "ip", "link", "set", device, "up")
     calls_through(house, f"{INSIDE[0]}:50099")
+
+
+def test_where_there_is_no_ipv4_by_link_local_addresses(house: House) -> None:
+    for host in (1, 2):
+        house.lab.run(
+            host, "nft", "flush chain inet wall gate; add rule inet wall gate iifname eth0 meta nfproto ipv4 drop"
+        )
+        house.does(host, "stop")
+        house.does(host, "start")
+    eventually(lambda: house.answer(2) == {"host1", "host2"})
+    lines = house.lab.run(2, "ip", "-6", "-br", "address", "show", "dev", "eth0").split()
+    assert any(word.startswith("fe80::") for word in lines), lines
+    process = house.start(2, "-c", PROGRAM.replace("sys.argv[1], ", ""))
+    out, _ = process.communicate(timeout=60)
+    assert json.loads(out.splitlines()[-1]) == ["host1", 3_000_000]
 
 
 def _configured(lab: Lab, host: int, device: str, key: str, peer: str, outside: str, inside: str) -> bool:

@@ -84,6 +84,33 @@ def test_help_is_quick_for_it_loads_none_of_the_commands():
     assert not loaded & {"actors.cli.demo", "actors.runtime", "rich", "grpc", "numpy", "mlx", "psutil"}
 
 
+@pytest.mark.parametrize("where", ["ref = weakref.ref(thing, strike)", "Thing.__del__ = strike"])
+def test_an_interrupt_that_strikes_where_python_ignores_it_comes_again(where):
+    program = f"""
+import os, signal, time, weakref
+from actors.cli.main import heed_interrupts
+
+class Thing: pass
+
+def strike(_):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+    print("it went past", flush=True)
+
+heed_interrupts()
+thing = Thing()
+{where}
+try:
+    del thing
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert (run.stdout, run.stderr) == ("interrupted\n", "")
+
+
 def test_a_long_list_comes_page_by_page_on_a_terminal(tmp_path):
     pty = pytest.importorskip("pty")
     pager = tmp_path / "pager"

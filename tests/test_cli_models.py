@@ -63,7 +63,7 @@ def test_generate_says_what_the_whole_model_says(path):
         (["serve", "nowhere.gguf"], 1, "there is no file or directory nowhere.gguf"),
         (["serve", "demo", "--port", "99999"], 2, "99999 is not in the range"),
         (["serve", "demo", "--api-key", " "], 2, "the API key is empty"),
-        (["serve", "{path}", "--host", "nowhere.invalid"], 1, "cannot listen at nowhere.invalid"),
+        (["serve", "{path}", "--host", "nowhere.invalid"], 1, "cannot listen at nowhere.invalid, port 8080: "),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_started(path, arguments, status, said):

@@ -169,6 +169,19 @@ def test_following_ends_with_ctrl_c_and_status_130(program):
     assert (follower.returncode, complaint) == (130, "\nInterrupted.\n")
 
 
+def test_following_one_that_is_not_there_says_that_it_waits(program):
+    follower = subprocess.Popen(
+        [sys.executable, "-c", "from actors.cli import main; main()", "logs", "-f", "countr"],
+        env={**os.environ, "ACTORS_HOME": str(program.home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert follower.stderr is not None
+    said = follower.stderr.readline()
+    follower.send_signal(signal.SIGINT)
+    follower.communicate(timeout=30)
+    assert "no actor is called 'countr': did you mean 'counter'?" in said
+    assert "Waiting for what comes; Ctrl-C ends it." in said
+
+
 def test_a_trace_is_written_that_perfetto_opens(program, tmp_path):
     path = tmp_path / "trace.json"
     done = run(program, "timeline", str(path))

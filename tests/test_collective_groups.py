@@ -125,6 +125,8 @@ def test_what_is_no_group_is_said_at_once(loners: list[Any]) -> None:
         create([loners[0], 3])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="a group is ended, as create_group or split returned it, not a int"):
         actors.collective.destroy_group(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="group must be what create_group, split or get_group returned, not a str"):
+        get(loners[0].sizes.remote("mine"))
     with pytest.raises(IndexError, match="there is no rank 4 in a group of 4: take 0 to 3"):
         create(loners)[4]
     with pytest.raises(ValueError, match="auto, shm, grpc, mlx"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,34 @@ def test_arrays_of_many_blocks_and_many_calls(tmp_path: Path) -> None:
         return [bool((group.allreduce(own) == 6).all()) and group.shared for _ in range(5)]
 
     assert run(3, tmp_path, work) == [[True] * 5] * 3
+
+
+@pytest.mark.parametrize(("size", "mean_bytes"), [(2, 60_000), (3, 60_000), (3, 900), (2, 3_000)])
+def test_structures_are_reduced_from_where_their_arrays_are(tmp_path: Path, size: int, mean_bytes: int) -> None:
+    """Of large arrays and of small ones, of several blocks; the last are shown before the ranks agree."""
+    count = 1_500_000 // mean_bytes * {3_000: 1, 900: 2}.get(mean_bytes, 4)
+
+    def tree(rank: int) -> dict[str, list[np.ndarray]]:
+        random = np.random.default_rng(rank)
+        lengths = np.random.default_rng(9).integers(0, mean_bytes // 2, count)
+        kinds = (np.float32, np.float32, np.int16, np.float16)
+        arrays = [random.integers(0, 9, n).astype(kinds[i % 4]) for i, n in enumerate(lengths)]
+        return {"flat": arrays, "laid": [np.asfortranarray(random.normal(size=(100, 130))), np.float32(rank)[...]]}
+
+    def work(group: Group) -> list[Any]:
+        own = tree(group.rank)
+        before = [array.tobytes() for array in own["flat"]]
+        results = [group.allreduce(own, op) for op in ("max", "sum", "max")]
+        assert [array.tobytes() for array in own["flat"]] == before
+        return results
+
+    found = run(size, tmp_path, work)
+    for results in found:
+        for result, fold in zip(results, (np.maximum, np.add, np.maximum), strict=True):
+            for name in ("flat", "laid"):
+                for array, *own in zip(result[name], *[tree(rank)[name] for rank in range(size)], strict=True):
+                    assert (array.dtype, array.shape) == (own[0].dtype, own[0].shape)
+                    assert array.tobytes() == functools.reduce(fold, own).tobytes()
 
 
 def test_ranks_of_several_hosts_reduce_inside_each_first(tmp_path: Path) -> None:

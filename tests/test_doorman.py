@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,9 +38,10 @@ class Door(asyncio.Protocol):
         self._server = await asyncio.get_running_loop().create_server(lambda: self, HERE, 0, backlog=100)
         self.port = self.doorman.port = self._server.sockets[0].getsockname()[1]
 
-    async def knock(self) -> socket.socket:
+    async def knock(self, source: str = HERE) -> socket.socket:
         visitor = socket.socket()
         visitor.setblocking(False)
+        visitor.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(visitor, (HERE, self.port))
         self.came.append(visitor)
         await asyncio.to_thread(self.doorman.knocked)  # as gRPC does, on a thread of its own
@@ -152,3 +154,20 @@ def test_who_proves_itself_in_time_is_not_told_of(caplog: pytest.LogCaptureFixtu
 
     asyncio.run(work())
     assert caplog.messages == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a second loopback address is Linux's")
+def test_who_is_gone_at_once_after_somebody_else_is_told_of_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorman, "REST", 1)  # a look may take long here
+
+    async def work() -> None:
+        async with door() as here:
+            for source in ("127.0.0.2", "127.0.0.3"):
+                (await here.knock(source)).close()
+                await asyncio.sleep(0.1)
+            await until(lambda: len(caplog.messages) == 2)
+
+    asyncio.run(work())
+    assert ["127.0.0.2" in caplog.messages[0], "127.0.0.3" in caplog.messages[1]] == [True, True]

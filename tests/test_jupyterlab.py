@@ -85,7 +85,6 @@ def lab() -> Iterator[str]:
         eventually(lambda: _address(server, log), PATIENCE)
         yield f"{_address(server, log)}/lab/tree/cluster.ipynb?token={token}"
     finally:
-        shutil.copy(log, "/tmp/faces/jllog-" + str(server.pid))
         offspring = psutil.Process(server.pid).children(recursive=True)
         server.send_signal(signal.SIGTERM)  # ends its kernels, which end what they have started
         server.wait(30)

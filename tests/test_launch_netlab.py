@@ -95,13 +95,13 @@ print("agreed", flush=True)
 
 # Host 2 falls silent once so many chunks of this call have left this rank, as when its cable is pulled there and then.
 after, sent, send = int(sys.argv[1]), 0, WireFabric.send
-def counted(self, dst, tag, value, **how):
+def counted(self, dst, tag, value, **options):
     global sent
     sent += isinstance(value, np.ndarray)
     if rank == 2 and sent > after:
         print("pull", flush=True)
         time.sleep(60)
-    send(self, dst, tag, value, **how)
+    send(self, dst, tag, value, **options)
 WireFabric.send = counted
 begun = time.monotonic()
 try:

@@ -72,24 +72,32 @@ def logs(  # noqa: PLR0917 - one for each option
         shown = sorted(filter(wanted, found), key=lambda line: line["at"])
         for line in shown:
             show(line, as_json=as_json)
-        if not shown and not follow:
-            _say_nothing(who, node, observers)
+        if not shown:
+            _say_nothing(who, node, observers, goes_on=follow)
         if follow:
             last = max((line["at"] for line in found), default="")
             _follow(news, lambda line: line["at"] > last and wanted(line), as_json)
 
 
-def _say_nothing(who: str | None, node: str | None, observers: Observers) -> None:
-    """Nothing is shown: says so, or that there is no such actor or node."""
+def _say_nothing(who: str | None, node: str | None, observers: Observers, *, goes_on: bool) -> None:
+    """Nothing is shown: says so, or that there is no such actor or node, which may yet come where it goes on."""
+    lack = _lack(who, node, observers)
+    if lack and not goes_on:
+        raise click.ClickException(lack)
+    said = lack or "Nothing like that was printed"
+    end = "" if said.endswith("?") else "."
+    click.echo(f"{said}{end} Waiting for what comes; Ctrl-C ends it." if goes_on else f"{said}{end}", err=True)
+
+
+def _lack(who: str | None, node: str | None, observers: Observers) -> str:
+    """Returns that there is no such actor or node; empty where both are there."""
     if who is not None:
         try:
             find(who, observers.views())
         except LookupError as error:
-            raise click.ClickException(str(error)) from error
+            return str(error)
     names = sorted({info.name for observer in observers for info in observer.nodes()})
-    if node is not None and node not in names:
-        raise click.ClickException(f"nodes are {', '.join(names)}, and not {node!r}")
-    click.echo("Nothing like that was printed.", err=True)
+    return "" if node is None or node in names else f"nodes are {', '.join(names)}, and not {node!r}"
 
 
 def _follow(news: list[Any], wanted: Callable[[dict[str, Any]], bool], as_json: bool) -> None:

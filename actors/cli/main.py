@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,8 @@ from actors.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+AGAIN_SECONDS = 0.02
 
 COMMANDS = {
     "demo": "See the whole idea work, on this machine alone.",
@@ -86,6 +91,25 @@ def actors() -> None:
     """Remote Python objects on every device of a LAN, as easy as local ones."""
 
 
+def heed_interrupts() -> None:
+    """Has a Ctrl-C come again that strikes where Python cannot pass it on.
+
+    That is in a finaliser, or in the callback of a weak reference: there it would be printed as ignored, and be lost.
+    """
+    before = sys.unraisablehook
+
+    def hook(ignored: sys.UnraisableHookArgs) -> None:
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            before(ignored)
+            return
+        again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))  # not in here, to be lost again
+        again.daemon = True
+        with suppress(RuntimeError):  # the interpreter ends, and with it all that there was to interrupt
+            again.start()
+
+    sys.unraisablehook = hook
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command.
 
@@ -93,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from actors.exceptions import ActorsError, AuthenticationError, NoClusterError
 
+    heed_interrupts()
     try:
         code = actors.main(arguments, prog_name="actors", standalone_mode=False)
     except click.ClickException as error:

@@ -62,6 +62,7 @@ def current_group(group: Group | ActorGroup | None = None) -> Group:
 
     Raises:
         CollectiveError: there is none.
+        TypeError: ``group`` is no group.
     """
     if group is None:
         found = _of_call.get() or next(iter(_of_process.values()), None) or _of_launch()
@@ -72,6 +73,9 @@ def current_group(group: Group | ActorGroup | None = None) -> Group:
             )
         return found
     if not isinstance(group, ActorGroup):
+        if not hasattr(group, "allreduce"):
+            kind = type(group).__name__
+            raise TypeError(f"group must be what create_group, split or get_group returned, not a {kind}")
         return group
     member = _of_process.get(group.id)
     if member is None:

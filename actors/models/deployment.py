@@ -110,7 +110,8 @@ class Deployment:
                 some of its layers already. They end with this one in any case.
             shelves: know where the weights are.
             after: the one before it, of the same model: what was tried there is not tried again. Where it is broken,
-                answers wait for this one, and a token is taken through once rather than several times.
+                answers wait for this one, and a token is taken through once rather than several times. Else answers go
+                on meanwhile, and stages of one host are loaded one after the other.
             gone: names of nodes that are not counted on.
 
         Raises:
@@ -122,6 +123,7 @@ class Deployment:
         shelves, names = shelves or Shelves(), {stage.node for stage in plan.stages}
         libraries = [] if weights == "local" else shelves.libraries(path, names, always=send, gone=gone)
         threads = _threads(plan)
+        gently = after is not None and not after.broken and _crowded(plan)  # answers go on beside it, on the same cores
         spare = {} if spare is None else spare
         loading: list[ObjectRef[Any]] = []
         try:
@@ -138,6 +140,8 @@ class Deployment:
                 else:
                     loading.append(stage_actor.reload.remote(*what, **how))
                 self.stages.append(stage_actor)
+                if gently:
+                    _loaded(loading[-1], stage.node, "its layers")
             end(spare)
             if plan.draft is not None:
                 means = Means(arithmetic, plan.stages[0].memory, threads[0])
@@ -150,11 +154,7 @@ class Deployment:
                 get(self.stages[-1].lead.remote(self.stages[:-1]))
             self._probe(_PROBES if after is None or not after.broken else 1)
             self.held = get([stage.loaded.remote() for stage in self.stages])
-            apart = next((held["apart"] for held in self.held if held["apart"]), "")
-            self.trial = None if after is None else after.trial
-            if not apart and self.trial is None:
-                self.trial = get(self.stages[-1].why_apart.remote())
-            apart = apart or self.trial or ""
+            apart = self._why_apart(after)
             self.plan = plan.with_found(self.held, apart)
             if self._draft is not None:
                 self._take_in(self._draft)
@@ -168,6 +168,15 @@ class Deployment:
             raise
         self._tell("LOADED")
         return self
+
+    def _why_apart(self, after: Deployment | None) -> str:
+        """Why answers go through one at a time; empty where several go through together."""
+        self.trial = None if after is None else after.trial
+        if known := next((held["apart"] for held in self.held if held["apart"]), ""):
+            return str(known)
+        if self.trial is None:
+            self.trial = str(get(self.stages[-1].why_apart.remote()))
+        return self.trial
 
     @property
     def chunk(self) -> int:
@@ -377,6 +386,11 @@ def _threads(plan: Plan) -> list[int]:
     found = [known.get(stage.node) for stage in plan.stages]
     hosts = Counter(host(node) for node in found if node is not None)
     return [1 if node is None else max(1, int(str(node.device["cpus"])) // hosts[host(node)]) for node in found]
+
+
+def _crowded(plan: Plan) -> bool:
+    known = {node.name: host(node) for node in nodes()}
+    return len({known.get(stage.node) for stage in plan.stages}) < len(plan.stages)
 
 
 def _alive() -> set[str]:

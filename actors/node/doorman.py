@@ -29,7 +29,10 @@ JUDGE_SECONDS = 10.0
 """After which gRPC has hung up on whoever has not ended the handshake, and a member is known by its address."""
 
 LOOK_SECONDS = 0.25 if sys.platform == "linux" else 1.0
-"""Between two looks at the connections, which are not free; elsewhere than on Linux each takes milliseconds."""
+"""At most, between two looks at the connections."""
+
+REST = 20
+"""Times as long as a look took is waited before the next one, up to `LOOK_SECONDS`: looking is not free."""
 
 AWAY_SECONDS = 0.5
 
@@ -60,6 +63,7 @@ class Doorman:
         self._loop = loop
         self._friends = friends
         self._looked = self._sent_away = 0.0
+        self._rest = 0.0  # after the last look
         self._later: asyncio.TimerHandle | None = None
         self._proved: dict[Peer, float] = {}
         self._waiting: dict[Peer, float] = {}
@@ -69,7 +73,7 @@ class Doorman:
         """Somebody connects. On a thread of gRPC's, which must not be kept, nor meet an error."""
         if self.port is None:
             return
-        if time.monotonic() - self._looked < LOOK_SECONDS:  # there are many at once: the last of them are seen then
+        if time.monotonic() - self._looked < self._rest:  # there are many at once: the last of them are seen then
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._look_later)
             return
@@ -77,7 +81,7 @@ class Doorman:
 
     def _look_later(self) -> None:
         if self._later is None:
-            self._later = self._loop.call_later(2 * LOOK_SECONDS, self._look_now)
+            self._later = self._loop.call_later(2 * self._rest, self._look_now)
 
     def _look_now(self) -> None:
         self._later = None
@@ -88,6 +92,7 @@ class Doorman:
         with contextlib.suppress(psutil.Error, OSError, ValueError, RuntimeError):
             assert self.port is not None
             here = _connected(self.port)
+            self._rest = min(LOOK_SECONDS, REST * (time.monotonic() - self._looked))
             unproved = [peer for peer in here if peer not in self._proved]
             counted = Counter(host for host, _ in unproved)
             many = {host for host, count in counted.items() if count > MOST_UNPROVED}

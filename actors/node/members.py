@@ -194,11 +194,14 @@ class Members:
             self._not_taken_in(where, error)
             self._process.forget(where.process)
             return
-        for doors, task in self._joining.get(id, {}).items():
-            if doors != where.doors:
+        # All of them have one peer, which may have come in by another one's doors.
+        doors = dict.fromkeys((*where.doors, *there.doors))
+        for others, task in self._joining.get(id, {}).items():
+            doors.update(dict.fromkeys(others))
+            if others != where.doors:
                 task.cancel()
         self._next.pop(id, None)
-        await self.joined(info, replace(there, doors=tuple(dict.fromkeys((*where.doors, *there.doors)))), peer)
+        await self.joined(info, replace(there, doors=tuple(doors)[:MOST_DOORS]), peer)
 
     def _not_taken_in(self, where: Address, error: Exception) -> None:
         """What comes of a wrong hint is this line, once."""

@@ -5,10 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Bell:
-    """A pipe that can be polled beside a socket; it stays readable until it is muted."""
+    """A pipe that can be polled beside a socket; it stays readable until it is muted.
+
+    Attributes:
+        also: called when it is rung, on whichever thread; for who waits where no pipe can be polled.
+    """
 
     def __init__(self) -> None:
         self._ear, self._mouth = os.pipe()
@@ -17,6 +25,7 @@ class Bell:
         self._lock = threading.Lock()  # else the descriptor of one that rings might be closed, and another's by then
         self._rung = False
         self._closed = False
+        self.also: Callable[[], None] | None = None
 
     def fileno(self) -> int:
         """Returns what is readable once it has been rung."""
@@ -28,6 +37,9 @@ class Bell:
             if not self._closed:
                 self._rung = True
                 os.write(self._mouth, b"!")
+        also = self.also
+        if also is not None:
+            also()
 
     def mute(self) -> None:
         """Forgets that it was rung."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import sys
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
+from actors.large import room
 from actors.messages import Chunk, Payload, Shared
 from actors.transport.codec import MalformedMessageError
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Iterator
 
     from actors.arena import Arena, Linked
@@ -46,23 +45,6 @@ def chunks(transfer: int, payload: Payload, landing: Arena | None = None) -> Ite
             yield Chunk(transfer, index, sizes if index == 0 else (), place or piece)
 
 
-def _room(size: int) -> Room:
-    """Returns memory to be written. Large memory is cleared by the system as it is touched, and not here at once."""
-    if size < INLINE_BYTES:
-        return bytearray(size)
-    if "numpy" in sys.modules and size <= sys.maxsize:  # whoever takes arrays has loaded it
-        from actors import pages
-
-        return pages.empty(size, pages.BYTE).data
-    if sys.platform != "linux":
-        return mmap.mmap(-1, size)
-    room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    # In pages of 2 MiB: the first touch of small ones costs several times the copy.
-    with contextlib.suppress(OSError):  # a system without them
-        room.madvise(mmap.MADV_HUGEPAGE)
-    return room
-
-
 class Assembly:
     """A payload being put together from its chunks, which arrive in order."""
 
@@ -81,7 +63,7 @@ class Assembly:
         if not sizes:
             raise MalformedMessageError("the first chunk of a transfer does not say how large it is")
         try:
-            self._parts: list[Room] = [_room(size) for size in sizes]
+            self._parts: list[Room] = [room(size) for size in sizes]
         except (MemoryError, OverflowError, OSError) as error:
             raise MalformedMessageError(f"there is no room here for a transfer of {sum(sizes)} bytes") from error
         self._part = 0

@@ -11,6 +11,8 @@ import grpc
 import actors.transport.aio  # noqa: F401 - before the first channel
 from actors._wire.distributed_comm_pb2 import Frame
 from actors.address import host_key
+from actors.transport.core_call import AVAILABLE, DialledCall
+from actors.transport.core_link import CoreLink
 from actors.transport.doors import Doors
 from actors.transport.knock import DIAL_SECONDS, probe_door, probe_socket, target
 from actors.transport.link import INQUIRY, LinkLostError, UnreachableError
@@ -137,9 +139,7 @@ class GrpcDialer:
         """See `Dialer`; each lane is a connection of its own."""
         if address.host == host_key():
             await probe_socket(address.socket)
-            channel = grpc.aio.insecure_channel(f"unix:{address.socket}", options=unix_channel_options())
-            await _up(channel, address.socket)
-            return DialledLink(channel, _stream(channel), None)
+            return await _open_socket(address.socket)
         return await self._dial_door(address, lane)
 
     async def _dial_door(self, address: Address, lane: str) -> RawLink:
@@ -175,6 +175,19 @@ class CredentialsFor(Protocol):
 
     def __call__(self, node: str) -> tuple[grpc.ChannelCredentials, tuple[tuple[str, Any], ...]]:
         """Raises GoneError where the node is not trusted."""
+
+
+async def _open_socket(path: str) -> RawLink:
+    where, options = f"unix:{path}", unix_channel_options()
+    if not AVAILABLE:
+        plain = await _up(grpc.aio.insecure_channel(where, options=options), path)
+        return DialledLink(plain, _stream(plain), None)
+    channel = grpc.insecure_channel(where, options=options)
+    try:
+        return CoreLink(DialledCall(channel, STREAM), asyncio.get_running_loop())
+    except BaseException:
+        channel.close()
+        raise
 
 
 async def _up_or_gone(door: str, up: Callable[[str], Awaitable[grpc.aio.Channel]]) -> grpc.aio.Channel:

@@ -9,6 +9,8 @@ import grpc
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.refusals import refused
+from actors.transport.core_call import AVAILABLE
+from actors.transport.core_server import CoreServer
 from actors.transport.fivecalls import FiveCalls
 from actors.transport.grpc_link import STREAM, GrpcLink
 from actors.transport.options import server_options, unix_server_options
@@ -18,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from actors.public import Part
+    from actors.transport.core_link import CoreLink
     from actors.transport.reception import Reception
 
 _SERVICE, _METHOD = STREAM[1:].split("/")
 _SHORT_NAME = _SERVICE.rpartition(".")[2]
 _PUBLIC = "Call"
+CLOSE_SECONDS = 0.2  # for what was written last
 
 
 class StreamServer:
@@ -41,10 +45,15 @@ class StreamServer:
         self._member: Callable[[Any], str | None] | None = None
         self._servers: list[grpc.aio.Server] = []
         self._door: grpc.aio.Server | None = None
-        self._links: set[GrpcLink] = set()
+        self._links: set[GrpcLink | CoreLink] = set()
+        self._core: CoreServer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen_socket(self, path: str) -> None:
         """Listens on a Unix socket, in a folder that only this user may enter."""
+        if AVAILABLE:
+            self._core = CoreServer(path, STREAM, unix_server_options(), self._came)
+            return
         server = self._server(self._serve_local, unix_server_options())
         server.add_insecure_port(f"unix:{path}")
         await server.start()
@@ -87,7 +96,7 @@ class StreamServer:
         door, self._door = self._door, None
         if door is not None:
             self._servers.remove(door)
-            await door.stop(0.2)
+            await door.stop(CLOSE_SECONDS)
 
     async def evict(self, node: str) -> None:
         """Ends the streams of a device."""
@@ -100,6 +109,19 @@ class StreamServer:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: handler}),))
         self._servers.append(server)
         return server
+
+    def _came(self, link: CoreLink) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve_core(link))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve_core(self, link: CoreLink) -> None:
+        self._links.add(link)
+        try:
+            await self._reception.greet(link)
+        finally:
+            await link.close()
+            self._links.discard(link)
 
     async def _serve_local(self, _: Any, context: Any) -> None:
         await context.send_initial_metadata(())  # see _serve
@@ -132,9 +154,15 @@ class StreamServer:
         """Ends all streams and stops listening."""
         for link in list(self._links):
             await link.close()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+        if self._core is not None:
+            await self._core.close()
         for server in self._servers:
             # Without the grace a goodbye just written would be cut off.
-            await server.stop(0.2)
+            await server.stop(CLOSE_SECONDS)
         self._servers.clear()
 
 

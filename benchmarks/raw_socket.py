@@ -1,0 +1,150 @@
+"""The floor of calls within a host: a pickle each way over a Unix socket, and nothing else.
+
+``python raw_socket.py ADDRESS [PEER]`` is the process that is called; with a peer its object also has ``relay``, which
+asks the peer's ``echo``. It prints a line once it serves, and ends with its standard input. No call has a number, an
+acknowledgement, a deadline or a count, and nothing survives a lost connection.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import platform
+import socket
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from samples import Count, check, timed
+from target import Target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD_BYTES = 4
+STOP_SECONDS = 5.0
+
+
+def send(connection: socket.socket, value: Any) -> None:
+    """Sends a value after its length."""
+    data = pickle.dumps(value, 5)
+    connection.sendall(len(data).to_bytes(HEAD_BYTES, "little") + data)
+
+
+def receive(connection: socket.socket) -> Any:
+    """Returns the next value; raises EOFError where none comes."""
+    data = connection.recv(1 << 16)
+    if not data:
+        raise EOFError
+    while len(data) < HEAD_BYTES + int.from_bytes(data[:HEAD_BYTES], "little"):
+        data += connection.recv(1 << 16)
+    return pickle.loads(data[HEAD_BYTES:])
+
+
+class Caller:
+    """Calls the object behind a socket."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Calls a method and returns its result."""
+        send(self._socket, (method, args))
+        return receive(self._socket)
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._socket.close()
+
+
+class Socket:
+    """See `side.Side`; it has no workloads but the small calls."""
+
+    version = platform.python_version()
+
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen[str]] = []
+        self._callers: list[Caller] = []
+
+    def start(self, folder: Path) -> None:
+        """See `side.Side`."""
+        target = str(folder / "target.sock")
+        self._target = self._started(target)
+        self._relay = self._started(str(folder / "relay.sock"), target)
+        check([self._target.call("echo", 1), self._relay.call("relay", 2)], [1, 2])
+
+    def _started(self, path: str, *peer: str) -> Caller:
+        command = [sys.executable, __file__, path, *peer]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._processes.append(process)
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise RuntimeError(f"a process at a socket could not start: exit code {process.wait()}")
+        self._callers.append(Caller(path))
+        return self._callers[-1]
+
+    def sync_call(self, count: Count) -> list[float]:
+        """See `side.Side`."""
+        return timed(count, lambda stamp: check(self._target.call("echo", stamp), stamp))
+
+    def nested(self, count: Count) -> list[float]:
+        """See `side.Side`."""
+        return timed(count, lambda stamp: check(self._relay.call("relay", stamp), stamp))
+
+    def stop(self) -> None:
+        """See `side.Side`."""
+        for caller in self._callers:
+            caller.close()
+        for process in self._processes:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.close()
+            process.wait(STOP_SECONDS)
+            process.stdout.close()
+
+
+class Relaying(Target):
+    """An object that asks another one."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._peer = Caller(path)
+
+    def relay(self, value: int) -> Any:
+        """Returns what the other object's echo returns."""
+        return self._peer.call("echo", value)
+
+
+def serve(connection: socket.socket, target: Target) -> None:
+    """Answers one caller until it hangs up."""
+    while True:
+        try:
+            method, args = receive(connection)
+        except EOFError:
+            return
+        send(connection, getattr(target, method)(*args))
+
+
+def main() -> None:
+    """Serves until standard input ends."""
+    path, *peer = sys.argv[1:]
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen()
+    target = Relaying(peer[0]) if peer else Target()
+
+    def end() -> None:
+        sys.stdin.read()
+        os._exit(0)
+
+    threading.Thread(target=end, daemon=True).start()
+    print("serving", flush=True)
+    while True:
+        connection, _ = listening.accept()
+        threading.Thread(target=serve, args=(connection, target), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
