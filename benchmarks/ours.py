@@ -6,6 +6,8 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +20,11 @@ import actors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from target import Digest
 
 ANSWER_SECONDS = 30.0
+TCP = str(Path(__file__).with_name("tcp"))
 PROGRAM = """
 import time, actors
 class Echo:
@@ -267,3 +269,13 @@ class OursGrpc(Ours):
     """The same, all of it through gRPC."""
 
     environment = (("ACTORS_TRANSPORT", "grpc"),)
+
+
+class OursTcp(OursGrpc):
+    """The same over TCP on loopback; see ``tcp/sitecustomize.py``."""
+
+    def start(self, folder: Path) -> None:
+        """See `side.Side`."""
+        os.environ["PYTHONPATH"] = TCP  # for all that is started from here
+        run_path(f"{TCP}/sitecustomize.py")
+        super().start(folder)
