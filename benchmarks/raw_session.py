@@ -2,11 +2,11 @@
 
 Over a Unix socket. Each call has a number, a deadline and an acknowledgement of the answers before it; its sender keeps
 it until it is answered, so that another connection could bring it again; who is called drops what came before and keeps
-each answer until that is acknowledged. Nothing else that the runtime does is here: no handles, no count of who refers to
-a value, no retries, no word of deaths, no lanes for large values, no loop for whoever does not wait, no tracing.
+each answer until that is acknowledged. Nothing else that the runtime does is here: no handles, no count of who refers
+to a value, no retries, no word of deaths, no lanes for large values, no loop for whoever does not wait, no tracing.
 
 As in the runtime, whoever waits reads the socket itself (``Session``), and only the head of what comes is read there.
-``Handed`` is the plain design instead: at each end a thread that reads, and hands over to the thread that waits or runs.
+``Handed`` is the plain design instead: a thread at each end reads, and hands over to the thread that waits or runs.
 
 ``python raw_session.py ADDRESS read|handed [PEER]`` is the process that is called; see `raw_socket`.
 """
@@ -95,6 +95,10 @@ class Caller:
                 if number in self._kept:
                     self._read()
         return pickle.loads(self._answers.pop(number))
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Calls a method and returns its result."""
+        return self.take(self.post(method, *args))
 
     def _read(self) -> None:
         for number, _, _, body in self._frames.wait():
@@ -200,7 +204,7 @@ class Relaying(Target):
 
     def relay(self, value: int) -> Any:
         """Returns what the other object's echo returns."""
-        return self._peer.take(self._peer.post("echo", value))
+        return self._peer.call("echo", value)
 
 
 CALLERS = {"read": Caller, "handed": HandedCaller}
@@ -221,7 +225,16 @@ class Session:
         target = str(folder / "target.sock")
         self._target = self._started(target)
         self._relay = self._started(str(folder / "relay.sock"), target)
-        check([self._call(self._target, "echo", 1), self._call(self._relay, "relay", 2)], [1, 2])
+        check([self._target.call("echo", 1), self._relay.call("relay", 2)], [1, 2])
+
+    @property
+    def pid(self) -> int:
+        """Of the process that is called."""
+        return self._processes[0].pid
+
+    def call(self, method: str, value: int) -> Any:
+        """Calls the object and returns what it says."""
+        return self._target.call(method, value)
 
     def _started(self, path: str, *peer: str) -> Caller:
         command = [sys.executable, __file__, path, self.kind, *peer]
@@ -233,12 +246,9 @@ class Session:
         self._callers.append(CALLERS[self.kind](path))
         return self._callers[-1]
 
-    def _call(self, caller: Caller, method: str, value: int) -> Any:
-        return caller.take(caller.post(method, value))
-
     def sync_call(self, count: Count) -> list[float]:
         """See `side.Side`."""
-        return timed(count, lambda stamp: check(self._call(self._target, "echo", stamp), stamp))
+        return timed(count, lambda stamp: check(self._target.call("echo", stamp), stamp))
 
     def in_flight(self, count: Count) -> list[float]:
         """See `side.Side`."""
@@ -252,7 +262,7 @@ class Session:
 
     def nested(self, count: Count) -> list[float]:
         """See `side.Side`."""
-        return timed(count, lambda stamp: check(self._call(self._relay, "relay", stamp), stamp))
+        return timed(count, lambda stamp: check(self._relay.call("relay", stamp), stamp))
 
     def stop(self) -> None:
         """See `side.Side`."""

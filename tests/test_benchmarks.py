@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 CALLS = Path(__file__).parents[1] / "benchmarks" / "calls.py"
 SIDES = {"ours", "unary", "unary-tcp", "stream", "stream-tcp"}
 WORKLOADS = {"sync_call", "in_flight", "argument", "result", "nested", "spawn", "spawn_many"}
-OF_OURS = {"argument_mlx", "result_mlx", "batch", "many_to_many", "beside", "light", "first_result", "loading", "idle"}
+OF_OURS = {
+    "put", "argument_mlx", "result_mlx", "batch", "many_to_many", "beside", "beside_argument", "light", "first_result",
+    "loading", "idle",
+}  # fmt: skip
 PATIENCE = 120
 
 
