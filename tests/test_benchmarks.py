@@ -125,6 +125,29 @@ def test_what_others_can_do_is_measured_beside_ours_and_goals_are_told(tmp_path:
 
 
 @pytest.mark.slow
+def test_the_floors_answer_rightly_and_so_does_ours_over_tcp(tmp_path: Path) -> None:
+    file = tmp_path / "calls.json"
+    run = _run(
+        "--quick", "--only", "session", "handed", "ours-tcp", "sync_call", "in_flight", "nested", "--json", str(file)
+    )
+    assert run.returncode == 0, run.stderr
+    workloads = json.loads(file.read_text())["workloads"]
+    assert all(set(workload["sides"]) == {"ours", "session", "handed", "ours-tcp"} for workload in workloads.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+def test_the_floor_is_told_for_each_place() -> None:
+    command = [sys.executable, str(CALLS.with_name("floor.py")), "1"]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
+    assert run.returncode == 0, run.stderr
+    for place in ("anywhere", "one core", "a core each"):
+        rows = [line.split() for line in run.stdout.splitlines() if line.startswith(f"  {place} ")]
+        assert [row[len(place.split())] for row in rows] == ["socket", "session", "handed", "ours"]
+    assert "its class pickled" in run.stdout
+
+
+@pytest.mark.slow
 def test_a_peer_is_installed_in_an_environment_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "calls.json"
     run = _run("--quick", "--only", "pyro5", "sync_call", "many_to_many", "argument", "--json", str(file))
