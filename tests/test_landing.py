@@ -65,12 +65,13 @@ def landed(payload: Payload, memory: Path, turn: Callable[[Landing, int, bytes],
 
     async def work() -> Payload:
         node, reader = Landing(Arena(memory, "node")), Arena(memory, "reader")
-        assembly, number = None, 0
+        assembly, came = None, 0
         for data in frames(payload, together):
-            for number, chunk in chunks_of(turn(node, number + 1, data)):
+            for _, chunk in chunks_of(turn(node, came + 1, data)):
                 assembly = assembly or Assembly(chunk.sizes, reader)
                 assembly.add(chunk)
-        node.lift(pieces.write(number, []) or b"")
+                came += 1
+        node.lift(pieces.write(came, []) or b"")
         node.close()
         await asyncio.sleep(0.01)  # what is held for a while
         assert assembly is not None
@@ -175,7 +176,7 @@ def test_what_lands_is_unfinished_until_its_part_is_whole(memory: Path) -> None:
         node.land(pieces.write(1, []) or b"")
         assert not node.unfinished
         of_big = -(-len(BIG) // CHUNK_BYTES)
-        assert told == [False, *[True] * (of_big - 1), False] + [False, *[True] * (of_big - 1), False]
+        assert told == 2 * [False, *[True] * (of_big - 1), False]
         node.close()
 
     asyncio.run(work())

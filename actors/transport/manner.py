@@ -37,5 +37,6 @@ class Manner:
 # Measured: larger batches gain little and make the first message wait.
 CONTROL = Manner(shorthand.write, shorthand.read, messages=512, nbytes=4 << 20, ack_after=512)
 
-# A frame is one chunk, which is copied once into it, and what is small before and after. What is acknowledged late makes the sender wait at its window.
+# A frame is one chunk, which is copied once into it, and what is small beside it. What is acknowledged late makes
+# the sender wait at its window.
 BULK = Manner(pieces.write, pieces.read, messages=8, nbytes=CHUNK_BYTES + (64 << 10), ack_after=8)
