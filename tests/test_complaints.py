@@ -33,6 +33,7 @@ COMPLAINTS: dict[str, tuple[str, ...]] = {
         "test_actors_cleanup.test_what_actors_print_is_shown_with_who_said_it",
     ),
     "what a thread prints is in the wrong cell (ipykernel#1289)": (
+        "test_notebook_pictures.test_what_is_printed_while_another_cell_runs_is_shown_in_the_cell_that_caused_it",
         "test_notebook_pictures.test_what_is_printed_is_shown_in_the_cell_that_caused_it",
     ),
     "an interrupt is ignored (ray#6923)": (
