@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from actors._wire import distributed_comm_pb2 as pb
 from actors.arena import LEAST_BYTES, Arena
 from actors.messages import Chunk, Payload, Shared
 from actors.transport import landing, pieces
-from actors.transport.bulk import Assembly, chunks
+from actors.transport.bulk import CHUNK_BYTES, Assembly, chunks
 from actors.transport.codec import MalformedMessageError, encode
 from actors.transport.landing import Landing
 
@@ -40,29 +41,37 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield folder
 
 
-def frames(payload: Payload) -> list[bytes]:
-    found = [pieces.write(0, [(number, chunk)]) for number, chunk in enumerate(chunks(3, payload), 1)]
+def frames(payload: Payload, together: int = 1) -> list[bytes]:
+    """A payload's frames, of so many chunks each."""
+    numbered = enumerate(chunks(3, payload), 1)
+    found = [pieces.write(0, some) for some in iter(lambda: list(islice(numbered, together)), [])]
     assert all(found)
     return [data for data in found if data is not None]
 
 
-def chunk_of(data: bytes) -> Chunk:
+def chunks_of(data: bytes) -> list[tuple[int, Chunk]]:
     found = pieces.read(data)
     assert found is not None
-    return found[1][0][1]
+    return found[1]
 
 
-def landed(payload: Payload, memory: Path, turn: Callable[[Landing, int, bytes], bytes]) -> Payload:
+def chunk_of(data: bytes) -> Chunk:
+    ((_, chunk),) = chunks_of(data)
+    return chunk
+
+
+def landed(payload: Payload, memory: Path, turn: Callable[[Landing, int, bytes], bytes], together: int = 1) -> Payload:
     """The payload as the process has it, each frame passed on by ``turn``."""
 
     async def work() -> Payload:
         node, reader = Landing(Arena(memory, "node")), Arena(memory, "reader")
-        assembly, number = None, 0
-        for number, data in enumerate(frames(payload), 1):
-            chunk = chunk_of(turn(node, number, data))
-            assembly = assembly or Assembly(chunk.sizes, reader)
-            assembly.add(chunk)
-        node.lift(pieces.write(number, []) or b"")
+        assembly, came = None, 0
+        for data in frames(payload, together):
+            for _, chunk in chunks_of(turn(node, came + 1, data)):
+                assembly = assembly or Assembly(chunk.sizes, reader)
+                assembly.add(chunk)
+                came += 1
+        node.lift(pieces.write(came, []) or b"")
         node.close()
         await asyncio.sleep(0.01)  # what is held for a while
         assert assembly is not None
@@ -100,20 +109,20 @@ def test_large_parts_lie_in_memory_and_small_ones_come_along(memory: Path) -> No
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sets(st.integers(1, 20)), st.integers(1, 20))
+@given(st.sets(st.integers(1, 20)), st.integers(1, 20), st.integers(1, 3))
 def test_it_is_whole_whatever_goes_as_it_is_and_whenever_another_link_begins(
-    memory: Path, inline: set[int], cut: int
+    memory: Path, inline: set[int], cut: int, together: int
 ) -> None:
     later: list[Landing] = []
 
     def turn(node: Landing, number: int, data: bytes) -> bytes:
-        if number == cut:  # the link ends, and another relay goes on
+        if number >= cut and not later:  # the link ends, and another relay goes on
             node.close()
             later.append(Landing(Arena(memory, "node-again")))
         node = later[0] if later else node
         return data if number in inline else node.land(data)
 
-    assert same(landed(PAYLOAD, memory, turn), PAYLOAD)
+    assert same(landed(PAYLOAD, memory, turn, together), PAYLOAD)
 
 
 def test_a_file_is_written_again_only_when_the_process_has_let_go(memory: Path) -> None:
@@ -155,6 +164,19 @@ def test_what_the_process_has_in_memory_is_read_there(memory: Path) -> None:
             assembly.add(lifted)
         assert assembly is not None
         assert same(assembly.payload(), payload)
+        node.close()
+
+    asyncio.run(work())
+
+
+def test_what_lands_is_unfinished_until_its_part_is_whole(memory: Path) -> None:
+    async def work() -> None:
+        node = Landing(Arena(memory, "node"))
+        told = [bool(node.land(data)) and node.unfinished for data in frames(PAYLOAD)]
+        node.land(pieces.write(1, []) or b"")
+        assert not node.unfinished
+        of_big = -(-len(BIG) // CHUNK_BYTES)
+        assert told == 2 * [False, *[True] * (of_big - 1), False]
         node.close()
 
     asyncio.run(work())

@@ -1,4 +1,4 @@
-"""Frames of one chunk are read alike by hand and by protobuf, and no bytes are read in another way than by it."""
+"""Frames of chunks are read alike by hand and by protobuf, and no bytes are read in another way than by it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,21 @@ CHUNKS = st.builds(
 )
 
 
-@given(ACKS, NUMBERS, CHUNKS)
-def test_a_chunk_is_read_back_by_hand_and_by_protobuf(ack, number, chunk):
-    data = pieces.write(ack, [(number, chunk)])
-    assert pieces.read(data) == (ack, [(number, chunk)])
-    frame = pb.Frame.FromString(data)
-    assert (frame.ack, [(e.seq, decode(e.data)) for e in frame.envelopes]) == (ack, [(number, chunk)])
+MESSAGES = st.lists(st.tuples(NUMBERS, CHUNKS), min_size=1, max_size=4)
+
+
+@given(ACKS, MESSAGES)
+def test_chunks_are_read_back_by_hand_and_by_protobuf(ack, messages):
+    data = pieces.write(ack, messages)
+    assert pieces.read(data) == judged(data) == (ack, messages)
+
+
+@given(st.lists(st.tuples(ACKS, st.lists(st.tuples(NUMBERS, CHUNKS), max_size=3)), min_size=1, max_size=4))
+def test_frames_one_after_the_other_are_read_as_one(frames):
+    data = b"".join(pieces.write(ack, messages) for ack, messages in frames)
+    found = pieces.read(data)
+    assert found == (judged(data) if data else None)
+    assert not data or found[1] == [message for _, messages in frames for message in messages]
 
 
 @given(ACKS)
@@ -33,9 +42,10 @@ def test_an_acknowledgement_alone(ack):
     assert not ack or pieces.read(data) == (ack, [])
 
 
-@given(ACKS, CHUNKS, st.booleans())
-def test_what_is_more_than_one_chunk_is_left_to_protobuf(ack, chunk, two):
-    assert pieces.write(ack, [(1, chunk), (2, chunk)] if two else [(1, Cancel(1))]) is None
+@given(ACKS, CHUNKS)
+def test_what_is_no_chunk_is_left_to_protobuf(ack, chunk):
+    assert pieces.write(ack, [(1, Cancel(1))]) is None
+    assert pieces.write(ack, [(1, chunk), (2, Cancel(1))]) is None
 
 
 def test_the_data_of_a_chunk_are_not_copied():
@@ -55,9 +65,9 @@ def judged(data):
 
 
 @settings(max_examples=300)
-@given(ACKS, NUMBERS, CHUNKS, st.data())
-def test_broken_frames_are_read_as_protobuf_reads_them_or_left_to_it(ack, number, chunk, draw):
-    data = bytearray(pieces.write(ack, [(number, chunk)]))
+@given(ACKS, MESSAGES, st.data())
+def test_broken_frames_are_read_as_protobuf_reads_them_or_left_to_it(ack, messages, draw):
+    data = bytearray(pieces.write(ack, messages))
     if draw.draw(st.booleans()):
         del data[draw.draw(st.integers(0, len(data) - 1)) :]
     else:

@@ -32,9 +32,13 @@ class Landing:
 
     Args:
         arena: memory that this node shares with the process.
+
+    Attributes:
+        unfinished: what landed last has more to come, and is of no use to the process before.
     """
 
     def __init__(self, arena: Arena) -> None:
+        self.unfinished = False
         self._arena = arena
         self._transfer = self._next = 0
         self._sizes: deque[int] = deque()  # of the part that is coming, and of those to come
@@ -50,17 +54,21 @@ class Landing:
             MalformedMessageError: it names memory of this host.
         """
         found = pieces.read(data)
+        self.unfinished = False
         if found is None:
             _check(data)
             return data
         ack, messages = found
-        for number, chunk in messages:
-            if isinstance(chunk.data, Shared):
-                raise MalformedMessageError("it names memory that it cannot know")
-            place = self._place(number, chunk)
-            if place is not None:
-                return pieces.write(ack, [(number, replace(chunk, data=place))]) or data
-        return data
+        landed = [(number, self._landed(number, chunk)) for number, chunk in messages]
+        changed = any(isinstance(chunk.data, Shared) for _, chunk in landed)
+        self.unfinished = bool(landed) and isinstance(landed[-1][1].data, Shared) and self._draft is not None
+        return (pieces.write(ack, landed) or data) if changed else data
+
+    def _landed(self, number: int, chunk: Chunk) -> Chunk:
+        if isinstance(chunk.data, Shared):
+            raise MalformedMessageError("it names memory that it cannot know")
+        place = self._place(number, chunk)
+        return chunk if place is None else replace(chunk, data=place)
 
     def _place(self, number: int, chunk: Chunk) -> Shared | None:
         """Writes a chunk to memory; returns where it lies, and None where it is to go as it is."""
@@ -120,19 +128,21 @@ class Landing:
         ack, messages = found
         while self._written and self._written[0][0] <= ack:  # the process has them under a name of its own
             self._written.popleft()[1].close()
-        for number, chunk in messages:
-            if isinstance(chunk.data, Shared):
-                return pieces.write(ack, [(number, replace(chunk, data=self._lifted(chunk.data)))]) or data
-        return data
+        if not any(isinstance(chunk.data, Shared) for _, chunk in messages):
+            return data
+        return pieces.write(ack, [(number, self._lifted(chunk)) for number, chunk in messages]) or data
 
-    def _lifted(self, place: Shared) -> memoryview:
+    def _lifted(self, chunk: Chunk) -> Chunk:
+        place = chunk.data
+        if not isinstance(place, Shared):
+            return chunk
         if self._read is None or self._read[0] != place.name:
             try:
                 self._read = place.name, self._arena.link(place.name).open()
             except (ValueError, OSError) as error:
                 raise MalformedMessageError(f"memory that was shared cannot be had: {error}") from error
             heap.use()
-        return self._read[1][place.offset : place.offset + place.size]
+        return replace(chunk, data=self._read[1][place.offset : place.offset + place.size])
 
     def close(self) -> None:
         """The link has ended."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES = 4 << 20
 FEW = 4  # messages on their way, with no more of which a thread sends its own itself: more are better sent together
 ACK_DELAY = 0.02  # seconds a lone acknowledgement waits for a message to ride on
 FAREWELL_SECONDS = 0.5  # for a goodbye over a link that may be full
@@ -384,7 +383,7 @@ class Lane:
             session = self.session
             self._ack_due = False
             self._ack_sent = session.received
-            return session.received, session.take(self._manner.messages, BATCH_BYTES)
+            return session.received, session.take(self._manner.messages, self._manner.nbytes)
 
     async def _break_off(self, link: RawLink, reason: str) -> None:
         """Ends the session on both sides: over another link it would miss what has gone wrong on this one."""
