@@ -1,5 +1,7 @@
 """The two ends of `lan.py`'s part ``large``: 64 MiB to an actor of another device and back, beside a raw gRPC stream.
 
+First small calls to it, beside a ping-pong on such a stream.
+
 And beside a raw stream that does what cannot be spared, and nothing else: its sender copies the value once, so that it
 may be changed, its receiver writes the bytes to memory that the actor's process could map.
 
@@ -16,14 +18,15 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from lan_tls import LARGE, identity, raw_throughput, serve_raw
+from lan_tls import CALLS, LARGE, identity, raw_latency, raw_throughput, serve_raw
 
 import actors
 from actors.identity import TrustSet
 
-ROUNDS = 25
+ROUNDS, SMALL_ROUNDS = 25, 7
 
 
 @actors.remote
@@ -36,6 +39,10 @@ class Keeper:
     def take(self, data: np.ndarray) -> int:
         """Returns how much came."""
         return int(data.nbytes)
+
+    def echo(self, value: int) -> int:
+        """Returns what it is given."""
+        return value
 
     def give(self) -> np.ndarray:
         """Returns as much."""
@@ -55,16 +62,30 @@ def serve(folder: Path) -> None:
     asyncio.run(run())
 
 
+def _called(keeper: Any) -> float:
+    times = []
+    for number in range(CALLS):
+        begun = time.perf_counter()
+        assert actors.get(keeper.echo.remote(number)) == number
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
 def call(folder: Path, host: str, node: str) -> None:
     """Prints the ratios."""
     mine, theirs = identity(folder, "client"), identity(folder, "server")
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     times: dict[str, list[float]] = {"raw": [], "bare": [], "argument": [], "result": []}
+    small: dict[str, list[float]] = {"raw": [], "actor": []}
     data, kept = np.ones(LARGE, np.uint8), np.ones(LARGE, np.uint8)
     with actors.init():
         keeper = Keeper.options(node=node).remote()
         actors.get(keeper.take.remote(1 * data[:1]))
+        for _ in range(SMALL_ROUNDS):
+            ping = asyncio.run_coroutine_threadsafe(raw_latency(host, mine, theirs.certificate), loop)
+            small["raw"].append(ping.result(60))
+            small["actor"].append(_called(keeper))
         for _ in range(ROUNDS):  # by turns: what else the machine does meets all alike
             raw = asyncio.run_coroutine_threadsafe(raw_throughput(host, mine, theirs.certificate), loop)
             times["raw"].append(LARGE / raw.result(60))
@@ -80,7 +101,8 @@ def call(folder: Path, host: str, node: str) -> None:
             assert actors.get(keeper.give.remote()).nbytes == LARGE
             times["result"].append(time.perf_counter() - begun)
     loop.call_soon_threadsafe(loop.stop)
-    found = {}
+    ratios = [ours / raw for ours, raw in zip(small["actor"], small["raw"], strict=True)]
+    found = {"a call over a ping-pong on a raw gRPC stream with TLS": statistics.median(ratios)}
     names = {"bare": "copied, streamed and landed by hand", "argument": "as argument", "result": "as result"}
     for what, name in names.items():
         found[f"64 MiB {name}, over a raw gRPC stream with TLS"] = min(times["raw"]) / min(times[what])

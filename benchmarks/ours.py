@@ -6,6 +6,8 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +20,11 @@ import actors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from target import Digest
 
 ANSWER_SECONDS = 30.0
+TCP = str(Path(__file__).with_name("tcp"))
 PROGRAM = """
 import time, actors
 class Echo:
@@ -126,6 +128,10 @@ class Ours:
     def result(self, count: Count) -> list[float]:
         """See `side.Side`."""
         return _fetched(count, self._block, self._target.make, digest)
+
+    def put(self, count: Count) -> list[float]:
+        """Keeps the array; of what kept it before, nobody knows any more."""
+        return timed(count, lambda stamp: check(actors.put(self._block.stamped(stamp)) is None, False))
 
     def argument_mlx(self, count: Count) -> list[float] | None:
         """See `side.Side`; None where there is no MLX."""
@@ -267,3 +273,13 @@ class OursGrpc(Ours):
     """The same, all of it through gRPC."""
 
     environment = (("ACTORS_TRANSPORT", "grpc"),)
+
+
+class OursTcp(OursGrpc):
+    """The same over TCP on loopback; see ``tcp/sitecustomize.py``."""
+
+    def start(self, folder: Path) -> None:
+        """See `side.Side`."""
+        os.environ["PYTHONPATH"] = TCP  # for all that is started from here
+        run_path(f"{TCP}/sitecustomize.py")
+        super().start(folder)

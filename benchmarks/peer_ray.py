@@ -112,6 +112,10 @@ class Ray:
 
         return timed(count, fetch)
 
+    def put(self, count: Count) -> list[float]:
+        """Keeps the array in Ray's store; of what kept it before, nobody knows any more."""
+        return timed(count, lambda stamp: check(ray.put(self._block.stamped(stamp)) is None, False))
+
     def argument_mlx(self, count: Count) -> list[float]:
         """See `side.Side`."""
         block = MlxBlock()

@@ -33,7 +33,7 @@ class Copy:
 
         return timed(count, copy)
 
-    result = argument
+    result = put = argument
 
     def stop(self) -> None:
         """See `side.Side`."""

@@ -75,6 +75,15 @@ class Socket:
         self._relay = self._started(str(folder / "relay.sock"), target)
         check([self._target.call("echo", 1), self._relay.call("relay", 2)], [1, 2])
 
+    @property
+    def pid(self) -> int:
+        """Of the process that is called."""
+        return self._processes[0].pid
+
+    def call(self, method: str, value: int) -> Any:
+        """Calls the object and returns what it says."""
+        return self._target.call(method, value)
+
     def _started(self, path: str, *peer: str) -> Caller:
         command = [sys.executable, __file__, path, *peer]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

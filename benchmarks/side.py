@@ -80,7 +80,10 @@ SIDES = (
 
 PEERS = (
     Entry("ours-grpc", "this package with ACTORS_TRANSPORT=grpc: all by gRPC, Unix socket", "ours", "OursGrpc"),
+    Entry("ours-tcp", "the same over TCP on loopback, without TLS", "ours", "OursTcp"),
     Entry("socket", "no framework: a pickle each way over a Unix socket", "raw_socket", "Socket"),
+    Entry("session", "the same, each call numbered, kept, acknowledged, run once", "raw_session", "Session"),
+    Entry("handed", "the same, its threads that read hand over to those that wait", "raw_session", "Handed"),
     Entry("copy", "no call: one copy of the array into shared memory that is used again", "raw_copy", "Copy"),
     Entry("managers", "multiprocessing.managers of the standard library, TCP", "peer_managers", "Managers"),
     Entry("ray", "Ray", "peer_ray", "Ray", ("ray==2.60.0", "numpy", "psutil", "mlx[cpu]")),

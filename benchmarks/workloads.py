@@ -79,6 +79,10 @@ WORKLOADS = (
         _gigabytes, Count(1, 2), Count(0, 1),
     ),
     Workload(
+        "put", "numpy array of 64 MiB put where other processes can read it", "GB/s", "higher",
+        _gigabytes, Count(1, 3), Count(0, 1),
+    ),
+    Workload(
         "argument_mlx", "MLX argument of 64 MiB, read at the callee", "GB/s", "higher",
         _gigabytes, Count(1, 2), Count(0, 1),
     ),

@@ -154,6 +154,8 @@ def test_a_programs_own_exit_status_is_kept(ending: str, status: int) -> None:
     with Program(f"import os, actors\nactors.init()\n{ending}") as program:
         assert program.ends() == status, program.report()
         program.leaves_nothing()
+        own = program.complaints  # of Python, and nothing of ours
+        assert own == "" if status != 1 else own.startswith("Traceback") and own.endswith("\nValueError: as always\n")
 
 
 def test_a_thread_that_outlives_the_main_one_gets_its_future() -> None:

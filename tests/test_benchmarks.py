@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 CALLS = Path(__file__).parents[1] / "benchmarks" / "calls.py"
 SIDES = {"ours", "unary", "unary-tcp", "stream", "stream-tcp"}
 WORKLOADS = {"sync_call", "in_flight", "argument", "result", "nested", "spawn", "spawn_many"}
-OF_OURS = {"argument_mlx", "result_mlx", "batch", "many_to_many", "beside", "light", "first_result", "loading", "idle"}
+OF_OURS = {
+    "put", "argument_mlx", "result_mlx", "batch", "many_to_many", "beside", "beside_argument", "light", "first_result",
+    "loading", "idle",
+}  # fmt: skip
 PATIENCE = 120
 
 
@@ -119,6 +122,29 @@ def test_what_others_can_do_is_measured_beside_ours_and_goals_are_told(tmp_path:
     assert "sync_call: " in run.stdout.partition("Goals")[2]
     shapes = [element.tag.rpartition("}")[2] for element in ET.parse(plot).getroot()]
     assert shapes.count("rect") == 1 + 2 + 1 + 2 + 2  # the ground, a bar for each ratio, the key
+
+
+@pytest.mark.slow
+def test_the_floors_answer_rightly_and_so_does_ours_over_tcp(tmp_path: Path) -> None:
+    file = tmp_path / "calls.json"
+    run = _run(
+        "--quick", "--only", "session", "handed", "ours-tcp", "sync_call", "in_flight", "nested", "--json", str(file)
+    )
+    assert run.returncode == 0, run.stderr
+    workloads = json.loads(file.read_text())["workloads"]
+    assert all(set(workload["sides"]) == {"ours", "session", "handed", "ours-tcp"} for workload in workloads.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
+def test_the_floor_is_told_for_each_place() -> None:
+    command = [sys.executable, str(CALLS.with_name("floor.py")), "1"]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
+    assert run.returncode == 0, run.stderr
+    for place in ("anywhere", "one core", "a core each"):
+        rows = [line.split() for line in run.stdout.splitlines() if line.startswith(f"  {place} ")]
+        assert [row[len(place.split())] for row in rows] == ["socket", "session", "handed", "ours"]
+    assert "its class pickled" in run.stdout
 
 
 @pytest.mark.slow

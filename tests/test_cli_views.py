@@ -143,7 +143,9 @@ def test_a_stack_shows_code_calls_and_who_is_kept_waiting(program):
 
 def test_logs_are_filtered_and_followed(program):
     def lines(*arguments):
-        return [json.loads(line) for line in run(program, "logs", "--json", *arguments).stdout.splitlines()]
+        done = run(program, "logs", "--json", *arguments)
+        assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
+        return json.loads(done.stdout)
 
     assert [line["text"] for line in lines("counter")] == ["good night"]
     assert {line["text"] for line in lines("--class", "Counter", "--grep", "^g")} == {"good night", "grinding"}
@@ -157,13 +159,15 @@ def test_logs_are_filtered_and_followed(program):
     assert (wrong.returncode, "no regular expression" in wrong.stderr) == (2, True)
 
 
-def test_following_ends_with_ctrl_c_and_status_130(program):
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_following_ends_with_ctrl_c_and_status_130(program, more):
     follower = subprocess.Popen(
-        [sys.executable, "-c", "from actors.cli import main; main()", "logs", "-f", "counter"],
+        [sys.executable, "-c", "from actors.cli import main; main()", "logs", "-f", "counter", *more],
         env={**os.environ, "ACTORS_HOME": str(program.home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert follower.stdout is not None
-    assert follower.stdout.readline().endswith("good night\n")
+    line = follower.stdout.readline()
+    assert line.endswith("good night\n") if not more else json.loads(line)["text"] == "good night"
     follower.send_signal(signal.SIGINT)
     _, complaint = follower.communicate(timeout=30)
     assert (follower.returncode, complaint) == (130, "\nInterrupted.\n")
@@ -234,6 +238,9 @@ def test_status_is_quick_for_it_talks_to_nodes_without_the_runtime(program):
 def test_logs_of_nobody_say_so(program):
     wrong = run(program, "logs", "countr")
     assert (wrong.returncode, "did you mean 'counter'?" in wrong.stderr) == (1, True)
+    assert wrong.stdout == run(program, "logs", "countr", "--json").stdout == ""
+    empty = run(program, "logs", "counter", "--grep", "never printed", "--json")
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "[]\n", "Nothing like that was printed.\n")
     silent = run(program, "logs", "counter", "--grep", "never printed")
     assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "Nothing like that was printed.\n")
 

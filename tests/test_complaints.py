@@ -33,6 +33,7 @@ COMPLAINTS: dict[str, tuple[str, ...]] = {
         "test_actors_cleanup.test_what_actors_print_is_shown_with_who_said_it",
     ),
     "what a thread prints is in the wrong cell (ipykernel#1289)": (
+        "test_notebook_pictures.test_what_is_printed_while_another_cell_runs_is_shown_in_the_cell_that_caused_it",
         "test_notebook_pictures.test_what_is_printed_is_shown_in_the_cell_that_caused_it",
     ),
     "an interrupt is ignored (ray#6923)": (
@@ -139,25 +140,39 @@ actors.init()
 
 @actors.remote
 class Says:
-    def say(self, who):
-        print("this is", who, flush=True)
+    def say(self, who, turn):
+        print("this is", who, turn, flush=True)
 
 one = Says.remote()
-for _ in range(3):
+for turn in range(4):
     print("ready", flush=True)
     sys.stdin.readline()
-    actors.get(one.say.remote(WHO))
+    actors.get(one.say.remote(WHO, turn))
+print("ready", flush=True)
+sys.stdin.readline()
 """
     desk = Device(tmp_path / "desk")
+    desk.does("invite", "--bundle", str(tmp_path / "bundle"), "--name", "lamp")  # else each has a node of its own
     desk.start()
     try:
         programs = [desk.program(program.replace("WHO", repr(who))) for who in ("first", "second")]
-        for each in programs:
-            assert each.stdout is not None
-            assert each.stdout.readline() == "ready\n"
-        said = [each.communicate("\n\n\n", timeout=60) for each in programs]
+        shown = [until(each, "", 1) for each in programs]
+        for turn in range(4):  # by turns, so that each is there, and is known, while the other's actor prints
+            for number, (each, mine) in enumerate(zip(programs, ("first", "second"), strict=True)):
+                each.stdin.write("\n")
+                each.stdin.flush()
+                shown[number] = until(each, shown[number], turn + 2, f"this is {mine} {turn}")
+        said = [each.communicate("\n", timeout=60) for each in programs]
     finally:
         desk.does("stop")
-    for (out, err), mine, other in zip(said, ("first", "second"), ("second", "first"), strict=True):
-        assert f"this is {mine}" in out, err
-        assert f"this is {other}" not in out + err
+    for (out, err), before, other in zip(said, shown, ("second", "first"), strict=True):
+        assert f"this is {other}" not in before + out + err
+
+
+def until(program: Any, shown: str, times: int, words: str = "") -> str:
+    """What a program has printed once it has been ready so often, and has printed the words."""
+    while shown.count("ready\n") < times or words not in shown:
+        line = program.stdout.readline()
+        assert line, program.communicate(timeout=60)
+        shown += line
+    return shown

@@ -32,6 +32,10 @@ class Talker:
     def later(self, latch):
         actors.get(latch.wait.remote())
         print("a late line")
+    def pass_on_later(self, latch, other):
+        actors.get(latch.wait.remote())
+        print("late by itself")
+        actors.get(other.say.remote("late by way of the first"))
     def sleep(self, seconds):
         import time
         time.sleep(seconds)
@@ -52,16 +56,25 @@ class Latch:
         self.opened.set()
 
 one, two = Talker.remote(), Talker.options(name="second").remote()
-latch = Latch.remote()
+latch, gate = Latch.remote(), Latch.remote()
 actors.get([one.say.remote(0), two.say.remote(0)])
 """,
     "nested": "ref = one.pass_on.remote(two, 'by way of the first')",
     "own": "print('own')\nactors.get(ref)",
+    "causes": "held = one.pass_on_later.remote(gate, two)",
+    "runs meanwhile": "print('meanwhile')\nactors.get([gate.open.remote(), held, two.say.remote('of this cell')])",
     "late": "late = one.later.remote(latch)",
     "open": "actors.get([latch.open.remote(), late])",
     "handle": "one",
     "ref": "one.say.remote(1)",
     "group": "Talker.group(2)",
+    "plan": """
+from actors.models.checkpoint import ModelInfo
+from actors.models.plan import Device, make_plan
+
+tiny = ModelInfo("tiny", "llama", 4, 8, 16, (2**20,) * 4, (10**6,) * 4, 2**19, 0, False, False)
+make_plan(tiny, [Device("desk"), Device("<lamp>", speed=0.5)])
+""",
     "many": "actors.get([one.sleep.remote(0.4) for _ in range(5)])",
     "few": "actors.get([one.sleep.remote(0.01) for _ in range(2)])",
     "bar": "actors.get(one.count.remote())",
@@ -124,6 +137,18 @@ def test_what_is_printed_is_shown_in_the_cell_that_caused_it(outputs: dict[str, 
     assert text(outputs["own"]) == "own\n"
 
 
+def test_what_is_printed_while_another_cell_runs_is_shown_in_the_cell_that_caused_it(
+    outputs: dict[str, list[Any]],
+) -> None:
+    (late,) = bundles(outputs["causes"])
+    assert [line.partition(") ")[2] for line in late["text/plain"].splitlines()] == [
+        "late by itself", "says late by way of the first",
+    ]  # fmt: skip
+    assert text(outputs["causes"]) == ""
+    own, *others = text(outputs["runs meanwhile"]).splitlines()
+    assert (own, [line.partition(") ")[2] for line in others]) == ("meanwhile", ["says of this cell"])
+
+
 def test_what_is_printed_after_the_end_of_its_cell_is_shown_there_too(outputs: dict[str, list[Any]]) -> None:
     (late,) = bundles(outputs["late"])
     assert re.fullmatch(r"\(Talker pid=\d+ node=\S+\) a late line", late["text/plain"])
@@ -135,6 +160,7 @@ def test_things_have_a_picture_and_a_text(outputs: dict[str, list[Any]]) -> None
         "handle": [".say", "(what)", "Says it."],
         "ref": ["Talker", "actors.get(ref)"],
         "group": ["Group of 2 actors", "rank 1"],
+        "plan": ["4 layers of tiny in 2 stages", "stage 1", "&lt;lamp&gt;: layers ", " to 3, ", " MiB, "],
         "error": ["ValueError: &lt;b&gt;not so", "node", "it raised", "in fail"],
     }.items():
         (shown,) = [output.data for output in outputs[name] if output.output_type == "execute_result"]

@@ -301,7 +301,42 @@ def _lives(pid: int) -> bool:
     return True
 
 
+@actors.remote
+class Room:
+    """Counts who is inside; a guest stays until it is opened."""
+
+    def __init__(self) -> None:
+        self._opened = asyncio.Event()
+        self._inside = self._most = 0
+
+    async def visit(self) -> None:
+        self._inside += 1
+        self._most = max(self._most, self._inside)
+        await self._opened.wait()
+        self._inside -= 1
+
+    async def inside(self) -> int:
+        return self._inside
+
+    async def open(self) -> None:
+        self._opened.set()
+
+    async def most(self) -> int:
+        return self._most
+
+
+def test_max_workers_is_how_many_calls_are_under_way_at_once() -> None:
+    room = Room.remote()
+    with Executor(max_workers=2) as executor:
+        visits = [executor.submit(lambda room: actors.get(room.visit.remote()), room) for _ in range(7)]
+        eventually(lambda: actors.get(room.inside.remote(), timeout=PATIENCE) == 2)
+        assert [visit.running() for visit in visits] == [True] * 2 + [False] * 5
+        actors.get(room.open.remote(), timeout=PATIENCE)
+        assert [visit.result(PATIENCE) for visit in visits] == [None] * 7
+    assert actors.get(room.most.remote(), timeout=PATIENCE) == 2
+
+
 @pytest.mark.parametrize("workers", [0, -1, True, 1.5, "2"])
 def test_a_number_of_workers_that_cannot_be_is_refused(workers: object) -> None:
-    with pytest.raises(ValueError, match="workers"):
+    with pytest.raises(ValueError, match="max_workers must be a whole number from 1"):
         Executor(workers)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ POLL_SECONDS = 0.5
 @click.option("--pid", type=int, help="Of the process with this number only.")
 @click.option("--stream", type=Word("stdout", "stderr"), help="Of this stream only.")
 @click.option("--grep", metavar="PATTERN", help="Lines in which this regular expression is found.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list; with --follow, a JSON object a line.")
 def logs(  # noqa: PLR0917 - one for each option
     who: str | None,
     follow: bool,
@@ -70,10 +70,13 @@ def logs(  # noqa: PLR0917 - one for each option
         news = [observer.events(timeout=POLL_SECONDS) for observer in observers] if follow else []
         found = [_of_file(line) for observer in observers for line in observer.logs(lines)]
         shown = sorted(filter(wanted, found), key=lambda line: line["at"])
-        for line in shown:
-            show(line, as_json=as_json)
         if not shown:
             _say_nothing(who, node, observers, goes_on=follow)
+        if as_json and not follow:  # what streams is never a whole list
+            click.echo(json.dumps(shown))
+        else:
+            for line in shown:
+                show(line, as_json=as_json)
         if follow:
             last = max((line["at"] for line in found), default="")
             _follow(news, lambda line: line["at"] > last and wanted(line), as_json)

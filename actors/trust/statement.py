@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -80,7 +79,7 @@ class Statement:
             raise AuthenticationError("a statement about trust gives a name that cannot be shown")
         try:
             signature = base64.b64decode(plain["signature"], validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # also where there are other letters than ASCII's
             raise AuthenticationError("a statement about trust has no signature that can be read") from error
         said = cls(
             kind, cluster, plain["author"], plain["subject"],

@@ -39,24 +39,25 @@ class Executor(futures.Executor):
     A call whose process dies raises `ActorDiedError`, and another actor takes the place of the one that died.
 
     Args:
-        workers: how many actors; None takes one for each CPU of the cluster.
+        max_workers: how many actors, and so how many calls at most run at once; None takes one for each CPU of the
+            cluster. All are made now.
         actor_options: options of these actors, such as ``{"num_cpus": 1}``; by default they are spread over the nodes.
 
     Raises:
-        ValueError: ``workers`` is not a whole number from 1.
+        ValueError: ``max_workers`` is not a whole number from 1.
     """
 
-    def __init__(self, workers: int | None = None, *, actor_options: dict[str, Any] | None = None) -> None:
-        if workers is None:
-            workers = cpus()
-        if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-            raise ValueError(f"workers must be a whole number from 1, not {workers!r}")
+    def __init__(self, max_workers: int | None = None, *, actor_options: dict[str, Any] | None = None) -> None:
+        if max_workers is None:
+            max_workers = cpus()
+        if not isinstance(max_workers, int) or isinstance(max_workers, bool) or max_workers < 1:
+            raise ValueError(f"max_workers must be a whole number from 1, not {max_workers!r}")
         self._runner_class = actors.remote(_Runner).options(
             **{"scheduling_strategy": "SPREAD", **(actor_options or {})}
         )
         self._changed = threading.Condition()
         self._waiting: deque[_Item] = deque()
-        self._idle = [self._runner_class.remote() for _ in range(workers)]
+        self._idle = [self._runner_class.remote() for _ in range(max_workers)]
         self._running: set[actors.ActorHandle] = set()
         self._closing = False
         self._is_over = False
