@@ -152,6 +152,29 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
+def test_every_public_name_is_in_the_reference() -> None:
+    """Of the package itself by its name; what is in a module comes with that module."""
+    import actors
+
+    text = (ROOT / "docs" / "reference.rst").read_text("utf-8")
+    named = set(re.findall(r"^\.\. auto\w+:: (?:actors\.)?([\w.]+)$", text, re.MULTILINE))
+    aliases = {"actor"}  # Ray's name for what is described as itself
+    public = {name for name in actors.__all__ if not name.startswith("_")}
+    assert public - named - aliases == set()
+    assert {"util.metrics", "util.progress", "testing", "communicator", "discovery"} <= named
+
+
+def test_the_site_is_in_the_order_in_which_a_person_needs_it() -> None:
+    text = (ROOT / "docs" / "index.md").read_text("utf-8")
+    trees = re.findall(r":caption: (.+?)$(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert [caption for caption, _ in trees] == ["Begin", "How to", "How it works", "Reference"]
+    pages = [line for _, tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
+    assert pages[:2] == ["start", "tutorial"]
+    assert pages.index("from-*") < pages.index("troubleshooting") < pages.index("architecture")
+    there = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index", "errors"}
+    assert {name for name in there if name not in pages and not name.startswith("from-")} == set()
+
+
 def test_the_architecture_page_names_no_file_that_is_gone() -> None:
     """Names in its table of one call, and folders, are as they are on disk."""
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")

@@ -168,6 +168,29 @@ def test_what_was_written_before_the_end_arrives(folder: Path) -> None:
     _with_a_pair(folder, work)
 
 
+def test_an_interrupt_at_the_gate_leaves_it_open(folder: Path) -> None:
+    async def work(one: LocalLink, other: LocalLink) -> None:
+        taken: asyncio.Queue[bytes] = asyncio.Queue()
+        end = one.receive(taken.put_nowait, lambda _: False)
+        gate = one._gate
+        shut = gate.shut
+
+        def interrupted() -> None:
+            shut()
+            gate.shut = shut
+            raise KeyboardInterrupt  # as Ctrl-C does it, which Python heeds once a call has returned
+
+        gate.shut = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            one.lead(lambda: True, 0.0)
+        await other.write_bytes(b"after it")
+        assert await asyncio.wait_for(taken.get(), 10) == b"after it"
+        await other.close()
+        await end
+
+    _with_a_pair(folder, work)
+
+
 def test_nobody_there(folder: Path) -> None:
     with pytest.raises(GoneError):
         asyncio.run(dial_local(str(folder / "nothing")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import sys
+from functools import partial
 
 if sys.platform == "linux":
 
@@ -12,26 +13,23 @@ if sys.platform == "linux":
 
         Taking a socket out of an event loop's own selector is for the loop's thread alone; this is one system call.
 
+        Attributes:
+            open: lets the loop hear of the socket. No Ctrl-C comes between this being called and its being done.
+            shut: lets it hear no more; likewise.
+
         Args:
             fd: of the socket, which must stay open as long as the gate does.
         """
 
         def __init__(self, fd: int) -> None:
-            self._fd = fd
             self._poll = select.epoll(1)
             self._poll.register(fd, select.EPOLLIN)
+            self.open = partial(self._poll.modify, fd, select.EPOLLIN)  # nothing of it is run by the interpreter
+            self.shut = partial(self._poll.modify, fd, 0)
 
         def fileno(self) -> int:
             """Returns what the loop watches."""
             return self._poll.fileno()
-
-        def open(self) -> None:
-            """Lets the loop hear of the socket."""
-            self._poll.modify(self._fd, select.EPOLLIN)
-
-        def shut(self) -> None:
-            """Lets it hear no more."""
-            self._poll.modify(self._fd, 0)
 
         def close(self) -> None:
             """Gives its file back."""
@@ -43,24 +41,17 @@ else:
         """See above; macOS and BSD have kqueue instead."""
 
         def __init__(self, fd: int) -> None:
-            self._fd = fd
             self._queue = select.kqueue()
-            self._move(select.KQ_EV_ADD)
+            self._move(fd, select.KQ_EV_ADD)()
+            self.open = self._move(fd, select.KQ_EV_ENABLE)
+            self.shut = self._move(fd, select.KQ_EV_DISABLE)
 
-        def _move(self, flags: int) -> None:
-            self._queue.control([select.kevent(self._fd, select.KQ_FILTER_READ, flags)], 0, 0)
+        def _move(self, fd: int, flags: int) -> partial[object]:
+            return partial(self._queue.control, [select.kevent(fd, select.KQ_FILTER_READ, flags)], 0, 0)
 
         def fileno(self) -> int:
             """Returns what the loop watches."""
             return self._queue.fileno()
-
-        def open(self) -> None:
-            """Lets the loop hear of the socket."""
-            self._move(select.KQ_EV_ENABLE)
-
-        def shut(self) -> None:
-            """Lets it hear no more."""
-            self._move(select.KQ_EV_DISABLE)
 
         def close(self) -> None:
             """Gives its file back."""

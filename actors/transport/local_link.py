@@ -191,17 +191,19 @@ class LocalLink(asyncio.Protocol):
             # An interrupt between the two would leave it locked for ever, were it not one step.
             got.extend(map(self._reading.acquire, (False,)))
             if got[0] and self._gate is not None and self._take_here is not None:
-                self._gate.shut()
                 try:
+                    self._gate.shut()
                     self._lead(done, time.monotonic() + seconds, bell)
                 finally:
                     if self._waiting_bytes <= READ_AHEAD_BYTES:
                         self._gate.open()
         finally:
             if got and got[0]:
-                self._reading.release()
-                if self._frames or self._hung_up or self._hostile or self._torn or self._ended:
-                    self._loop.call_soon_threadsafe(self._readable)
+                try:
+                    self._reading.release()
+                finally:  # also where an interrupt comes just then, or what it left would be looked at by nobody
+                    if self._frames or self._hung_up or self._hostile or self._torn or self._ended:
+                        self._loop.call_soon_threadsafe(self._readable)
 
     def _lead(self, done: Callable[[], bool], until: float, bell: Bell | None) -> None:
         if bell is not self._bell:
