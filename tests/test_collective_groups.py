@@ -162,6 +162,22 @@ def test_survivors_go_on(loners: list[Any], how: signal.Signals, count: int) -> 
             get(loners[1].allreduce.remote(np.ones(3)))
 
 
+def test_another_takes_the_place_of_one_that_died(loners: list[Any]) -> None:
+    first, lost, last, another = loners
+    old = actors.collective.create_group([first, lost, last])
+    assert get(first.sizes.remote(old)) == [(0, 3)]
+    actors.kill(lost)
+    for refused in [handle.allreduce.remote(np.ones(3), old, 5.0) for handle in (first, last)]:
+        with pytest.raises(TaskError, match="rank 1"):
+            get(refused)
+    new = actors.collective.create_group([first, another, last])
+    x = np.ones(100_000)
+    results = get([handle.allreduce.remote(x, new) for handle in (first, another, last)])
+    assert all((result == 3 * x).all() for result in results)
+    with pytest.raises(TaskError, match="broken since"):
+        get(first.allreduce.remote(x, old))
+
+
 # -- structures --------------------------------------------------------------------------------------------------
 
 
