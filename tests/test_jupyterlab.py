@@ -1,4 +1,4 @@
-"""JupyterLab in a headless Chromium: the picture of the cluster is there, and changes as the cluster does."""
+"""JupyterLab and Notebook in a headless Chromium: the picture of the cluster changes as the cluster does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ import pytest
 from browser import chromium, keep
 from clusters import eventually
 
-pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: pip install jupyterlab")
 nbformat = pytest.importorskip("nbformat")
 
 if TYPE_CHECKING:
@@ -47,14 +46,17 @@ print("made")
 )
 CURRENT = """
 const panel = window.jupyterapp && window.jupyterapp.shell.currentWidget;
-return panel && panel.content && panel.content.activeCellIndex === 0 && panel.sessionContext.isReady;
+const kernel = panel && panel.sessionContext && panel.sessionContext.isReady && panel.sessionContext.session.kernel;
+return Boolean(kernel) && kernel.status === "idle" && panel.content.activeCellIndex === 0;
 """
 QUIET = {"@jupyterlab/apputils-extension:announcements": True}  # asks for news on the internet
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[str]:
+@pytest.fixture(params=["jupyterlab", "notebook"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server of its own, on a free port of the loopback interface; the address of a notebook there."""
+    pytest.importorskip(request.param, reason=f"it is not installed: pip install {request.param}")
+    app, path = {"jupyterlab": ("LabApp", "lab/tree"), "notebook": ("JupyterNotebookApp", "notebooks")}[request.param]
     folder = Path(tempfile.mkdtemp(prefix="jupyter-", dir="/tmp")).resolve()
     names = ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR")
     own = {name: str(folder / name.lower()) for name in (*names, "JUPYTERLAB_WORKSPACES_DIR")}
@@ -69,7 +71,7 @@ def lab() -> Iterator[str]:
     token = secrets.token_hex(16)
     log = folder / "log"
     options = (
-        "--LabApp.expose_app_in_browser=True",
+        f"--{app}.expose_app_in_browser=True",
         "--no-browser",
         "--ip=127.0.0.1",
         "--port=0",
@@ -78,12 +80,12 @@ def lab() -> Iterator[str]:
     )
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={folder / 'work'}"],
+            [sys.executable, "-m", request.param, *options, f"--ServerApp.root_dir={folder / 'work'}"],
             env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
         eventually(lambda: _address(server, log), PATIENCE)
-        yield f"{_address(server, log)}/lab/tree/cluster.ipynb?token={token}"
+        yield f"{_address(server, log)}/{path}/cluster.ipynb?token={token}"
     finally:
         offspring = psutil.Process(server.pid).children(recursive=True)
         server.send_signal(signal.SIGTERM)  # ends its kernels, which end what they have started
@@ -95,7 +97,7 @@ def lab() -> Iterator[str]:
 def _address(server: subprocess.Popen[bytes], log: Path) -> str:
     text = log.read_text("utf-8", "replace")
     assert server.poll() is None, text
-    found = re.search(r"(http://127\.0\.0\.1:\d+)/lab", text)
+    found = re.search(r"(http://127\.0\.0\.1:\d+)/(lab|tree)", text)
     return found[1] if found else ""
 
 
@@ -107,16 +109,13 @@ class Page:
 
     def is_ready(self) -> bool:
         """Whether the notebook is the application's current one, and its kernel waits for a cell."""
-        ready = ".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status='idle']"
-        if not self.browser.find_elements("css selector", ready):
-            return False
         return bool(self.browser.execute_script(CURRENT))
 
     def prompts(self) -> list[str]:
         return [text.strip() for text in self._texts(".jp-Notebook .jp-CodeCell .jp-InputPrompt")]
 
     def run_cell(self) -> None:
-        """Does what Shift and Enter do in Lab: the selected cell, at first the first, runs, and the next is selected.
+        """Does what Shift and Enter do: the selected cell, at first the first, runs, and the next is selected.
 
         By the command that the keys are bound to: keys go to whatever has the focus, which a page that still loads, or
         shows a dialogue of its own, takes away.
@@ -139,15 +138,16 @@ class Page:
             raise AssertionError(f"{words!r} is not in {self._texts('.jp-OutputArea-output')}") from None
 
 
-def test_the_picture_lives_as_the_cluster_does(lab: str) -> None:
+def test_the_picture_lives_as_the_cluster_does(address: str) -> None:
     with chromium() as browser:
         page = Page(browser)
-        browser.get(lab)
+        browser.get(address)
         try:
             eventually(page.is_ready, 2 * PATIENCE)
         except AssertionError:
             keep(browser, "jupyterlab-failed")
             raise AssertionError(f"the notebook is not ready: {page.prompts()}") from None
+        browser.get_log("browser")  # forgets what Notebook says of its own settings while it loads
         page.run_cell()
         page.shows("Cluster of 2 devices, 0 actors", ".actors-cluster")
         (shown,) = page.pictures()
