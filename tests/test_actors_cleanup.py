@@ -155,7 +155,7 @@ def test_a_programs_own_exit_status_is_kept(ending: str, status: int) -> None:
         assert program.ends() == status, program.report()
         program.leaves_nothing()
         own = program.complaints  # of Python, and nothing of ours
-        assert own == "" if status != 1 else own.startswith("Traceback") and own.endswith("\nValueError: as always\n")
+        assert own == "" if status != 1 else own.startswith("Traceback") and own.endswith("\nValueError: as always")
 
 
 def test_a_thread_that_outlives_the_main_one_gets_its_future() -> None:
