@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 import threading
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from clusters import eventually
+from links import Linked
 
 from actors.address import Address, host_key
 from actors.transport.bell import Bell
@@ -51,49 +51,9 @@ def _with_a_pair(folder: Path, work: Callable[[CoreLink, CoreLink], Awaitable[No
     eventually(lambda: not any(thread.name.startswith("actors-grpc-") for thread in threading.enumerate()))
 
 
-def test_both_ways_at_once(folder: Path) -> None:
-    frames = [os.urandom(size) for size in (0, 1, 70_000, 3 << 20, 5)] * 5
-
-    async def send(link: CoreLink) -> None:
-        for frame in frames:
-            await link.write_bytes(frame)
-
-    async def receive(link: CoreLink) -> None:
-        for frame in frames:
-            assert await link.read_bytes() == frame
-
-    async def work(near: CoreLink, far: CoreLink) -> None:
-        await asyncio.gather(send(near), send(far), receive(near), receive(far))
-
-    _with_a_pair(folder, work)
-
-
-def test_a_writer_waits_for_a_reader_that_does_not_read(folder: Path) -> None:
-    async def work(near: CoreLink, far: CoreLink) -> None:
-        async def flood() -> None:
-            for _ in range(200):
-                await near.write_bytes(bytes(1 << 20))
-
-        flooding = asyncio.create_task(flood())
-        done, _ = await asyncio.wait({flooding}, timeout=0.5)
-        assert not done
-        await far.close()
-        with pytest.raises(LinkLostError):
-            await flooding
-
-    _with_a_pair(folder, work)
-
-
-@pytest.mark.parametrize("dialled", [True, False])
-def test_what_was_written_before_the_end_arrives(folder: Path, dialled: bool) -> None:
-    async def work(near: CoreLink, far: CoreLink) -> None:
-        writer, reader = (near, far) if dialled else (far, near)
-        for number in range(100):
-            await writer.write_bytes(b"%d" % number)
-        await writer.close()
-        assert [await reader.read_bytes() for _ in range(101)] == [*(b"%d" % number for number in range(100)), None]
-
-    _with_a_pair(folder, work)
+class TestAsAnyLink(Linked):
+    def with_a_pair(self, folder: Path, work: Callable[[Any, Any], Awaitable[None]]) -> None:
+        _with_a_pair(folder, work)
 
 
 class Taking:

@@ -8,13 +8,14 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from clusters import succeed
 from hypothesis import given
 from hypothesis import strategies as st
+from links import Linked
 
 import actors
 from actors.handle import line_of
@@ -125,47 +126,9 @@ def _with_a_pair(folder: Path, work: Callable[[LocalLink, LocalLink], Awaitable[
     asyncio.run(run())
 
 
-def test_both_ways_at_once(folder: Path) -> None:
-    frames = [os.urandom(size) for size in (0, 1, 70_000, 3 << 20, 5)] * 5
-
-    async def send(link: LocalLink) -> None:
-        for frame in frames:
-            await link.write_bytes(frame)
-
-    async def receive(link: LocalLink) -> None:
-        for frame in frames:
-            assert await link.read_bytes() == frame
-
-    async def work(near: LocalLink, far: LocalLink) -> None:
-        await asyncio.gather(send(near), send(far), receive(near), receive(far))
-
-    _with_a_pair(folder, work)
-
-
-def test_a_writer_waits_for_a_reader_that_does_not_read(folder: Path) -> None:
-    async def work(near: LocalLink, far: LocalLink) -> None:
-        async def flood() -> None:
-            for _ in range(200):
-                await near.write_bytes(bytes(1 << 20))
-
-        flooding = asyncio.create_task(flood())
-        done, _ = await asyncio.wait({flooding}, timeout=0.5)
-        assert not done
-        await far.close()
-        with pytest.raises(LinkLostError):
-            await flooding
-
-    _with_a_pair(folder, work)
-
-
-def test_what_was_written_before_the_end_arrives(folder: Path) -> None:
-    async def work(near: LocalLink, far: LocalLink) -> None:
-        for number in range(100):
-            await near.write_bytes(b"%d" % number)
-        await near.close()
-        assert [await far.read_bytes() for _ in range(101)] == [*(b"%d" % number for number in range(100)), None]
-
-    _with_a_pair(folder, work)
+class TestAsAnyLink(Linked):
+    def with_a_pair(self, folder: Path, work: Callable[[Any, Any], Awaitable[None]]) -> None:
+        _with_a_pair(folder, work)
 
 
 def test_an_interrupt_at_the_gate_leaves_it_open(folder: Path) -> None:
