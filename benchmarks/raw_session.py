@@ -13,12 +13,9 @@ As in the runtime, whoever waits reads the socket itself (``Session``), and only
 
 from __future__ import annotations
 
-import os
 import pickle
-import platform
 import socket
 import struct
-import subprocess
 import sys
 import threading
 from collections import deque
@@ -26,19 +23,18 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from raw_socket import Relaying, Socket, listen
 from samples import Count, check, timed
 from target import Target
 from workloads import IN_FLIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 HEAD = struct.Struct("<IQQd")
 """Of a message: length of what follows, number, the last number that came from the other side, deadline."""
 
 PATIENCE_SECONDS = 30.0
-STOP_SECONDS = 5.0
 
 
 class Frames:
@@ -195,60 +191,15 @@ class Callee:
         return message
 
 
-class Relaying(Target):
-    """An object that asks another one."""
-
-    def __init__(self, peer: Caller) -> None:
-        super().__init__()
-        self._peer = peer
-
-    def relay(self, value: int) -> Any:
-        """Returns what the other object's echo returns."""
-        return self._peer.call("echo", value)
-
-
 CALLERS = {"read": Caller, "handed": HandedCaller}
 
 
-class Session:
-    """See `side.Side`; it has no workloads but the small calls."""
+class Session(Socket):
+    """The same side with calls that lose nothing; it has no workloads but the small calls."""
 
-    version = platform.python_version()
-    kind = "read"
-
-    def __init__(self) -> None:
-        self._processes: list[subprocess.Popen[str]] = []
-        self._callers: list[Caller] = []
-
-    def start(self, folder: Path) -> None:
-        """See `side.Side`."""
-        target = str(folder / "target.sock")
-        self._target = self._started(target)
-        self._relay = self._started(str(folder / "relay.sock"), target)
-        check([self._target.call("echo", 1), self._relay.call("relay", 2)], [1, 2])
-
-    @property
-    def pid(self) -> int:
-        """Of the process that is called."""
-        return self._processes[0].pid
-
-    def call(self, method: str, value: int) -> Any:
-        """Calls the object and returns what it says."""
-        return self._target.call(method, value)
-
-    def _started(self, path: str, *peer: str) -> Caller:
-        command = [sys.executable, __file__, path, self.kind, *peer]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._processes.append(process)
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            raise RuntimeError(f"a process at a socket could not start: exit code {process.wait()}")
-        self._callers.append(CALLERS[self.kind](path))
-        return self._callers[-1]
-
-    def sync_call(self, count: Count) -> list[float]:
-        """See `side.Side`."""
-        return timed(count, lambda stamp: check(self._target.call("echo", stamp), stamp))
+    program = __file__
+    words = ("read",)
+    caller = Caller
 
     def in_flight(self, count: Count) -> list[float]:
         """See `side.Side`."""
@@ -260,47 +211,24 @@ class Session:
 
         return timed(count, batch)
 
-    def nested(self, count: Count) -> list[float]:
-        """See `side.Side`."""
-        return timed(count, lambda stamp: check(self._relay.call("relay", stamp), stamp))
-
-    def stop(self) -> None:
-        """See `side.Side`."""
-        for process in self._processes:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.close()
-            process.wait(STOP_SECONDS)
-            process.stdout.close()
-        for caller in self._callers:
-            caller.close()
-
 
 class Handed(Session):
     """The same, its threads as one would write them first."""
 
-    kind = "handed"
+    words = ("handed",)
+    caller = HandedCaller
 
 
 def main() -> None:
     """Serves until standard input ends."""
     path, kind, *peer = sys.argv[1:]
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(path)
-    listening.listen()
     target = Relaying(CALLERS[kind](peer[0])) if peer else Target()
 
-    def end() -> None:
-        sys.stdin.read()
-        os._exit(0)
-
-    threading.Thread(target=end, daemon=True).start()
-    print("serving", flush=True)
-    while True:
-        connection, _ = listening.accept()
+    def answer(connection: socket.socket) -> None:
         callee = Callee(connection, target)
-        run = callee.run if kind == "read" else callee.run_handed
-        threading.Thread(target=run, daemon=True).start()
+        (callee.run if kind == "read" else callee.run_handed)()
+
+    listen(path, answer)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from samples import Count, check, timed
 from target import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 HEAD_BYTES = 4
@@ -60,13 +61,22 @@ class Caller:
 
 
 class Socket:
-    """See `side.Side`; it has no workloads but the small calls."""
+    """See `side.Side`; it has no workloads but the small calls.
+
+    Attributes:
+        program: what is run as the process that is called.
+        words: what it is told after its address.
+        caller: who calls it, made of that address.
+    """
 
     version = platform.python_version()
+    program = __file__
+    words: tuple[str, ...] = ()
+    caller: Callable[[str], Any] = Caller
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[str]] = []
-        self._callers: list[Caller] = []
+        self._callers: list[Any] = []
 
     def start(self, folder: Path) -> None:
         """See `side.Side`."""
@@ -84,14 +94,14 @@ class Socket:
         """Calls the object and returns what it says."""
         return self._target.call(method, value)
 
-    def _started(self, path: str, *peer: str) -> Caller:
-        command = [sys.executable, __file__, path, *peer]
+    def _started(self, path: str, *peer: str) -> Any:
+        command = [sys.executable, self.program, path, *self.words, *peer]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._processes.append(process)
         assert process.stdout is not None
         if not process.stdout.readline():
             raise RuntimeError(f"a process at a socket could not start: exit code {process.wait()}")
-        self._callers.append(Caller(path))
+        self._callers.append(type(self).caller(path))
         return self._callers[-1]
 
     def sync_call(self, count: Count) -> list[float]:
@@ -104,22 +114,22 @@ class Socket:
 
     def stop(self) -> None:
         """See `side.Side`."""
-        for caller in self._callers:
-            caller.close()
         for process in self._processes:
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdin.close()
             process.wait(STOP_SECONDS)
             process.stdout.close()
+        for caller in self._callers:
+            caller.close()
 
 
 class Relaying(Target):
     """An object that asks another one."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, peer: Any) -> None:
         super().__init__()
-        self._peer = Caller(path)
+        self._peer = peer
 
     def relay(self, value: int) -> Any:
         """Returns what the other object's echo returns."""
@@ -136,13 +146,11 @@ def serve(connection: socket.socket, target: Target) -> None:
         send(connection, getattr(target, method)(*args))
 
 
-def main() -> None:
-    """Serves until standard input ends."""
-    path, *peer = sys.argv[1:]
+def listen(path: str, answer: Callable[[socket.socket], object]) -> None:
+    """Has each caller answered on a thread of its own, until standard input ends."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen()
-    target = Relaying(peer[0]) if peer else Target()
 
     def end() -> None:
         sys.stdin.read()
@@ -152,7 +160,14 @@ def main() -> None:
     print("serving", flush=True)
     while True:
         connection, _ = listening.accept()
-        threading.Thread(target=serve, args=(connection, target), daemon=True).start()
+        threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+
+def main() -> None:
+    """Serves until standard input ends."""
+    path, *peer = sys.argv[1:]
+    target = Relaying(Caller(peer[0])) if peer else Target()
+    listen(path, lambda connection: serve(connection, target))
 
 
 if __name__ == "__main__":
