@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
+from ray import cloudpickle
 from ray import exceptions as rays
 
 from actors.exceptions import (
@@ -25,11 +27,16 @@ from actors.exceptions import (
     WorkerCrashedError,
 )
 from actors.failure import Place, pack, unpack
+from actors.serialize import dumps, dumps_arguments
+
+from .translation import node_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from actors.messages import Payload
+
+PicklingError: type[Exception] = cloudpickle.cloudpickle.pickle.PicklingError
 
 KINDS: tuple[tuple[type[BaseException], type[ActorsError]], ...] = (
     (rays.ActorUnavailableError, ActorUnavailableError),
@@ -71,9 +78,12 @@ def raised(error: BaseException, place: Place, *, stillborn: bool = False) -> Ra
 
 def place(actor: str, method: str) -> Place:
     """Returns where this code runs."""
-    import os
+    return Place(node_name(), f"{actor}({short(ray.get_runtime_context().get_actor_id())})", method, os.getpid())
 
-    return Place(ray.get_runtime_context().get_node_id()[:12], actor, method, os.getpid())
+
+def short(id: str | None) -> str:
+    """Returns an actor's id as messages have it; Ray's are long, and end in what those of a program have in common."""
+    return f"actor-{id[:8]}" if id is not None else "no actor"
 
 
 def translated(error: BaseException) -> BaseException:
@@ -105,25 +115,28 @@ def _of_task(error: rays.RayTaskError) -> BaseException:
     return died
 
 
-@contextmanager
-def translating() -> Iterator[None]:
+class translating:  # noqa: N801 - a function to those who use it; a generator could not raise a StopIteration
     """Raises inside the block what this package raises for what Ray does."""
-    __tracebackhide__ = True
-    try:
-        yield
-    except rays.RayError as error:
-        other = translated(error)
-        raise other from other.__cause__
+
+    def __enter__(self) -> None:
+        """Begins the block."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        __tracebackhide__ = True
+        if isinstance(error, rays.RayError):
+            other = translated(error)
+            raise other from other.__cause__
 
 
 @contextmanager
-def sending() -> Iterator[None]:
-    """Raises, for arguments that Ray cannot pickle, what this package raises for them."""
+def sending(args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None, code: object = None) -> Iterator[None]:
+    """Raises, for arguments or for the class of an actor that Ray cannot pickle, what this package raises for them."""
     __tracebackhide__ = True
     try:
         yield
     except rays.PendingCallsLimitExceeded as error:
         raise PendingCallsLimitExceeded(str(error)) from None
-    except TypeError as error:
-        told = [line for line in str(error).splitlines() if "FAIL serialization" in line or "FailTuple" in line]
-        raise SerializationError("\n".join([str(error).splitlines()[0], *told[:3]])) from error
+    except (TypeError, RecursionError, PicklingError) as error:
+        dumps(code)  # one of both says which part it is
+        dumps_arguments(tuple(args), kwargs or {})
+        raise SerializationError(str(error).splitlines()[0]) from error

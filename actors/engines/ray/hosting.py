@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 from contextvars import ContextVar
+from dataclasses import dataclass
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -11,11 +14,14 @@ import ray
 
 from actors import engine
 from actors.common import COMMON
+from actors.exceptions import SerializationError
+from actors.failure import Place
+from actors.frozen import travelling
 from actors.runtime import ActorExit
 from actors.spec import describe
 
 from .errors import RaisedError, place, raised
-from .translation import HIDDEN
+from .translation import HIDDEN, node_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,22 +40,39 @@ def here() -> Host | None:
     return _here
 
 
+@travelling
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an actor is made of, beside its arguments.
+
+    Attributes:
+        cls: the user's class.
+        label: how it is called in messages.
+        groups: its concurrency groups.
+        group: of a member of a group: that group's id, its rank, and how many ranks there are.
+    """
+
+    cls: type
+    label: str
+    groups: frozenset[str]
+    group: tuple[str, int, int] | None
+
+
 class Host:
     """An actor of Ray's that holds an object of a user's class. `host_of` adds that class's methods.
 
     Methods whose names begin with ``_actors_`` are ours and run beside the others.
     """
 
-    def __init__(self, order: tuple[type, str, tuple[str, int, int] | None], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, order: Order, *args: Any, **kwargs: Any) -> None:
         global _here  # noqa: PLW0603 - a process is one actor
         from .membership import Membership
         from .runtime import Ray
 
         engine.use(Ray())
         _here = self
-        cls, self.label, group = order
-        self.cls = cls
-        self.first = group  # its id, this rank, how many ranks
+        cls, self.label, group = order.cls, order.label, order.group
+        self.cls, self.groups, self.first = cls, order.groups, group
         self.membership: Membership = Membership(self.label)
         if group is not None:
             self.membership.expect(*group)
@@ -69,7 +92,9 @@ class Host:
         return getattr(self.it, name)
 
     def _end(self, error: BaseException, name: str) -> BaseException:
-        if isinstance(error, RaisedError):
+        if isinstance(
+            error, RaisedError | SystemExit
+        ):  # by the second Ray ends the process, as status 0 or another says
             return error
         if isinstance(error, ActorExit):
             ray.actor.exit_actor()
@@ -84,8 +109,17 @@ class Host:
             raise self._end(error, name) from None
 
     @ray.method(concurrency_group=HIDDEN)
-    def _actors_spec(self) -> ClassSpec:
-        return describe(self.cls)
+    def _actors_spec(self) -> tuple[ClassSpec, frozenset[str]]:
+        return describe(self.cls), self.groups
+
+    @ray.method(concurrency_group=HIDDEN)
+    def _actors_no_group(self, method: str, group: str) -> None:
+        there = ", ".join(sorted(self.groups)) or "none"
+        error = ValueError(
+            f"{self.label}.{method} was called in the concurrency group {group!r}, which the actor does not have; "
+            f"there are: {there}. Name them all in concurrency_groups= of the actor"
+        )
+        raise raised(error, place(self.label, method))
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_alive(self) -> None:
@@ -100,8 +134,8 @@ class Host:
         self.membership.leave(group)
 
     @ray.method(concurrency_group=HIDDEN)
-    def _actors_take(self, group: str, source: int, tag: str, value: Any) -> None:
-        self.membership.take(group, source, tag, value)
+    def _actors_take(self, group: str, *message: Any) -> None:
+        self.membership.take(group, *message)
 
 
 _hosts: WeakKeyDictionary[type, type[Host]] = WeakKeyDictionary()
@@ -128,9 +162,12 @@ def _forward(cls: type, name: str) -> Callable[..., Any]:
 def _plain(name: str) -> Callable[..., Any]:
     def method(self: Host, *args: Any, **kwargs: Any) -> Any:
         try:
-            return self._begin(name)(*args, **kwargs)
+            value = self._begin(name)(*args, **kwargs)
+            if isinstance(value, GeneratorType):  # Ray would take its first item for the value
+                raise SerializationError(f"{name} returned a generator, which cannot be sent: yield its items instead")
         except BaseException as error:
             raise self._end(error, name) from None
+        return value
 
     return method
 
@@ -152,13 +189,24 @@ def _coroutine(name: str) -> Callable[..., Any]:
 def _stream(name: str) -> Callable[..., Any]:
     def method(self: Host, *args: Any, **kwargs: Any) -> Iterator[Any]:
         try:
-            yield from self._begin(name)(*args, **kwargs)
+            yield from _each(self._begin(name)(*args, **kwargs))
         except GeneratorExit:
             raise
         except BaseException as error:
             raise self._end(error, name) from None
 
     return method
+
+
+def _each(items: Iterator[Any]) -> Iterator[Any]:
+    """Gives what a generator does: what Ray sends into it is not for that."""
+    try:
+        for item in items:  # noqa: UP028 - see above
+            yield item
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
 
 
 def _async_stream(name: str) -> Callable[..., Any]:
@@ -190,15 +238,15 @@ def task_of(function: Callable[..., Any], name: str, generates: bool) -> Callabl
         try:
             return function(*args, **kwargs)
         except BaseException as error:
-            raise raised(error, place("task", name)) from None
+            raise raised(error, Place(node_name(), "task", name, os.getpid())) from None
 
     def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
         begin_task(name)
         try:
-            yield from function(*args, **kwargs)
+            yield from _each(function(*args, **kwargs))
         except GeneratorExit:
             raise
         except BaseException as error:
-            raise raised(error, place("task", name)) from None
+            raise raised(error, Place(node_name(), "task", name, os.getpid())) from None
 
     return stream if generates else task

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 
 class RayRef(ObjectRef[Any]):
-    """A value of Ray's object store, or one on its way there."""
+    """A value of Ray's object store, or one on its way there.
 
-    __slots__ = ("raw",)
+    Args:
+        raw: Ray's own reference.
+        what: was called, for messages.
+    """
 
-    def __init__(self, raw: Any) -> None:
-        self.raw = raw
+    __slots__ = ("raw", "what")
+
+    def __init__(self, raw: Any, what: str) -> None:
+        self.raw, self.what = raw, what
 
     def result(self, timeout: float | None = None) -> Any:
         """See `ObjectRef`."""
@@ -62,7 +67,7 @@ class RayRef(ObjectRef[Any]):
             return await self.raw
 
     def __repr__(self) -> str:
-        return f"<ObjectRef {self.hex()} on Ray>"
+        return f"<ObjectRef {self.what} on Ray>"
 
     def __hash__(self) -> int:
         return hash(self.raw)
@@ -71,23 +76,23 @@ class RayRef(ObjectRef[Any]):
         return isinstance(other, RayRef) and bool(other.raw == self.raw)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (RayRef, (self.raw,))
+        return (RayRef, (self.raw, self.what))
 
 
 class RayStream(ObjectRefGenerator[Any]):
     """What a generator method gives: Ray's own stream of references."""
 
-    def __init__(self, raw: Any) -> None:
-        self.raw = raw
+    def __init__(self, raw: Any, what: str) -> None:
+        self.raw, self.what = raw, what
 
     def __iter__(self) -> Iterator[RayRef]:
         return self
 
     def __next__(self) -> RayRef:
-        return RayRef(next(self.raw))
+        return RayRef(next(self.raw), self.what)
 
     async def __anext__(self) -> RayRef:
-        return RayRef(await self.raw.__anext__())
+        return RayRef(await self.raw.__anext__(), self.what)
 
     def close(self, *, force: bool = False, recursive: bool = True) -> None:
         """See `ObjectRefGenerator`."""
@@ -103,16 +108,19 @@ class RayStream(ObjectRefGenerator[Any]):
         return isinstance(other, RayStream) and other.raw is self.raw
 
     def __repr__(self) -> str:
-        return f"<ObjectRefGenerator of {self.raw!r}>"
+        return f"<ObjectRefGenerator of {self.what} on Ray>"
 
 
-def wrapped(given: Any, returns: object) -> Any:
+RayStream.__name__ = ObjectRefGenerator.__name__  # in messages; it refuses to be pickled
+
+
+def wrapped(given: Any, returns: object, what: str) -> Any:
     """Returns our own in place of what a call on Ray has given."""
     if returns in {"streaming", "dynamic"}:
-        return RayStream(given)
+        return RayStream(given, what)
     if isinstance(given, list):
-        return [RayRef(raw) for raw in given]
-    return None if given is None else RayRef(given)
+        return [RayRef(raw, what) for raw in given]
+    return None if given is None else RayRef(given, what)
 
 
 def unwrapped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ray
 from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as RayAffinity
 
+from actors.exceptions import PlacementError
 from actors.strategy import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
@@ -99,12 +101,28 @@ def _placed(options: Placed) -> dict[str, Any]:
 
 
 def node_id(name: str) -> str:
-    """Returns Ray's id of a node that is told by its id or its name; what is neither is left to Ray."""
-    for node in ray.nodes():
-        if name in {node["NodeID"], node.get("NodeName"), node.get("NodeManagerHostname")} and node["Alive"]:
+    """Returns Ray's id of a node that is told by its id or its name.
+
+    Raises:
+        PlacementError: none is there.
+    """
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    for node in alive:
+        if name in {node["NodeID"], node.get("NodeName"), node.get("NodeManagerHostname")}:
             found: str = node["NodeID"]
             return found
-    return name
+    raise PlacementError(f"no node is named {name!r}, nor has that id; there are: {', '.join(map(_name, alive))}")
+
+
+@cache
+def node_name() -> str:
+    """Returns the name of the node that this process is on."""
+    own = ray.get_runtime_context().get_node_id()
+    return next((_name(node) for node in ray.nodes() if node["NodeID"] == own), own)
+
+
+def _name(node: dict[str, Any]) -> str:
+    return str(node.get("NodeName") or node["NodeManagerHostname"])
 
 
 def refuse(what: str, instead: str) -> NoReturn:
