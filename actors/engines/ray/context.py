@@ -76,7 +76,7 @@ class RayContext(RuntimeContext):
             raise RuntimeError("this code runs in no actor: current_actor is there in an actor's methods only")
         from actors.spec import describe
 
-        return RayHandle(self._ray.current_actor, self._host.label, describe(self._host.cls), self._host.groups)
+        return RayHandle(self._ray.current_actor, self._host.label, describe(self._host.cls), self._host.manner)
 
     @property
     def namespace(self) -> str:

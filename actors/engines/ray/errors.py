@@ -68,28 +68,45 @@ class RaisedError(Exception):
         self.stillborn = stillborn
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (RaisedError, (self.payload, str(self), self.stillborn))
+        return (type(self), (self.payload, str(self), self.stillborn))
 
 
-def raised(error: BaseException, place: Place, *, stillborn: bool = False) -> RaisedError:
-    """Returns what is raised in Ray's worker in place of ``error``."""
-    return RaisedError(pack(error, place), f"{type(error).__name__}: {error}", stillborn)
+class TransientError(RaisedError):
+    """The same where the call is to be tried again for it."""
+
+
+def raised(
+    error: BaseException, place: Place, again: tuple[type[BaseException], ...] = (), *, stillborn: bool = False
+) -> RaisedError:
+    """Returns what is raised in Ray's worker in place of ``error``; ``again``, what the call is tried again for."""
+    kind = TransientError if isinstance(error, again) else RaisedError
+    return kind(pack(error, place), _text(error), stillborn)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # one of the user's own may have no words
+        return type(error).__name__
 
 
 def place(actor: str, method: str) -> Place:
     """Returns where this code runs."""
-    return Place(node_name(), f"{actor}({short(ray.get_runtime_context().get_actor_id())})", method, os.getpid())
+    id = ray.get_runtime_context().get_actor_id()
+    return Place(node_name(), f"{actor}({short(id)})" if id is not None else actor, method, os.getpid())
 
 
-def short(id: str | None) -> str:
+def short(id: str) -> str:
     """Returns an actor's id as messages have it; Ray's are long, and end in what those of a program have in common."""
-    return f"actor-{id[:8]}" if id is not None else "no actor"
+    return f"actor-{id[:8]}"
 
 
 def translated(error: BaseException) -> BaseException:
     """Returns what this package raises for what Ray has raised; what is not Ray's stays as it is."""
     if isinstance(error, rays.RayTaskError):
         return _of_task(error)
+    if isinstance(error, rays.RaySystemError) and "deserialize" in (error.traceback_str or ""):
+        return SerializationError(f"the value was pickled, and cannot be unpickled here: {error.client_exc}")
     for kind, ours in KINDS:
         if isinstance(error, kind):
             return ours(str(error))
@@ -101,6 +118,10 @@ def _of_task(error: rays.RayTaskError) -> BaseException:
     if not isinstance(cause, RaisedError):
         # Ray itself has failed there, such as in pickling a result; or an argument of the call has failed.
         inner = translated(cause) if isinstance(cause, rays.RayError) else None
+        if isinstance(inner, SerializationError):
+            return SerializationError(
+                f"an argument was pickled, and cannot be unpickled where it is used: {cause.client_exc}"
+            )
         if inner is not None and inner is not cause:
             return inner
         if isinstance(cause, TypeError):  # what the method itself raises comes packed

@@ -135,7 +135,7 @@ class RayFabric:
             except TimeoutError:
                 raise SilentRankError(rank) from None
         if all(said.values()):
-            there = meeting or gloo.Meeting(*said[0], left)
+            there = meeting or gloo.Meeting(said[0][0], said[0][1], left)
             self._lanes = gloo.Lanes(there, host, self.rank, self.size, self.put, self.lost)
 
     def sub(self, name: str, ranks: Sequence[int]) -> RayFabric:

@@ -10,15 +10,18 @@ from actors.handle import ActorHandle, RemoteMethod
 from actors.signed import Signed, signed
 from actors.spec import DEFAULTS
 
-from .errors import sending, short
+from .errors import TransientError, sending, short
+from .hosting import AGAIN
 from .refs import unwrapped, wrapped
-from .translation import of_method
+from .translation import kinds, of_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from actors.options import MethodOptions
     from actors.spec import ClassSpec, MethodSpec
+
+    from .hosting import Manner
 
 
 class RayHandle(ActorHandle[Any]):
@@ -28,13 +31,13 @@ class RayHandle(ActorHandle[Any]):
         raw: Ray's own handle.
         label: how it is called in messages.
         spec: its class's methods.
-        groups: its concurrency groups: a call in one that is not there ends Ray's process.
+        manner: how it wants to be called.
     """
 
-    __slots__ = ("groups", "name", "raw")
+    __slots__ = ("manner", "name", "raw")
 
-    def __init__(self, raw: Any, label: str, spec: ClassSpec, groups: frozenset[str]) -> None:
-        self.raw, self.groups = raw, groups
+    def __init__(self, raw: Any, label: str, spec: ClassSpec, manner: Manner) -> None:
+        self.raw, self.manner = raw, manner
         # Ray has no other name for it, and its client another.
         self._id = raw._actor_id.hex() if hasattr(raw, "_actor_id") else raw.actor_ref.id.hex()  # noqa: SLF001
         self.name, self._label = label, f"{label}({short(self._id)})"
@@ -50,7 +53,7 @@ class RayHandle(ActorHandle[Any]):
         return isinstance(other, RayHandle) and other._id == self._id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (RayHandle, (self.raw, self.name, self._spec, self.groups))
+        return (RayHandle, (self.raw, self.name, self._spec, self.manner))
 
 
 class RayMethod(RemoteMethod[..., Any]):
@@ -84,8 +87,10 @@ def _call(method: MethodSpec, handle: RayHandle, options: MethodOptions | None, 
             given = handle.raw._actors_common.remote(method.name, *plain, **named)  # noqa: SLF001 - ours
         return wrapped(given, None, what)
     both = {**of_method(method.options, method.generates), **(of_method(options, method.generates) if options else {})}
+    if again := kinds(both.pop("retry_exceptions", handle.manner.again)):
+        both["retry_exceptions"], named[AGAIN] = [TransientError], again
     group = both.get("concurrency_group")
-    if group is not None and group not in handle.groups:
+    if group is not None and group not in handle.manner.groups:
         return wrapped(handle.raw._actors_no_group.remote(method.name, group), None, what)  # noqa: SLF001 - ours
     ray_method = getattr(handle.raw, method.name)
     with sending(plain, named):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import GeneratorType
@@ -15,13 +14,12 @@ import ray
 from actors import engine
 from actors.common import COMMON
 from actors.exceptions import SerializationError
-from actors.failure import Place
 from actors.frozen import travelling
 from actors.runtime import ActorExit
 from actors.spec import describe
 
 from .errors import RaisedError, place, raised
-from .translation import HIDDEN, node_name
+from .translation import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -40,6 +38,26 @@ def here() -> Host | None:
     return _here
 
 
+AGAIN = "_actors_again"
+"""Keyword of a call: the classes of what it may raise that it is to be tried again for."""
+
+Kinds = tuple[type[BaseException], ...]
+
+
+@travelling
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an actor wants to be called.
+
+    Attributes:
+        groups: its concurrency groups: a call in one that is not there would end Ray's process.
+        again: what calls are tried again for that their methods raised.
+    """
+
+    groups: frozenset[str]
+    again: Kinds
+
+
 @travelling
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -48,13 +66,13 @@ class Order:
     Attributes:
         cls: the user's class.
         label: how it is called in messages.
-        groups: its concurrency groups.
+        manner: how it wants to be called.
         group: of a member of a group: that group's id, its rank, and how many ranks there are.
     """
 
     cls: type
     label: str
-    groups: frozenset[str]
+    manner: Manner
     group: tuple[str, int, int] | None
 
 
@@ -72,7 +90,7 @@ class Host:
         engine.use(Ray())
         _here = self
         cls, self.label, group = order.cls, order.label, order.group
-        self.cls, self.groups, self.first = cls, order.groups, group
+        self.cls, self.manner, self.first = cls, order.manner, group
         self.membership: Membership = Membership(self.label)
         if group is not None:
             self.membership.expect(*group)
@@ -91,14 +109,12 @@ class Host:
         running.set(f"{self.cls.__name__}.{name}")
         return getattr(self.it, name)
 
-    def _end(self, error: BaseException, name: str) -> BaseException:
-        if isinstance(
-            error, RaisedError | SystemExit
-        ):  # by the second Ray ends the process, as status 0 or another says
+    def _end(self, error: BaseException, name: str, again: Kinds = ()) -> BaseException:
+        if isinstance(error, RaisedError | SystemExit):  # by the second Ray ends the process, for good or not
             return error
         if isinstance(error, ActorExit):
             ray.actor.exit_actor()
-        return raised(error, place(self.label, name))
+        return raised(error, place(self.label, name), again)
 
     def _actors_common(self, name: str, *args: Any, **kwargs: Any) -> Any:
         if self._failed is not None:
@@ -109,12 +125,12 @@ class Host:
             raise self._end(error, name) from None
 
     @ray.method(concurrency_group=HIDDEN)
-    def _actors_spec(self) -> tuple[ClassSpec, frozenset[str]]:
-        return describe(self.cls), self.groups
+    def _actors_spec(self) -> tuple[ClassSpec, Manner]:
+        return describe(self.cls), self.manner
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_no_group(self, method: str, group: str) -> None:
-        there = ", ".join(sorted(self.groups)) or "none"
+        there = ", ".join(sorted(self.manner.groups)) or "none"
         error = ValueError(
             f"{self.label}.{method} was called in the concurrency group {group!r}, which the actor does not have; "
             f"there are: {there}. Name them all in concurrency_groups= of the actor"
@@ -123,7 +139,8 @@ class Host:
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_alive(self) -> None:
-        return None
+        if self._failed is not None:
+            raise self._failed
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_enter(self, *place: Any) -> None:
@@ -161,12 +178,13 @@ def _forward(cls: type, name: str) -> Callable[..., Any]:
 
 def _plain(name: str) -> Callable[..., Any]:
     def method(self: Host, *args: Any, **kwargs: Any) -> Any:
+        again = kwargs.pop(AGAIN, ())
         try:
             value = self._begin(name)(*args, **kwargs)
             if isinstance(value, GeneratorType):  # Ray would take its first item for the value
                 raise SerializationError(f"{name} returned a generator, which cannot be sent: yield its items instead")
         except BaseException as error:
-            raise self._end(error, name) from None
+            raise self._end(error, name, again) from None
         return value
 
     return method
@@ -176,24 +194,26 @@ def _coroutine(name: str) -> Callable[..., Any]:
     async def method(self: Host, *args: Any, **kwargs: Any) -> Any:
         import asyncio
 
+        again = kwargs.pop(AGAIN, ())
         try:
             return await self._begin(name)(*args, **kwargs)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            raise self._end(error, name) from None
+            raise self._end(error, name, again) from None
 
     return method
 
 
 def _stream(name: str) -> Callable[..., Any]:
     def method(self: Host, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        again = kwargs.pop(AGAIN, ())
         try:
             yield from _each(self._begin(name)(*args, **kwargs))
         except GeneratorExit:
             raise
         except BaseException as error:
-            raise self._end(error, name) from None
+            raise self._end(error, name, again) from None
 
     return method
 
@@ -211,13 +231,14 @@ def _each(items: Iterator[Any]) -> Iterator[Any]:
 
 def _async_stream(name: str) -> Callable[..., Any]:
     async def method(self: Host, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        again = kwargs.pop(AGAIN, ())
         try:
             async for item in self._begin(name)(*args, **kwargs):
                 yield item
         except GeneratorExit:
             raise
         except BaseException as error:
-            raise self._end(error, name) from None
+            raise self._end(error, name, again) from None
 
     return method
 
@@ -235,18 +256,20 @@ def task_of(function: Callable[..., Any], name: str, generates: bool) -> Callabl
 
     def task(*args: Any, **kwargs: Any) -> Any:
         begin_task(name)
+        again = kwargs.pop(AGAIN, ())
         try:
             return function(*args, **kwargs)
         except BaseException as error:
-            raise raised(error, Place(node_name(), "task", name, os.getpid())) from None
+            raise raised(error, place("task", name), again) from None
 
     def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
         begin_task(name)
+        again = kwargs.pop(AGAIN, ())
         try:
             yield from _each(function(*args, **kwargs))
         except GeneratorExit:
             raise
         except BaseException as error:
-            raise raised(error, Place(node_name(), "task", name, os.getpid())) from None
+            raise raised(error, place("task", name), again) from None
 
     return stream if generates else task

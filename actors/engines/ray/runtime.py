@@ -21,12 +21,12 @@ from actors.serialize import agree_with
 from actors.spec import describe
 
 from .context import RayContext
-from .errors import sending, translating
+from .errors import TransientError, sending, translating
 from .handles import RayHandle
-from .hosting import Order, here, host_of, task_of
+from .hosting import AGAIN, Manner, Order, here, host_of, task_of
 from .naming import named_once
 from .refs import RayRef, RayStream, get_all, unwrapped, wrapped
-from .translation import of_actor, of_task, refuse
+from .translation import kinds, of_actor, of_task, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,18 +62,19 @@ class Ray:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> RayHandle:
-        chosen, groups = of_actor(options), frozenset(options.concurrency_groups or ())
+        chosen = of_actor(options)
+        manner = Manner(frozenset(options.concurrency_groups or ()), kinds(options.retry_exceptions))
         plain, named = unwrapped(args, kwargs)
         try:
             with sending(plain, named, cls):
                 made = ray.remote(concurrency_groups=chosen.pop("concurrency_groups"))(host_of(cls))
-                make = partial(made.options(**chosen).remote, Order(cls, label, groups, group), *plain, **named)
+                make = partial(made.options(**chosen).remote, Order(cls, label, manner, group), *plain, **named)
                 raw = named_once(make, options) if options.name is not None else make()
         except ValueError as error:
             if options.name is not None and "already" in str(error):
                 raise ActorAlreadyExistsError(str(error)) from None
             raise
-        return RayHandle(raw, label, describe(cls), groups)
+        return RayHandle(raw, label, describe(cls), manner)
 
     def create_group(
         self, cls: type, options: ActorOptions, size: int, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -100,9 +101,11 @@ class Ray:
             made = self._tasks[function] = ray.remote(task_of(function.function, spec.name, spec.generates))
         returns = options.num_returns if options.num_returns is not None else "streaming" if spec.generates else 1
         returns = "streaming" if returns == "dynamic" else returns
-        plain, named = unwrapped(args, kwargs)
+        chosen, (plain, named) = of_task(options), unwrapped(args, kwargs)
+        if again := kinds(options.retry_exceptions):
+            chosen["retry_exceptions"], named[AGAIN] = [TransientError], again
         with sending(plain, named, function.function):
-            given = made.options(**of_task(options), num_returns=returns).remote(*plain, **named)
+            given = made.options(**chosen, num_returns=returns).remote(*plain, **named)
         return wrapped(given, returns, spec.name)
 
     def get(self, refs: Any, *, timeout: float | None = None) -> Any:
@@ -167,8 +170,8 @@ class Ray:
         if not hasattr(raw, "_actors_spec"):
             raise ValueError(f"the actor named {name!r} was made by Ray itself: reach it by ray.get_actor")
         with translating():
-            spec, groups = ray.get(raw._actors_spec.remote(), timeout=SPEC_SECONDS)  # noqa: SLF001 - ours
-        return RayHandle(raw, name, spec, groups)
+            spec, manner = ray.get(raw._actors_spec.remote(), timeout=SPEC_SECONDS)  # noqa: SLF001 - ours
+        return RayHandle(raw, name, spec, manner)
 
     def list_named_actors(self, *, all_namespaces: bool) -> list[Any]:
         """See `Engine`."""

@@ -13,7 +13,7 @@ from actors.exceptions import PlacementError
 from actors.strategy import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
-    from actors.options import ActorOptions, MethodOptions, TaskOptions
+    from actors.options import ActorOptions, MethodOptions, Retry, TaskOptions
     from actors.options import _Placed as Placed
 
 HIDDEN = "_actors"
@@ -40,8 +40,6 @@ def of_actor(options: ActorOptions) -> dict[str, Any]:
         refuse("isolation='thread'", "each actor has a process of its own; leave isolation= out")
     if options.replicas != 1:
         refuse("replicas=", "no copy of an actor's state is kept; leave replicas= out")
-    if isinstance(options.retry_exceptions, tuple):
-        refuse("retry_exceptions= with classes", "True and False are; what was raised travels packed")
     found = _placed(options)
     groups = {**(options.concurrency_groups or {}), HIDDEN: 4}
     found.update(
@@ -61,10 +59,7 @@ def of_task(options: TaskOptions) -> dict[str, Any]:
     if options.placement_timeout:
         refuse("placement_timeout=", _MISSING["placement_timeout"])
     found = _placed(options)
-    retry = list(options.retry_exceptions) if isinstance(options.retry_exceptions, tuple) else options.retry_exceptions
-    if isinstance(retry, list):
-        refuse("retry_exceptions= with classes", "True and False are; what was raised travels packed")
-    found.update(max_retries=options.max_retries, retry_exceptions=retry, name=options.name)
+    found.update(max_retries=options.max_retries, name=options.name)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -72,8 +67,6 @@ def of_method(options: MethodOptions, generates: bool) -> dict[str, Any]:
     """Returns the options of one call."""
     if options.timeout is not None:
         refuse("timeout= of a call", "use get(…, timeout=), and actors.cancel")
-    if isinstance(options.retry_exceptions, tuple):
-        refuse("retry_exceptions= with classes", "True and False are; what was raised travels packed")
     returns = options.num_returns if options.num_returns is not None else ("streaming" if generates else None)
     if returns in {"streaming", "dynamic"} and client.ray.is_connected():
         refuse("generator methods over ray://", "run the program in the cluster, or call them from an actor")
@@ -84,6 +77,11 @@ def of_method(options: MethodOptions, generates: bool) -> dict[str, Any]:
         "name": options.name,
     }  # fmt: skip
     return {name: value for name, value in found.items() if value is not None}
+
+
+def kinds(retry: Retry) -> tuple[type[BaseException], ...]:
+    """Returns the classes that ``retry_exceptions=`` means."""
+    return retry if isinstance(retry, tuple) else (Exception,) if retry else ()
 
 
 def _placed(options: Placed) -> dict[str, Any]:
