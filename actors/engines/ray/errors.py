@@ -101,15 +101,20 @@ def short(id: str) -> str:
     return f"actor-{id[:8]}"
 
 
-def translated(error: BaseException) -> BaseException:
-    """Returns what this package raises for what Ray has raised; what is not Ray's stays as it is."""
+def translated(error: BaseException, what: str = "") -> BaseException:
+    """Returns what this package raises for what Ray has raised; what is not Ray's stays as it is.
+
+    Args:
+        error: what was raised.
+        what: was called, if that is known; the words are Ray's.
+    """
     if isinstance(error, rays.RayTaskError):
         return _of_task(error)
     if isinstance(error, rays.RaySystemError) and "deserialize" in (error.traceback_str or ""):
         return SerializationError(f"the value was pickled, and cannot be unpickled here: {error.client_exc}")
     for kind, ours in KINDS:
         if isinstance(error, kind):
-            return ours(str(error))
+            return ours(f"{what}: {error}" if what else str(error))
     return error
 
 
@@ -124,7 +129,7 @@ def _of_task(error: rays.RayTaskError) -> BaseException:
             )
         if inner is not None and inner is not cause:
             return inner
-        if isinstance(cause, TypeError):  # what the method itself raises comes packed
+        if isinstance(cause, TypeError | PicklingError):  # what the method itself raises comes packed
             return SerializationError(f"Ray cannot send what the call returned: {cause}")
         return TaskError(str(error), verdict=Verdict.RAISED)
     problem = unpack(cause.payload)
@@ -139,13 +144,16 @@ def _of_task(error: rays.RayTaskError) -> BaseException:
 class translating:  # noqa: N801 - a function to those who use it; a generator could not raise a StopIteration
     """Raises inside the block what this package raises for what Ray does."""
 
+    def __init__(self, what: str = "") -> None:
+        self._what = what
+
     def __enter__(self) -> None:
         """Begins the block."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         __tracebackhide__ = True
         if isinstance(error, rays.RayError):
-            other = translated(error)
+            other = translated(error, self._what)
             raise other from other.__cause__
 
 

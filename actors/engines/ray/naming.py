@@ -39,6 +39,22 @@ def named_once(make: Callable[[], Any], options: ActorOptions) -> Any:
         time.sleep(PAUSE_SECONDS)
 
 
+def answered(method: Any, seconds: float) -> Any:
+    """Returns what a method of an actor does that may just be made anew.
+
+    Raises:
+        RayError: it does not answer within so many seconds, or has ended.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ray.get(method.remote(), timeout=max(0.0, deadline - time.monotonic()))
+        except rays.ActorUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
+
+
 def _has_ended(name: str | None, namespace: str | None) -> bool:
     """Whether an actor that has ended, or is about to, has the name still."""
     try:

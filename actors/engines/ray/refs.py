@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -10,11 +11,15 @@ from ray import exceptions as rays
 
 from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator
+from actors.threads import Threads
 
 from .errors import translated, translating
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+
+_borrowed = Threads("ray-done")
 
 
 class RayRef(ObjectRef[Any]):
@@ -32,7 +37,7 @@ class RayRef(ObjectRef[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """See `ObjectRef`."""
-        with translating():
+        with translating(self.what):
             return ray.get(self.raw, timeout=timeout)
 
     def future(self) -> Future[Any]:
@@ -43,11 +48,12 @@ class RayRef(ObjectRef[Any]):
         def settle(done: Future[Any]) -> None:
             error = done.exception()
             if error is not None:
-                future.set_exception(translated(error))
+                future.set_exception(translated(error, self.what))
             else:
                 future.set_result(done.result())
 
-        self.raw.future().add_done_callback(settle)
+        # Not on the thread that calls this, which is Ray's own: what a callback asks of Ray would wait for that one.
+        self.raw.future().add_done_callback(partial(_borrowed.start, settle))
         return future
 
     def hex(self) -> str:
@@ -63,7 +69,7 @@ class RayRef(ObjectRef[Any]):
         return self._value_of().__await__()
 
     async def _value_of(self) -> Any:
-        with translating():
+        with translating(self.what):
             return await self.raw
 
     def __repr__(self) -> str:
@@ -132,9 +138,9 @@ def unwrapped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any],
 def get_all(refs: Any, timeout: float | None) -> Any:
     """Returns the value of a reference, or the values of a list of them."""
     __tracebackhide__ = True
+    if isinstance(refs, RayRef):
+        return refs.result(timeout)
     with translating():
-        if isinstance(refs, RayRef):
-            return ray.get(refs.raw, timeout=timeout)
         return ray.get([ref.raw for ref in refs], timeout=timeout)
 
 

@@ -24,7 +24,7 @@ from .context import RayContext
 from .errors import TransientError, sending, translating
 from .handles import RayHandle
 from .hosting import AGAIN, Manner, Order, here, host_of, task_of
-from .naming import named_once
+from .naming import answered, named_once
 from .refs import RayRef, RayStream, get_all, unwrapped, wrapped
 from .translation import kinds, of_actor, of_task, refuse
 
@@ -170,7 +170,7 @@ class Ray:
         if not hasattr(raw, "_actors_spec"):
             raise ValueError(f"the actor named {name!r} was made by Ray itself: reach it by ray.get_actor")
         with translating():
-            spec, manner = ray.get(raw._actors_spec.remote(), timeout=SPEC_SECONDS)  # noqa: SLF001 - ours
+            spec, manner = answered(raw._actors_spec, SPEC_SECONDS)  # noqa: SLF001 - ours
         return RayHandle(raw, name, spec, manner)
 
     def list_named_actors(self, *, all_namespaces: bool) -> list[Any]:
