@@ -107,8 +107,7 @@ class Lane:
         """Takes a message over, to be sent as soon as there is a link. Never blocks."""
         self._posted.append((message, size))
         if self._idle is not None:
-            here = self._session.in_flight < FEW or len(self._posted) >= TOGETHER
-            if here and self._send_here():
+            if (self._session.in_flight < FEW or len(self._posted) >= TOGETHER) and self._send_here():
                 return
         # Messages posted before the loop comes round ride on the wake-up of the first one.
         if not self._scheduled:
@@ -254,10 +253,7 @@ class Lane:
         try:
             quick = as_quick(link)
             if quick is not None:
-                await quick.receive(
-                    partial(self._take_bytes, link),
-                    partial(self._take_here, link),
-                )
+                await quick.receive(partial(self._take_bytes, link), partial(self._take_here, link))
                 return
             while (data := await link.read_bytes()) is not None:
                 self._take_bytes(link, data)
