@@ -106,9 +106,9 @@ class Lane:
     def post(self, message: Message, size: int = 0) -> None:
         """Takes a message over, to be sent as soon as there is a link. Never blocks."""
         self._posted.append((message, size))
-        if self._idle is not None:
-            if (self._session.in_flight < FEW or len(self._posted) >= TOGETHER) and self._send_here():
-                return
+        here = self._idle is not None and (self._session.in_flight < FEW or len(self._posted) >= TOGETHER)
+        if here and self._send_here():
+            return
         # Messages posted before the loop comes round ride on the wake-up of the first one.
         if not self._scheduled:
             try:
