@@ -7,6 +7,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .beside import Beside
     from .means import Means
     from .sampling import Request
+    from .shadow import Shading
     from .sharing import Share
     from .stage import StageModel, Step
 
@@ -237,31 +239,34 @@ class StageActor(StageCaches):
         from .hop import step_text
 
         hidden = None if self._before is None else self._before.forward.remote(step_text(step))
-        mine = self._pass(step, hidden, finish, self._order.next())
+        # With the layers and caches that are here now: what comes late when they are others leaves nothing in those.
+        run = partial(self._run, self._model, self._shading, step, finish)
+        mine = self._pass(run, hidden, self._order.next())
         if not self._others:
             return asyncio.ensure_future(mine)
         return asyncio.ensure_future(_together(mine, [other.follow.remote(step) for other in self._others]))
 
-    async def _pass(self, step: Step, hidden: Any, finish: Any, turn: _Turn) -> Any:
+    async def _pass(self, run: Callable[[Any], Any], hidden: Any, turn: _Turn) -> Any:
         with closing(turn):
             try:
                 value = None if hidden is None else await hidden
             finally:
                 await turn.mine()
-            work = asyncio.get_running_loop().run_in_executor(self._turns, self._run, step, value, finish)
+            work = asyncio.get_running_loop().run_in_executor(self._turns, run, value)
         out = await work
         if self._shading is not None:
             self._shading.wake()
         return out
 
-    def _run(self, step: Step, hidden: Any, finish: Any) -> Any:
+    @staticmethod
+    def _run(model: StageModel, shading: Shading | None, step: Step, finish: Any, hidden: Any) -> Any:
         from .hop import unpacked
 
         try:
-            return self._model.run(step, unpacked(hidden), finish)
+            return model.run(step, unpacked(hidden), finish)
         finally:
-            if self._shading is not None:
-                self._shading.note(step)
+            if shading is not None:
+                shading.note(step)
 
 
 def found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
