@@ -11,7 +11,7 @@ import pytest
 mx = pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
-from clusters import SOON, eventually, slow  # noqa: E402
+from clusters import SOON, eventually  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from test_models_architectures import CONFIGURATIONS  # noqa: E402
@@ -156,7 +156,8 @@ def kill(model, number):
     os.kill(model.status()["stages"][number]["pid"], signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [1, *slow(0, 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_an_answer_goes_on_where_it_was_when_a_stage_dies(cluster, path, number):
     whole = long_answer(path, tuple(PROMPT))
     with ShardedModel.load(path, shadow=True) as model:
@@ -213,8 +214,16 @@ def test_what_cannot_be_kept_twice_is_refused(cluster, path, tmp_path):
         ShardedModel.load(windowed, shadow=True)
     with pytest.raises(ValueError, match="shadow=True is for a model cut by its layers"):
         ShardedModel.load(path, shadow=True, strategy="tensor")
-    with (
-        ShardedModel.load(path, shadow=True, kv_memory=1_000_000) as twice,
-        ShardedModel.load(path, kv_memory=1_000_000) as once,
-    ):
-        assert twice.kv_limit < 0.7 * once.kv_limit
+
+
+@pytest.mark.slow
+def test_both_copies_are_counted_and_one_stage_keeps_none(cluster, path):
+    room = {"kv_memory": 1_000_000}
+    with ShardedModel.load(path, shadow=True, **room) as twice, ShardedModel.load(path, **room) as once:
+        assert 0.4 * once.kv_limit < twice.kv_limit < 0.7 * once.kv_limit
+    name = actors.nodes()[0].name
+    with ShardedModel.load(path, shadow=True, nodes=[name]) as alone:
+        tokens = alone.tokens(PROMPT, max_tokens=20)
+        got = [next(tokens)]
+        kill(alone, 0)
+        assert got + list(tokens) == long_answer(path, tuple(PROMPT))[:20]
