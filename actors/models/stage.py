@@ -124,6 +124,10 @@ class StageModel:
         mx.clear_cache()
         return cls(info, piece, wide=widened)
 
+    def emptied(self) -> Self:
+        """The same layers, for other sequences."""
+        return type(self)(self.info, self._slice, self._joining, wide=self.wide)
+
     def lend(self, model: nn.Module, first: int, last: int) -> None:
         """See `cut.Slice.lend`."""
         self._slice.lend(model, first, last)

@@ -77,7 +77,7 @@ class StageActor(StageCaches):
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
-        self._means = means
+        self._means, self._what = means, (path, first, last)
         path = found(path, first, last, libraries, send=send)
         if shares:
             self._model = self._turns.submit(StageModel.load_share, path, shares, rank, wide=self._room).result()
@@ -116,10 +116,13 @@ class StageActor(StageCaches):
 
         def load() -> StageModel:
             self._bequeath(shading)
+            if (path, first, last) == self._what:
+                return self._model.emptied()
             here = found(path, first, last, libraries, send=send)
             return type(self._model).load(here, first, last, wide=self._room, like=self._model)
 
         self._model = await self._do(load)
+        self._what = path, first, last
 
     async def loaded(self) -> dict[str, Any]:
         """Returns what this stage holds, and where.
