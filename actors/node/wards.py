@@ -62,11 +62,11 @@ class Wards:
     def recall(self, actor: str, term: int, serial: int) -> tuple[int, Payload] | None:
         """Takes no state before ``serial`` any more; returns the one that is kept, and its serial, if one is."""
         known = self._kept.get(actor)
-        if known is None or known.state is None or (known.term, known.serial) >= (term, serial):
+        if known is None or (known.term, known.serial) >= (term, serial):
             return None
         found = known.serial, known.state
         known.term, known.serial = term, serial
-        return found
+        return None if found[1] is None else (found[0], found[1])
 
     def drop(self, actor: str, term: int) -> None:
         """Keeps an actor no more, unless by a later term."""
