@@ -80,6 +80,6 @@ class Membership:
                 ray.get(handle._actors_alive.remote(), timeout=seconds)  # noqa: SLF001 - ours
             except rays.GetTimeoutError:
                 return False
-            except rays.RayActorError:
+            except (rays.RayActorError, rays.RayTaskError):  # by the second: its constructor has raised
                 self._dead.add(key)
         return key in self._dead
