@@ -49,6 +49,9 @@ _NO_NODE_PID = Difference("Ray does not tell the process of a node: its `pid` is
 _SPREAD = Difference("Ray spreads a group over the nodes as well as it can, which may leave one out", run=False)
 _OWN_BOUND = Difference("no bound on what one caller has under way; `max_pending_calls=` of an actor is there")
 _KILL_LATER = Difference("`kill` returns before the process has ended: it may answer once more", run=False)
+_BACKENDS = Difference('`create_group(backend=)` takes `"auto"` alone, and `explain` knows the ways that are there')
+_KILLS_ITSELF = Difference("an actor that kills itself answers the call in which it does")
+_STORE = Difference("the pages of Ray's object store that a process has read count as its own")
 _NO_CHECKPOINT = Difference("`checkpoint=` is refused")
 _LAST_WORDS = Difference(
     "the error of a death does not show what the actor printed last: Ray prints that at the program"
@@ -92,6 +95,7 @@ DIFFERS: dict[str, dict[str, Difference]] = {
         "test_an_actor_that_ends_in_a_call_answers_it_and_all_behind_it": _EXIT_CODE,
         "test_the_error_shows_what_the_actor_printed_last": _LAST_WORDS,
         "test_an_actor_killed_from_outside_while_it_waits": _EXIT_CODE,
+        "test_an_actor_kills_another_and_even_itself": _KILLS_ITSELF,
         "test_a_stopped_node_is_not_dead": Difference(_NO_NODE_PID.why, run=False),
     },
     "groups": {
@@ -105,6 +109,7 @@ DIFFERS: dict[str, dict[str, Difference]] = {
         "test_a_reference_that_comes_home": _COUNTS,
         "test_one_value_many_readers": _COUNTS,
         "test_ten_thousand_references_in_one_list": _COUNTS,
+        "test_the_memory_of_values_is_given_back": _STORE,
         "test_a_reference_in_several_values_and_in_a_stream": _COUNTS,
         "test_an_actor_without_a_handle_is_constructed_and_answers": _COUNTS,
         "test_a_holder_that_is_killed_gives_back_what_it_held": _COUNTS,
@@ -144,13 +149,17 @@ DIFFERS: dict[str, dict[str, Difference]] = {
         "test_one_that_is_told_to_end_does_so_in_its_turn[thread]": _NO_LIGHT,
     },
     "ray_names": {},
-    "collective_groups": {},
+    "collective_groups": {
+        "test_a_group_is_made_of_handles": _BACKENDS,
+    },
     "util_queue": {},
     "util_pool": {
         "test_a_function_that_kills_its_process_costs_its_own_result_alone": _EXIT_CODE,
     },
     "util_misc": {},
-    "util_completion": {},
+    "util_completion": {
+        "test_a_circle_is_told": _CIRCLE,
+    },
 }
 """By module: tests, by the beginning of their names, and the reason."""
 

@@ -40,6 +40,11 @@ class RayRef(ObjectRef[Any]):
         with translating(self.what):
             return ray.get(self.raw, timeout=timeout)
 
+    @property
+    def pending(self) -> Future[Any]:
+        """See `ObjectRef`; on Ray a future of the value itself."""
+        return self.future()
+
     def future(self) -> Future[Any]:
         """See `ObjectRef`."""
         future: Future[Any] = Future()

@@ -208,7 +208,10 @@ class Ray:
     def group_of(self, handles: Sequence[ActorHandle], backend: str) -> ActorGroup:
         """See `Engine`."""
         if backend != "auto":
-            refuse(f"backend={backend!r}", "Ray's object store carries the arrays; use backend='auto'")
+            refuse(
+                f"backend={backend!r}",
+                "gloo carries the arrays where all have torch, else Ray's object store; use 'auto'",
+            )
         members = [_ours(handle) for handle in handles]
         group = new_id("group")
         with translating():
