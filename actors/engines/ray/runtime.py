@@ -210,7 +210,7 @@ class Ray:
         if backend != "auto":
             refuse(
                 f"backend={backend!r}",
-                "gloo carries the arrays where all have torch, else Ray's object store; use 'auto'",
+                "gloo carries arrays where all have torch, else Ray's object store: 'auto'",
             )
         members = [_ours(handle) for handle in handles]
         group = new_id("group")
