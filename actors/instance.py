@@ -401,9 +401,9 @@ class Instance:
                     )
                 )
 
-    def methods(self) -> list[str]:
-        """Returns the names of what can be called, once it has been made."""
-        return sorted(describe(type(self._thing)).methods) if self._thing is not None else []
+    def methods(self) -> list[str] | None:
+        """Returns the names of what can be called; None before it has been made."""
+        return sorted(describe(type(self._thing)).methods) if self._thing is not None else None
 
     def open_calls(self) -> list[Job]:
         """Returns the calls that wait or run, in the order of their arrival."""
