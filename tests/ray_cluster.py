@@ -18,6 +18,7 @@ SETTINGS = {"prestart_worker_first_driver": False, "enable_worker_prestart": Fal
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "10",
     # Off, as it is on macOS, Ray stays on the loopback interface.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }  # fmt: skip

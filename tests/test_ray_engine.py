@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from actors.exceptions import (
     CollectiveError,
     NoClusterError,
     SerializationError,
+    VersionMismatchError,
 )
 
 TESTS = Path(__file__).parent
@@ -98,9 +100,37 @@ def test_each_module_of_the_list_is_there() -> None:
 
 
 @on_ray
-def test_no_cluster_there() -> None:
-    with pytest.raises(NoClusterError, match=r"127\.0\.0\.1:1"):
-        actors.init("127.0.0.1:1", engine="ray")
+@pytest.mark.parametrize(("address", "says"), [
+    ("127.0.0.1:1", "'127.0.0.1:1'.*refused"), ("ray://127.0.0.1:1", "'ray://127.0.0.1:1'.*refused"),
+    ("ray://", "that is no HOST:PORT"), ("127.0.0.1:99999", "that is no HOST:PORT"), ("here", "that is no HOST:PORT"),
+    ("ray://{gcs}", "the head itself listens there"), ("{client}", "no head of a Ray cluster.*ray://HOST:PORT"),
+])  # fmt: skip
+def test_no_cluster_there(address: str, says: str) -> None:
+    given = address.format(
+        gcs=os.environ["ACTORS_TEST_RAY"], client=os.environ["ACTORS_TEST_RAY_CLIENT"].removeprefix("ray://")
+    )
+    with pytest.raises(NoClusterError, match=says):
+        actors.init(given, engine="ray")
+
+
+@on_ray
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_what_listens_there_is_silent(scheme: str) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(NoClusterError, match="nothing there answered within 1 s"),
+    ):
+        actors.init(f"{scheme}127.0.0.1:{silent.getsockname()[1]}", engine="ray", timeout=1)
+
+
+@on_ray
+def test_a_cluster_of_another_version_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "__version__", "2.59.9")  # of this program: there is one Ray in its environment
+    for address in (os.environ["ACTORS_TEST_RAY"], os.environ["ACTORS_TEST_RAY_CLIENT"]):
+        with pytest.raises(VersionMismatchError, match=r"2\.60\.0.*2\.59\.9|2\.59\.9.*2\.60\.0"):
+            actors.init(address, engine="ray")
 
 
 @pytest.mark.usefixtures("cluster")

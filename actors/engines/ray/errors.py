@@ -114,7 +114,8 @@ def translated(error: BaseException, what: str = "") -> BaseException:
         return SerializationError(f"the value was pickled, and cannot be unpickled here: {error.client_exc}")
     for kind, ours in KINDS:
         if isinstance(error, kind):
-            return ours(f"{what}: {error}" if what else str(error))
+            words = str(error).replace("User requested to exit the actor", "exit_actor() was called in it")
+            return ours(f"{what}: {words}" if what else words)
     return error
 
 

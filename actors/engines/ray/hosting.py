@@ -18,6 +18,7 @@ from actors.frozen import travelling
 from actors.runtime import ActorExit
 from actors.spec import describe
 
+from .cancelling import Calls
 from .errors import RaisedError, place, raised
 from .translation import HIDDEN
 
@@ -92,6 +93,7 @@ class Host:
         cls, self.label, group = order.cls, order.label, order.group
         self.cls, self.manner, self.first = cls, order.manner, group
         self.membership: Membership = Membership(self.label)
+        self.calls = Calls()
         if group is not None:
             self.membership.expect(*group)
         self._failed: RaisedError | None = None
@@ -107,6 +109,7 @@ class Host:
         if self._failed is not None:
             raise self._failed
         running.set(f"{self.cls.__name__}.{name}")
+        self.calls.begin(f"{self.label}.{name}")
         return getattr(self.it, name)
 
     def _end(self, error: BaseException, name: str, again: Kinds = ()) -> BaseException:
@@ -141,6 +144,10 @@ class Host:
     def _actors_alive(self) -> None:
         if self._failed is not None:
             raise self._failed
+
+    @ray.method(concurrency_group=HIDDEN)
+    def _actors_cancel(self, id: str) -> bool:
+        return self.calls.cancel(id)
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_enter(self, *place: Any) -> None:
@@ -185,6 +192,8 @@ def _plain(name: str) -> Callable[..., Any]:
                 raise SerializationError(f"{name} returned a generator, which cannot be sent: yield its items instead")
         except BaseException as error:
             raise self._end(error, name, again) from None
+        finally:
+            self.calls.end()
         return value
 
     return method
@@ -201,6 +210,8 @@ def _coroutine(name: str) -> Callable[..., Any]:
             raise
         except BaseException as error:
             raise self._end(error, name, again) from None
+        finally:
+            self.calls.end()
 
     return method
 
@@ -214,6 +225,8 @@ def _stream(name: str) -> Callable[..., Any]:
             raise
         except BaseException as error:
             raise self._end(error, name, again) from None
+        finally:
+            self.calls.end()
 
     return method
 
@@ -239,6 +252,8 @@ def _async_stream(name: str) -> Callable[..., Any]:
             raise
         except BaseException as error:
             raise self._end(error, name, again) from None
+        finally:
+            self.calls.end()
 
     return method
 

@@ -13,6 +13,7 @@ from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator
 from actors.threads import Threads
 
+from .cancelling import cancel_call
 from .errors import translated, translating
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class RayRef(ObjectRef[Any]):
 
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
         """See `ObjectRef`."""
-        ray.cancel(self.raw, force=force, recursive=recursive)
+        if force or not cancel_call(self, recursive):
+            ray.cancel(self.raw, force=force, recursive=recursive)
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._value_of().__await__()
