@@ -48,7 +48,6 @@ _NODE_AT_ONCE = Difference("a node that is not there is told by `.remote()` itse
 _NO_NODE_PID = Difference("Ray does not tell the process of a node: its `pid` is 0")
 _SPREAD = Difference("Ray spreads a group over the nodes as well as it can, which may leave one out", run=False)
 _OWN_BOUND = Difference("no bound on what one caller has under way; `max_pending_calls=` of an actor is there")
-_KILL_LATER = Difference("`kill` returns before the process has ended: it may answer once more", run=False)
 _BACKENDS = Difference('`create_group(backend=)` takes `"auto"` alone, and `explain` knows the ways that are there')
 _STORE = Difference("the pages of Ray's object store that a process has read count as its own")
 _NO_CHECKPOINT = Difference("`checkpoint=` is refused")
@@ -94,8 +93,6 @@ DIFFERS: dict[str, dict[str, Difference]] = {
         "test_an_actor_that_ends_in_a_call_answers_it_and_all_behind_it": _EXIT_CODE,
         "test_the_error_shows_what_the_actor_printed_last": _LAST_WORDS,
         "test_an_actor_killed_from_outside_while_it_waits": _EXIT_CODE,
-        "test_kill_ends_an_actor_its_open_calls_and_its_process": _KILL_LATER,
-        "test_an_actor_kills_another_and_even_itself": _KILL_LATER,
         "test_a_stopped_node_is_not_dead": Difference(_NO_NODE_PID.why, run=False),
     },
     "groups": {
@@ -137,7 +134,6 @@ DIFFERS: dict[str, dict[str, Difference]] = {
     },
     "restarts": {
         "test_it_comes_back_with_fresh_state_until_it_may_not": _EXIT_CODE,
-        "test_kill_may_leave_it_its_restarts": _KILL_LATER,
         "test_a_crash_loop_ends_with_the_last_cause": _EXIT_CODE,
     },
     "cycles": {

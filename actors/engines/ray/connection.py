@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
+from ray._private import client_mode_hook
+from ray.util import client
 
 from actors import engine
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError, VersionMismatchError
@@ -69,6 +71,7 @@ def connect(request: Mapping[str, Any]) -> Connection:
     try:
         _join(namespace=request["namespace"], log_to_driver=request["log_to_driver"], **given)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        _forget_attempt()
         if isinstance(error, RuntimeError) and "ersion mismatch" in str(error):  # of Python's, too
             words = " ".join(str(error).split())
             raise VersionMismatchError(f"the Ray cluster at {request['address']!r}: {words}") from None
@@ -95,6 +98,13 @@ def _join(**arguments: Any) -> None:
                 raise
         else:
             return
+
+
+def _forget_attempt() -> None:
+    """Else Ray would go on by the client that has failed, whatever is joined later."""
+    if client.ray.is_connected():
+        client.ray.disconnect()
+    client_mode_hook._explicitly_disable_client_mode()  # noqa: SLF001 - which Ray does where it disconnects alone
 
 
 def _check_version(seconds: float) -> None:

@@ -141,9 +141,10 @@ class Host:
         raise raised(error, place(self.label, method))
 
     @ray.method(concurrency_group=HIDDEN)
-    def _actors_alive(self) -> None:
+    def _actors_alive(self) -> str:
         if self._failed is not None:
             raise self._failed
+        return str(ray.get_runtime_context().get_worker_id())
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_cancel(self, id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Names on Ray, which an actor keeps for a while after its last handle is gone."""
+"""Ends on Ray, which take a while: until then an actor keeps its name, and answers."""
 
 from __future__ import annotations
 
@@ -52,6 +52,24 @@ def answered(method: Any, seconds: float) -> Any:
         except rays.ActorUnavailableError:
             if time.monotonic() > deadline:
                 raise
+        time.sleep(PAUSE_SECONDS)
+
+
+def life(actor: Any) -> str | None:
+    """Returns what is another for each process that an actor is made anew in; None where it does not say it soon."""
+    try:
+        found: str = ray.get(actor._actors_alive.remote(), timeout=LOOK_SECONDS)  # noqa: SLF001 - ours
+    except rays.RayError:
+        return None
+    return found
+
+
+def wait_for_end(actor: Any, before: str | None) -> None:
+    """Waits, for a while, until an actor that has been killed answers no more, or not as it did ``before``."""
+    deadline = time.monotonic() + PATIENCE
+    while (now := life(actor)) is not None and time.monotonic() < deadline:
+        if before is not None and now != before:
+            return
         time.sleep(PAUSE_SECONDS)
 
 

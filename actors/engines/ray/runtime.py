@@ -24,7 +24,7 @@ from .context import RayContext
 from .errors import TransientError, sending, translating
 from .handles import RayHandle
 from .hosting import AGAIN, Manner, Order, here, host_of, task_of
-from .naming import answered, named_once
+from .naming import answered, life, named_once, wait_for_end
 from .refs import RayRef, RayStream, get_all, unwrapped, wrapped
 from .translation import kinds, of_actor, of_task, refuse
 
@@ -152,7 +152,11 @@ class Ray:
 
     def kill(self, handle: ActorHandle, *, no_restart: bool) -> None:
         """See `Engine`."""
-        ray.kill(_ours(handle).raw, no_restart=no_restart)
+        raw = _ours(handle).raw
+        before = None if no_restart else life(raw)
+        ray.kill(raw, no_restart=no_restart)
+        if no_restart or before is not None:
+            wait_for_end(raw, before)
 
     def move(self, handle: ActorHandle, node: str | NodeInfo) -> None:  # noqa: ARG002 - the protocol's
         """See `Engine`."""
