@@ -214,7 +214,7 @@ class Line:
         except RuntimeError as error:  # the I/O loop is closed
             call.end(of_error(NoClusterError("the cluster was shut down while the call was made")))
             raise NoClusterError("the cluster was shut down while the call was made") from error
-        if not (self.manner.follows or call.retries):
+        if not (call.retries or self.manner.follows):
             call.payload = None
 
     def send_together(self, calls: Together) -> bool:
