@@ -67,9 +67,9 @@ class _Run:
     spec: Spec | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where each array of a structure lies.
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Where each array of a structure lies. There is one of each kind of structure, which is equal to no other.
 
     Attributes:
         buckets: one for each dtype.
@@ -87,34 +87,54 @@ class Structure:
 
     Args:
         value: the structure.
-
-    Raises:
-        TypeError: something in it is neither an array nor a structure; the message says where.
+        skeleton: what it is but for its arrays.
+        layout: where they lie.
+        leaves: they.
 
     Attributes:
+        layout: where its arrays lie.
         terms: what it is, in words.
         specs: what each bucket is, as an array of one axis.
         buckets: all elements of one dtype, one array after the other; where they are, unless they are tiny.
     """
 
-    def __init__(self, value: Any) -> None:
-        self._value = value
+    __slots__ = ("_skeleton", "_value", "buckets", "layout", "specs", "terms")
+
+    def __init__(self, value: Any, skeleton: Hashable, layout: Layout, leaves: Sequence[Any]) -> None:
+        self._value, self._skeleton, self.layout = value, skeleton, layout
+        self.terms, self.specs = layout.terms, [bucket.spec for bucket in layout.buckets]
+        self.buckets = [_filled(bucket, leaves) for bucket in layout.buckets]
+
+    @classmethod
+    def of(cls, value: Any) -> Structure:
+        """Takes a structure apart.
+
+        Raises:
+            TypeError: something in it is neither an array nor a structure; the message says where.
+        """
         leaves: list[Any] = []
-        self._skeleton = skeleton = _collect(value, leaves)
-        layout = _known(skeleton, leaves)
+        skeleton, plain = _collect(value, leaves)
+        layout = _known(skeleton, leaves) if plain else None
         if layout is None:
             packed = [_packed(leaf, skeleton, number) for number, leaf in enumerate(leaves)]
             layout = _layout(skeleton, tuple([one.spec for one in packed]))
-            _keep(skeleton, leaves, layout)
+            if plain and all(run.spec is None for run in layout.runs):
+                _keep(skeleton, leaves, layout)
             leaves = [one.data for one in packed]
-        self._layout = layout
-        self.terms, self.specs = layout.terms, [bucket.spec for bucket in layout.buckets]
-        self.buckets = [_filled(bucket, leaves) for bucket in layout.buckets]
+        return cls(value, skeleton, layout, leaves)
+
+    @classmethod
+    def known(cls, value: Any) -> Structure | None:
+        """Takes a structure apart, if it is of plain numpy arrays only and one like it was there lately."""
+        leaves: list[Any] = []
+        skeleton, plain = _collect(value, leaves)
+        layout = _known(skeleton, leaves) if plain else None
+        return None if layout is None else cls(value, skeleton, layout, leaves)
 
     def filled(self, results: Sequence[npt.NDArray[Any]]) -> Any:
         """Returns a structure like this one whose arrays' elements are those of ``results``, one for each bucket."""
         arrays: list[Any] = []
-        for run in self._layout.runs:
+        for run in self.layout.runs:
             part = results[run.bucket][run.elements]
             if run.count > 1:
                 arrays.extend(part.reshape(run.count, *run.shape))  # numpy makes them in a fraction of a loop's time
@@ -143,8 +163,13 @@ def _packed(leaf: Any, skeleton: Hashable, number: int) -> Packed:
     )
 
 
-def _collect(value: Any, leaves: list[Any]) -> Hashable:
-    """Appends the arrays of a structure, in order, to ``leaves``; returns what it is but for them."""
+def _collect(value: Any, leaves: list[Any]) -> tuple[Hashable, bool]:
+    """Appends the arrays of a structure, in order, to ``leaves``.
+
+    Returns:
+        What it is but for them: its keys, if it has some, and what is below them: how many arrays, where there is
+        nothing else. And whether they are all plain numpy arrays.
+    """
     if isinstance(value, dict):
         items: Any = value.values()
         # A key may be equal to one of another type, which is another in words.
@@ -153,20 +178,25 @@ def _collect(value: Any, leaves: list[Any]) -> Hashable:
         items, said = value, None
     if set(map(type, items)) == {np.ndarray}:  # nearly always
         leaves += items
-        return said, (None,) * len(items)
-    below = []
+        return (said, len(items)), True
+    below, plain = [], True
     for item in items:
+        inner = None
         if isinstance(item, _NESTS):
-            below.append(_collect(item, leaves))
+            inner, fits = _collect(item, leaves)
         else:
             leaves.append(item)
-            below.append(None)
-    return said, tuple(below)
+            fits = type(item) is np.ndarray
+        below.append(inner)
+        plain = plain and fits
+    return (said, tuple(below)), plain
 
 
 def _paths(skeleton: Any, path: str = "") -> Iterator[str]:
     """Returns where the arrays of a structure are, as Python has it."""
     said, below = skeleton
+    if isinstance(below, int):
+        below = (None,) * below
     for key, item in zip(range(len(below)) if said is None else said[0], below, strict=True):
         here = f"{path}[{key!r}]"
         if item is None:
@@ -176,7 +206,7 @@ def _paths(skeleton: Any, path: str = "") -> Iterator[str]:
 
 
 @lru_cache(maxsize=64)
-def _layout(skeleton: Hashable, specs: tuple[Spec, ...]) -> _Layout:
+def _layout(skeleton: Hashable, specs: tuple[Spec, ...]) -> Layout:
     """Lays a structure out."""
     by_dtype: dict[str, list[int]] = {}
     for place, spec in enumerate(specs):
@@ -192,7 +222,7 @@ def _layout(skeleton: Hashable, specs: tuple[Spec, ...]) -> _Layout:
     said = ", ".join(f"{path}: {spec}" for path, spec in zip(_paths(skeleton), specs, strict=True))
     digest = hashlib.sha256(said.encode()).hexdigest()[:8]
     short = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
-    return _Layout(tuple(buckets), _runs(starts, specs), f"{len(specs)} arrays {{{short}}} ({digest})")
+    return Layout(tuple(buckets), _runs(starts, specs), f"{len(specs)} arrays {{{short}}} ({digest})")
 
 
 def _runs(starts: Sequence[tuple[int, int]], specs: Sequence[Spec]) -> tuple[_Run, ...]:
@@ -214,28 +244,27 @@ def _runs(starts: Sequence[tuple[int, int]], specs: Sequence[Spec]) -> tuple[_Ru
 # The same structures come again and again in a training loop, and to tell that a dtype is the same object takes a
 # fraction of what a spec does. Of each: the dtypes of its arrays, and its layout.
 _Shapes: TypeAlias = "tuple[Hashable, tuple[tuple[int, ...], ...]]"
-_known_layouts: dict[_Shapes, tuple[list[np.dtype[Any]], _Layout]] = {}
+_known_layouts: dict[_Shapes, tuple[list[np.dtype[Any]], Layout]] = {}
 
 
-def _known(skeleton: Hashable, leaves: list[Any]) -> _Layout | None:
-    """Returns the layout of a structure of plain numpy arrays only, if such a one was there lately."""
-    if set(map(type, leaves)) != {np.ndarray}:
-        return None
+def _known(skeleton: Hashable, leaves: list[Any]) -> Layout | None:
+    """Returns the layout of a structure of plain numpy arrays, if such a one was there lately."""
     dtypes, layout = _known_layouts.get((skeleton, tuple(map(_shape, leaves))), (None, None))
     return layout if dtypes == list(map(_dtype, leaves)) else None
 
 
-def _keep(skeleton: Hashable, leaves: list[Any], layout: _Layout) -> None:
-    if set(map(type, leaves)) == {np.ndarray} and all(run.spec is None for run in layout.runs):
-        if len(_known_layouts) >= _KEPT:
-            _known_layouts.clear()  # in one step, beside other threads
-        _known_layouts[skeleton, tuple(map(_shape, leaves))] = list(map(_dtype, leaves)), layout
+def _keep(skeleton: Hashable, leaves: list[Any], layout: Layout) -> None:
+    if len(_known_layouts) >= _KEPT:
+        _known_layouts.clear()  # in one step, beside other threads
+    _known_layouts[skeleton, tuple(map(_shape, leaves))] = list(map(_dtype, leaves)), layout
 
 
 def _rebuilt(value: Any, skeleton: Any, arrays: Iterator[Any]) -> Any:
     _, below = skeleton
-    if below.count(None) == len(below):
-        made = list(islice(arrays, len(below)))
+    if isinstance(below, int):
+        if isinstance(value, dict):
+            return dict(zip(value, arrays, strict=False))  # which takes no array once there is no key
+        made = list(islice(arrays, below))
     else:
         items: Any = value.values() if isinstance(value, dict) else value
         made = [
