@@ -68,7 +68,7 @@ class AllReduceStructure(Call):
     """Every rank gets the reduction of all ranks' structures of arrays, array by array."""
 
     def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
-        self._structure = structure = x if isinstance(x, Structure) else Structure.of(x)
+        self._structure = structure = Structure.of(x)
         self._reductions = [_reduction(op, spec, size) for spec in structure.specs]
         self._ordered = deterministic
         self._nbytes = sum(spec.nbytes for spec in structure.specs)

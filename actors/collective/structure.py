@@ -148,7 +148,7 @@ def _filled(bucket: _Bucket, leaves: Sequence[Any]) -> Pieces:
     own = leaves if len(bucket.places) == len(leaves) else [leaves[place] for place in bucket.places]
     if bucket.spec.nbytes <= _TINY_BYTES * len(own):
         # Python joins them in a fraction of the time that numpy takes to.
-        with suppress(ValueError, BufferError):  # one is not contiguous, or of a dtype that is numpy's alone
+        with suppress(TypeError, ValueError):  # one is not contiguous, or of a dtype that is numpy's alone
             return Pieces([np.frombuffer(b"".join(own), bucket.spec.wire)], bucket.stops[-1:])
     return Pieces([one.ravel() for one in own], bucket.stops)
 
