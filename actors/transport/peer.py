@@ -133,6 +133,7 @@ class Peer:
     and so is each later one.
 
     Attributes:
+        minor: how far the process knows what was added to the protocol, see `actors.version`; 0 until it was met.
         linked: whether a connection is up now.
         on_link: told on the I/O loop whenever that changes.
     """
@@ -183,6 +184,7 @@ class Peer:
         )
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
+        self.minor = 0
         self.linked = False
         self.on_link: Callable[[bool], None] | None = None
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
@@ -323,6 +325,7 @@ class Peer:
                 continue
             verdict_at = last = None
             self._met = True
+            self.minor = welcome.minor
             begun = self._loop.time()
             if name == "control":
                 self._link_is(True)
