@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from actors.charge import Charge
     from actors.holdings import Hold
+    from actors.messages import Payload
     from actors.options import ActorOptions
     from actors.process import Process
     from actors.sealed import Sealed
-    from actors.serialize import Payload
 
 USER = 5  # frames from the warning to the line that called .remote()
 NAME_SECONDS = 10.0  # for the end of an actor that has a name and is not referred to any more
