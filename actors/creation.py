@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import time
-import warnings
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from actors.process import Process
     from actors.sealed import Sealed
 
-USER = 5  # frames from the warning to the line that called .remote()
+log = logging.getLogger(__name__)
 NAME_SECONDS = 10.0  # for the end of an actor that has a name and is not referred to any more
 RETRY_SECONDS = 0.02
 
@@ -84,10 +84,10 @@ def _hand_over(
     process.portal.run(creation.hand_over())
     if process.warns_of_detached:
         process.warns_of_detached = False
-        warnings.warn(
-            f"{creation.handle!r} is detached, and yet ends with this program, as all nodes do that init() started for "
-            "it alone. One lives on in the cluster of devices that are paired, on a node that `actors start` started",
-            stacklevel=USER,
+        log.warning(
+            "%r is detached, and yet ends with this program, as all nodes do that init() started for it alone. "
+            "One lives on in the cluster of devices that are paired, on a node that `actors start` started",
+            creation.handle,
         )
     return creation.handle
 
