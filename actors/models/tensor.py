@@ -43,7 +43,8 @@ class Joining:
         if x.dtype not in _NUMPY:
             out: mx.array = collective.allreduce(x)
             return out
-        # What is small goes a shorter way as an array of numpy's, which computes it and lies on the same memory.
+        mx.eval(x)  # lets other threads run meanwhile, which numpy's asking for it would not
+        # What is small goes a shorter way as an array of numpy's, which lies on the same memory.
         return mx.array(collective.allreduce(np.asarray(x)))
 
     def gather(self, x: mx.array) -> mx.array:
