@@ -35,7 +35,7 @@ TELL_SECONDS = 2.0
 FAREWELL_SECONDS = 0.5
 SILENCE_SECONDS = 1.0
 MEET_SECONDS = 5.0
-REFRESH_SECONDS = 10.0
+REFRESH_SECONDS = 5.0
 """Between two looks at the addresses of this device."""
 
 COMPARE_SECONDS = 30.0
@@ -108,14 +108,13 @@ class Residence:
                 await self._look()
             except (ActorsError, OSError) as error:
                 log.error("this device's trust cannot be read, and stays as it was: %s", error)
-            now = self._process.loop.time()
+            now, moved = self._process.loop.time(), False
             if now - refreshed > REFRESH_SECONDS:
                 refreshed = now
-                self._refresh_doors()
-            if now - compared > COMPARE_SECONDS:
+                moved = self._refresh_doors()  # who dials this device is to know where it is now
+            if moved or now - compared > COMPARE_SECONDS:
                 compared = now
-                for member in self._others():
-                    self._keep(self._exchange(member))
+                self._exchange_with(self._others())
 
     async def _look(self) -> None:
         """Takes over what has changed on disk."""
@@ -149,8 +148,7 @@ class Residence:
             self._changed_at = self._process.loop.time()
             self._seeking.look_again()
         if before is not None and roll is not None and belongs:
-            for member in self._others():
-                self._keep(self._exchange(member))
+            self._exchange_with(self._others())
 
     def _has_left(self, roll: Roll) -> bool:
         me = self._identity.node_id
@@ -176,8 +174,12 @@ class Residence:
     def _joined(self, member: Member) -> None:
         device_doors = {member.info.id: list(member.where.doors)}
         self._keep(asyncio.to_thread(device.remember_doors, device_doors))
-        self._refresh_doors()  # it may be back because this device has another address now
-        self._keep(self._exchange(member))
+        # It may be back because this device has another address now, which the others do not know either.
+        self._exchange_with(self._others() if self._refresh_doors() else [member])
+
+    def _exchange_with(self, members: list[Member]) -> None:
+        for member in members:
+            self._keep(self._exchange(member))
 
     async def _exchange(self, member: Member) -> None:
         """Compares trust with a member, and tells it where this node and others are."""
@@ -351,18 +353,21 @@ class Residence:
             for id, known in doors.items() for door in known
         }  # fmt: skip
 
-    def _refresh_doors(self) -> None:
+    def _refresh_doors(self) -> bool:
+        """Looks at the addresses of this device; returns whether they have changed."""
         if self._port is None:
-            return
+            return False
         try:
             doors = tuple(device.at(host, self._port) for host in device.hosts(self._door))
         except Exception as error:
             log.warning("the addresses of this device cannot be told: %s", error)
             doors = self._members.me.where.doors or (device.at("127.0.0.1", self._port),)
         me = self._members.me
-        if doors != me.where.doors:
-            me.where = replace(me.where, doors=doors)
-            me.info = replace(me.info, address=doors[0], found_by="zeroconf")
+        if doors == me.where.doors:
+            return False
+        me.where = replace(me.where, doors=doors)
+        me.info = replace(me.info, address=doors[0], found_by="zeroconf")
+        return True
 
     async def _enter_discovery(self) -> None:
         try:
