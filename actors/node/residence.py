@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import time
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors import device
 from actors.exceptions import ActorDiedError, ActorsError, AuthenticationError
@@ -17,16 +18,20 @@ from actors.identity import TrustSet
 from actors.node.doorman import Doorman
 from actors.node.seeking import Seeking
 from actors.trust import Roll, Statement
+from discovery.record import NodeRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
+    from actors.node.disk import Disk
     from actors.node.members import Member, Members
-    from actors.node.service import NodeService
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
     from actors.transport.acceptor import Visitor
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LOOK_SECONDS = 1.0
 """Between two looks at the device's trust on disk, which any of its commands may change."""
@@ -39,7 +44,15 @@ REFRESH_SECONDS = 10.0
 """Between two looks at the addresses of this device."""
 
 COMPARE_SECONDS = 30.0
-"""Between two comparisons with each member, should the word of a change be lost."""
+"""Between two comparisons with other members, should the word of a change be lost."""
+
+MOST_COMPARED = 16
+"""Members that are compared with each time, at random where there are more; what one has heard, it tells others."""
+
+MOST_TOLD = 32
+"""Addresses in a greeting, at random where there are more: with all of them, N nodes would send N * N * N addresses."""
+
+MOST_HINTS = 1000
 
 
 class Residence:
@@ -48,17 +61,24 @@ class Residence:
     Args:
         process: the node's.
         members: the nodes it knows.
-        service: what else it answers.
+        processes: returns where the other processes of the node are.
         door: where it is to listen while the device is paired.
+        disk: what is kept on the device.
+        reside: announces the node and finds others; None for `discovery.reside`, which is loaded once there is a door.
     """
 
-    def __init__(self, process: Process, members: Members, service: NodeService, door: device.Door) -> None:
+    def __init__(
+        self, process: Process, members: Members, processes: Callable[[], list[Address]], door: device.Door,
+        *, disk: Disk = device, reside: Callable[..., Any] | None = None,
+    ) -> None:  # fmt: skip
         self._process = process
         self._members = members
-        self._service = service
+        self._processes = processes
         self._door = door
-        self._identity = device.identity()
-        self._store = device.store()
+        self._disk = disk
+        self._reside = reside
+        self._identity = disk.identity()
+        self._store = disk.store()
         self._trust = TrustSet()
         self._roll: Roll | None = None
         self._stamp: object = ()
@@ -68,7 +88,9 @@ class Residence:
         self._doorman = Doorman(process.loop, self._friends)
         self._discovery: Any = None
         self._entering: asyncio.Task[None] | None = None  # discovery
-        self._seeking = Seeking(process, members, self._trust)
+        self._untold: set[str] = set()  # with whom trust could not be compared; it is tried again
+        self._hints: dict[str, Address] = {}  # where those are said to be who do not belong, as far as is known
+        self._seeking = Seeking(process, members, self._trust, disk)
         self._since = time.time()
         self._changed_at = 0.0  # on the loop's clock: when the circle of members, or this node, was last new
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,13 +130,17 @@ class Residence:
                 await self._look()
             except (ActorsError, OSError) as error:
                 log.error("this device's trust cannot be read, and stays as it was: %s", error)
+            untold, self._untold = self._untold, set()
+            for member in self._others():
+                if member.info.id in untold:
+                    self._keep(self._exchange(member))
             now = self._process.loop.time()
             if now - refreshed > REFRESH_SECONDS:
                 refreshed = now
                 self._refresh_doors()
             if now - compared > COMPARE_SECONDS:
                 compared = now
-                for member in self._others():
+                for member in sampled(self._others(), MOST_COMPARED):
                     self._keep(self._exchange(member))
 
     async def _look(self) -> None:
@@ -145,12 +171,13 @@ class Residence:
         elif not belongs and self._port is not None:
             log.warning("this device does not belong to its cluster any more: its door is shut")
             await self._hide()
+        for hint in [self._hints.pop(id) for id in fresh if id in self._hints]:
+            self._members.found_at(hint)
         if fresh:
             self._changed_at = self._process.loop.time()
             self._seeking.look_again()
         if before is not None and roll is not None and belongs:
-            for member in self._others():
-                self._keep(self._exchange(member))
+            self._exchange_with_all()
 
     def _has_left(self, roll: Roll) -> bool:
         me = self._identity.node_id
@@ -166,7 +193,7 @@ class Residence:
         """Ends what connects this device with another one, in all its processes."""
         log.warning("%s: its connections are cut", reason)
         await self._members.evict(id)
-        for address in self._service.processes():
+        for address in self._processes():
             self._process.tell(address, "membership", "cut", id, reason)
         await self._process.cut(id, reason)
 
@@ -174,10 +201,16 @@ class Residence:
         return [member for member in self._members.alive() if member is not self._members.me]
 
     def _joined(self, member: Member) -> None:
-        device_doors = {member.info.id: list(member.where.doors)}
-        self._keep(asyncio.to_thread(device.remember_doors, device_doors))
+        self._remember(member.where)
         self._refresh_doors()  # it may be back because this device has another address now
         self._keep(self._exchange(member))
+
+    def _remember(self, where: Address) -> None:
+        self._keep(asyncio.to_thread(self._disk.remember_doors, {where.node: list(where.doors)}))
+
+    def _exchange_with_all(self) -> None:
+        for member in self._others():
+            self._keep(self._exchange(member))
 
     async def _exchange(self, member: Member) -> None:
         """Compares trust with a member, and tells it where this node and others are."""
@@ -185,7 +218,7 @@ class Residence:
         if roll is None:
             return
         me = self._members.me
-        known = [other.where for other in self._others() if other is not member]
+        known = sampled([other.where for other in self._others() if other is not member], MOST_TOLD)
         try:
             ask = self._process.ask
             theirs, statements = await ask(
@@ -196,6 +229,7 @@ class Residence:
             if self._roll is not None and theirs != self._roll.digest:
                 await ask(member.where, "trust", "merge", _plain(self._roll), timeout=TELL_SECONDS)
         except (TimeoutError, ActorDiedError, AuthenticationError) as error:
+            self._untold.add(member.info.id)
             log.info("trust was not compared with node %s: %s", member.info.name, error)
 
     async def _merge(self, plain: list[Any]) -> None:
@@ -218,8 +252,11 @@ class Residence:
         for address in (where, *others):
             if address.node in self._trust:
                 self._members.found_at(address, proved=address.node == visitor.node)
+            elif address.node in self._hints or len(self._hints) < MOST_HINTS:
+                self._hints[address.node] = address
         if where.node == visitor.node:
             self._members.says(where)
+            self._remember(where)  # it may be lost, and looked for there, before it is met anew
         roll = self._roll
         if roll is None or roll.digest == digest:
             return digest, None
@@ -343,7 +380,7 @@ class Residence:
     def _friends(self) -> dict[str, str]:
         """The IP addresses of members, and their names."""
         named = {member.id: member.name for member in self._roll.members.values()} if self._roll is not None else {}
-        doors = {id: known for id, known in device.doors().items() if id in named and id in self._trust}
+        doors = {id: known for id, known in self._disk.doors().items() if id in named and id in self._trust}
         for member in self._members.all():
             doors[member.info.id] = [*doors.get(member.info.id, []), *member.where.doors]
         return {
@@ -355,7 +392,7 @@ class Residence:
         if self._port is None:
             return
         try:
-            doors = tuple(device.at(host, self._port) for host in device.hosts(self._door))
+            doors = tuple(device.at(host, self._port) for host in self._disk.hosts(self._door))
         except Exception as error:
             log.warning("the addresses of this device cannot be told: %s", error)
             doors = self._members.me.where.doors or (device.at("127.0.0.1", self._port),)
@@ -363,6 +400,7 @@ class Residence:
         if doors != me.where.doors:
             me.where = replace(me.where, doors=doors)
             me.info = replace(me.info, address=doors[0], found_by="zeroconf")
+            self._exchange_with_all()  # who is connected would look for it where it was, once the connection breaks
 
     async def _enter_discovery(self) -> None:
         try:
@@ -376,8 +414,8 @@ class Residence:
         me, interfaces = self._members.me.info, self._door.interfaces
         assert self._port is not None
         addresses = () if interfaces is None else (self._door.host,)
-        record = discovery.NodeRecord(me.id, me.name, self._port, addresses, boot=self._process.id)
-        discovered = discovery.reside(record, interfaces=interfaces, on_event=self._seen)
+        record = NodeRecord(me.id, me.name, self._port, addresses, boot=self._process.id)
+        discovered = (self._reside or discovery.reside)(record, interfaces=interfaces, on_event=self._seen)
         await discovered.__aenter__()
         self._discovery = discovered
 
@@ -404,11 +442,16 @@ class Residence:
 
     def _announce(self) -> None:
         me = self._members.me.info
-        device.announce(
+        self._disk.announce(
             device.Running(
                 os.getpid(), self._process.id, me.id, me.name, str(self._process.folder), me.address, self._since
             )
         )
+
+
+def sampled(things: list[T], most: int) -> list[T]:
+    """Returns all of them, or as many as that, at random."""
+    return things if len(things) <= most else random.sample(things, most)
 
 
 def _plain(roll: Roll) -> list[dict[str, Any]]:

@@ -100,7 +100,7 @@ class Node:
         if residence is not None:
             from actors.node.residence import Residence
 
-            self._residence = Residence(self.process, self._members, self._service, residence)
+            self._residence = Residence(self.process, self._members, self._service.processes, residence)
             self.process.serve("trust", self._residence)
             self.process.serve("doctor", Opinion(self.process, self._members))
         self._discovery: Any = None
