@@ -268,7 +268,7 @@ def test_membership_holds_over_two_hundred_seeds() -> None:
         (Members, "_silent", lambda *_: None, "and said nothing"),  # one that cannot be reached
         (Members, "evict", _nothing, "was removed, and"),  # one that was removed
         (Residence, "_merge", _nothing, "has not heard that"),  # what members say
-        (Residence, "_exchange_with_all", lambda *_: None, "takes it for"),  # where a device is now
+        (Residence, "_exchange_with", lambda *_: None, "takes it for"),  # where a device is now
         (Standstill, "age", lambda _: 0, "started after its caller was told"),  # that a process stood still
         (Members, "_linked", lambda *_: None, "and said nothing"),  # that a connection broke
     ],

@@ -10,7 +10,7 @@ import random
 import time
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from actors import device
 from actors.exceptions import ActorDiedError, ActorsError, AuthenticationError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from actors.transport.acceptor import Visitor
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 LOOK_SECONDS = 1.0
 """Between two looks at the device's trust on disk, which any of its commands may change."""
@@ -130,18 +129,15 @@ class Residence:
                 await self._look()
             except (ActorsError, OSError) as error:
                 log.error("this device's trust cannot be read, and stays as it was: %s", error)
-            untold, self._untold = self._untold, set()
-            for member in self._others():
-                if member.info.id in untold:
-                    self._keep(self._exchange(member))
+            others, due, self._untold = self._others(), self._untold, set()
             now = self._process.loop.time()
             if now - refreshed > REFRESH_SECONDS:
                 refreshed = now
                 self._refresh_doors()
             if now - compared > COMPARE_SECONDS:
                 compared = now
-                for member in sampled(self._others(), MOST_COMPARED):
-                    self._keep(self._exchange(member))
+                due |= {member.info.id for member in random.sample(others, min(len(others), MOST_COMPARED))}
+            self._exchange_with([member for member in others if member.info.id in due])
 
     async def _look(self) -> None:
         """Takes over what has changed on disk."""
@@ -177,7 +173,7 @@ class Residence:
             self._changed_at = self._process.loop.time()
             self._seeking.look_again()
         if before is not None and roll is not None and belongs:
-            self._exchange_with_all()
+            self._exchange_with(self._others())
 
     def _has_left(self, roll: Roll) -> bool:
         me = self._identity.node_id
@@ -208,8 +204,8 @@ class Residence:
     def _remember(self, where: Address) -> None:
         self._keep(asyncio.to_thread(self._disk.remember_doors, {where.node: list(where.doors)}))
 
-    def _exchange_with_all(self) -> None:
-        for member in self._others():
+    def _exchange_with(self, members: list[Member]) -> None:
+        for member in members:
             self._keep(self._exchange(member))
 
     async def _exchange(self, member: Member) -> None:
@@ -218,11 +214,12 @@ class Residence:
         if roll is None:
             return
         me = self._members.me
-        known = sampled([other.where for other in self._others() if other is not member], MOST_TOLD)
+        known = [other.where for other in self._others() if other is not member]
+        told = random.sample(known, min(len(known), MOST_TOLD))
         try:
             ask = self._process.ask
             theirs, statements = await ask(
-                member.where, "trust", "greet", me.where, known, roll.digest, timeout=TELL_SECONDS
+                member.where, "trust", "greet", me.where, told, roll.digest, timeout=TELL_SECONDS
             )
             if statements is not None:
                 await self._merge(statements)
@@ -251,6 +248,8 @@ class Residence:
         self._check(visitor)
         for address in (where, *others):
             if address.node in self._trust:
+                if address.doors and self._members.find(address.node) is None:
+                    self._remember(address)  # where it is looked for, should it not let this one in at once
                 self._members.found_at(address, proved=address.node == visitor.node)
             elif address.node in self._hints or len(self._hints) < MOST_HINTS:
                 self._hints[address.node] = address
@@ -400,7 +399,9 @@ class Residence:
         if doors != me.where.doors:
             me.where = replace(me.where, doors=doors)
             me.info = replace(me.info, address=doors[0], found_by="zeroconf")
-            self._exchange_with_all()  # who is connected would look for it where it was, once the connection breaks
+            self._exchange_with(
+                self._others()
+            )  # who is connected would look for it where it was, once the connection breaks
 
     async def _enter_discovery(self) -> None:
         try:
@@ -447,11 +448,6 @@ class Residence:
                 os.getpid(), self._process.id, me.id, me.name, str(self._process.folder), me.address, self._since
             )
         )
-
-
-def sampled(things: list[T], most: int) -> list[T]:
-    """Returns all of them, or as many as that, at random."""
-    return things if len(things) <= most else random.sample(things, most)
 
 
 def _plain(roll: Roll) -> list[dict[str, Any]]:

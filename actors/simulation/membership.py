@@ -54,6 +54,9 @@ DEAD_SECONDS = 1.0
 OBEYED_SECONDS = 2.0
 """After which a removal that a device has on its disk is in force."""
 
+SEEN_SECONDS = 2.0
+"""After which a device that has another address announces it, where there is multicast."""
+
 PROBE_SECONDS = (0.3, 2.0)
 
 
@@ -139,6 +142,7 @@ class World:
             # Without multicast, two that both have another address at once have lost each other.
             self._moved[device.number] = self.loop.time()
             self.lan.moved(device)
+            self.lan.at(self.loop.time() + SEEN_SECONDS, device.announce)
         elif fault.kind == "revoke":
             self._revoke(device, other)
         elif fault.kind == "pair":
@@ -210,14 +214,16 @@ class World:
         self._must(probe.judged is None, f"call {key} started after its caller was told that it had failed")
         probe.begun = self.loop.time()
 
-    def probed(self, key: str, verdict: Verdict | None) -> None:
-        """A call has come to an end."""
+    def probed(self, key: str, caller: str, other: str, verdict: Verdict | None) -> None:
+        """A call of one node to another has come to an end."""
         probe = self._probes[key]
         self._must(not probe.over, f"call {key} was answered twice")
         probe.over = True
         if verdict is None:
             self._must(probe.begun is not None, f"call {key} was answered and never ran")
             return
+        if {caller, other} & self._removed.keys():
+            return  # who was removed is told so at once, whatever is still under way
         probe.judged = self.loop.time()
         never = verdict is Verdict.NEVER_STARTED
         self._must(not never or probe.begun is None, f"call {key} ran, and is said never to have started")

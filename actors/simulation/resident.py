@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.certificate import node_id_of_key, self_signed
 from actors.device import Door
-from actors.exceptions import ActorDiedError, Verdict
+from actors.exceptions import ActorDiedError
 from actors.identity import Identity
 from actors.node.members import Member, Members
 from actors.node.naming import Naming
@@ -136,6 +136,11 @@ class Device(Host):
         self.world.lan.unannounce(self)
         self.world.lan.off(self)
 
+    def announce(self) -> None:
+        """It is announced again, at the address that it has now."""
+        if self.node is not None and self.node.resided is not None:
+            self.node.resided.announce()
+
     def lets_in(self, id: str) -> bool:
         """See `Host`: by what its node has in force."""
         return self.node is not None and bool(self.node.members.trusted and self.node.members.trusted(id))
@@ -195,6 +200,7 @@ class Node:
         self.process: Process
         self.members: Members
         self.residence: Residence
+        self.resided: Resided | None = None  # while it is announced
         machine.context.run(self._make)
         self._begin(self._start())
 
@@ -233,9 +239,9 @@ class Node:
         world = self.device.world
         try:
             await self.process.ask(member.where, "probe", "begin", key, timeout=None)
-            world.probed(key, None)
+            world.probed(key, self.device.id, member.info.id, None)
         except ActorDiedError as error:
-            world.probed(key, error.verdict or Verdict.MAY_HAVE_RUN)
+            world.probed(key, self.device.id, member.info.id, error.verdict)
 
     @property
     def _reception(self) -> Reception:
@@ -305,6 +311,11 @@ class Resided:
         self._on_event = on_event
 
     async def __aenter__(self) -> None:
+        self._node.resided = self
+        self.announce()
+
+    def announce(self) -> None:
+        """The node is announced, where there is multicast."""
         from discovery import Found
 
         device = self._node.device
@@ -313,6 +324,7 @@ class Resided:
             self._node.lan.announce(device, record, lambda heard: self._on_event(Found(heard)))
 
     async def __aexit__(self, *_: object) -> None:
+        self._node.resided = None
         self._node.lan.unannounce(self._node.device)
 
 
