@@ -180,7 +180,7 @@ class Residence:
         return any(said.kind == "rm" and said.author == said.subject == me for said in roll.statements.values())
 
     async def _tell_removed(self, roll: Roll, gone: list[str]) -> None:
-        plain = _plain(roll)
+        plain = roll.to_plain()
         told = [member for member in self._others() if member.info.id in gone]
         asks = [self._process.ask(m.where, "trust", "merge", plain, timeout=FAREWELL_SECONDS) for m in told]
         await asyncio.gather(*asks, return_exceptions=True)
@@ -224,7 +224,7 @@ class Residence:
             if statements is not None:
                 await self._merge(statements)
             if self._roll is not None and theirs != self._roll.digest:
-                await ask(member.where, "trust", "merge", _plain(self._roll), timeout=TELL_SECONDS)
+                await ask(member.where, "trust", "merge", self._roll.to_plain(), timeout=TELL_SECONDS)
         except (TimeoutError, ActorDiedError, AuthenticationError) as error:
             self._untold.add(member.info.id)
             log.info("trust was not compared with node %s: %s", member.info.name, error)
@@ -259,7 +259,7 @@ class Residence:
         roll = self._roll
         if roll is None or roll.digest == digest:
             return digest, None
-        return roll.digest, _plain(roll)
+        return roll.digest, roll.to_plain()
 
     async def merge(self, visitor: Visitor, plain: list[Any]) -> None:
         """A member tells what it knows about who belongs."""
@@ -448,7 +448,3 @@ class Residence:
                 os.getpid(), self._process.id, me.id, me.name, str(self._process.folder), me.address, self._since
             )
         )
-
-
-def _plain(roll: Roll) -> list[dict[str, Any]]:
-    return [said.to_plain() for said in roll.statements.values()]
