@@ -138,8 +138,8 @@ class World:
             self.lan.at(self.loop.time() + fault.seconds, self._start, device)
         elif fault.kind == "clock":
             device.clock += (fault.seconds - 5) * 10_000
-        elif fault.kind == "address" and (self.multicast or not self._moved.keys() - {device.number}):
-            # Without multicast, two that both have another address at once have lost each other.
+        elif fault.kind == "address" and not self._moved.keys() - {device.number}:
+            # Two that both have another address at once have lost each other, until multicast or a third tells.
             self._moved[device.number] = self.loop.time()
             self.lan.moved(device)
             self.lan.at(self.loop.time() + SEEN_SECONDS, device.announce)
@@ -163,7 +163,7 @@ class World:
     def _pair(self, device: Device) -> None:
         """A new device is let in by one that belongs."""
         roll = device.disk.roll
-        if roll is None or device.id not in roll.members or len(self.devices) > 5:
+        if roll is None or device.node is None or device.id not in roll.members or len(self.devices) > 5:
             return
         new = Device(self, len(self.devices))
         self.devices.append(new)
