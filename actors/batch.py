@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from actors import face, runtime, tracing
-from actors.calls import OneCall, call_prepared, deadline_of, is_reference, returns_of, settings_of
+from actors.calls import OneCall, call_prepared, deadline_of, is_reference, settings_of
 from actors.cluster import joined
 from actors.exceptions import GetTimeoutError, Verdict
 from actors.keeper import Value, settle_plain
@@ -138,7 +138,7 @@ def call_each(line: Line, method: MethodSpec, values: Sequence[Any], chosen: Met
         return []
     method.check((values[0],), {})
     settings = settings_of(line, method, chosen)
-    single = returns_of(method, chosen) == 1
+    single = settings.returns == 1
     runs: Iterable[Plain | list[Argument]] | None = _plain_runs(values) if single else None
     if runs is None:
         arguments = [Argument(value) for value in values]
@@ -433,6 +433,6 @@ class Own(OneCall):
         super().__init__(line, method, payload or Payload(b""), [], part)
         if payload is None:
             self.payload = None
-        self._nbytes = nbytes
+        self.nbytes = nbytes
         self._part = part  # which the call that made it knows
         self.in_room = True

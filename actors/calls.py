@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors import face, runtime, tracing
-from actors.cluster import joined
+from actors.keeper import Value
 from actors.messages import STREAMING, Outcome
 from actors.opencall import OpenCall
 from actors.refs import ObjectRef
 from actors.sealed import Sealed, Several, with_slots
-from actors.serialize import dumps_arguments, loads
+from actors.serialize import dumps_arguments, dumps_if_plain, loads
 from actors.spec import DEFAULTS
 from actors.stream import ObjectRefGenerator, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Future
 
-    from actors.keeper import Value
     from actors.line import Line
     from actors.messages import Payload
     from actors.opencall import Way
@@ -86,6 +86,8 @@ def call(
         SerializationError: an argument cannot be pickled.
         PendingCallsLimitExceeded: too many calls wait for their answers.
     """
+    if not kwargs and (payload := dumps_if_plain(args)) is not None:
+        return call_prepared(line, method, payload, (), chosen)
     args, kwargs, references = with_slots(args, kwargs, is_reference)
     return call_prepared(line, method, dumps_arguments(args, kwargs), references, chosen)
 
@@ -94,7 +96,7 @@ def call_prepared(  # noqa: PLR0917 - as `call`
     line: Line,
     method: MethodSpec,
     payload: Payload,
-    references: list[ObjectRef[Any]],
+    references: Sequence[ObjectRef[Any]],
     chosen: MethodOptions | None,
     entered: bool = False,
 ) -> Any:
@@ -108,8 +110,8 @@ def call_prepared(  # noqa: PLR0917 - as `call`
         chosen: see `call`.
         entered: it is in room.
     """
-    opened, given = open_call(line, method.name, payload, references, returns_of(method, chosen))
     settings = settings_of(line, method, chosen)
+    opened, given = open_call(line, method.name, payload, references, settings.returns)
     settings.give(opened)
     opened.in_room = entered
     inherit(opened, settings.timeout)
@@ -125,13 +127,15 @@ class Settings:
         retries: see there.
         retry_exceptions: see there.
         group: see there.
+        returns: how many values it gives, or `STREAMING`.
         timeout: seconds; None for those of the call it is made in.
     """
 
     retries: int
     retry_exceptions: Retry
-    group: str = ""
-    timeout: float | None = None
+    group: str
+    returns: int
+    timeout: float | None
 
     def give(self, opened: OpenCall) -> None:
         """Sets them in a call."""
@@ -145,15 +149,15 @@ def settings_of(line: Line, method: MethodSpec, chosen: MethodOptions | None) ->
     if chosen is None or chosen is DEFAULTS:
         known = line.settings.get(method.name)
         if known is None:
-            known = line.settings[method.name] = _settings(line, (method.options,))
+            known = line.settings[method.name] = _settings(line, method, (method.options,))
         return known
-    return _settings(line, (method.options, chosen))
+    return _settings(line, method, (method.options, chosen))
 
 
-def _settings(line: Line, stated: tuple[MethodOptions, ...]) -> Settings:
+def _settings(line: Line, method: MethodSpec, stated: tuple[MethodOptions, ...]) -> Settings:
     """Returns the actor's settings, over which go what options state, the last before the others."""
     retries, retry_exceptions = line.manner.retries, line.manner.retry_exceptions
-    group, timeout = "", None
+    group, returns, timeout = "", None, None
     for options in stated:
         if options.max_task_retries is not None:
             retries = options.max_task_retries
@@ -161,13 +165,16 @@ def _settings(line: Line, stated: tuple[MethodOptions, ...]) -> Settings:
             retry_exceptions = options.retry_exceptions
         if options.concurrency_group is not None:
             group = options.concurrency_group
+        if options.num_returns is not None:
+            returns = options.num_returns
         if options.timeout is not None:
             timeout = options.timeout
-    return Settings(retries, retry_exceptions, group, timeout)
+    number = returns_as_number(returns, generates=method.generates)
+    return Settings(retries, retry_exceptions, group, number, timeout)
 
 
 def open_call(
-    way: Way, method: str, payload: Payload, references: list[ObjectRef[Any]], returns: int
+    way: Way, method: str, payload: Payload, references: Sequence[ObjectRef[Any]], returns: int
 ) -> tuple[OpenCall, Any]:
     """Makes a call that can be submitted to its way, and what stands for its answer.
 
@@ -175,18 +182,18 @@ def open_call(
         The call; and a reference, a list of them where there are several values, None where there is none, or a
         generator of references for a stream.
     """
-    process = joined()
-    needs: list[Future[Sealed]] = [reference.pending for reference in references]
+    process = way.process
+    needs: list[Future[Sealed]] = [reference.pending for reference in references] if references else []
     opened: OpenCall
     given: Any
+    if returns == 1:
+        value = Value(process.keeper)
+        opened = OneCall(way, method, payload, needs, value)
+        value.call = opened
+        return opened, ObjectRef(value, process.address, opened)
     if returns == STREAMING:
         opened = stream = Stream(way, method, payload, needs, process.keeper, process.address)
         given = ObjectRefGenerator(stream)
-    elif returns == 1:
-        value = process.keeper.new_value()
-        opened = OneCall(way, method, payload, needs, value)
-        value.call = opened
-        given = ObjectRef(value, process.address, opened)
     elif returns == 0:
         opened, given = OneCall(way, method, payload, needs, None), None
     else:
@@ -200,16 +207,18 @@ def open_call(
 
 
 def inherit(opened: OpenCall, timeout: float | None) -> None:
-    """Sets a call's deadline: its own, or that of the call it is made in, if that comes first."""
-    running = runtime.running()
-    tracing.begin(opened)
+    """Makes a call part of the one it is made in. Its deadline is its own, or that one's, if that comes first."""
+    around = runtime.current.get()
+    opened.origin = around.origin if around is not None else face.current.origin()
+    running = around if around is not None and not around.over else None
+    tracing.begin(opened, running)
     if running is not None:
         running.adopt(opened)
     elif face.current.adopt is not None:
         face.current.adopt(opened)
     opened.deadline = deadline_of(timeout, running)
     if opened.deadline is not None:
-        joined().portal.soon(opened.watch_deadline)
+        opened.line.process.portal.soon(opened.watch_deadline)
 
 
 def deadline_of(timeout: float | None, running: Running | None) -> float | None:
@@ -225,14 +234,6 @@ def returns_as_number(returns: int | str | None, *, generates: bool) -> int:
     if returns is None:
         return STREAMING if generates else 1
     return STREAMING if isinstance(returns, str) else returns
-
-
-def returns_of(method: MethodSpec, chosen: MethodOptions | None) -> int:
-    """Returns how many values a call gives, or `STREAMING`."""
-    returns = chosen.num_returns if chosen is not None else None
-    if returns is None:
-        returns = method.options.num_returns
-    return returns_as_number(returns, generates=method.generates)
 
 
 def is_reference(value: Any) -> bool:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from actors import runtime
 from actors.constructor import Constructor, Nobody, resolved
 from actors.events import event
-from actors.exceptions import ActorDiedError, ActorError, NodeDiedError, Verdict
+from actors.exceptions import ActorDiedError, ActorError, Verdict
 from actors.latest import Latest
 from actors.life import Life
 from actors.line import kind_of, never_placed, of_death
 from actors.messages import CONSTRUCT, RETIRE, Payload, Terms
 from actors.migration import check_moves, depart, destined, go, prepare, settled, stay
+from actors.placement import Placement
 from actors.serialize import dumps_arguments
 from actors.transport.peer import Death
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from actors.sealed import Sealed
     from actors.spec import ActorSpec, Construction, GroupSpec
 
-LOST_NODES = 20  # that died while the actor was on its way there
-LOST_SECONDS = 0.25
-PLACE_SECONDS = 120.0  # longer than a node takes to give up on a worker
 BACKOFF_SECONDS = 0.1  # before the first restart; twice as long before each further one
 LONGEST_BACKOFF_SECONDS = 10.0
 STEADY_SECONDS = 60.0  # an actor that has lived this long is restarted at once again
@@ -40,8 +38,11 @@ STEADY_SECONDS = 60.0  # an actor that has lived this long is restarted at once 
 class Copies(Protocol):
     """Copies of an actor's state elsewhere; see `actors.node.copies`."""
 
-    async def saved(self, state: Payload, base: int | None = None) -> Lease | None:
-        """Returns when they are up to date."""
+    async def saved(self, state: Payload | None, base: int | None = None) -> Lease | None:
+        """Returns when they are up to date; see `actors.node.copies`."""
+
+    def settle(self, state: Payload) -> None:
+        """The actor has moved with this state."""
 
 
 class Charge:
@@ -79,12 +80,13 @@ class Charge:
         self._error: ActorError | None = None
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._returning: asyncio.Task[None] | None = None
+        self._placement = Placement(process, self._give_back)
         self._terms = Terms(origin=runtime.origin())  # of the constructor
         self._times = 0
         self._retiring = False
         self._moving = asyncio.Lock()
         self._maker: Constructor | None = None
+        self._source = ""  # the process from which states are taken
         self._passed = False  # it is in another's charge
         self._transit: asyncio.Future[None] | None = None  # while it is made elsewhere
         self._relieved: asyncio.Future[None] = process.loop.create_future()  # done where it has come to live elsewhere
@@ -163,15 +165,25 @@ class Charge:
             peer = self._process.party(address)
             peer.call(self.spec.id, RETIRE, dumps_arguments((), {}), Nobody())
 
-    async def saved(self, state: Payload, number: int | None = None, base: int | None = None) -> Lease | None:
-        """Takes the actor's state over, for the next time it is made; returns when it is safe."""
-        self.keep(number, state)
-        return await self.copies.saved(state, base) if self.copies is not None else None
+    async def saved(
+        self, state: Payload, number: int | None = None, base: int | None = None, source: str | None = None
+    ) -> Lease | None:
+        """Takes the actor's state over, for the next time it is made; returns when it is safe.
 
-    def keep(self, number: int | None, state: Payload) -> None:
-        """See `actors.keeper.Charge`."""
-        if not self.life.doomed:  # else it is not needed again
-            self._state.take(number, state)
+        Args:
+            state: itself.
+            number: of the state, as its process counts them.
+            base: see `actors.courier.Lease`.
+            source: the process that sends it; of one in which the actor lives no more, it came too late.
+        """
+        if source is not None and source != self._source:
+            return None
+        newest = self.keep(number, state)
+        return await self.copies.saved(state if newest else None, base) if self.copies is not None else None
+
+    def keep(self, number: int | None, state: Payload) -> bool:
+        """See `actors.keeper.Charge`; returns whether no later one is here."""
+        return self.life.doomed or self._state.take(number, state)  # doomed: it is not needed again
 
     async def move(self, node: str | None) -> None:
         """Has the actor live on another node, with its state; returns once it does, and raises where it has stayed.
@@ -191,7 +203,7 @@ class Charge:
                 return
             check_moves(self.spec)
             bound = destined(self.spec, node)
-            there = await self._find_place(bound, None)
+            there = await self._placement.find(bound)
             try:
                 await self._transfer(here, there)
             except BaseException:
@@ -215,9 +227,12 @@ class Charge:
             if self._error is not None:
                 raise self._error
             self.spec, self._next = spec, (there, constructor)
+            if self.copies is not None:
+                self.copies.settle(state)
             self._live_at(there)
             self._relieved.set_result(None)
         except BaseException:
+            self._source = here.process
             stay(self._process, here, self.spec)
             raise
         finally:
@@ -359,40 +374,7 @@ class Charge:
     async def _take_place(self) -> Address:
         group = self._construction.group
         seat = (group.id, group.rank, len(self.labels)) if group is not None else None
-        return await self._find_place(self.spec, seat)
-
-    async def _find_place(self, spec: ActorSpec, seat: tuple[str, int, int] | None) -> Address:
-        began, lost = self._process.loop.time(), 0
-        while True:
-            waited = self._process.loop.time() - began
-            node = await self._process.ask_home("schedule", spec, seat, waited, timeout=None)
-            try:
-                place = await self._place_at(node, spec)
-            except NodeDiedError:
-                lost += 1
-                if lost > LOST_NODES:
-                    raise
-                await asyncio.sleep(LOST_SECONDS)  # soon the home node knows it too, and chooses another
-            else:
-                if place is not None:
-                    return place
-            seat = None  # another was quicker there: it comes alone now, as one who has waited
-
-    async def _place_at(self, node: Address, spec: ActorSpec) -> Address | None:
-        environment = spec.environment
-        patience = PLACE_SECONDS + (environment.seconds if environment is not None else 0.0)
-        asked = self._process.ask(node, "node", "place", spec, timeout=patience)
-        placing: asyncio.Task[Address | None] = self._process.loop.create_task(asked)
-        try:
-            return await asyncio.shield(placing)
-        except BaseException:
-            # Given up while the node was choosing a process: that one goes back as soon as it is known.
-            placing.add_done_callback(self._taken_too_late)
-            raise
-
-    def _taken_too_late(self, placing: asyncio.Task[Address | None]) -> None:
-        if not placing.cancelled() and placing.exception() is None and (address := placing.result()) is not None:
-            self._returning = self._process.loop.create_task(self._give_back(address))
+        return await self._placement.find(self.spec, seat)
 
     async def _construct(self, address: Address) -> Death:
         """Has the class made at ``address``; returns how it died in the end.
@@ -415,6 +397,7 @@ class Charge:
 
     def _make(self, address: Address, order: Payload) -> Constructor:
         constructor = self._maker = Constructor(self._process.loop)
+        self._source = address.process
         self._process.party(address).call(self.spec.id, CONSTRUCT, order, constructor, self._terms)
         return constructor
 

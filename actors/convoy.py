@@ -116,7 +116,7 @@ class Member(Job):
             self.traceparent = calls.terms.trace
 
     @property
-    def call(self) -> Call:
+    def call(self) -> Call:  # type: ignore[override]  # few are asked for it
         """See `Job`."""
         calls = self._calls
         return Call(self.key[1], calls.target, calls.method, Argument(self.value), calls.terms)

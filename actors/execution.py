@@ -15,7 +15,7 @@ from actors.common import COMMON
 from actors.convoy import Member
 from actors.courier import KeeperGone
 from actors.events.recorder import Stretch
-from actors.exceptions import GetTimeoutError, SerializationError, TaskCancelledError, Verdict
+from actors.exceptions import SerializationError
 from actors.failure import Place, exited, pack, unpicklable
 from actors.mailbox import Held
 from actors.messages import STREAMING, Outcome, Payload
@@ -25,6 +25,7 @@ from actors.sealed import Several, open_arguments
 from actors.serialize import dumps
 from actors.transport.answers import is_small
 from actors.transport.portal import wait
+from actors.untimely import cancelled, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from actors.spec import MethodSpec
 
 
+_VALUE = Outcome.VALUE  # to look a member up in its class takes Python 3.11 as long as five calls
 AHEAD_CALLS = 256
 """So many calls may have run whose answers wait until their states are safe."""
 
@@ -79,6 +81,7 @@ class Execution:
         self._record = record
         self._unsafe: set[Future[None]] = set()  # states on their way, each with a call that waits for its answer
         self._pid = os.getpid()
+        self._grouped = bool(self._groups) or any(m.options.concurrency_group for m in methods.values())
 
     def paced_by(self, pause: Callable[[Callable[[], None]], object], gathering: Gathering | None = None) -> None:
         """Calls are served from now on; see `actors.saving.Saver`."""
@@ -88,7 +91,7 @@ class Execution:
     def group_of(self, job: Job) -> str | None:
         """Returns the concurrency group of a call, empty for the default one; answers it if there is none such."""
         name = job.call.terms.group
-        if not name:
+        if not name and self._grouped:
             method = self._methods.get(job.call.method)
             name = (method.options.concurrency_group or "") if method is not None else ""
         if not name or name in self._groups:
@@ -120,7 +123,8 @@ class Execution:
             except Held as held:
                 self._mailbox.until_released(held)
         token = current.set(job)
-        job.traced = tracing.serve(job)
+        if job.traceparent:
+            job.traced = tracing.serve(job)
         try:
             result = self._call(job)
             returns = self._returns(job)
@@ -133,21 +137,30 @@ class Execution:
             self._failed(job, self._save(job, error) or error)
         else:
             outcome, payload, problem = self._sealed(job, result)
-            try:
-                saving = self._saving(job, outcome, payload)
-                if saving is not None and self._goes_on(job, more):
-                    self._give_later(saving, job, outcome, payload, problem)
-                    return
-                if saving is not None:
-                    self._wait(saving)
-            except BaseException as error:
-                self._failed(job, error)
-            else:
+            if self._saver is None:
                 self._give(job, outcome, payload, problem)
+            else:
+                self._give_saved(job, outcome, payload, problem, more)
         finally:
             if job.traced is not None:
                 job.traced.end()
             current.reset(token)
+
+    def _give_saved(
+        self, job: Job, outcome: Outcome, payload: Payload, problem: BaseException | None, more: bool
+    ) -> None:
+        """Answers a call once the actor's state is safe, where that is due."""
+        try:
+            saving = self._saving(job, outcome, payload)
+            if saving is not None and self._goes_on(job, more):
+                self._give_later(saving, job, outcome, payload, problem)
+                return
+            if saving is not None:
+                self._wait(saving)
+        except BaseException as error:
+            self._failed(job, error)
+        else:
+            self._give(job, outcome, payload, problem)
 
     def run_together(self, convoy: Convoy) -> None:
         """Runs the calls of a convoy on this thread, one after the other."""
@@ -200,7 +213,8 @@ class Execution:
             stretch.tell()
             self._give(job, *self._sealed(job, result))
             return
-        self._end_forked_child()
+        if _forked:
+            self._end_forked_child()
         if self._mailbox.finish(job):
             stretch.ended()
             visitor.answered(job.key[1], result)
@@ -219,9 +233,9 @@ class Execution:
 
     def _call(self, job: Job) -> Any:
         """Calls the method; what it returns may be a coroutine or a generator."""
-        assert isinstance(job.call.payload, Payload)
-        args, kwargs = open_arguments(job.call.payload)
-        name = job.call.method
+        payload, name = job.call.payload, job.method
+        assert isinstance(payload, Payload)
+        args, kwargs = open_arguments(payload)
         if name not in self._methods:
             if name in COMMON:
                 return COMMON[name][1](self._object, *args, **kwargs)
@@ -234,8 +248,10 @@ class Execution:
     def _returns(self, job: Job) -> int:
         # A generator itself cannot be sent: asked for as one value, it can only be meant as its values.
         returns = job.call.terms.returns
-        method = self._methods.get(job.call.method)
-        return STREAMING if returns == 1 and method is not None and method.generates else returns
+        if returns != 1:
+            return returns
+        method = self._methods.get(job.method)
+        return STREAMING if method is not None and method.generates else 1
 
     def _save(self, job: Job, error: BaseException) -> BaseException | None:
         """Has the state saved, where that is due, after a method that raised ``error``; returns what went wrong."""
@@ -333,19 +349,20 @@ class Execution:
 
     def _sealed(self, job: Job, result: Any) -> tuple[Outcome, Payload, BaseException | None]:
         """Returns how a call whose method has returned is answered, with what, and what went wrong about it."""
-        self._end_forked_child()
+        if _forked:
+            self._end_forked_child()
         try:
             payload = dumps(Several(tuple(map(dumps, result))) if job.call.terms.returns > 1 else result)
         except BaseException as error:  # a value's own pickling may raise anything
             problem = error if isinstance(error, SerializationError) else SerializationError(type(error).__name__)
             return Outcome.RAISED, unpicklable(problem, self._place(job)), problem
-        return Outcome.VALUE, payload, None
+        return _VALUE, payload, None
 
     def _saving(self, job: Job, outcome: Outcome, payload: Payload) -> Future[None] | None:
         """Returns what that answer has to wait for, if it has; see `actors.saving.Saver.call_over`."""
         if self._saver is None:
             return None
-        return self._saver.call_over(job, payload if outcome is Outcome.VALUE else None)
+        return self._saver.call_over(job, payload if outcome is _VALUE else None)
 
     def _wait(self, saving: Future[None]) -> None:
         assert self._saver is not None
@@ -448,23 +465,6 @@ os.register_at_fork(after_in_child=_is_forked)
 
 LEFT = "it called exit_actor()"
 _LEAVING = (ActorExit, SystemExit)
-
-
-def too_late(job: Job, place: Place, *, started: bool) -> GetTimeoutError:
-    """Returns the error of a call whose deadline has passed."""
-    ran = "it was stopped" if started else "it had not started, and will not"
-    return GetTimeoutError(f"{place} was to be answered within {job.call.terms.remaining:.6g} s: {ran}")
-
-
-def cancelled(job: Job, place: Place, *, started: bool) -> TaskCancelledError:
-    """Returns the error of a call that its caller no longer wants."""
-    return TaskCancelledError(
-        f"{place} was cancelled {'while it ran' if started else 'before it started'}",
-        node=place.node,
-        actor=place.actor,
-        method=job.method,
-        verdict=Verdict.MAY_HAVE_RUN if started else Verdict.NEVER_STARTED,
-    )
 
 
 def _packed(error: BaseException, place: Place) -> Payload:

@@ -11,7 +11,7 @@ from actors.calls import call
 from actors.cluster import joined
 from actors.common import COMMON
 from actors.exceptions import ActorError, ArgumentError
-from actors.line import reach
+from actors.line import Line, reach
 from actors.messages import Payload
 from actors.serialize import dumps, loads
 from actors.signed import Signed, signed
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.holdings import Hold
-    from actors.line import Line
     from actors.marked import Call
     from actors.nodeinfo import NodeInfo
     from actors.options import MethodOptions
@@ -78,14 +77,14 @@ class ActorHandle(Generic[C]):
 
     def __getattr__(self, name: str) -> RemoteMethod:
         method = self._spec.methods.get(name)
-        if method is None:
-            if name in COMMON:
-                return self._method(COMMON[name][0])
-            if name.startswith("_"):
-                raise AttributeError(name)
-            near = _nearest(name, self._spec.methods)
-            raise AttributeError(f"{self._spec.name} has no method {name!r}{near}")
-        return self._method(method)
+        if method is not None:
+            return self._method(method)
+        if name in COMMON:
+            return self._method(COMMON[name][0])
+        if name.startswith("_"):
+            raise AttributeError(name)
+        near = _nearest(name, self._spec.methods)
+        raise AttributeError(f"{self._spec.name} has no method {name!r}{near}")
 
     def _method(self, method: MethodSpec) -> RemoteMethod:
         return RemoteMethod(self, method)
@@ -94,12 +93,15 @@ class ActorHandle(Generic[C]):
         return [*super().__dir__(), *self._spec.methods]
 
     def _line(self) -> Line:
-        process = joined()
+        process, hold = joined(), self._hold
+        line = hold.subject
+        if isinstance(line, Line) and line.process is process:  # one that a call went by before
+            return line
         line = process.keeper.lines.get(self._id)
         if line is None:
             line = reach(process, self._id, self._label, self._manner, self._keeper, self._where)
-        if line.hold is not self._hold:
-            line.held_by(self._hold)
+        if line.hold is not hold:
+            line.held_by(hold)
         return line
 
     def __repr__(self) -> str:

@@ -19,19 +19,20 @@ from actors.deadlines import Deadlines
 from actors.departure import Departure
 from actors.events import event, recorder
 from actors.exceptions import ActorDiedError, ArgumentError, Verdict
-from actors.execution import LEFT, Execution, cancelled, too_late
+from actors.execution import LEFT, Execution
 from actors.failure import Place, pack, unpack
 from actors.gathering import Gathering
 from actors.job import Job, State
 from actors.mailbox import Lane, Mailbox
-from actors.messages import CONSTRUCT, DEPART, GO, PREPARE, RETIRE, STAY, Call, Cancel, Outcome, Payload
-from actors.pause import Pause
+from actors.messages import CONSTRUCT, DEPART, GO, PLAIN, PREPARE, RETIRE, STAY, Call, Cancel, Outcome, Payload
+from actors.pause import Pause, beside
 from actors.record import Record
 from actors.runtime import ActorExit, current, joined
 from actors.saving import Saver
 from actors.sealed import open_arguments
 from actors.serialize import dumps, loads
 from actors.spec import Construction, describe
+from actors.untimely import cancelled, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,9 @@ class Instance:
     def called(self, call: Call, visitor: Visitor) -> None:
         """See `actors.service.Target`."""
         job = Job(call, visitor, self._label)
-        if call.method == RETIRE:
+        if self._begun and not call.method.startswith("__"):
+            self._arrive(job)
+        elif call.method == RETIRE:
             self._retire(job)
         elif call.method == DEPART:
             self._depart(job)
@@ -134,9 +137,12 @@ class Instance:
             self._mailbox.arrive(job, queued=False)
             self._begin(job)
         else:
-            self._mailbox.arrive(job)
-            if job.deadline is not None and not job.over:
-                self._deadlines.add(job, asyncio.get_running_loop())
+            self._arrive(job)
+
+    def _arrive(self, job: Job) -> None:
+        self._mailbox.arrive(job)
+        if job.deadline is not None and not job.over:
+            self._deadlines.add(job, asyncio.get_running_loop())
 
     def called_together(self, calls: Calls, visitor: Together) -> bool:
         """Takes calls in that came in one message; returns False where each is to be `called` by itself."""
@@ -148,7 +154,7 @@ class Instance:
 
     def anywhere(self, call: Call | Calls) -> bool:
         """See `actors.service.Target`."""
-        return self._begun and call.terms.plain and not call.method.startswith("__")
+        return self._begun and (call.terms is PLAIN or call.terms.plain) and not call.method.startswith("__")
 
     def _begin(self, job: Job) -> None:
         """Has the object made by a call of `CONSTRUCT`."""
@@ -467,9 +473,9 @@ class Instance:
                 with contextlib.suppress(RuntimeError):  # the pool is closed, and the call has been answered
                     pools[group].submit(execution.run, job)
 
-        self._paces(execution, _beside)  # before the first call begins
+        self._paces(execution, beside)  # before the first call begins
         self._mailbox.divert(pass_on)
-        self._serves(_beside)
+        self._serves(beside)
         over.wait()
         for pool in pools.values():
             pool.shutdown()
@@ -511,8 +517,3 @@ class Instance:
                 loop.call_soon_threadsafe(take, job)
 
         self._mailbox.divert(pass_on)
-
-
-def _beside(work: Callable[[], None]) -> None:
-    """Does ``work`` on a thread of its own."""
-    threading.Thread(target=work, name="actors-pause", daemon=True).start()

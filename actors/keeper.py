@@ -123,10 +123,12 @@ class Charge(Protocol):
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once."""
 
-    async def saved(self, state: Payload, number: int | None = None, base: int | None = None) -> Lease | None:
-        """Takes the actor's state over, for the next time it is made; see `actors.courier.Lease`."""
+    async def saved(
+        self, state: Payload, number: int | None = None, base: int | None = None, source: str | None = None
+    ) -> Lease | None:
+        """Takes the actor's state over, for the next time it is made; see `actors.charge.Charge`."""
 
-    def keep(self, number: int, state: Payload) -> None:
+    def keep(self, number: int, state: Payload) -> bool:
         """As `saved`, where nobody else is to have it. From any thread."""
 
     async def retire(self) -> None:
@@ -233,11 +235,12 @@ class Keeper:
             await charge.saved(state)
 
     async def saved_as(
-        self, _: Visitor, actor: str, number: int, state: Payload, base: int | None = None
+        self, visitor: Visitor, actor: str, number: int, state: Payload, base: int | None = None
     ) -> Lease | None:
         """As `saved`; of states, that with the highest number is the last.
 
         Args:
+            visitor: the actor's process.
             actor: whose state it is.
             number: of the state.
             state: itself.
@@ -247,7 +250,7 @@ class Keeper:
             Leave to do that from now on; None where what it has still holds, or there are no heirs.
         """
         charge = self.charges.get(actor)
-        return await charge.saved(state, number, base) if charge is not None else None
+        return await charge.saved(state, number, base, visitor.process) if charge is not None else None
 
     def kept(self, actor: str, number: int, state: Payload) -> None:
         """An actor of this process has sent its state with an answer. From any thread."""

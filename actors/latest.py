@@ -26,12 +26,14 @@ class Latest:
         """The state itself; None where there is none."""
         return self._state
 
-    def take(self, number: int | None, state: Payload) -> None:
-        """Takes a state over, unless a later one is here; one without a number is the latest."""
+    def take(self, number: int | None, state: Payload) -> bool:
+        """Takes a state over, and returns True, unless a later one is here; one without a number is the latest."""
         with self._lock:
-            if number is None or number > self._number:
-                self._state = state
-                self._number = self._number if number is None else number
+            if number is not None and number <= self._number:
+                return False
+            self._state = state
+            self._number = self._number if number is None else number
+            return True
 
     def begin(self) -> Payload | None:
         """Returns the state for a new process, which counts from 1."""

@@ -189,7 +189,8 @@ class Line:
                 runs an event loop that must not block.
         """
         if not call.in_room:
-            self.enter(call.nbytes)
+            if not self._room.enter(call.nbytes):
+                self.enter(call.nbytes)
             call.in_room = True
         with self._lock:
             error = self.error
@@ -214,7 +215,7 @@ class Line:
         except RuntimeError as error:  # the I/O loop is closed
             call.end(of_error(NoClusterError("the cluster was shut down while the call was made")))
             raise NoClusterError("the cluster was shut down while the call was made") from error
-        if not (self.manner.follows or call.retries):
+        if not (call.retries or self.manner.follows):
             call.payload = None
 
     def send_together(self, calls: Together) -> bool:

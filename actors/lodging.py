@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from actors.charge import PLACE_SECONDS, Charge
+from actors.charge import Charge
 from actors.demand import Demand
 from actors.ids import new_id
+from actors.placement import PLACE_SECONDS
 from actors.serialize import dumps, dumps_arguments
 from actors.spec import ActorSpec, Construction
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from actors.convoy import Convoy
 from actors.events import recorder as recording
-from actors.job import Job, State
+from actors.job import OVER, QUEUED, RUNNING, Job
 from actors.messages import Outcome
 from actors.serialize import dumps
 from actors.transport.bell import Bell
@@ -79,12 +79,13 @@ class Mailbox:
             if refusal is None:
                 self._open[job.key] = job
         if refusal is not None:
-            job.state, job.over = State.OVER, True
+            job.state, job.over = OVER, True
             job.post_reply(Outcome.ENDED, dumps(refusal))
         elif queued:
             with self._order:
                 self._sink(job)
-            self._ring()
+            if self._bell is not None:
+                self._ring()
 
     def arrive_together(self, convoy: Convoy) -> bool:
         """Takes calls in that are to run one after the other; returns False where they are not to."""
@@ -113,8 +114,8 @@ class Mailbox:
             if self._held is not None:
                 raise Held(self._held)
             while (job := convoy.next()) is not None:
-                if job.state is State.QUEUED:  # else it was answered while it waited
-                    job.state = State.RUNNING
+                if job.state is QUEUED:  # else it was answered while it waited
+                    job.state = RUNNING
                     job.started = time.time()
                     self._open[job.key] = job
                     return job
@@ -127,9 +128,9 @@ class Mailbox:
     def finish(self, job: Job) -> bool:
         """A call of a convoy is over; returns False where it has had its answer, else the caller has to send it."""
         with self._lock:
-            if job.state is State.OVER:
+            if job.state is OVER:
                 return False
-            job.state, job.over = State.OVER, True
+            job.state, job.over = OVER, True
             del self._open[job.key]
         if self._quiet is not None:
             self._tell_quiet()
@@ -145,7 +146,7 @@ class Mailbox:
         return jobs
 
     def _each_of(self, convoy: Convoy) -> list[Job]:
-        jobs = [job for job in convoy.all() if job.state is State.QUEUED]
+        jobs = [job for job in convoy.all() if job.state is QUEUED]
         self._open.update((job.key, job) for job in jobs)
         return jobs
 
@@ -160,11 +161,11 @@ class Mailbox:
             Held: no call may start just now.
         """
         with self._lock:
-            if job.state is not State.QUEUED:
+            if job.state is not QUEUED:
                 return False
             if self._held is not None:
                 raise Held(self._held)
-            job.state = State.RUNNING
+            job.state = RUNNING
             job.started = time.time()
             return True
 
@@ -195,7 +196,7 @@ class Mailbox:
             job.settled = True
             if self._held is None:
                 self._held = hold
-            return all(other.settled or other.state is not State.RUNNING for other in self._open.values())
+            return all(other.settled or other.state is not RUNNING for other in self._open.values())
 
     def outlasted(self) -> None:
         """Calls that run now have outlasted a hold: to `conclude` they are not half-way any more."""
@@ -217,7 +218,7 @@ class Mailbox:
 
     def _tell_quiet(self) -> None:
         with self._lock:
-            if self._quiet is None or any(job.state is State.RUNNING for job in self._open.values()):
+            if self._quiet is None or any(job.state is RUNNING for job in self._open.values()):
                 return
             quiet, self._quiet = self._quiet, None
         quiet()
@@ -228,24 +229,21 @@ class Mailbox:
         self._queue.put(_nothing)
         self._ring()
 
-    def answer(self, job: Job, outcome: Outcome, payload: Payload) -> bool:
-        """Answers a call; returns False where it has had its answer."""
-        return self._answer(job, outcome, payload, started=True)
-
     def withdraw(self, job: Job, reason: Exception, outcome: Outcome = Outcome.NEVER_STARTED) -> bool:
         """Answers a call that has not started, which it never will; returns False where it has."""
-        if job.state is not State.QUEUED:  # seen without the lock: it never becomes that again
+        if job.state is not QUEUED:  # seen without the lock: it never becomes that again
             return False
-        return self._answer(job, outcome, dumps(reason), started=False)
+        return self.answer(job, outcome, dumps(reason), started=False)
 
-    def _answer(self, job: Job, outcome: Outcome, payload: Payload, *, started: bool) -> bool:
+    def answer(self, job: Job, outcome: Outcome, payload: Payload, *, started: bool = True) -> bool:
+        """Answers a call; returns False where it has had its answer, or is not to have started and has."""
         with self._lock:
             state = job.state
-            if state is State.OVER or (state is State.RUNNING and not started):
+            if state is OVER or (state is RUNNING and not started):
                 return False
-            job.state, job.over = State.OVER, True
+            job.state, job.over = OVER, True
             self._open.pop(job.key, None)
-            last = self._is_last
+            last = self._retired and self._is_last
         job.post_reply(outcome, payload)
         if (recorder := recording.current) is not None and recorder.records_calls and job.actor is not None:
             recorder.call_ended(job, job.actor.spec, outcome)
@@ -262,7 +260,7 @@ class Mailbox:
             return job
         with self._lock:
             found = next((job for convoy in self._convoys if (job := convoy.find(key)) is not None), None)
-            if found is not None and found.state is State.QUEUED:
+            if found is not None and found.state is QUEUED:
                 self._open[key] = found
             return self._open.get(key)
 
@@ -281,7 +279,7 @@ class Mailbox:
     def all_running(self) -> list[Job]:
         """Returns the calls that run."""
         with self._lock:
-            return [job for job in self._open.values() if job.state is State.RUNNING]
+            return [job for job in self._open.values() if job.state is RUNNING]
 
     def of_session(self, session: str) -> list[Job]:
         """Returns the calls that came by this session and are not over."""
@@ -343,8 +341,9 @@ class Mailbox:
         bell = Bell()
         try:
             while (job := self._queue.get()) is not None:
-                self.attend()
-                if not isinstance(job, Job | Convoy):  # it was but woken
+                if self._urgent:
+                    self.attend()
+                if not isinstance(job, (Job, Convoy)):  # it was but woken
                     continue
                 yield job
                 if self._queue.empty():

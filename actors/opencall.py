@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors import runtime, tracing
+from actors import tracing
 from actors.exceptions import GetTimeoutError, TaskCancelledError, Verdict
 from actors.failure import raised_kind
 from actors.messages import PLAIN, Outcome, Payload, Terms
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from actors.process import Process
     from actors.spec import Manner
     from actors.transport.peer import Death, Party
+
+
+_VALUE = Outcome.VALUE  # to look a member up in its class takes Python 3.11 as long as five calls
 
 
 class Way(Protocol):
@@ -104,10 +107,11 @@ class OpenCall:
     """
 
     __slots__ = (
-        "__weakref__", "_nbytes", "deadline", "forced", "group", "hold", "in_room", "line", "method", "needs", "number",
+        "__weakref__", "deadline", "forced", "group", "hold", "in_room", "line", "method", "nbytes", "needs", "number",
         "origin", "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "span", "target",
         "trace",
     )  # fmt: skip
+    anywhere = True  # see `actors.transport.peer.Caller`
 
     def __init__(self, line: Way, method: str, payload: Payload, needs: list[Future[Sealed]]) -> None:
         self.line = line
@@ -117,7 +121,7 @@ class OpenCall:
         self.needs = needs
         self.group = ""
         self.returns = 1
-        self.origin = runtime.origin()
+        self.origin = ""
         self.trace = ""
         self.span: Any = None
         self.deadline: float | None = None
@@ -129,23 +133,13 @@ class OpenCall:
         self.forced = False  # it was cancelled by force, which may end the process it was sent to
         self.place = 0  # in its line
         self.over = False  # it has had its answer
-        self._nbytes = payload.nbytes
+        self.nbytes = payload.nbytes  # of its arguments as they were when it was made
         self.in_room = False  # it takes room in its line
-
-    @property
-    def anywhere(self) -> bool:
-        """See `actors.transport.peer.Caller`."""
-        return True
 
     @property
     def ready(self) -> bool:
         """Whether all it waits for is there."""
         return all(need.done() for need in self.needs)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its arguments as they were when the call was made."""
-        return self._nbytes
 
     def terms(self) -> Terms:
         """Returns how the call is to be answered, as of now."""
@@ -163,7 +157,9 @@ class OpenCall:
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""
         self.number = None
-        if reply.outcome is Outcome.RAISED and self._may_try_again(raising=True):
+        if reply.outcome is _VALUE:
+            self.end(of_reply(reply))
+        elif reply.outcome is Outcome.RAISED and self._may_try_again(raising=True):
             # Aside, since what was raised may have to be unpickled, which runs code of the user's.
             self.line.process.portal.aside(self.raised, reply)
         elif reply.outcome is Outcome.ENDED and self.line.manner.follows and self.peer is not None:
@@ -212,7 +208,8 @@ class OpenCall:
 
     def end(self, sealed: Sealed) -> None:
         """Takes the one answer; a later one changes nothing."""
-        self.release()
+        if self.in_room:
+            self.release()
         if not self.over:
             self.settle(sealed)  # before: after an interrupt the answer comes again
             self.over = True

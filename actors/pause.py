@@ -54,3 +54,8 @@ class Pause:
             self._work()
         finally:
             self._mailbox.resume(self._held)
+
+
+def beside(work: Callable[[], None]) -> None:
+    """Does ``work`` on a thread of its own."""
+    threading.Thread(target=work, name="actors-pause", daemon=True).start()

@@ -143,7 +143,11 @@ class Process:
     def received(self, message: Any, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""
         if isinstance(message, Call):
-            self._called(message, visitor)
+            target = self.targets.get(message.target)
+            if target is not None:
+                target.called(message, visitor)
+            else:
+                self._called(message, visitor)
         elif isinstance(message, Calls):
             target = self.targets.get(message.target)
             if target is None or not target.called_together(message, visitor.together):

@@ -191,7 +191,8 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     process = joined()
     if process.portal.is_current:
         raise RuntimeError("actors.get would block the I/O loop for ever; await the reference instead")
-    check_timeout(timeout)
+    if timeout is not None:
+        check_timeout(timeout)
     if isinstance(refs, ObjectRef):
         return _get_all([refs], timeout)[0]
     if isinstance(refs, list | tuple) and all(isinstance(ref, ObjectRef) for ref in refs):
@@ -245,9 +246,6 @@ def _collect(refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]
 
 
 def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | None) -> Sealed:
-    there = refs[index].sealed
-    if there is not None:
-        return there
     there = _read(refs[index], LEAD_SECONDS if deadline is None else min(LEAD_SECONDS, deadline - time.monotonic()))
     if there is not None:
         return there

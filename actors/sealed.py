@@ -31,7 +31,7 @@ class Sealed:
     def open(self) -> Any:
         """Returns the value, made anew, or raises the error."""
         __tracebackhide__ = True
-        if self.outcome is Outcome.VALUE:
+        if self.outcome is _VALUE:
             try:
                 return loads(self.payload)
             except (ImportError, AttributeError) as error:

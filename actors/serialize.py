@@ -105,6 +105,11 @@ def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
     return _dumps((args, kwargs), named | {f"argument {name!r}": arg for name, arg in kwargs.items()})
 
 
+def dumps_if_plain(args: tuple[Any, ...]) -> Payload | None:
+    """Pickles positional arguments of a call that are all of `actors.messages.PLAIN_TYPES`; None where they are not."""
+    return Payload(pickle.dumps((args, {}), PROTOCOL)) if PLAIN_TYPES.issuperset(map(type, args)) else None
+
+
 def dumps_plain(values: Sequence[Any]) -> Payload:
     """Pickles values that are all of `actors.messages.PLAIN_TYPES`."""
     return Payload(pickle.dumps(list(values), PROTOCOL))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actors.job import Job
     from actors.latespan import LateSpans
     from actors.opencall import OpenCall
+    from actors.runtime import Running
     from actors.spec import ActorSpec, Construction
 
 log = logging.getLogger(__name__)
@@ -92,11 +93,11 @@ def _source() -> _Source | None:
     return _known
 
 
-def begin(call: OpenCall) -> None:
-    """A call is made: it is part of the trace that this code is part of, or begins one."""
+def begin(call: OpenCall, running: Running | None) -> None:
+    """A call is made in ``running``: it is part of the trace that this code is part of, or begins one."""
     source = _source()
     if source is None:
-        call.trace = passed_on()
+        call.trace = running.traceparent if running is not None else ""
         return
     call.span, call.trace = source.start("", _client, (call.line.label, call.method))
 

@@ -286,3 +286,21 @@ def test_one_that_is_killed_while_it_moves_is_gone() -> None:
     assert isinstance(failure(held), ActorDiedError)
     assert isinstance(failure(diary.read.remote()), ActorDiedError)
     assert not errors or isinstance(errors[0], ActorDiedError)
+
+
+def test_one_that_is_killed_as_it_answers_has_kept_what_it_answered() -> None:
+    """Its heir has the state then; whoever has charge of it hears of it a little later, and asks."""
+    diary = Diary.options(lifetime="detached", max_restarts=-1, max_task_retries=-1, replicas=1).remote()
+    written: list[object] = []
+    for life in range(4):
+        for number in range(5):
+            written.append((life, number))
+            assert actors.get(diary.write.remote((life, number)), timeout=PATIENCE) == len(written)
+            if life == 2 and number == 2:
+                actors.move(diary, elsewhere(diary).name)
+        pid = actors.get(diary.pid.options(max_task_retries=0).remote())
+        written.append("last")
+        actors.get(diary.write.options(max_task_retries=0).remote("last"))
+        os.kill(pid, signal.SIGKILL)
+        assert actors.get(diary.read.remote(), timeout=PATIENCE) == written
+    actors.kill(diary)

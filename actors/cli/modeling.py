@@ -33,25 +33,32 @@ class Loading:
     strategy: str
     arithmetic: str
     draft_model: str | None
+    shadow: bool
 
     def options(self) -> dict[str, Any]:
         """As `ShardedModel.load` takes them; looks for the draft."""
+        if self.shadow and self.strategy == "tensor":
+            raise click.UsageError("--shadow is for a model cut by its layers: leave out --strategy tensor")
         draft = None if self.draft_model is None else find_model(self.draft_model)
-        return {"strategy": self.strategy, "arithmetic": self.arithmetic, "draft": draft}
+        return {"strategy": self.strategy, "arithmetic": self.arithmetic, "draft": draft, "shadow": self.shadow}
 
 
 def model_options(command: CommandT) -> CommandT:
     """The argument and options that say which model is to be cut over which nodes, and how (`loading`)."""
 
     @wraps(command)
-    def run(*args: Any, strategy: str, arithmetic: str, draft_model: str | None, **others: Any) -> Any:
-        return command(*args, loading=Loading(strategy, arithmetic, draft_model), **others)
+    def run(*args: Any, strategy: str, arithmetic: str, draft_model: str | None, shadow: bool, **others: Any) -> Any:
+        return command(*args, loading=Loading(strategy, arithmetic, draft_model, shadow), **others)
 
     decorated = cast("CommandT", run)
     for option in (
         click.option(
             "--draft-model", metavar="SMALL",
             help="A small model of the same family that guesses ahead, for as long as that is faster.",
+        ),
+        click.option(
+            "--shadow", is_flag=True,
+            help="Keep caches twice, so that answers go on at once when a device dies.",
         ),
         click.option(
             "--arithmetic", type=click.Choice(ARITHMETIC), default="auto", show_default=True,

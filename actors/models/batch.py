@@ -90,6 +90,11 @@ class Caches(MutableMapping[str, list[Any]]):
         batch = self._batches.get(key)
         return self._alone.get(key) if batch is None else batch.caches
 
+    def row(self, key: str) -> int:
+        """Which row a sequence is of the caches that `peek` gives; 0 where it gives none."""
+        batch = self._batches.get(key)
+        return 0 if batch is None else batch.keys.index(key)
+
     def together(self, keys: Sequence[str]) -> list[Any]:
         """Batched caches of these sequences, side by side in this order, and of no others."""
         homes = [self._batches[key] for key in keys if key in self._batches]

@@ -21,6 +21,7 @@ from actors.ids import new_id
 from .draftactor import DraftActor
 from .holders import Shelves, host
 from .means import Means
+from .moving import move, recover, take_over
 from .stageactor import StageActor
 
 if TYPE_CHECKING:
@@ -33,14 +34,12 @@ if TYPE_CHECKING:
 
     from .beside import Beside
     from .plan import DraftPlan, Plan
-    from .prefixes import Kept
     from .sampling import Request
 
 _KV_SHARE: Final = 4  # the caches of a stage take this part of the memory that is free once the weights are there
 _PATIENCE: Final = 10.0  # seconds; a stage that does not answer then is not counted on
 _BRIEF: Final = 0.3  # the same, where its node has not answered for a while
 _PROBES: Final = 3  # passes that tell how long a token takes; the first brings up what the others need
-_MOVING: Final = 20  # seconds; when caches take longer to move, answers are computed again
 _CHUNK_GPU: Final = 512  # tokens of a prompt that are taken in at once
 _CHUNK_WIDE: Final = 64  # on a CPU by OpenBLAS, whose products gain from more rows
 _CHUNK_STORED: Final = 32  # on a CPU otherwise: they do not, and all stages are busy the sooner
@@ -54,6 +53,7 @@ class Deployment:
         stages: the actors, in the order of the layers.
         held: what each stage said of itself; see `StageActor.loaded`.
         limit: tokens that the caches of all answers together have room for.
+        recovered: it has caches of one whose stage has died.
         broken: it gives no more answers, since a stage has died, or it was closed.
         trial: why sequences cannot go through its layers together, as was tried (`trial.why_apart`); None where it was
             not.
@@ -65,6 +65,7 @@ class Deployment:
         self.stages = list(stages)
         self.held: list[dict[str, Any]] = []
         self.limit = 0
+        self.recovered = False
         self.broken = self._ended = False
         self.heir: Deployment | None = None
         self.trial: str | None = None
@@ -94,6 +95,7 @@ class Deployment:
         kv_memory: int | None,
         weights: str = "auto",
         arithmetic: str = "auto",
+        shadow: bool = False,
         shelves: Shelves | None = None,
         spare: dict[str, ActorHandle] | None = None,
         after: Deployment | None = None,
@@ -106,6 +108,7 @@ class Deployment:
             kv_memory: bytes for caches on each node; None takes a quarter of what is free.
             weights: see `ShardedModel.load`.
             arithmetic: see `ShardedModel.load`.
+            shadow: see `ShardedModel.load`.
             spare: actors by their nodes that are stages no more (see `part`): they become those of this one, and have
                 some of its layers already. They end with this one in any case.
             shelves: know where the weights are.
@@ -158,10 +161,12 @@ class Deployment:
             self.plan = plan.with_found(self.held, apart)
             if self._draft is not None:
                 self._take_in(self._draft)
+            self._shade(wanted=shadow)
             self.limit = min(_room(held, kv_memory) for held in self.held)
             width = 1 if plan.shares else len(self.stages)
             ways = {"width": width, "limit": self.limit, "batched": not apart, "draft": self._draft}
             get(self.stages[-1].open.remote(**ways))
+            self.recovered = shadow and after is not None and after.broken and recover(self.stages)
         except BaseException:
             end(spare)
             self.close()
@@ -213,15 +218,7 @@ class Deployment:
         """Bring the caches of a sequence of another deployment here, and hold them; None where there are none."""
         if self.plan.shares or source.plan.shares:  # parts of each layer, which do not fit one another
             return None
-        new = new_id("sequence")
-        try:
-            found = get([stage.adopt.remote(new, source.stages, key) for stage in self.stages])
-        except TaskError as error:
-            if isinstance(error.cause, ActorDiedError):  # of the source: it is computed again here
-                return None
-            raise
-        held: str | None = get(self.stages[-1].keep.remote(new, tuple(tokens))) if all(found) else None
-        return held
+        return take_over(source.stages, self.stages, key, tuple(tokens))
 
     @property
     def latest(self) -> Deployment:
@@ -230,12 +227,7 @@ class Deployment:
 
     def move(self, heir: Deployment) -> None:
         """Have another one go on with all answers, and have its caches: only they are sent, as all is loaded there."""
-        kept: list[Kept] = get(self.stages[-1].suspend.remote(), timeout=_MOVING)
-        whole = []
-        for each in kept:
-            found = [stage.adopt.remote(each.key, self.stages, each.key) for stage in heir.stages]
-            whole += [each] * all(get(found, timeout=_MOVING))
-        get(heir.stages[-1].inherit.remote(whole), timeout=_MOVING)
+        move(self.stages, heir.stages)
         self.heir = heir
 
     def attach(self, key: str, beside: Beside) -> None:
@@ -335,6 +327,15 @@ class Deployment:
         known = replace(self.plan.draft, **{key: held[key] for key in ("nbytes", "seconds", "how")})
         self.plan = replace(self.plan, draft=known)
         self.held[0]["token_nbytes"] += held["token_nbytes"]
+
+    def _shade(self, *, wanted: bool) -> None:
+        """Have each stage keep a copy of the caches of the one before it, and the first one of those of the last."""
+        others = [*self.stages[1:], self.stages[0]]
+        if wanted and len(others) > 1:
+            get([stage.shade.remote(other) for stage, other in zip(self.stages, others, strict=True)])
+            own = [held["token_nbytes"] for held in self.held]
+            for held, more in zip(self.held, [own[-1], *own], strict=False):
+                held["token_nbytes"] += more
 
     def measure(self) -> list[float]:
         """Seconds that a token takes in each stage now."""

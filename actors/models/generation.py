@@ -56,6 +56,7 @@ class Generation:
     Attributes:
         prompt_tokens: how many tokens the prompt has.
         cached_tokens: how many of them were in the prefix cache; 0 until the first token is there.
+        replayed_tokens: how many tokens of prompt and answer were computed again, as a device had died.
         finish_reason: `"stop"`, `"length"`, `"cancelled"`, or `"error"` where reading it raised; None while it runs.
         source: the stages that give it; for use inside this package.
     """
@@ -71,7 +72,7 @@ class Generation:
         beside: Beside,
     ) -> None:
         self.prompt_tokens = len(request.prompt)
-        self.cached_tokens = 0
+        self.cached_tokens = self.replayed_tokens = 0
         self.finish_reason: str | None = None
         self._model, self.source, self._request = model, source, request
         self._kept: list[int] = []
@@ -163,7 +164,10 @@ class Generation:
             self._finish("length")
             return None
         if isinstance(item, int):
-            self.cached_tokens = self.cached_tokens if self._kept else item
+            if self._kept:
+                self.replayed_tokens += self.prompt_tokens + len(self._kept) - 1 - item
+            else:
+                self.cached_tokens = item
             return None
         self._kept.append(item.id)
         if time.monotonic() - self._told_at > _TELL_SECONDS:
@@ -235,7 +239,8 @@ class Generation:
                 self.source = source
                 if self._request.key is not None:
                     source.attach(self._request.key, self._beside)
-                self._answer = source.answer(self._request.going_on(self._kept, moved=death is None))
+                moved = death is None or source.recovered
+                self._answer = source.answer(self._request.going_on(self._kept, moved=moved))
 
 
 def _death(error: BaseException) -> ActorDiedError | None:

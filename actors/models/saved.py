@@ -73,6 +73,25 @@ def joined(parts: Sequence[Saved]) -> Saved:
     return whole
 
 
+def tail(cache: Any, row: int, count: int) -> tuple[mx.array, mx.array]:
+    """Keys and values of the last tokens of a sequence, lazy, which ends where all others in this cache end."""
+    end = cache.offset if type(cache) is KVCache else cache._idx  # noqa: SLF001
+    keys, values = (each[row : row + 1, :, end - count : end] for each in (cache.keys, cache.values))
+    return keys, values
+
+
+def plain_state(keys: mx.array | Ghost, values: mx.array | Ghost) -> Any:
+    """The state of a cache of full attention that has just these, whatever else this version of mlx-lm has in it."""
+    cache: Any = KVCache()
+    cache.keys, cache.values, cache.offset = keys, values, keys.shape[2]
+    return cache.state
+
+
+def has_size(cache: Any, tokens: int) -> bool:
+    """Whether a sequence that is said to have so many tokens has them; of those side by side that is not known."""
+    return type(cache) is not KVCache or cache.offset == tokens
+
+
 def cache_copy(cache: Any, length: int) -> Any:
     """A cache that begins as another one does; what they have in common is copied when one of them changes it."""
     if cache is None:

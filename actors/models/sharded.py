@@ -23,6 +23,7 @@ from .holders import headers
 from .kinship import open_draft
 from .means import ARITHMETIC
 from .recipe import Recipe, shape_of
+from .remains import check_shadow
 from .sampling import Request, Sampling, check_stops, refuse_if_never
 from .succession import Succession
 from .tokenizer import load_tokenizer
@@ -98,6 +99,7 @@ class ShardedModel:
         weights: str = "auto",
         arithmetic: str = "auto",
         draft: str | Path | None = None,
+        shadow: bool = False,
         dry_run: Literal[False] = False,
     ) -> Self: ...
 
@@ -113,6 +115,7 @@ class ShardedModel:
         weights: str = "auto",
         arithmetic: str = "auto",
         draft: str | Path | None = None,
+        shadow: bool = False,
         dry_run: bool = False,
     ) -> Self | Plan:
         """Cuts a model by its layers and loads each piece on a node of its own.
@@ -140,6 +143,9 @@ class ShardedModel:
             draft: a small model of the same tokens, file or directory, that guesses what comes next, on the first
                 stage's node; the model takes guesses in together and keeps those that are right. Tokens are the same as
                 without it. An answer is guessed for while it is alone in a step, and as long as that is faster.
+            shadow: each stage's caches are copied to the next stage's node as they grow, so that answers go on from
+                there when a device dies, without their tokens being computed again. Caches take twice the memory. For
+                models with full attention alone, cut by their layers; nothing waits for the copies.
             dry_run: load nothing, and return the plan alone, with memory and speed as they are foretold.
 
         Raises:
@@ -160,10 +166,15 @@ class ShardedModel:
         here = path if path.exists() or weights == "local" else headers(path) or path
         checkpoint = open_checkpoint(here)
         info = replace(checkpoint.info(), path=str(path))
+        if shadow and strategy == "tensor":
+            raise ValueError("shadow=True is for a model cut by its layers; use strategy='pipeline', or load without")
+        strategy = "pipeline" if shadow else strategy
+        if shadow:
+            check_shadow(checkpoint)
         shape = shape_of(strategy, checkpoint, info, nodes, most=max_requests)
         tokenizer = None if dry_run and draft is None else load_tokenizer(here)
         small = None if draft is None or tokenizer is None else _draft(draft, here, tokenizer)
-        how = {"kv_memory": kv_memory, "weights": weights, "arithmetic": arithmetic}
+        how = {"kv_memory": kv_memory, "weights": weights, "arithmetic": arithmetic, "shadow": shadow}
         recipe = Recipe(info, shape, nodes, small, how)
         if dry_run or tokenizer is None:
             return recipe.plan(measure=True)

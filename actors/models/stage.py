@@ -22,7 +22,7 @@ from .beside import Bystander
 from .checkpoint import open_checkpoint
 from .cut import Slice, needed_nbytes
 from .openblas import widen
-from .saved import cache_copy, restore, save, token_nbytes
+from .saved import cache_copy, has_size, restore, save, tail, token_nbytes
 from .sharing import Shape
 
 if TYPE_CHECKING:
@@ -123,6 +123,10 @@ class StageModel:
         piece.load()
         mx.clear_cache()
         return cls(info, piece, wide=widened)
+
+    def emptied(self) -> Self:
+        """The same layers, for other sequences."""
+        return type(self)(self.info, self._slice, self._joining, wide=self.wide)
 
     def lend(self, model: nn.Module, first: int, last: int) -> None:
         """See `cut.Slice.lend`."""
@@ -251,6 +255,21 @@ class StageModel:
         """
         found = self._caches.get(key) or self._kept.get(key)
         return None if found is None else save(found, set(wanted) & set(self.own))
+
+    def tail(self, key: str, start: int, stop: int) -> dict[int, tuple[mx.array, mx.array]]:
+        """Keys and values of some tokens of a sequence, the last ones, by the places of the caches that are here.
+
+        Args:
+            key: of a sequence, under way or kept, with full attention.
+            start: how many tokens come before.
+            stop: how many it has; where it has not, as a step has failed, nothing is given.
+        """
+        caches = self._caches.peek(key) or self._kept.get(key)
+        if caches is None or not all(has_size(caches[place], stop) for place in self.own):
+            return {}
+        found = {place: tail(caches[place], self._caches.row(key), stop - start) for place in self.own}
+        mx.eval(list(found.values()))
+        return found
 
     def restore(self, key: str, saved: Mapping[int, Any], *, kept: bool = False) -> None:
         """Make what was saved the caches of a sequence, of one that is `kept` for others or of one under way."""

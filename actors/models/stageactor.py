@@ -7,6 +7,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from actors.util.progress import tqdm
 from .extra import on_cpu
 from .lean import require_lean_mlx_lm
 from .openblas import bring
+from .stagecaches import StageCaches, awaited
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,17 +32,15 @@ if TYPE_CHECKING:
 
     from .beside import Beside
     from .means import Means
-    from .prefixes import Kept
     from .sampling import Request
-    from .saved import Saved
-    from .schedule import Schedule
+    from .shadow import Shading
     from .sharing import Share
     from .stage import StageModel, Step
 
 PROBE: Final = "probe"
 
 
-class StageActor:
+class StageActor(StageCaches):
     """Layers `first` to `last` of a model, in a process of their own.
 
     The last stage chooses what all stages do next (`schedule.Schedule`). Each step goes from stage to stage towards
@@ -77,7 +77,7 @@ class StageActor:
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
-        self._means = means
+        self._means, self._what = means, (path, first, last)
         path = found(path, first, last, libraries, send=send)
         if shares:
             self._model = self._turns.submit(StageModel.load_share, path, shares, rank, wide=self._room).result()
@@ -86,7 +86,7 @@ class StageActor:
         self._before = before
         self._others: list[ActorHandle] = []
         self._order = _Order()
-        self._schedule: Schedule | None = None
+        super().__init__()
 
     @property
     def _room(self) -> float:
@@ -105,18 +105,24 @@ class StageActor:
     ) -> None:
         """Becomes the stage of other layers, in the same process; those that it has are not loaded again.
 
-        Whatever was under way is forgotten. See the class for the arguments.
+        Whatever was under way is forgotten, but for what a neighbour was to have of it (`legacy`). See the class for
+        the arguments.
         """
         if self._schedule is not None:
             self._schedule.close()
+        shading, self._shading = self._shading, None
         self._schedule, self._order = None, _Order()
         self._before, self._means = before, means
 
         def load() -> StageModel:
+            self._bequeath(shading)
+            if (path, first, last) == self._what:
+                return self._model.emptied()
             here = found(path, first, last, libraries, send=send)
             return type(self._model).load(here, first, last, wide=self._room, like=self._model)
 
         self._model = await self._do(load)
+        self._what = path, first, last
 
     async def loaded(self) -> dict[str, Any]:
         """Returns what this stage holds, and where.
@@ -211,67 +217,6 @@ class StageActor:
             async for item in entry.items():
                 yield item
 
-    # -- caches, as objects ---------------------------------------------------------------------------------------
-
-    async def hold(self, tokens: tuple[int, ...]) -> str | None:
-        """Keeps the caches of a sequence that is over longer than others; in the last stage.
-
-        Returns:
-            Its key, when all stages have its caches; None where they were given up.
-        """
-        assert self._schedule is not None
-        key = self._schedule.prefixes.hold(tokens)
-        if key is not None:
-            await self._schedule.settle()
-        return key
-
-    async def release(self, key: str) -> None:
-        """Keeps it no longer than others; in the last stage."""
-        assert self._schedule is not None
-        self._schedule.prefixes.release(key)
-
-    async def kept(self, key: str) -> int:
-        """Returns how many tokens of a sequence are kept; in the last stage."""
-        assert self._schedule is not None
-        return self._schedule.prefixes.length(key)
-
-    async def save(self, key: str, wanted: list[int]) -> Saved | None:
-        """Returns the caches of a sequence; see `StageModel.save`."""
-        saved: Saved | None = await self._do(self._model.save, key, wanted)
-        return saved
-
-    async def adopt(self, key: str, stages: list[ActorHandle], source: str) -> bool:
-        """Takes the caches of the sequence `source` from the stages of another deployment, as those of `key`.
-
-        Returns:
-            Whether they have them.
-        """
-        from .saved import joined
-
-        own = list(self._model.own)
-        parts = await asyncio.gather(*(_awaited(stage.save.remote(source, own)) for stage in stages))
-        if None in parts:
-            return False
-        await self._do(lambda: self._model.restore(key, joined(parts), kept=True))
-        return True
-
-    async def suspend(self) -> list[Kept]:
-        """Has all answers go on elsewhere; in the last stage. See `schedule.Schedule.suspend`."""
-        assert self._schedule is not None
-        return await self._schedule.suspend()
-
-    async def inherit(self, kept: list[Kept]) -> None:
-        """Has sequences that all stages have adopted among those that are kept; in the last stage."""
-        assert self._schedule is not None
-        for each in kept:
-            self._schedule.keep(each.key, each.tokens, each.holds)
-
-    async def keep(self, key: str, tokens: tuple[int, ...]) -> str | None:
-        """Has a sequence that all stages have adopted among those that are kept, and holds it; in the last stage."""
-        assert self._schedule is not None
-        self._schedule.keep(key, tokens)
-        return self._schedule.prefixes.hold(tokens)
-
     # -- a user's code beside the layers ------------------------------------------------------------------------
 
     async def attach(self, key: str, beside: Beside) -> None:
@@ -287,10 +232,6 @@ class StageActor:
         """Forgets the code that stood beside a sequence."""
         await self._do(self._model.detach, key)
 
-    async def _do(self, what: Callable[..., Any], *args: Any) -> Any:
-        """On the thread of MLX."""
-        return await asyncio.get_running_loop().run_in_executor(self._turns, what, *args)
-
     async def busy(self) -> dict[str, Any]:
         """Returns how busy the last stage is; see `schedule.Schedule.busy`."""
         assert self._schedule is not None
@@ -301,24 +242,34 @@ class StageActor:
         from .hop import step_text
 
         hidden = None if self._before is None else self._before.forward.remote(step_text(step))
-        mine = self._pass(step, hidden, finish, self._order.next())
+        # With the layers and caches that are here now: what comes late when they are others leaves nothing in those.
+        run = partial(self._run, self._model, self._shading, step, finish)
+        mine = self._pass(run, hidden, self._order.next())
         if not self._others:
             return asyncio.ensure_future(mine)
         return asyncio.ensure_future(_together(mine, [other.follow.remote(step) for other in self._others]))
 
-    async def _pass(self, step: Step, hidden: Any, finish: Any, turn: _Turn) -> Any:
+    async def _pass(self, run: Callable[[Any], Any], hidden: Any, turn: _Turn) -> Any:
         with closing(turn):
             try:
                 value = None if hidden is None else await hidden
             finally:
                 await turn.mine()
-            work = asyncio.get_running_loop().run_in_executor(self._turns, self._run, step, value, finish)
-        return await work
+            work = asyncio.get_running_loop().run_in_executor(self._turns, run, value)
+        out = await work
+        if self._shading is not None:
+            self._shading.wake()
+        return out
 
-    def _run(self, step: Step, hidden: Any, finish: Any) -> Any:
+    @staticmethod
+    def _run(model: StageModel, shading: Shading | None, step: Step, finish: Any, hidden: Any) -> Any:
         from .hop import unpacked
 
-        return self._model.run(step, unpacked(hidden), finish)
+        try:
+            return model.run(step, unpacked(hidden), finish)
+        finally:
+            if shading is not None:
+                shading.note(step)
 
 
 def found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
@@ -348,15 +299,11 @@ def computing(means: Means, *, blas: bool, wide: bool) -> str:
 
 async def _together(mine: Awaitable[Any], others: list[ObjectRef[Any]]) -> Any:
     """What this rank gives, when all are done. A rank that died makes all fail; its death is the cause to be told."""
-    value, *found = await asyncio.gather(mine, *map(_awaited, others), return_exceptions=True)
+    value, *found = await asyncio.gather(mine, *map(awaited, others), return_exceptions=True)
     failures = [each for each in (*found, value) if isinstance(each, BaseException)]
     if failures:
         raise next((each for each in failures if isinstance(each, ActorDiedError)), failures[0])
     return value
-
-
-async def _awaited(ref: ObjectRef[Any]) -> Any:
-    return await ref
 
 
 class _Order:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from actors.demand import matches, parts
@@ -63,6 +64,7 @@ class Copies:
         life: the actor's, which says how often it may still be made anew.
         replicas: on how many other nodes.
         lost: told who has charge of the actor since, where this node was not told.
+        newest: takes a state that the heirs had, with its number; returns whether no later one is here.
 
     Attributes:
         ward: as it is now.
@@ -77,6 +79,7 @@ class Copies:
         life: Life,
         replicas: int,
         lost: Callable[[str, Address], None],
+        newest: Callable[[int, Payload], bool],
     ) -> None:
         self.ward = replace(ward, replicas=replicas)
         self.replicas = replicas
@@ -84,11 +87,13 @@ class Copies:
         self._members = members
         self._life = life
         self._lost = lost
+        self._newest = newest
         self._at: dict[str, Address] = {}  # the heirs that have it, by node
         self._sending = asyncio.Lock()  # states arrive in the order in which they were saved
         self._latest: Payload  # of the states that were saved; the one before it need not be sent any more
         self._taken = self._sent = 0  # how many were saved, and how many of them the heirs have
         self._lease: int | None = None  # the serial after which the actor sends states to these heirs itself
+        self._recalling = asyncio.Lock()
 
     @property
     def lacks(self) -> bool:
@@ -97,11 +102,11 @@ class Copies:
         gone = any(alive.get(node) != where.process for node, where in self._at.items())
         return gone or len(self._at) < self.replicas
 
-    async def saved(self, state: Payload, base: int | None = None) -> Lease | None:
+    async def saved(self, state: Payload | None, base: int | None = None) -> Lease | None:
         """The actor has saved its state; returns when its heirs have it too, or a later one.
 
         Args:
-            state: itself.
+            state: itself; None where a later one is known.
             base: the actor has sent it to the heirs by the leave that begins with this serial.
 
         Returns:
@@ -110,20 +115,53 @@ class Copies:
         if not self.replicas:
             return None
         if base is not None and base == self._lease:
-            self.ward = replace(self.ward, construction=replace(self.ward.construction, state=state))
+            if state is not None:
+                self._hold(state)
             return None
-        self._latest, self._taken = state, self._taken + 1
-        mine = self._taken
-        async with self._sending:
-            if self._sent < mine:
-                state, upto = self._latest, self._taken
-                await self._send(state)
-                self._sent = upto
+        if state is not None:
+            self._latest, self._taken = state, self._taken + 1
+            mine = self._taken
+            async with self._sending:
+                if self._sent < mine:
+                    state, upto = self._latest, self._taken
+                    await self._send(state)
+                    self._sent = upto
         return self._let()
+
+    def settle(self, state: Payload) -> None:
+        """The actor has moved, and this is the state that it has begun with there: its heirs have no later one."""
+        self._hold(state, self._next_serial())
+
+    async def recall(self) -> None:
+        """Has the state kept that the actor has sent to its heirs last; they take none any more that it still sends.
+
+        Its process may have ended before it could tell of that state, or it may be about to tell.
+        """
+        async with self._recalling:
+            base = self._lease
+            if base is None:
+                return
+            self.ward = replace(self.ward, serial=self._next_serial())
+            told = (self.ward.construction.spec.id, self.ward.term, self.ward.serial)
+            said = await asyncio.gather(*(self._recalled(where, *told) for where in self._at.values()))
+            serial, state = max((one for one in said if one is not None), key=itemgetter(0), default=(base, None))
+            if state is not None and serial > base and self._newest(serial - base, state):
+                self._hold(state)
+
+    async def _recalled(self, where: Address, *told: object) -> tuple[int, Payload] | None:
+        try:
+            found: tuple[int, Payload] | None = await self._process.ask(where, "custody", "recall", *told, timeout=None)
+        except (ActorDiedError, AttributeError):  # it is gone, or of a version before actors sent states by themselves
+            return None
+        return found
+
+    def _hold(self, state: Payload, serial: int | None = None) -> None:
+        construction = replace(self.ward.construction, state=state)
+        self.ward = replace(self.ward, construction=construction, serial=serial or self.ward.serial)
 
     def _let(self) -> Lease | None:
         """Lets the actor send its states to the heirs itself, in parallel with sending them here."""
-        if self._sending.locked() or not self._at:
+        if self._sending.locked() or self._recalling.locked() or not self._at:
             return None
         base = self._lease = (self.ward.serial // SERIALS + 1) * SERIALS
         self.ward = replace(self.ward, serial=base)
@@ -137,11 +175,8 @@ class Copies:
         return (self.ward.serial // SERIALS + 1) * SERIALS
 
     async def _send(self, state: Payload) -> None:
-        ward = self.ward
-        self.ward = ward = replace(
-            ward, construction=replace(ward.construction, state=state), serial=self._next_serial()
-        )
-        what = (ward.construction.spec.id, ward.term, ward.serial, state)
+        self._hold(state, self._next_serial())
+        what = (self.ward.construction.spec.id, self.ward.term, self.ward.serial, state)
         if self._at and all(await asyncio.gather(*(self._tell(n, "update", *what) for n in list(self._at)))):
             return
         await self._spread()
@@ -153,23 +188,31 @@ class Copies:
                 await self._spread()
 
     async def _spread(self) -> None:
-        while True:
-            found = heirs(self._members, self.ward.construction.spec)
-            there = {member.info.id: member.where for member in found}
-            processes = {where.process for where in there.values()}
-            self._at = {node: where for node, where in self._at.items() if where.process in processes}
-            for node, where in there.items():
-                if len(self._at) < self.replicas:
-                    self._at.setdefault(node, where)
-            self.ward = replace(
-                self.ward,
-                heirs=tuple(where.process for where in self._at.values()),
-                left=self._life.left,
-                times=self._life.times,
-                serial=self._next_serial(),
-            )
-            if all(await asyncio.gather(*(self._tell(node, "keep", self.ward) for node in list(self._at)))):
-                return
+        await self.recall()
+        before = dict(self._at)
+        while not await self._spread_once():
+            pass
+        there = {member.where.process for member in self._members.standing()}
+        left = [where for node, where in before.items() if node not in self._at and where.process in there]
+        for where in left:  # else two that have copies would each take the actor over
+            self._process.tell(where, "custody", "drop", self.ward.construction.spec.id, self.ward.term)
+
+    async def _spread_once(self) -> bool:
+        found = heirs(self._members, self.ward.construction.spec)
+        there = {member.info.id: member.where for member in found}
+        processes = {where.process for where in there.values()}
+        self._at = {node: where for node, where in self._at.items() if where.process in processes}
+        for node, where in there.items():
+            if len(self._at) < self.replicas:
+                self._at.setdefault(node, where)
+        self.ward = replace(
+            self.ward,
+            heirs=tuple(where.process for where in self._at.values()),
+            left=self._life.left,
+            times=self._life.times,
+            serial=self._next_serial(),
+        )
+        return all(await asyncio.gather(*(self._tell(node, "keep", self.ward) for node in list(self._at))))
 
     async def _tell(self, node: str, method: str, *what: object) -> bool:
         """Tells an heir; False where it is none any more. One that is silent is waited for until it is known dead."""

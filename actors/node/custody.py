@@ -13,7 +13,9 @@ from actors.exceptions import ActorDiedError, ActorError, PlacementError
 from actors.handle import kept_by
 from actors.life import Life
 from actors.lodging import take_charge
+from actors.messages import Payload
 from actors.node.copies import Copies, Ward, heirs
+from actors.node.wards import Wards
 from actors.serialize import dumps, loads
 from actors.strategy import NodeAffinitySchedulingStrategy
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.charge import Charge
-    from actors.messages import Payload
     from actors.node.members import Members
     from actors.process import Process
     from actors.spec import ActorSpec, Construction
@@ -49,7 +50,7 @@ class Custody:
         self._members = members
         self._charges: dict[str, Charge] = {}
         self._copies: dict[str, Copies] = {}  # of the actors that this node has charge of
-        self._wards: dict[str, Ward] = {}
+        self._wards = Wards()
         self._taking: set[str] = set()
         self._over: deque[str] = deque()  # detached actors that have ended
         self._met: set[str] = set()  # processes of the nodes that stand and were told of what was taken over
@@ -111,7 +112,9 @@ class Custody:
         charge.life = life
         ward = replace(ward, holder=self._process.id)
         self._charges[spec.id] = charge
-        self._copies[spec.id] = charge.copies = Copies(self._process, self._members, ward, life, replicas, self._lost)
+        copies = Copies(self._process, self._members, ward, life, replicas, self._lost, charge.keep)
+        self._copies[spec.id] = charge.copies = copies
+        charge.before_restart = lambda _: copies.recall()
         self._process.keeper.charges[spec.id] = charge
         charge.begin()
         return charge
@@ -152,51 +155,43 @@ class Custody:
 
     # -- those it would take over -------------------------------------------------------------------------------
 
-    async def keep(self, _: Visitor, ward: Ward) -> Address | None:
+    def keep(self, _: Visitor, ward: Ward) -> Address | None:
         """Another node has charge of an actor that this one is to take over if that is lost.
 
         Returns:
             Who has charge of it since, where the other does not know; else None.
         """
-        id = ward.construction.spec.id
-        copies = self._copies.get(id)
+        copies = self._copies.get(ward.construction.spec.id)
         if copies is not None and copies.ward.term > ward.term:
             return self._process.address
-        known = self._wards.get(id)
-        if known is not None and known.term > ward.term:
-            return self._holder(known)
-        if known is None or (known.term, known.serial) <= (ward.term, ward.serial):
-            self._wards[id] = ward
-        return None
+        return None if self._wards.keep(ward) else self._kept_by(ward.construction.spec.id)
 
-    async def update(self, _: Visitor, actor: str, term: int, serial: int, state: Payload) -> Address | None:
-        """The state of such an actor has been saved; see `keep`.
+    def update(self, _: Visitor, actor: str, term: int, serial: int, state: Payload | bytes) -> Address | None:
+        """The state of such an actor has been saved; see `keep`. A state of nothing but a pickle may come as that.
 
         Raises:
-            LookupError: nothing is known of it here.
+            LookupError: nothing is known of it here, or a later state is.
         """
-        known = self._wards.get(actor)
-        if known is None:
-            if actor in self._copies:
-                return self._process.address
-            raise LookupError(f"{actor} is not kept here")
-        if known.term > term:
-            return self._holder(known)
-        if (known.term, known.serial) < (term, serial):
-            self._wards[actor] = replace(
-                known, construction=replace(known.construction, state=state), serial=serial, term=term
-            )
-        return None
+        if actor not in self._wards and actor in self._copies:
+            return self._process.address
+        kept = self._wards.update(actor, term, serial, Payload(state) if isinstance(state, bytes) else state)
+        return None if kept else self._kept_by(actor)
+
+    def recall(self, _: Visitor, actor: str, term: int, serial: int) -> tuple[int, Payload] | None:
+        """Whoever has charge of such an actor wants the state that it has sent here last; see `Wards.recall`."""
+        return self._wards.recall(actor, term, serial)
+
+    def _kept_by(self, actor: str) -> Address | None:
+        ward = self._wards.find(actor)
+        return self._holder(ward) if ward is not None else None
 
     def _holder(self, ward: Ward) -> Address | None:
         standing = self._members.standing()
         return next((member.where for member in standing if member.where.process == ward.holder), None)
 
-    async def drop(self, _: Visitor, actor: str, term: int) -> None:
+    def drop(self, _: Visitor, actor: str, term: int) -> None:
         """Such an actor has ended, or was passed on, in this term."""
-        known = self._wards.get(actor)
-        if known is not None and known.term <= term:
-            del self._wards[actor]
+        self._wards.drop(actor, term)
 
     async def holds(self, _: Visitor, actor: str) -> str | None:
         """Returns ``"charge"`` or ``"copy"``, where this node has it of an actor."""
@@ -226,7 +221,7 @@ class Custody:
             return
         standing = self._members.standing()
         alive = {member.where.process for member in standing}
-        for id, ward in self._wards.items():
+        for id, ward in self._wards:
             first = next((heir for heir in ward.heirs if heir in alive), None)
             if ward.holder not in alive and first == self._process.id and id not in self._taking:
                 self._taking.add(id)
@@ -243,10 +238,10 @@ class Custody:
     async def _take_over(self, actor: str) -> None:
         await asyncio.sleep(SETTLE_SECONDS)
         self._taking.discard(actor)
-        ward = self._wards.get(actor)
+        ward = self._wards.find(actor)
         if ward is None or self._holder(ward) is not None:
             return
-        del self._wards[actor]
+        self._wards.drop(actor, ward.term)
         ward = replace(ward, term=ward.term + 1, serial=0)
         life = Life(ward.left, ward.times)
         if not life.died(intended=False):
@@ -323,12 +318,16 @@ class Passed:
         """Ends it there."""
         await self._process.kill(await self.located(None), no_restart)
 
-    def keep(self, number: int, state: Payload) -> None:
+    def keep(self, number: int, state: Payload) -> bool:
         """Nodes are not sent states with answers."""
+        del number, state
+        return False
 
-    async def saved(self, state: Payload, number: int | None = None, base: int | None = None) -> None:
+    async def saved(
+        self, state: Payload, number: int | None = None, base: int | None = None, source: str | None = None
+    ) -> None:
         """Refuses: what it was is not what it is."""
-        del state, number, base
+        del state, number, base, source
         raise ActorDiedError(f"{self.spec.label} is in the charge of node {self._where.node_name} now")
 
     async def retire(self) -> None:

@@ -39,7 +39,7 @@ TELL_SECONDS = 2.0
 FAREWELL_SECONDS = 0.5
 SILENCE_SECONDS = 1.0
 MEET_SECONDS = 5.0
-REFRESH_SECONDS = 10.0
+REFRESH_SECONDS = 5.0
 """Between two looks at the addresses of this device."""
 
 COMPARE_SECONDS = 30.0
@@ -130,14 +130,14 @@ class Residence:
             except (ActorsError, OSError) as error:
                 log.error("this device's trust cannot be read, and stays as it was: %s", error)
             others, due, self._untold = self._others(), self._untold, set()
-            now = self._process.loop.time()
+            now, moved = self._process.loop.time(), False
             if now - refreshed > REFRESH_SECONDS:
                 refreshed = now
-                self._refresh_doors()
+                moved = self._refresh_doors()  # who dials this device is to know where it is now
             if now - compared > COMPARE_SECONDS:
                 compared = now
                 due |= {member.info.id for member in random.sample(others, min(len(others), MOST_COMPARED))}
-            self._exchange_with([member for member in others if member.info.id in due])
+            self._exchange_with([member for member in others if moved or member.info.id in due])
 
     async def _look(self) -> None:
         """Takes over what has changed on disk."""
@@ -198,8 +198,8 @@ class Residence:
 
     def _joined(self, member: Member) -> None:
         self._remember(member.where)
-        self._refresh_doors()  # it may be back because this device has another address now
-        self._keep(self._exchange(member))
+        # It may be back because this device has another address now, which the others do not know either.
+        self._exchange_with(self._others() if self._refresh_doors() else [member])
 
     def _remember(self, where: Address) -> None:
         self._keep(asyncio.to_thread(self._disk.remember_doors, {where.node: list(where.doors)}))
@@ -387,21 +387,21 @@ class Residence:
             for id, known in doors.items() for door in known
         }  # fmt: skip
 
-    def _refresh_doors(self) -> None:
+    def _refresh_doors(self) -> bool:
+        """Looks at the addresses of this device; returns whether they have changed."""
         if self._port is None:
-            return
+            return False
         try:
             doors = tuple(device.at(host, self._port) for host in self._disk.hosts(self._door))
         except Exception as error:
             log.warning("the addresses of this device cannot be told: %s", error)
             doors = self._members.me.where.doors or (device.at("127.0.0.1", self._port),)
         me = self._members.me
-        if doors != me.where.doors:
-            me.where = replace(me.where, doors=doors)
-            me.info = replace(me.info, address=doors[0], found_by="zeroconf")
-            self._exchange_with(
-                self._others()
-            )  # who is connected would look for it where it was, once the connection breaks
+        if doors == me.where.doors:
+            return False
+        me.where = replace(me.where, doors=doors)
+        me.info = replace(me.info, address=doors[0], found_by="zeroconf")
+        return True
 
     async def _enter_discovery(self) -> None:
         try:

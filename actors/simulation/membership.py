@@ -88,6 +88,7 @@ class World:
         self.multicast = self.chance.random() < 0.5
         self.lan = Lan(self.loop, self.chance, self._count)
         self._trace = trace
+        self._seed = seed
         self._faults = faults
         self._told: dict[tuple[int, int], str] = {}
         self._probes: dict[str, Probe] = {}
@@ -307,6 +308,8 @@ class World:
     def run(self) -> None:
         """Lets all happen, and looks whether the promises hold."""
         last = max((fault.at + max(fault.seconds, REFRESH_SECONDS) for fault in self._faults), default=0.0)
+        state = random.getstate()
+        random.seed(self._seed)  # the runtime draws from it too
         try:
             with simulated_clocks(self.loop):
                 self.loop.work(self._all(last + MET_SECONDS + TOGETHER_SECONDS))
@@ -314,6 +317,7 @@ class World:
         finally:
             self.outcome.seconds = self.loop.time()
             self.loop.end()
+            random.setstate(state)
 
     async def _all(self, until: float) -> None:
         while self.loop.time() < until:

@@ -29,6 +29,7 @@ Order = tuple[str, int]
 
 _CALLS: Order = ("calls", 0)
 _BARE = (Credit, Cancel, Chunk)  # messages without a payload
+_WHOLE = frozenset({Call, Reply, Calls, Replies})  # those that come with it, as a rule
 
 
 class Conversation:
@@ -81,7 +82,10 @@ class Conversation:
         size = 0
         if not isinstance(message, _BARE) and isinstance(message.payload, Payload):
             payload = message.payload
-            size = payload.nbytes
+            size = payload.nbytes if payload.buffers else len(payload.pickle)
+            if size <= INLINE_BYTES and not payload.holds:
+                self.control.post(message, size)
+                return
             if payload.holds and self._passage is not None:
                 payload = replace(payload, holds=self._passage.lend(payload.holds))
                 message = replace(message, payload=payload)
@@ -243,10 +247,10 @@ def _shared(payload: Payload, arena: Arena) -> tuple[Payload, int]:
 
 def _is_all_there(message: Message) -> bool:
     """Whether it is a call or an answer whose payload came with it, and mentions and shares nothing."""
-    if not isinstance(message, (Call, Reply, Calls, Replies)):
+    if type(message) not in _WHOLE:
         return False
-    payload = message.payload
-    return isinstance(payload, Payload) and not payload.holds and not payload.shared
+    payload = message.payload  # type: ignore[union-attr]  # as all of these have
+    return type(payload) is Payload and not payload.holds and not payload.shared
 
 
 def _brings(message: Message, number: int) -> bool:

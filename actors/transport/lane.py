@@ -7,6 +7,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FEW = 4  # messages on their way, with no more of which a thread sends its own itself: more are better sent together
+TOGETHER = 64  # that wait, which it does not leave to the loop either: the other side is to begin meanwhile
 ACK_DELAY = 0.02  # seconds a lone acknowledgement waits for a message to ride on
 FAREWELL_SECONDS = 0.5  # for a goodbye over a link that may be full
 REASON_LENGTH = 1000  # characters; an error may quote what it does not like at length
@@ -88,10 +90,13 @@ class Lane:
         """The session, with all that has been posted so far."""
         if self._posted:  # seen without the lock: a message leaves it only once it is pushed
             with self._lock:
-                while self._posted:
-                    self._session.push(*self._posted[0])
-                    self._posted.popleft()
+                self._push()
         return self._session
+
+    def _push(self) -> None:
+        while self._posted:
+            self._session.push(*self._posted[0])
+            self._posted.popleft()
 
     @property
     def linked(self) -> bool:
@@ -101,7 +106,8 @@ class Lane:
     def post(self, message: Message, size: int = 0) -> None:
         """Takes a message over, to be sent as soon as there is a link. Never blocks."""
         self._posted.append((message, size))
-        if self._idle is not None and self._session.in_flight < FEW and self._send_here():
+        here = self._idle is not None and (self._session.in_flight < FEW or len(self._posted) >= TOGETHER)
+        if here and self._send_here():
             return
         # Messages posted before the loop comes round ride on the wake-up of the first one.
         if not self._scheduled:
@@ -142,10 +148,11 @@ class Lane:
                 self._write_out(link.send)
 
     def _write_out(self, send: Callable[[bytes], bool]) -> None:
+        """Writes what waits. Whoever calls this has the lock."""
         self._writing = True
         try:
-            while self.session.has_unsent or self._ack_due:
-                if not send(self._next_bytes()):
+            while (data := self._next_bytes()) is not None:
+                if not send(data):
                     self._to_writer()  # which waits for room, then goes on
                     break
         except Exception as error:
@@ -246,10 +253,7 @@ class Lane:
         try:
             quick = as_quick(link)
             if quick is not None:
-                await quick.receive(
-                    lambda data: self._take_bytes(link, data),
-                    lambda data: self._take_here(link, data),
-                )
+                await quick.receive(partial(self._take_bytes, link), partial(self._take_here, link))
                 return
             while (data := await link.read_bytes()) is not None:
                 self._take_bytes(link, data)
@@ -302,9 +306,10 @@ class Lane:
                 ack, messages = frame.ack, [(envelope.seq, decode(envelope.data)) for envelope in frame.envelopes]
             except (DecodeError, MalformedMessageError):
                 return False
-        next_number = session.received + 1
-        for index, (number, message) in enumerate(messages):
-            if number != next_number + index or not anywhere(message):
+        number = session.received
+        for its_number, message in messages:
+            number += 1
+            if its_number != number or not anywhere(message):
                 return False
         if ack:
             with self._lock:
@@ -350,7 +355,10 @@ class Lane:
                 while self.session.has_unsent or self._ack_due:
                     if self._link is not link:
                         return  # what were taken now would be lost to the link that has taken over
-                    await link.write_bytes(self._next_bytes())
+                    with self._lock:
+                        data = self._next_bytes()
+                    if data is not None:
+                        await link.write_bytes(data)
                 await self._woken(quick)
         except LinkLostError:
             pass
@@ -370,20 +378,20 @@ class Lane:
         if quick is not None:
             await quick.drained()
 
-    def _next_bytes(self) -> bytes:
-        ack, messages = self._next_messages()
-        plain = self._manner.write(ack, messages)
+    def _next_bytes(self) -> bytes | None:
+        """Returns the next frame, None where there is nothing to write. Whoever calls this has the lock."""
+        if self._broken is not None:
+            raise self._broken
+        session, manner = self._session, self._manner
+        if self._posted:
+            self._push()
+        elif not (self._ack_due or session.has_unsent):
+            return None
+        messages = session.take(manner.messages, manner.nbytes)
+        self._ack_due = False
+        self._ack_sent = ack = session.received
+        plain = manner.write(ack, messages)
         return _frame(ack, messages).SerializeToString() if plain is None else plain
-
-    def _next_messages(self) -> tuple[int, list[tuple[int, Message]]]:
-        """Takes what is to be written next; returns also what is acknowledged with it."""
-        with self._lock:
-            if self._broken is not None:
-                raise self._broken
-            session = self.session
-            self._ack_due = False
-            self._ack_sent = session.received
-            return session.received, session.take(self._manner.messages, self._manner.nbytes)
 
     async def _break_off(self, link: RawLink, reason: str) -> None:
         """Ends the session on both sides: over another link it would miss what has gone wrong on this one."""

@@ -67,6 +67,7 @@ class LocalLink(asyncio.Protocol):
         self._ended = False
         self._writing = threading.Lock()
         self._late: deque[bytes] = deque()  # what the socket did not take from another thread
+        self._lent = False  # the transport may still have something to write
         self._full: asyncio.Future[None] | None = None
         self._take: Callable[[bytes], None] | None = None
         self._take_here: Callable[[bytes], bool] | None = None
@@ -352,6 +353,7 @@ class LocalLink(asyncio.Protocol):
         with self._writing:
             self._write_late()
             self._traffic.sent += HEAD_BYTES + len(data)
+            self._lent = True
             if len(data) <= JOIN_BYTES:
                 transport.write(head + data)
             else:
@@ -367,7 +369,9 @@ class LocalLink(asyncio.Protocol):
             if self._ended or transport is None or self._socket is None:
                 raise LinkLostError("the connection has ended")
             sent = 0
-            if not self._late and not transport.get_write_buffer_size():
+            if self._lent and not transport.get_write_buffer_size():
+                self._lent = False
+            if not self._late and not self._lent:
                 try:
                     sent = self._socket.send(data)
                 except (BlockingIOError, InterruptedError):
@@ -387,6 +391,7 @@ class LocalLink(asyncio.Protocol):
 
     def _write_late(self) -> None:
         while self._late and self._transport is not None:
+            self._lent = True
             self._transport.write(self._late.popleft())
 
     async def close(self) -> None:

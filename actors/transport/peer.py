@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 RESUME_SECONDS = 30.0  # silence up to here is not death
 HELLO_SECONDS = 5.0
 REDIAL_SECONDS = 0.1
+_VALUE, _KEPT = Outcome.VALUE, Outcome.KEPT  # looking members up takes Python 3.11 as long as five calls
 
 
 @travelling
@@ -133,6 +134,7 @@ class Peer:
     and so is each later one.
 
     Attributes:
+        minor: how far the process knows what was added to the protocol, see `actors.version`; 0 until it was met.
         linked: whether a connection is up now.
         on_link: told on the I/O loop whenever that changes.
     """
@@ -183,6 +185,7 @@ class Peer:
         )
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
+        self.minor = 0
         self.linked = False
         self.on_link: Callable[[bool], None] | None = None
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
@@ -233,7 +236,7 @@ class Peer:
 
     def _deliver(self, message: Message) -> None:
         if isinstance(message, Reply):
-            if message.outcome is Outcome.KEPT:
+            if message.outcome is _KEPT:
                 message = self._unwrapped(message)
             caller = self._calls.get(message.number)
             if caller is not None:
@@ -277,7 +280,7 @@ class Peer:
     def _anywhere(self, message: Message) -> bool:
         if isinstance(message, Replies):
             return isinstance(message.payload, Payload) and bool(message.payload.pickle)
-        if not isinstance(message, Reply) or message.outcome not in {Outcome.VALUE, Outcome.KEPT}:
+        if not isinstance(message, Reply) or (message.outcome is not _VALUE and message.outcome is not _KEPT):
             return False
         caller = self._calls.get(message.number)
         return caller is None or caller.anywhere
@@ -323,6 +326,7 @@ class Peer:
                 continue
             verdict_at = last = None
             self._met = True
+            self.minor = welcome.minor
             begun = self._loop.time()
             if name == "control":
                 self._link_is(True)

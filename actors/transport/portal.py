@@ -33,10 +33,12 @@ class Portal:
         self._callbacks: ThreadPoolExecutor | None = None
         self._complained = -NAG_SECONDS
         self.loop.set_exception_handler(self._report)
+        self._ident = 0
         self._thread = threading.Thread(target=self._run, name="actors-io", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
+        self._ident = threading.get_ident()
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
         self._end_tasks()
@@ -111,7 +113,7 @@ class Portal:
     @property
     def is_current(self) -> bool:
         """Whether the caller is on the I/O thread."""
-        return threading.get_ident() == self._thread.ident
+        return threading.get_ident() == self._ident
 
     def close(self) -> None:
         """Stops the loop and waits for its thread."""

@@ -40,13 +40,15 @@ class Session(Generic[T]):
     def take(self, limit: int, limit_bytes: int) -> list[tuple[int, T]]:
         """Returns the next messages to write with their numbers: at least one if any waits, up to the limits."""
         batch: list[tuple[int, T]] = []
-        total = 0
-        while self._unsent and len(batch) < limit and (not batch or total + self._unsent[0][1] <= limit_bytes):
-            entry = self._unsent[0]
-            self._sent.append(entry)
-            self._unsent.popleft()  # afterwards: an interrupt between shall not lose it, see `mend`
-            batch.append((self._unsent_first, entry[0]))
+        sent, unsent, total = self._sent, self._unsent, 0
+        while unsent and len(batch) < limit:
+            entry = unsent[0]
             total += entry[1]
+            if batch and total > limit_bytes:
+                break
+            sent.append(entry)
+            unsent.popleft()  # afterwards: an interrupt between shall not lose it, see `mend_taking`
+            batch.append((self._unsent_first, entry[0]))
             self._unsent_first += 1
         self._written = max(self._written, self._unsent_first - 1)
         return batch

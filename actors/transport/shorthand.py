@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from actors.messages import PLAIN, Call, Outcome, Payload, Reply, Terms
-from actors.transport.varint import read_varint, varint
+from actors.transport.varint import SHORT, read_varint, varint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ _TARGET, _METHOD, _NUMBER = 0x0A, 0x12, 0x18
 _ORIGIN, _TRACE = b"\x8a\x01", b"\x92\x01"
 _CALL_HEAD = b"\x0a\x04call\x22"  # the kind, and the tag of the pickle
 _REPLY_HEAD = b"\x0a\x05reply\x22"
+_VALUE = Outcome.VALUE  # to look a member up in its class takes Python 3.11 as long as five calls
 
 Plain = Call | Reply
 
@@ -47,7 +48,7 @@ def write(ack: int, messages: Sequence[tuple[int, Message]]) -> bytes | None:
                 if not terms.plain:
                     return None
                 header += _text(_ORIGIN, terms.origin) + _text(_TRACE, terms.trace)
-        elif type(message) is Reply and message.outcome is Outcome.VALUE:
+        elif type(message) is Reply and message.outcome is _VALUE:
             kind = _REPLY_HEAD
             header = b"\x18" + varint(message.number)
         else:
@@ -56,11 +57,17 @@ def write(ack: int, messages: Sequence[tuple[int, Message]]) -> bytes | None:
         if type(payload) is not Payload or payload.buffers or payload.holds or payload.shared:
             return None
         pickle = payload.pickle
-        size = varint(len(pickle))
-        head = varint(len(header))
-        data = len(kind) + len(size) + len(pickle) + 1 + len(head) + len(header)
-        seq = b"\x08" + varint(number) + b"\x12" + varint(data)
-        parts += (b"\x1a", varint(len(seq) + data), seq, kind, size, pickle, b"\x32", head, header)
+        nbytes = len(pickle)
+        # A length is mostly of one byte, and to call for that takes longer than to look.
+        size = SHORT[nbytes] if nbytes < 0x80 else varint(nbytes)
+        nbytes += len(kind) + len(size) + 1
+        length = len(header)
+        head = SHORT[length] if length < 0x80 else varint(length)
+        nbytes += len(head) + length
+        seq = b"\x08" + varint(number) + b"\x12" + (SHORT[nbytes] if nbytes < 0x80 else varint(nbytes))
+        nbytes += len(seq)
+        whole = SHORT[nbytes] if nbytes < 0x80 else varint(nbytes)
+        parts += (b"\x1a", whole, seq, kind, size, pickle, b"\x32", head, header)
     return b"".join(parts)
 
 
@@ -80,14 +87,20 @@ def _read(data: bytes) -> tuple[int, list[tuple[int, Plain]]] | None:
     while at < end:
         if data[at] != _ENVELOPE:
             return None
-        size, at = read_varint(data, at + 1)
+        size = data[at + 1]
+        at += 2
+        if size >= 0x80:
+            size, at = read_varint(data, at - 1)
         stop = at + size
         if stop > end or data[at] != _SEQ:
             return None
         seq, at = read_varint(data, at + 1)
         if data[at] != _DATA:
             return None
-        size, at = read_varint(data, at + 1)
+        size = data[at + 1]
+        at += 2
+        if size >= 0x80:
+            size, at = read_varint(data, at - 1)
         message = _message(data, at, stop) if at + size == stop else None
         if message is None:
             return None
@@ -100,26 +113,34 @@ def _message(data: bytes, at: int, stop: int) -> Plain | None:
     is_call = data.startswith(_CALL_HEAD, at)
     if not is_call and not data.startswith(_REPLY_HEAD, at):
         return None
-    size, at = read_varint(data, at + (len(_CALL_HEAD) if is_call else len(_REPLY_HEAD)))
+    at += len(_CALL_HEAD) if is_call else len(_REPLY_HEAD)
+    size = data[at]
+    at += 1
+    if size >= 0x80:
+        size, at = read_varint(data, at - 1)
     pickle = data[at : at + size]
     at += size
     if data[at] != _HEADER:
         return None
-    size, at = read_varint(data, at + 1)
+    size = data[at + 1]
+    at += 2
+    if size >= 0x80:
+        size, at = read_varint(data, at - 1)
     if at + size != stop:
         return None
     target = method = ""
     if is_call:
+        begin = at
         if data[at] != _TARGET:
             return None
         size, at = read_varint(data, at + 1)
-        target = data[at : at + size].decode()
         at += size
         if data[at] != _METHOD:
             return None
         size, at = read_varint(data, at + 1)
-        method = data[at : at + size].decode()
         at += size
+        address = data[begin:at]
+        target, method = _read_address(address) if len(address) <= _LONG else _take_apart(address)
     if data[at] != _NUMBER:
         return None
     number, at = read_varint(data, at + 1)
@@ -131,7 +152,7 @@ def _message(data: bytes, at: int, stop: int) -> Plain | None:
     if at != stop:
         return None
     payload = Payload(pickle)
-    return Call(number, target, method, payload, terms) if is_call else Reply(number, Outcome.VALUE, payload)
+    return Call(number, target, method, payload, terms) if is_call else Reply(number, _VALUE, payload)
 
 
 def _text(tag: bytes, text: str) -> bytes:
@@ -148,6 +169,18 @@ def _read_text(data: bytes, at: int, tag: bytes) -> tuple[str, int]:
         return "", at
     size, at = read_varint(data, at + len(tag))
     return data[at : at + size].decode(), at + size
+
+
+def _take_apart(address: bytes) -> tuple[str, str]:
+    """Reads what `_addressed` writes, but for the last tag."""
+    size, at = read_varint(address, 1)
+    target = address[at : at + size].decode()
+    size, at = read_varint(address, at + size + 1)
+    return target, address[at : at + size].decode()
+
+
+_LONG = 256  # bytes of an address that is not kept
+_read_address = lru_cache(maxsize=1024)(_take_apart)
 
 
 @lru_cache(maxsize=1024)  # an actor's methods are called again and again

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-_SHORT = [bytes((n,)) for n in range(0x80)]
+SHORT = [bytes((n,)) for n in range(0x80)]
+"""The numbers of one byte."""
 _LONGEST = 8 * 7  # bits before the last byte, so 63 in all; longer ones are for protobuf to judge
 
 
@@ -26,7 +27,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 def varint(number: int) -> bytes:
     """Returns the bytes of a number."""
     if number < 0x80:
-        return _SHORT[number]
+        return SHORT[number]
     if number < 0x4000:
         return bytes((number & 0x7F | 0x80, number >> 7))
     if number < 0x20_0000:  # two million calls: few sessions see more
