@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors import face, runtime, tracing
-from actors.keeper import Value
 from actors.messages import STREAMING, Outcome
 from actors.opencall import OpenCall
 from actors.refs import ObjectRef
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
+    from actors.keeper import Value
     from actors.line import Line
     from actors.messages import Payload
     from actors.opencall import Way
@@ -187,7 +187,7 @@ def open_call(
     opened: OpenCall
     given: Any
     if returns == 1:
-        value = Value(process.keeper)
+        value = process.keeper.new_value()
         opened = OneCall(way, method, payload, needs, value)
         value.call = opened
         return opened, ObjectRef(value, process.address, opened)
@@ -208,9 +208,7 @@ def open_call(
 
 def inherit(opened: OpenCall, timeout: float | None) -> None:
     """Makes a call part of the one it is made in. Its deadline is its own, or that one's, if that comes first."""
-    around = runtime.current.get()
-    opened.origin = around.origin if around is not None else face.current.origin()
-    running = around if around is not None and not around.over else None
+    opened.origin, running = runtime.origin(), runtime.running()
     tracing.begin(opened, running)
     if running is not None:
         running.adopt(opened)

@@ -67,7 +67,8 @@ class Debugger:
         if other is not None and time.monotonic() - other.heard < LEASE_SECONDS:
             raise ActorsError("another debugger is attached to this actor: one at a time")
         instance = self._process.recorder.here.get(actor)
-        if method is not None and instance is not None and method not in (names := instance.methods()):
+        names = instance.methods() if instance is not None else None
+        if method is not None and names is not None and method not in names:
             raise ActorsError(f"the actor has no method {method!r}; it has: {', '.join(names)}")
         session = _sessions[actor] = Session(actor, method, lambda: _forget(actor))
         running = [job.method for job in (instance.open_calls() if instance is not None else ()) if job.started]

@@ -18,7 +18,7 @@ from actors.events.recorder import Stretch
 from actors.exceptions import SerializationError
 from actors.failure import Place, exited, pack, unpicklable
 from actors.mailbox import Held
-from actors.messages import STREAMING, Outcome, Payload
+from actors.messages import STREAMING, VALUE, Outcome, Payload
 from actors.returned import first, iterator, on_the_loop, several
 from actors.runtime import ActorExit, current
 from actors.sealed import Several, open_arguments
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from actors.spec import MethodSpec
 
 
-_VALUE = Outcome.VALUE  # to look a member up in its class takes Python 3.11 as long as five calls
 AHEAD_CALLS = 256
 """So many calls may have run whose answers wait until their states are safe."""
 
@@ -356,13 +355,13 @@ class Execution:
         except BaseException as error:  # a value's own pickling may raise anything
             problem = error if isinstance(error, SerializationError) else SerializationError(type(error).__name__)
             return Outcome.RAISED, unpicklable(problem, self._place(job)), problem
-        return _VALUE, payload, None
+        return VALUE, payload, None
 
     def _saving(self, job: Job, outcome: Outcome, payload: Payload) -> Future[None] | None:
         """Returns what that answer has to wait for, if it has; see `actors.saving.Saver.call_over`."""
         if self._saver is None:
             return None
-        return self._saver.call_over(job, payload if outcome is _VALUE else None)
+        return self._saver.call_over(job, payload if outcome is VALUE else None)
 
     def _wait(self, saving: Future[None]) -> None:
         assert self._saver is not None

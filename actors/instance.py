@@ -9,12 +9,12 @@ import queue
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from actors import tracing
 from actors.convoy import Convoy
+from actors.crew import Pools, tasks
 from actors.deadlines import Deadlines
 from actors.departure import Departure
 from actors.events import event, recorder
@@ -23,7 +23,7 @@ from actors.execution import LEFT, Execution
 from actors.failure import Place, pack, unpack
 from actors.gathering import Gathering
 from actors.job import Job, State
-from actors.mailbox import Lane, Mailbox
+from actors.mailbox import Mailbox
 from actors.messages import CONSTRUCT, DEPART, GO, PLAIN, PREPARE, RETIRE, STAY, Call, Cancel, Outcome, Payload
 from actors.pause import Pause, beside
 from actors.record import Record
@@ -401,9 +401,9 @@ class Instance:
                     )
                 )
 
-    def methods(self) -> list[str]:
-        """Returns the names of what can be called, once it has been made."""
-        return sorted(describe(type(self._thing)).methods) if self._thing is not None else []
+    def methods(self) -> list[str] | None:
+        """Returns the names of what can be called; None before it has been made."""
+        return sorted(describe(type(self._thing)).methods) if self._thing is not None else None
 
     def open_calls(self) -> list[Job]:
         """Returns the calls that wait or run, in the order of their arrival."""
@@ -460,60 +460,16 @@ class Instance:
         return widths
 
     def _on_threads(self, execution: Execution, widths: dict[str, int]) -> None:
-        over = threading.Event()
-        pools = {
-            group: ThreadPoolExecutor(width, thread_name_prefix=f"{self._label}-{group}" if group else self._label)
-            for group, width in widths.items()
-        }
-
-        def pass_on(job: Job | None) -> None:
-            if job is None:
-                over.set()
-            elif (group := execution.group_of(job)) is not None:
-                with contextlib.suppress(RuntimeError):  # the pool is closed, and the call has been answered
-                    pools[group].submit(execution.run, job)
-
+        pools = Pools(execution, widths, self._label)
         self._paces(execution, beside)  # before the first call begins
-        self._mailbox.divert(pass_on)
+        self._mailbox.divert(pools.take)
         self._serves(beside)
-        over.wait()
-        for pool in pools.values():
-            pool.shutdown()
+        pools.wait()
 
     async def _on_a_loop(self, execution: Execution, widths: dict[str, int]) -> None:
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._paces(execution, loop.call_soon_threadsafe)
-        self._divert_to(loop, execution, widths, over.set)
+        self._mailbox.divert(tasks(loop, execution, widths, over.set))
         self._serves(loop.call_soon_threadsafe)
         await over.wait()
-
-    def _divert_to(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        execution: Execution,
-        widths: dict[str, int],
-        over: Callable[[], object],
-    ) -> None:
-        """Has calls run as tasks of ``loop`` from now on; ``over`` is called there after the last one has come."""
-        running: set[asyncio.Task[None]] = set()
-
-        def begin(job: Job, finished: Callable[[], None]) -> None:
-            task = job.task = loop.create_task(execution.run_async(job))
-            running.add(task)
-            task.add_done_callback(running.discard)
-            task.add_done_callback(lambda _: finished())
-
-        lanes = {group: Lane(width, begin) for group, width in widths.items()}
-
-        def take(job: Job | None) -> None:
-            if job is None:
-                over()
-            elif (group := execution.group_of(job)) is not None:
-                lanes[group].add(job)
-
-        def pass_on(job: Job | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and the call has been answered
-                loop.call_soon_threadsafe(take, job)
-
-        self._mailbox.divert(pass_on)

@@ -9,7 +9,7 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from actors.messages import PLAIN, STREAM_WINDOW, Call, Item, Outcome, Payload, Reply
+from actors.messages import PLAIN, STREAM_WINDOW, VALUE, Call, Item, Outcome, Payload, Reply
 from actors.runtime import Running
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ class State(Enum):
 
 # To look a member up in its class takes Python 3.11 as long as five calls.
 QUEUED, RUNNING, OVER = State.QUEUED, State.RUNNING, State.OVER
-_VALUE = Outcome.VALUE
 
 
 class Job(Running):
@@ -96,7 +95,7 @@ class Job(Running):
 
     def post_reply(self, outcome: Outcome, payload: Payload) -> None:
         """Sends the one reply; only for the mailbox, which knows that there was none."""
-        if self.escort is not None and outcome is _VALUE:
+        if self.escort is not None and outcome is VALUE:
             outcome, payload = Outcome.KEPT, self.escort.beside(payload)
         self._visitor.post(Reply(self.key[1], outcome, payload))
 

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from actors.crew import dealt, tasks
 from actors.instance import Instance
 from actors.messages import Outcome
 from actors.runtime import myself
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.exceptions import ActorDiedError
-    from actors.execution import Execution
     from actors.instance import Ending
     from actors.job import Job
     from actors.messages import Payload
@@ -145,19 +145,12 @@ class LightInstance(Instance):
         if construction.is_async:
             loop = self._stage.loop()
             self._paces(execution, loop.call_soon_threadsafe)
-            self._divert_to(loop, execution, widths, lambda: None)
+            self._mailbox.divert(tasks(loop, execution, widths, _nothing))
         else:
-            self._paces(execution, self._stage.threads.start)
-            self._divert_to_threads(execution, widths)
-
-    def _divert_to_threads(self, execution: Execution, widths: dict[str, int]) -> None:
-        lanes = {group: ThreadLane(width, self._stage.threads, execution.run) for group, width in widths.items()}
-
-        def pass_on(job: Job | None) -> None:
-            if job is not None and (group := execution.group_of(job)) is not None:
-                lanes[group].add(job)
-
-        self._mailbox.divert(pass_on)
+            threads = self._stage.threads
+            self._paces(execution, threads.start)
+            lanes = {group: ThreadLane(width, threads, execution.run).add for group, width in widths.items()}
+            self._mailbox.divert(dealt(execution, lanes, _nothing))
 
     def _closed(self) -> None:
         assert self.ending is not None
@@ -170,3 +163,7 @@ class LightInstance(Instance):
         if first:
             assert self.ending is not None
             self._over(self.ending)
+
+
+def _nothing() -> None:
+    """There is nothing to be done after the last call; see `LightInstance._emptied`."""

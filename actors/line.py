@@ -189,8 +189,7 @@ class Line:
                 runs an event loop that must not block.
         """
         if not call.in_room:
-            if not self._room.enter(call.nbytes):
-                self.enter(call.nbytes)
+            self.enter(call.nbytes)
             call.in_room = True
         with self._lock:
             error = self.error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from actors.frozen import frozen
 
@@ -112,6 +112,9 @@ class Outcome(IntEnum):
     CUT_OFF = 5  # it ran when its actor ended, which shared its process with others
     KEPT = 6  # its value, and the actor's state: the buffers are the actor's id, the state's number and its pickle
 
+
+VALUE: Final = Outcome.VALUE
+"""By itself, for where each call comes by: to look a member up in its class takes Python 3.11 as long as five calls."""
 
 STREAMING = -1  # in place of the number of values of a call: they come one by one
 

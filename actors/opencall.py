@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from actors import tracing
 from actors.exceptions import GetTimeoutError, TaskCancelledError, Verdict
 from actors.failure import raised_kind
-from actors.messages import PLAIN, Outcome, Payload, Terms
+from actors.messages import PLAIN, VALUE, Outcome, Payload, Terms
 from actors.sealed import Sealed, of_error, of_reply
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from actors.process import Process
     from actors.spec import Manner
     from actors.transport.peer import Death, Party
-
-
-_VALUE = Outcome.VALUE  # to look a member up in its class takes Python 3.11 as long as five calls
 
 
 class Way(Protocol):
@@ -157,7 +154,7 @@ class OpenCall:
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""
         self.number = None
-        if reply.outcome is _VALUE:
+        if reply.outcome is VALUE:
             self.end(of_reply(reply))
         elif reply.outcome is Outcome.RAISED and self._may_try_again(raising=True):
             # Aside, since what was raised may have to be unpickled, which runs code of the user's.

@@ -143,11 +143,7 @@ class Process:
     def received(self, message: Any, visitor: Visitor) -> None:
         """See `actors.transport.acceptor.Receiver`."""
         if isinstance(message, Call):
-            target = self.targets.get(message.target)
-            if target is not None:
-                target.called(message, visitor)
-            else:
-                self._called(message, visitor)
+            self._called(message, visitor)
         elif isinstance(message, Calls):
             target = self.targets.get(message.target)
             if target is None or not target.called_together(message, visitor.together):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from actors.exceptions import ActorsError, SerializationError
 from actors.failure import advised, unpack
 from actors.frozen import frozen
-from actors.messages import Argument, Outcome, Payload
+from actors.messages import VALUE, Argument, Outcome, Payload
 from actors.packages import explained
 from actors.serialize import dumps, loads
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from actors.messages import Reply
 
 
-_VALUE = Outcome.VALUE
 _CLEAR = (ActorsError, MemoryError)  # these say enough
 
 
@@ -31,7 +30,7 @@ class Sealed:
     def open(self) -> Any:
         """Returns the value, made anew, or raises the error."""
         __tracebackhide__ = True
-        if self.outcome is _VALUE:
+        if self.outcome is VALUE:
             try:
                 return loads(self.payload)
             except (ImportError, AttributeError) as error:
@@ -50,7 +49,7 @@ class Known(Sealed):
     value: object
 
     def __init__(self, value: object) -> None:
-        self.outcome = _VALUE  # type: ignore[misc]  # as `frozen` does, whose fields these are
+        self.outcome = VALUE  # type: ignore[misc]  # as `frozen` does, whose fields these are
         self.value = value
 
     def __getattr__(self, name: str) -> Any:

@@ -171,7 +171,7 @@ sys.stdin.readline()
 
 def until(program: Any, shown: str, times: int, words: str = "") -> str:
     """What a program has printed once it has been ready so often, and has printed the words."""
-    while shown.count("ready\n") < times or words not in shown:
+    while shown.count("ready") < times or words not in shown:  # an actor's line may come before the end of that line
         line = program.stdout.readline()
         assert line, program.communicate(timeout=60)
         shown += line

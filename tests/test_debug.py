@@ -64,6 +64,20 @@ class Async:
         return total  # noqa: RET504 - to be looked at
 
 
+@actors.remote
+class Late:
+    """Is made only once somebody has had time to attach."""
+
+    def __init__(self) -> None:
+        import time
+
+        time.sleep(1)
+
+    def add(self, amount: int) -> int:
+        total = amount + 1
+        return total  # noqa: RET504 - to be looked at
+
+
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Types these lines at the prompts to come; returns what is left of them."""
@@ -132,6 +146,12 @@ def test_a_coroutine_and_a_generator(typed: Any, capsys: Any) -> None:
     stream = actors.debug(Worker.remote().numbers, 3)
     assert [actors.get(ref) for ref in stream] == [0, 10, 20]
     assert "\n3\n" in capsys.readouterr().out
+
+
+def test_one_can_attach_while_the_constructor_runs(typed: Any, capsys: Any) -> None:
+    typed("p amount", "q")
+    assert actors.debug(Late.remote().add, 1) == 2
+    assert "\n1\n" in capsys.readouterr().out
 
 
 def test_a_call_of_somebody_else_is_waited_for(typed: Any, capsys: Any) -> None:

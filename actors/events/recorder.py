@@ -77,8 +77,8 @@ class Watched(Protocol):
     def open_calls(self) -> Sequence[Any]:
         """Returns the calls that wait or run."""
 
-    def methods(self) -> Sequence[str]:
-        """Returns the names of what can be called."""
+    def methods(self) -> Sequence[str] | None:
+        """Returns the names of what can be called; None before it has been made."""
 
 
 class Surroundings(Protocol):

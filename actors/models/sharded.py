@@ -168,8 +168,8 @@ class ShardedModel:
         info = replace(checkpoint.info(), path=str(path))
         if shadow and strategy == "tensor":
             raise ValueError("shadow=True is for a model cut by its layers; use strategy='pipeline', or load without")
-        strategy = "pipeline" if shadow else strategy
         if shadow:
+            strategy = "pipeline"
             check_shadow(checkpoint)
         shape = shape_of(strategy, checkpoint, info, nodes, most=max_requests)
         tokenizer = None if dry_run and draft is None else load_tokenizer(here)

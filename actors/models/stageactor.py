@@ -111,6 +111,8 @@ class StageActor(StageCaches):
         if self._schedule is not None:
             self._schedule.close()
         shading, self._shading = self._shading, None
+        if shading is not None:
+            shading.close()
         self._schedule, self._order = None, _Order()
         self._before, self._means = before, means
 

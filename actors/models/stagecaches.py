@@ -97,6 +97,23 @@ class StageCaches:
         await self._do(restore)
         return True
 
+    async def suspend(self) -> list[Kept]:
+        """Has all answers go on elsewhere; in the last stage. See `schedule.Schedule.suspend`."""
+        assert self._schedule is not None
+        return await self._schedule.suspend()
+
+    async def inherit(self, kept: list[Kept]) -> None:
+        """Has sequences that all stages have adopted among those that are kept; in the last stage."""
+        assert self._schedule is not None
+        for each in kept:
+            self._schedule.keep(each.key, each.tokens, each.holds)
+
+    async def keep(self, key: str, tokens: tuple[int, ...]) -> str | None:
+        """Has a sequence that all stages have adopted among those that are kept, and holds it; in the last stage."""
+        assert self._schedule is not None
+        self._schedule.keep(key, tokens)
+        return self._schedule.prefixes.hold(tokens)
+
     # -- caches, kept twice -------------------------------------------------------------------------------------------
 
     async def shade(self, neighbour: ActorHandle) -> None:
@@ -132,23 +149,6 @@ class StageCaches:
         own = [] if shading is None else shading.journal.remains(self._model)
         self._legacy = type(self._legacy)([*own, *self._shadow.remains()])
         self._shadow = type(self._shadow)()
-
-    async def suspend(self) -> list[Kept]:
-        """Has all answers go on elsewhere; in the last stage. See `schedule.Schedule.suspend`."""
-        assert self._schedule is not None
-        return await self._schedule.suspend()
-
-    async def inherit(self, kept: list[Kept]) -> None:
-        """Has sequences that all stages have adopted among those that are kept; in the last stage."""
-        assert self._schedule is not None
-        for each in kept:
-            self._schedule.keep(each.key, each.tokens, each.holds)
-
-    async def keep(self, key: str, tokens: tuple[int, ...]) -> str | None:
-        """Has a sequence that all stages have adopted among those that are kept, and holds it; in the last stage."""
-        assert self._schedule is not None
-        self._schedule.keep(key, tokens)
-        return self._schedule.prefixes.hold(tokens)
 
 
 async def awaited(ref: ObjectRef[Any]) -> Any:

@@ -16,7 +16,7 @@ from actors.address import host_key
 from actors.exceptions import Verdict
 from actors.frozen import travelling
 from actors.ids import new_id
-from actors.messages import PLAIN, Call, Calls, Cancel, Credit, Item, Outcome, Payload, Replies, Reply
+from actors.messages import PLAIN, VALUE, Call, Calls, Cancel, Credit, Item, Outcome, Payload, Replies, Reply
 from actors.refusals import refused
 from actors.serialize import loads
 from actors.transport.conversation import Conversation
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 RESUME_SECONDS = 30.0  # silence up to here is not death
 HELLO_SECONDS = 5.0
 REDIAL_SECONDS = 0.1
-_VALUE, _KEPT = Outcome.VALUE, Outcome.KEPT  # looking members up takes Python 3.11 as long as five calls
+_KEPT = Outcome.KEPT  # see `VALUE`
 
 
 @travelling
@@ -280,7 +280,7 @@ class Peer:
     def _anywhere(self, message: Message) -> bool:
         if isinstance(message, Replies):
             return isinstance(message.payload, Payload) and bool(message.payload.pickle)
-        if not isinstance(message, Reply) or (message.outcome is not _VALUE and message.outcome is not _KEPT):
+        if not isinstance(message, Reply) or (message.outcome is not VALUE and message.outcome is not _KEPT):
             return False
         caller = self._calls.get(message.number)
         return caller is None or caller.anywhere

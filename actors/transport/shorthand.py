@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from actors.messages import PLAIN, Call, Outcome, Payload, Reply, Terms
+from actors.messages import PLAIN, VALUE, Call, Payload, Reply, Terms
 from actors.transport.varint import SHORT, read_varint, varint
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _TARGET, _METHOD, _NUMBER = 0x0A, 0x12, 0x18
 _ORIGIN, _TRACE = b"\x8a\x01", b"\x92\x01"
 _CALL_HEAD = b"\x0a\x04call\x22"  # the kind, and the tag of the pickle
 _REPLY_HEAD = b"\x0a\x05reply\x22"
-_VALUE = Outcome.VALUE  # to look a member up in its class takes Python 3.11 as long as five calls
 
 Plain = Call | Reply
 
@@ -48,7 +47,7 @@ def write(ack: int, messages: Sequence[tuple[int, Message]]) -> bytes | None:
                 if not terms.plain:
                     return None
                 header += _text(_ORIGIN, terms.origin) + _text(_TRACE, terms.trace)
-        elif type(message) is Reply and message.outcome is _VALUE:
+        elif type(message) is Reply and message.outcome is VALUE:
             kind = _REPLY_HEAD
             header = b"\x18" + varint(message.number)
         else:
@@ -152,7 +151,7 @@ def _message(data: bytes, at: int, stop: int) -> Plain | None:
     if at != stop:
         return None
     payload = Payload(pickle)
-    return Call(number, target, method, payload, terms) if is_call else Reply(number, _VALUE, payload)
+    return Call(number, target, method, payload, terms) if is_call else Reply(number, VALUE, payload)
 
 
 def _text(tag: bytes, text: str) -> bytes:
