@@ -102,12 +102,22 @@ types: $(VENV)/.test $(VENV)/.lint ## mypy, strict
 imports: $(VENV)/.lint ## import-linter: which part may import which
 	$(BIN)/lint-imports --no-logo --no-cache
 
+# Their messages are in a descriptor pool of their own: a program may have stubs of the same schema beside them, which the
+# default pool would refuse, as it holds each name once.
+OWN_POOL := s/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/
+define generate
+rm -rf $(STUBS_OUT) && mkdir $(STUBS_OUT)
+$(PROTOC) --python_out=$(STUBS_OUT) --pyi_out=$(STUBS_OUT) --grpc_python_out=$(STUBS_OUT) proto/distributed_comm.proto
+sed '$(OWN_POOL)' $(STUBS_OUT)/actors/_wire/distributed_comm_pb2.py > $(STUBS_OUT)/messages.py
+mv $(STUBS_OUT)/messages.py $(STUBS_OUT)/actors/_wire/distributed_comm_pb2.py
+endef
+
 stubs: $(STUBS_STAMP) ## regenerates actors/_wire from proto/
-	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. proto/distributed_comm.proto
+	$(generate)
+	cp $(addprefix $(STUBS_OUT)/actors/_wire/,$(STUBS)) actors/_wire/
 
 stubs-check: $(STUBS_STAMP) ## fails where actors/_wire is not what proto/ gives
-	rm -rf $(STUBS_OUT) && mkdir $(STUBS_OUT)
-	$(PROTOC) --python_out=$(STUBS_OUT) --pyi_out=$(STUBS_OUT) --grpc_python_out=$(STUBS_OUT) proto/distributed_comm.proto
+	$(generate)
 	@for stub in $(STUBS); do diff -u actors/_wire/$$stub $(STUBS_OUT)/actors/_wire/$$stub || \
 	  { echo "actors/_wire/$$stub is not what proto/ gives: run 'make stubs' and commit what changes"; exit 1; }; done
 	@echo "actors/_wire is what proto/ gives."
