@@ -8,15 +8,12 @@ import sys
 if sys.platform == "linux":
     import ctypes
 
-    try:
-        _core = ctypes.CDLL(None).sched_getcpu
-    except (OSError, AttributeError):  # a C library without it
-        _core = None
+    _core = getattr(ctypes.CDLL(None), "sched_getcpu", None)  # which not every C library has
 
     def change_core() -> bool:
         """Moves the calling thread to another core that it may use; returns False where there is none."""
         allowed = os.sched_getaffinity(0)
-        if len(allowed) < 2 or _core is None:  # noqa: PLR2004 - it is on one of them
+        if len(allowed) < 2 or _core is None:
             return False
         try:
             os.sched_setaffinity(0, allowed - {_core()})
