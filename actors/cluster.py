@@ -77,6 +77,7 @@ class Cluster:
         process = Process(new_id("driver"), self._local.folder, first.address.node, first.name, credentials)
         self._process = process
         process.namespace = self.request.namespace
+        process.warns_of_detached = isinstance(self._local, LocalNodes)
         process.parcels.base = process.parcels.prepare(self.request.runtime_env, None)
         process.home = first.address
         for address in self._local.addresses:
@@ -275,7 +276,8 @@ def init(
             }))  # fmt: skip
     if (other := engines.other()) is not None:
         raise ActorsError(f"leave the engine {other.name!r} by shutdown() before it joins a LAN")
-    check(address, namespace, local_nodes, timeout, expect_nodes)
+    switches = {"log_to_driver": log_to_driver, "ignore_reinit_error": ignore_reinit_error}
+    check(address, namespace, local_nodes, timeout, expect_nodes, **switches)
     request = InitArguments(
         meant(address, local_nodes), namespace, local_nodes, log_to_driver,
         offered(num_cpus, num_gpus, resources), dict(labels or {}), runtime_env, expect_nodes,
