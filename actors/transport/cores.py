@@ -16,11 +16,10 @@ if sys.platform == "linux":
         if len(allowed) < 2 or _core is None:
             return False
         try:
-            os.sched_setaffinity(0, allowed - {_core()})
+            # An interrupt between the two would leave it without its core for ever, were they not one step.
+            list(map(os.sched_setaffinity, (0, 0), (allowed - {_core()}, allowed)))
         except OSError:  # others have just taken the cores away
             return False
-        finally:
-            os.sched_setaffinity(0, allowed)
         return True
 
 else:
