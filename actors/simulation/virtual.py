@@ -12,12 +12,16 @@ import gc
 import heapq
 import logging
 import time
+from asyncio import _get_running_loop, _set_running_loop  # which are for loops of one's own
 from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from asyncio import BaseEventLoop as Loop  # which lacks nothing that a loop may have
     from collections.abc import Callable, Coroutine, Iterator
+else:
+    from asyncio import AbstractEventLoop as Loop
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ class Step:
         return self.when_
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
+class VirtualLoop(Loop):
     """See above.
 
     Attributes:
@@ -70,15 +74,15 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """The time, in seconds from 0."""
         return self._now
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         """See `asyncio.loop.call_soon`."""
         step = Step(callback, args, context)
         self._ready.append(step)
         return step
 
-    call_soon_threadsafe = call_soon  # there is one thread
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there is one thread
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         """See `asyncio.loop.call_at`."""
         step = Step(callback, args, context)
         step.when_ = when
@@ -88,7 +92,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             heapq.heappush(self._timers, (when, next(self._order), step))
         return step
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         """See `asyncio.loop.call_later`."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
@@ -100,7 +104,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """See `asyncio.loop.create_task`."""
         return asyncio.Task(coro, loop=self, **how)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Does at once what would be done on another thread."""
         del executor
         done = self.create_future()
@@ -115,9 +119,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def run_until_complete(self, future: Any) -> Any:
         """See `asyncio.loop.run_until_complete`."""
         task = asyncio.ensure_future(future, loop=self)
-        before = asyncio.events._get_running_loop()
+        before = _get_running_loop()
         self._running = True
-        asyncio.events._set_running_loop(self)
+        _set_running_loop(self)
         ready, do = self._ready, self.do
         try:
             while not task.done():
@@ -127,7 +131,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 if not step.off:
                     do(step)
         finally:
-            asyncio.events._set_running_loop(before)
+            _set_running_loop(before)
             self._running = False
         return task.result()
 
