@@ -122,7 +122,7 @@ class Group:
             timeout: seconds to wait for the other ranks.
         """
         plan = plan_all_reduce(x, op, self.size, deterministic)
-        make = AllReduceStructure if plan is None and is_structure(x) else AllReduce
+        make = AllReduceStructure if is_structure(x) else AllReduce
         return self._collective("allreduce", partial(make, self.size, x, op, deterministic), timeout, plan, x)
 
     def average_gradients(self, tree: Any, *, timeout: float | None = None) -> Any:
