@@ -74,8 +74,8 @@ soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a 
 	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
 
 SEEDS := 10000
-simulate: $(VENV)/.test ## 10,000 seeds each of calls, names, ownership, collectives on a simulated network (SEEDS=N); SEED=N shows one
-	for what in calls names ownership collectives; do \
+simulate: $(VENV)/.test ## 10,000 seeds each of all that is simulated, on a simulated network (SEEDS=N); SEED=N shows one
+	for what in calls names ownership collectives membership; do \
 	  $(BIN)/python -m actors.testing.replay $(or $(SEED),0) --of $$what $(if $(SEED),,--many $(SEEDS)) || exit 1; \
 	done
 
@@ -84,7 +84,7 @@ bench: $(VENV)/.test ## all benchmarks beside their peers, which are installed a
 	@mkdir -p build/bench; failed=; \
 	for one in "calls.py --peers --json build/bench/calls.json --plot build/bench/calls.svg" journey.py \
 	  "collectives.py --peers --ranks 2 4 8 --memory --json build/bench/collectives.json --plot build/bench/collectives.svg" \
-	  collective_programs.py models.py beyond.py membership_simulation.py scale.py lan.py; do \
+	  collective_programs.py models.py beyond.py membership_simulation.py gossip_simulation.py scale.py lan.py; do \
 	  echo "== $$one"; $(BIN)/python benchmarks/$$one || failed="$$failed $${one%% *}"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
@@ -102,12 +102,22 @@ types: $(VENV)/.test $(VENV)/.lint ## mypy, strict
 imports: $(VENV)/.lint ## import-linter: which part may import which
 	$(BIN)/lint-imports --no-logo --no-cache
 
+# Their messages are in a descriptor pool of their own: a program may have stubs of the same schema beside them, which the
+# default pool would refuse, as it holds each name once.
+OWN_POOL := s/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/
+define generate
+rm -rf $(STUBS_OUT) && mkdir $(STUBS_OUT)
+$(PROTOC) --python_out=$(STUBS_OUT) --pyi_out=$(STUBS_OUT) --grpc_python_out=$(STUBS_OUT) proto/distributed_comm.proto
+sed '$(OWN_POOL)' $(STUBS_OUT)/actors/_wire/distributed_comm_pb2.py > $(STUBS_OUT)/messages.py
+mv $(STUBS_OUT)/messages.py $(STUBS_OUT)/actors/_wire/distributed_comm_pb2.py
+endef
+
 stubs: $(STUBS_STAMP) ## regenerates actors/_wire from proto/
-	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. proto/distributed_comm.proto
+	$(generate)
+	cp $(addprefix $(STUBS_OUT)/actors/_wire/,$(STUBS)) actors/_wire/
 
 stubs-check: $(STUBS_STAMP) ## fails where actors/_wire is not what proto/ gives
-	rm -rf $(STUBS_OUT) && mkdir $(STUBS_OUT)
-	$(PROTOC) --python_out=$(STUBS_OUT) --pyi_out=$(STUBS_OUT) --grpc_python_out=$(STUBS_OUT) proto/distributed_comm.proto
+	$(generate)
 	@for stub in $(STUBS); do diff -u actors/_wire/$$stub $(STUBS_OUT)/actors/_wire/$$stub || \
 	  { echo "actors/_wire/$$stub is not what proto/ gives: run 'make stubs' and commit what changes"; exit 1; }; done
 	@echo "actors/_wire is what proto/ gives."

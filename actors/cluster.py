@@ -78,6 +78,7 @@ class Cluster:
         process = Process(new_id("driver"), self._local.folder, first.address.node, first.name, credentials)
         self._process = process
         process.namespace = self.request.namespace
+        process.warns_of_detached = isinstance(self._local, LocalNodes)
         process.parcels.base = process.parcels.prepare(self.request.runtime_env, None)
         process.home = first.address
         for address in self._local.addresses:
@@ -264,8 +265,9 @@ def init(
     check_environment(runtime_env)
     if labels is not None:
         check_labels(labels)
+    switches = {"log_to_driver": log_to_driver, "ignore_reinit_error": ignore_reinit_error}
     if (name := engine_of(address, engine)) != engines.OWN:
-        check(None, namespace, local_nodes, timeout, expect_nodes)
+        check(None, namespace, local_nodes, timeout, expect_nodes, **switches)
         offered(num_cpus, num_gpus, resources)
         with _lock:
             if _cluster is not None:
@@ -276,7 +278,7 @@ def init(
                 "labels": labels, "runtime_env": runtime_env, "log_to_driver": log_to_driver,
                 "ignore_reinit_error": ignore_reinit_error,
             }))  # fmt: skip
-    check(address, namespace, local_nodes, timeout, expect_nodes)
+    check(address, namespace, local_nodes, timeout, expect_nodes, **switches)
     request = InitArguments(
         meant(address, local_nodes), namespace, local_nodes, log_to_driver,
         offered(num_cpus, num_gpus, resources), dict(labels or {}), runtime_env, expect_nodes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from functools import partial
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
     from actors.charge import Charge
     from actors.holdings import Hold
+    from actors.messages import Payload
     from actors.options import ActorOptions
     from actors.process import Process
     from actors.sealed import Sealed
 
+log = logging.getLogger(__name__)
 NAME_SECONDS = 10.0  # for the end of an actor that has a name and is not referred to any more
 RETRY_SECONDS = 0.02
 
@@ -79,6 +82,13 @@ def _hand_over(
     """Makes an actor that is in the charge of a node, and so outlives this program."""
     creation = _Creation(process, cls, options, args, kwargs)
     process.portal.run(creation.hand_over())
+    if process.warns_of_detached:
+        process.warns_of_detached = False
+        log.warning(
+            "%r is detached, and yet ends with this program, as all nodes do that init() started for it alone. "
+            "One lives on in the cluster of devices that are paired, on a node that `actors start` started",
+            creation.handle,
+        )
     return creation.handle
 
 
@@ -96,13 +106,18 @@ def create_group(
         raise ValueError("isolation='thread' is not for groups: each rank of a collective has a process of its own")
     process = current()
     group = GroupSpec(new_id("group"), 0, (), (), costs=device.costs())
-    creations = [_Creation(process, cls, options, args, kwargs, replace(group, rank=rank)) for rank in range(size)]
+    code = dumps(cls)  # once for all, unless it holds what is counted for each message that it is in
+    shared = None if code.holds or code.shared else code
+    creations = [
+        _Creation(process, cls, options, args, kwargs, replace(group, rank=rank), shared) for rank in range(size)
+    ]
     charges = [creation.charge for creation in creations]
+    labels = tuple(f"{options.name or cls.__name__}[{rank}]" for rank in range(size))
     handles = []
     try:
         for creation in creations:
             creation.charge.siblings = charges
-            creation.charge.labels = tuple(f"{options.name or cls.__name__}[{rank}]" for rank in range(size))
+            creation.charge.labels = labels
             handles.append(creation.begin())
     except BaseException:  # Ctrl-C: those begun would wait for their siblings
         for charge in charges:
@@ -123,6 +138,7 @@ class _Creation:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         group: GroupSpec | None = None,
+        code: Payload | None = None,
     ) -> None:
         self._process = process
         self._keeper = process.address
@@ -142,7 +158,7 @@ class _Creation:
         self._needs = needs
         span, trace = tracing.begin_making(cls.__name__)
         self._construction = construction = Construction(
-            code=dumps(cls),  # a class that cannot travel is the caller's mistake, here and now
+            code=code or dumps(cls),  # a class that cannot travel is the caller's mistake, here and now
             spec=self._describe(group),
             arguments=dumps_arguments(args, kwargs),
             max_concurrency=options.max_concurrency,

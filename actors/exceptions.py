@@ -143,6 +143,10 @@ class PlacementError(ActorsError):
     """No node can take the actor."""
 
 
+class ActorUnplacedError(ActorDiedError, PlacementError):
+    """The actor never came to be, since no node can take it."""
+
+
 class NoClusterError(ActorsError):
     """There is no cluster to use: ``actors.init()`` was not called, or it is shut down."""
 
@@ -153,6 +157,10 @@ class SerializationError(ActorsError, TypeError):
 
 class RuntimeEnvError(ActorsError):
     """The environment an actor asked for cannot be made."""
+
+
+class ActorEnvironmentError(ActorDiedError, RuntimeEnvError):
+    """The actor never came to be, since its environment cannot be made."""
 
 
 class VersionMismatchError(ActorsError):

@@ -68,11 +68,17 @@ def engine_of(address: str | None, engine: str | None) -> str:
 
 
 def check(
-    address: str | None, namespace: str, local_nodes: int, timeout: float, expect_nodes: int | None = None
+    address: str | None,
+    namespace: str,
+    local_nodes: int,
+    timeout: float,
+    expect_nodes: int | None = None,
+    **switches: bool,
 ) -> None:
     """Refuses arguments that are out of range.
 
     Raises:
+        TypeError: one of ``switches`` is neither True nor False.
         ValueError: one is; the message says which.
     """
     if address is not None and (not isinstance(address, str) or not address):
@@ -92,6 +98,9 @@ def check(
         raise ValueError(f"local_nodes is the number of nodes to start here, 1 to 64, not {local_nodes!r}")
     if not isinstance(namespace, str) or not namespace:
         raise ValueError(f"namespace must be a non-empty string, not {namespace!r}")
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {value!r}")
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
 

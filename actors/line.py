@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.exceptions import (
     ActorDiedError,
+    ActorEnvironmentError,
     ActorError,
     ActorUnavailableError,
+    ActorUnplacedError,
     NoClusterError,
     NodeDiedError,
     PendingCallsLimitExceeded,
+    PlacementError,
     RemoteError,
+    RuntimeEnvError,
     Verdict,
 )
 from actors.messages import Outcome
@@ -402,8 +406,11 @@ def of_death(
 
 
 def never_placed(label: str, error: BaseException) -> ActorDiedError:
-    """Returns the error for an actor that did not come to be."""
-    died = ActorDiedError(f"{label} was not placed: {error}", actor=label, verdict=Verdict.NEVER_STARTED)
+    """Returns the error for an actor that did not come to be; it is of the class of what kept it from that as well."""
+    kinds: dict[type[BaseException], type[ActorDiedError]]
+    kinds = {PlacementError: ActorUnplacedError, RuntimeEnvError: ActorEnvironmentError}
+    kind = next((kind for cause, kind in kinds.items() if isinstance(error, cause)), ActorDiedError)
+    died = kind(f"{label} was not placed: {error}", actor=label, verdict=Verdict.NEVER_STARTED)
     died.__cause__ = error
     return died
 

@@ -101,6 +101,7 @@ class Process:
         self.on_link_lost: Callable[[Visitor], None] | None = None
         self.on_gone: Callable[[Visitor], None] | None = None
         self.namespace = "default"
+        self.warns_of_detached = False  # where nodes end with this program, until that has been said once
         self.directory: dict[str, Address] = {}  # nodes by id
         self.home: Address | None = None
         self.dialer = WaysOut(credentials, self._find_node, self._lost_node)

@@ -3,9 +3,9 @@
     python benchmarks/models.py [CASE …] [--tokens 16] [--prompt 96]
 
 Without a word all cases run: memory, decode, first, openblas, tensor and peers, which have mlx-lm's whole model beside
-them; hop, wire, idle, start, death, move and streams (`models_cost.py`), which do not. Each takes less than a minute.
-Run it on a quiet machine: what is compared shares the cores with whatever else runs. Exit status 0: everything was
-measured, and greedy tokens of one answer are mlx-lm's; 1: not.
+them; hop, wire and far (`models_hop.py`), idle, start, death, move and streams (`models_cost.py`), which do not. Each
+takes less than a minute. Run it on a quiet machine: what is compared shares the cores with whatever else runs. Exit
+status 0: everything was measured, and greedy tokens of one answer are mlx-lm's; 1: not.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import models_cost
+import models_hop
 import psutil
 from environments import interpreter, prepare
 from mlx_lm.generate import BatchGenerator, generate_step
@@ -45,7 +46,8 @@ HERE = Path(__file__).parent
 LLAMA = Entry("llama.cpp", "llama.cpp by its wheel", "models_llama", "", ("xllamacpp==2026.10.11549",))
 PORTS = (52113, 52114)
 BESIDE = ("memory", "decode", "first", "openblas", "tensor", "peers")
-COST = ("hop", "wire", "idle", "start", "death", "move", "streams")
+HOPS = ("hop", "wire", "far")
+COST = ("idle", "start", "death", "move", "streams")
 
 
 def timed(tokens: Iterator[int]) -> tuple[list[int], float, float]:
@@ -244,17 +246,20 @@ class Bare:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(BESIDE + COST)}; all without a word")
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(BESIDE + HOPS + COST)}; all without a word"
+    )
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--prompt", type=int, default=96)
     settings = parser.parse_args()
-    if unknown := set(settings.cases) - {*BESIDE, *COST}:
+    if unknown := set(settings.cases) - {*BESIDE, *HOPS, *COST}:
         parser.error(f"no case is called {', '.join(sorted(unknown))}")
     bench = Bench(settings.tokens, settings.prompt)
-    for name in settings.cases or (*BESIDE, *COST):
-        case: Callable[..., None] = getattr(bench if name in BESIDE else models_cost, name)
+    for name in settings.cases or (*BESIDE, *HOPS, *COST):
+        home = bench if name in BESIDE else models_hop if name in HOPS else models_cost
+        case: Callable[..., None] = getattr(home, name)
         print(f"-- {(case.__doc__ or '').splitlines()[0]}")
-        case(*[] if name in BESIDE else [bench.say] if name in {"hop", "wire"} else [bench.path, bench.say])
+        case(*[] if name in BESIDE else [bench.say] if name in HOPS else [bench.path, bench.say])
     print(f"the tokens of one answer are mlx-lm's: {bench.same}")
     return 0 if bench.same else 1
 

@@ -59,6 +59,7 @@ def test_generate_says_what_the_whole_model_says(path):
         (["generate", "demo"], 2, "Missing argument 'PROMPT'"),
         (["generate", "demo", "hi", "--temperature", "hot"], 2, "'hot' is not a valid float"),
         (["generate", "demo", "hi", "--local-nodes", "0"], 2, "--local-nodes"),
+        (["generate", "demo", "hi", "--local-nodes", "65"], 2, "65 is not in the range 1<=x<=64"),
         (["chat", "demo", "--strategy", "magic"], 2, "'magic' is not one of"),
         (["serve", "nowhere.gguf"], 1, "there is no file or directory nowhere.gguf"),
         (["serve", "demo", "--port", "99999"], 2, "99999 is not in the range"),

@@ -360,6 +360,31 @@ def test_a_plain_client_speaks_all_five_calls():
         assert [other.result(10) for other in others] == [None, None]
 
 
+@pytest.mark.parametrize("order", ["theirs, ours", "ours, theirs"])
+def test_a_program_may_have_stubs_of_its_own_of_the_same_schema(order):
+    program = """
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+def theirs():
+    file = descriptor_pb2.FileDescriptorProto(name="distributed_comm.proto", package="distributed_comm")
+    file.message_type.add(name="TensorData").field.add(name="data", number=1, type=12, label=1)
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("distributed_comm.TensorData"))
+    assert kind(data=b"x").SerializeToString() == b"\\n\\x01x"
+
+def ours():
+    from actors._wire import distributed_comm_pb2 as pb
+    assert pb.TensorData(data=b"x").SerializeToString() == b"\\n\\x01x"
+
+for step in (ORDER):
+    step()
+"""
+    program = program.replace("ORDER", order)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def refused(call, request, **options):
     with pytest.raises(grpc.RpcError) as caught:
         answer = call(request, **{"timeout": 10} | options)

@@ -199,6 +199,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: actors.init(3), "address must be 'local', or 'HOST:PORT' of a node, not 3"),  # type: ignore[arg-type]
     (lambda: actors.init("local", local_nodes=0), "local_nodes is the number of nodes to start here, 1 to 64, not 0"),
     (lambda: actors.init("local", timeout=0), "timeout must be more than 0 seconds, not 0"),
+    (lambda: actors.init("local", log_to_driver=0), "log_to_driver must be True or False, not 0"),  # type: ignore[arg-type]
     (lambda: actors.init("local", engine="ray"), "engine='ray' needs the package ray, which is not installed: "),
     (lambda: actors.get_actor(""), "an actor's name is a non-empty string, not ''"),
     (lambda: actors.remote(3), "@actors.remote goes before a class or a function, not 3; options are given by name"),  # type: ignore[call-overload]

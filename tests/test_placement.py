@@ -191,6 +191,7 @@ def test_one_that_never_fits_holds_nobody_up() -> None:
 def test_a_refusal_says_what_was_asked_what_there_is_and_what_would_help(options: dict[str, Any], words: str) -> None:
     error = failure(Here.options(placement_timeout=0, **options).remote().node.remote())
     assert isinstance(error, ActorDiedError)
+    assert isinstance(error, PlacementError)
     assert isinstance(error.__cause__, PlacementError)
     assert re.search(words, str(error.__cause__))
     assert re.search(r"The nodes: \S+ \(2 of 2 CPUs, .* free\), ", str(error.__cause__))

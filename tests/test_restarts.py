@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +238,22 @@ def test_a_detached_actor_outlives_its_maker() -> None:
     assert _again(orphan) == 1
     actors.kill(orphan)
     eventually(lambda: "orphan" not in actors.list_named_actors())
+
+
+def test_a_detached_actor_of_a_cluster_that_ends_with_its_program_warns_once() -> None:
+    program = """import actors
+@actors.remote
+class Staying:
+    pass
+
+with actors.init("local", num_cpus=1):
+    kept = [Staying.options(lifetime="detached", num_cpus=0).remote() for _ in range(2)]
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    ).stderr
+    assert told.count("is detached, and yet ends with this program") == 1
+    assert told.startswith("ActorHandle(Staying(")
 
 
 def test_a_detached_actor_that_cannot_be_made_says_why() -> None:

@@ -299,6 +299,7 @@ def test_what_pip_cannot_install_says_where_and_why() -> None:
     actor = inside({"pip": {"packages": ["no-such-package==1.0"], "pip_install_options": ["--no-index"]}}, node=node)
     error = failure(actor.pid.remote(), within=PATIENCE)
     assert isinstance(error, ActorDiedError)
+    assert isinstance(error, RuntimeEnvError)
     assert isinstance(error.__cause__, RuntimeEnvError)
     for word in ("runtime_env['pip']", f"node {node}", "no-such-package==1.0", "No matching distribution"):
         assert word in str(error)

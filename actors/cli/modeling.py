@@ -68,7 +68,7 @@ def model_options(command: CommandT) -> CommandT:
             "--strategy", type=click.Choice(STRATEGIES), default="auto", show_default=True, help="How to cut the model."
         ),
         click.option(
-            "--local-nodes", type=click.IntRange(min=1), metavar="N",
+            "--local-nodes", type=click.IntRange(1, 64), metavar="N",
             help="Use N nodes on this machine alone, a LAN in miniature [default: the devices of the cluster].",
         ),
         click.argument("model", metavar="MODEL"),

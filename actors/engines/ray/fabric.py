@@ -210,6 +210,10 @@ class RayFabric:
             if rank != self.rank:
                 handle._actors_take.remote(self.group, self.rank, 0, ABORT, reason)  # noqa: SLF001 - ours
 
+    def leave(self, reason: str) -> None:
+        """Does as `abort`: calls that Ray makes may overtake each other, so that nothing tells what has been sent."""
+        self.abort(reason)
+
     def describe(self, rank: int) -> str:
         """See `Fabric`."""
         return f"rank {rank} ({self._labels[rank]})" if self._labels else f"rank {rank}"
