@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 from clusters import succeed
@@ -256,17 +258,34 @@ class Recorded:
 
     def call(self, came=""):
         """Records the two parts of a call; returns its traceparents and the spans that were exported."""
+        from opentelemetry import context
+
         from actors import tracing
 
-        span, parent = self.source.start(came, tracing._client, ("Echo(actor-7)", "echo"))
-        served, own = self.source.start(parent, tracing._server, (self.spec, "echo", "desk", 0.5))
-        served.end()
-        span.end()
+        token = context.attach(self._around(came))
+        try:
+            span, parent = self.source.part(tracing._client, "Echo(actor-7)", "echo")
+            served = self.source.serve(self._job(parent))
+            own = served.traceparent
+            served.end()
+            span.end()
+        finally:
+            context.detach(token)
         self.provider.force_flush()
         return parent, own, self._exporter.get_finished_spans()
 
-    class spec:  # what is asked of an actor's
-        id, class_name = "actor-7", "Echo"
+    @staticmethod
+    def _around(came):
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        return TraceContextTextMapPropagator().extract({"traceparent": came})
+
+    @staticmethod
+    def _job(traceparent):
+        job = SimpleNamespace(traceparent=traceparent, method="echo", trace="", arrived=time.time())
+        job.started = job.arrived
+        job.actor = SimpleNamespace(node="desk", spec=SimpleNamespace(id="actor-7", class_name="Echo"))
+        return job
 
     def __enter__(self):
         return self
@@ -282,10 +301,8 @@ def _told(span):
 
 
 def test_late_spans_are_exported_as_the_sdks_own():
-    from types import SimpleNamespace
-
     with Recorded() as late, Recorded() as plain:
-        plain.source._late = None
+        plain.source.late = None
         own = plain.provider.id_generator
         root, served, exported = late.call()
         trace, ids = int(root[3:35], 16), [int(root[36:52], 16), int(served[36:52], 16)]
