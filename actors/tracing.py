@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,23 @@ class _Source:
         self.provider = provider
         self.api, self.context = api, import_module("opentelemetry.context")
         self._tracer = provider.get_tracer("actors", __version__)
+        self._late_served: Callable[[LateSpans, Job], Traced]
         self.late = self._late_spans()
+        self.current = api.get_tracer_provider
+        if getattr(api, "_TRACER_PROVIDER", None) is provider:  # what that returns, in a third of the time
+            self.current = partial(getattr, api, "_TRACER_PROVIDER", None)
 
     def _late_spans(self) -> LateSpans | None:
         if "opentelemetry.sdk.trace" not in sys.modules:
             return None
         try:
+            from actors.lateserved import LateServed, context_of_calls
             from actors.latespan import LateSpans
 
-            return LateSpans.of(self._tracer)
+            here = context_of_calls()
+            late = LateSpans.of(self._tracer, _server, here) if here is not None else None
+            self._late_served = LateServed
+            return late
         except (ImportError, AttributeError):  # an SDK that is made in another way
             return None
 
@@ -66,7 +75,7 @@ class _Source:
     def serve(self, job: Job) -> Traced | None:
         """A call begins to run; returns its part of the trace that it came with, None where it came with none."""
         if self.late is not None and self.late.serves(job.traceparent):
-            return self.late.served(job, _server, _facts)
+            return self._late_served(self.late, job)
         return Served(self, job) if TRACEPARENT.fullmatch(job.traceparent) is not None else None
 
     def served(self, came: str, name: str, kind: Any, attributes: dict[str, Any]) -> tuple[Any, str]:
@@ -87,7 +96,7 @@ def _source() -> _Source | None:
     """Returns what makes spans where this program has loaded OpenTelemetry, and something that records; else None."""
     global _known  # noqa: PLW0603 - one a process, as its provider is
     known = _known
-    if known is not None and known.api.get_tracer_provider() is known.provider:
+    if known is not None and known.current() is known.provider:
         return known
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
@@ -104,6 +113,10 @@ def begin(call: OpenCall, running: Running | None) -> None:
     source = _source()
     if source is None:
         call.trace = running.traceparent if running is not None else ""
+        return
+    late = source.late
+    if late is not None and (span := late.start(_client, (call.line.label, call.method))) is not None:
+        call.span, call.trace = span, span.traceparent
         return
     call.span, call.trace = source.part(_client, call.line.label, call.method)
 
