@@ -238,9 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mine, off = (statistics.quantiles(turns[side], n=4) for side in (name, "off"))
         least = min(turns[name]) / min(turns["off"])
         ratios[name] = {"least": least, "quick": mine[0] / off[0], "median": mine[1] / off[1]}
-        print(
-            f"  {name:<10} {least:5.2f} x the least {mine[0] / off[0]:5.2f} x quicker {mine[1] / off[1]:5.2f} x median"
-        )
+        print(f"  {name:<10} {least:5.2f} x least {mine[0] / off[0]:5.2f} x quicker {mine[1] / off[1]:5.2f} x median")
     print(f"what a command takes to start, the least of {TRIES} by the clock, and the median of the processor's time")
     for name, took in commands.items():
         goal = f"   goal {1000 * GOALS[name]:.0f} ms" if name in GOALS else ""

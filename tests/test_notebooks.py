@@ -68,8 +68,6 @@ SHOWN_EVERYWHERE = {"text/html", "text/plain", "text/markdown", "image/png", "im
 ACTIVE = re.compile(
     r"<(script|iframe|link|object|embed|form)\b|\son\w+\s*=|(?:src|href)\s*=\s*[\"']?https?:|url\(", re.IGNORECASE
 )
-    r"<(script|iframe|link|object|embed|form)\b|\son\w+\s*=|(?:src|href)\s*=\s*[\"']?https?:|url\(", re.IGNORECASE
-)
 
 
 def _foreign(output: dict[str, Any]) -> Iterator[str]:
