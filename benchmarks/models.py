@@ -4,8 +4,9 @@
 
 Without a word all cases run: memory, decode, first, openblas, tensor and peers, which have mlx-lm's whole model beside
 them; hop, wire and far (`models_hop.py`), idle, start, death, move and streams (`models_cost.py`), two and draft
-(`models_streams.py`), which do not. Each takes less than a minute or so. Run it on a quiet machine: what is compared shares the cores with whatever else runs. Exit
-status 0: everything was measured, and greedy tokens of one answer are mlx-lm's; 1: not.
+(`models_streams.py`), which do not. Each takes a minute or less. Run it on a quiet machine: what is compared shares the
+cores with whatever else runs. Exit status 0: everything was measured, and greedy tokens of one answer are mlx-lm's; 1:
+not.
 """
 
 from __future__ import annotations
