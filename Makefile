@@ -74,8 +74,8 @@ soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a 
 	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
 
 SEEDS := 10000
-simulate: $(VENV)/.test ## 10,000 seeds each of calls, names, ownership, collectives on a simulated network (SEEDS=N); SEED=N shows one
-	for what in calls names ownership collectives; do \
+simulate: $(VENV)/.test ## 10,000 seeds each of all that is simulated, on a simulated network (SEEDS=N); SEED=N shows one
+	for what in calls names ownership collectives membership; do \
 	  $(BIN)/python -m actors.testing.replay $(or $(SEED),0) --of $$what $(if $(SEED),,--many $(SEEDS)) || exit 1; \
 	done
 
@@ -84,7 +84,7 @@ bench: $(VENV)/.test ## all benchmarks beside their peers, which are installed a
 	@mkdir -p build/bench; failed=; \
 	for one in "calls.py --peers --json build/bench/calls.json --plot build/bench/calls.svg" journey.py \
 	  "collectives.py --peers --ranks 2 4 8 --memory --json build/bench/collectives.json --plot build/bench/collectives.svg" \
-	  collective_programs.py models.py beyond.py membership_simulation.py scale.py lan.py; do \
+	  collective_programs.py models.py beyond.py membership_simulation.py gossip_simulation.py scale.py lan.py; do \
 	  echo "== $$one"; $(BIN)/python benchmarks/$$one || failed="$$failed $${one%% *}"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 

@@ -66,7 +66,11 @@ class Service:
         task = asyncio.get_running_loop().create_task(self._wait(call, visitor, found))
         key = (visitor.session, call.number)
         self._running[key] = task
-        task.add_done_callback(lambda _: self._running.pop(key, None))
+        task.add_done_callback(lambda _: self._over(key, found))
+
+    def _over(self, key: tuple[str, int], found: Coroutine[Any, Any, object]) -> None:
+        self._running.pop(key, None)
+        found.close()  # where the task was cancelled before it began, nobody else does
 
     def called_together(self, _calls: Calls, _visitor: Answers) -> bool:
         """See `Target`."""

@@ -13,7 +13,7 @@ from actors.ids import new_id
 from actors.serialize import dumps_arguments
 from actors.transport.peer import Peer
 from actors.transport.portal import Portal
-from actors.transport.ways_out import WaysOut
+from actors.transport.ways_out import WaysOut, all_by_grpc
 
 if TYPE_CHECKING:
     from actors.device import Running
@@ -71,6 +71,12 @@ class Visit:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def prepare() -> None:
+    """Loads what a visit takes, before it has to be quick."""
+    if all_by_grpc():
+        import actors.transport.grpc_link  # noqa: F401
 
 
 def address_of(running: Running) -> Address:

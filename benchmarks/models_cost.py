@@ -1,4 +1,4 @@
-"""The parts of `models.py` that ask what sharding costs: hops, bytes, waiting, loading, deaths, moves, many answers."""
+"""The parts of `models.py` that ask what sharding costs: waiting, loading, deaths, moves, many answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
@@ -23,32 +22,14 @@ from actors.models import ShardedModel
 from actors.models.sampler import Choice
 from actors.models.sampling import Request, Sampling
 from actors.models.schedule import Schedule
-from actors.models.stage import Row, Step
-from actors.models.stageactor import StageActor, _Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-HIDDEN: Final = 576  # numbers of a hidden state, float32: 2.3 kB
-HOPS: Final = 400
+    from actors.models.stage import Step
+
 IDLE_SECONDS: Final = 5.0
 STREAMS: Final = 64
-PAIR: Final = """
-import asyncio, sys
-from concurrent.futures import ThreadPoolExecutor
-
-async def main():
-    turns = ThreadPoolExecutor(1)
-    reader, writer = await asyncio.open_unix_connection(sys.argv[1])
-    loop = asyncio.get_running_loop()
-    while data := await reader.readexactly(2304):
-        writer.write(await loop.run_in_executor(turns, bytes, data))
-
-try:
-    asyncio.run(main())
-except asyncio.IncompleteReadError:
-    pass
-"""
 ONE: Final = """
 import json, sys, time
 begun = time.perf_counter()
@@ -60,103 +41,6 @@ model = checkpoint.load(0, checkpoint.info().layers - 1)
 next(generate_step(mx.array([100, 101, 102, 103]), model, max_tokens=1))
 print(json.dumps({"seconds": time.perf_counter() - begun}))
 """
-
-
-class Constant:
-    """Stands where a stage's layers are: does nothing, and gives a hidden state."""
-
-    def run(self, step: Step, hidden: Any, finish: Any) -> Any:
-        """What goes on from here: what came, or a first hidden state."""
-        import mlx.core as mx
-
-        out = mx.ones((1, 1, HIDDEN)) if hidden is None else hidden
-        mx.eval(out)
-        return out if finish is None else finish(out)
-
-
-@actors.remote
-class Bare(StageActor):
-    """A stage without arithmetic: everything else that a hop takes."""
-
-    def __init__(self, before: Any) -> None:
-        self._turns = ThreadPoolExecutor(1)
-        self._before, self._others, self._order = before, [], _Order()
-        self._model: Any = Constant()
-
-    async def carried(self) -> tuple[int, int]:
-        """Returns the bytes that this process has sent and received so far."""
-        from actors.transport.traffic import carried
-
-        sums = carried()
-        return sum(each[2] for each in sums), sum(each[3] for each in sums)
-
-    async def pass_(self, times: int) -> float:
-        """Returns the seconds that a token takes through all stages, half of them being quicker."""
-        step, took = Step((Row("sequence-0123456789", (7,)),)), []
-        for _ in range(times):
-            start = time.perf_counter()
-            await self.begin(step, None)
-            took.append(time.perf_counter() - start)
-        return statistics.median(took)
-
-
-def hop(say: Callable[[str, float, str], None]) -> None:
-    """A hop of 2.3 kB on one host, and what two event loops and a socket take that do nothing else."""
-    with actors.init(local_nodes=3):
-        names = [node.name for node in actors.nodes()]
-        line = [Bare.options(node=names[0]).remote(None)]
-        for name in names[1:]:
-            line.append(Bare.options(node=name).remote(line[-1]))
-        for stage in line:
-            actors.get(stage.pass_.remote(50))
-        took: list[list[float]] = [[] for _ in line]
-        for _ in range(5):
-            for number, stage in enumerate(line):
-                took[number].append(actors.get(stage.pass_.remote(HOPS)) * 1e6)
-        one, two, three = map(min, took)
-        say("hop: a stage alone, without arithmetic, us", one, "")
-        say("hop: the second stage adds, us", two - one, "<= 60")
-        say("hop: the third stage adds, us", three - two, "<= 60")
-        say("hop: a bare pair of event loops, a thread at the far end, us", asyncio.run(_pair()) * 1e6, "")
-
-
-async def _pair() -> float:
-    place = f"/tmp/hop-{os.getpid()}.sock"
-    met: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    server = await asyncio.start_unix_server(lambda *ends: met.set_result(ends), place)
-    other = await asyncio.create_subprocess_exec(sys.executable, "-c", PAIR, place)
-    try:
-        reader, writer = await met
-        took = []
-        for _ in range(5 * HOPS):
-            start = time.perf_counter()
-            writer.write(bytes(4 * HIDDEN))
-            await reader.readexactly(4 * HIDDEN)
-            took.append(time.perf_counter() - start)
-        writer.close()
-        return statistics.median(took)
-    finally:
-        server.close()
-        other.kill()
-        await other.wait()
-        os.unlink(place)
-
-
-def wire(say: Callable[[str, float, str], None]) -> None:
-    """Bytes that a token takes on the wire between two stages, as the first stage's process counts them."""
-    with actors.init(local_nodes=2):
-        one, other = (node.name for node in actors.nodes())
-        first = Bare.options(node=one).remote(None)
-        last = Bare.options(node=other).remote(first)
-        actors.get(last.pass_.remote(50))
-        before = actors.get(first.carried.remote())
-        actors.get(last.pass_.remote(5 * HOPS))
-        sent, received = (
-            (now - then) / (5 * HOPS) for now, then in zip(actors.get(first.carried.remote()), before, strict=True)
-        )
-        say("wire: bytes of a token to the stage before", received, "")
-        say("wire: bytes of a token back from it, above the hidden state", sent - 4 * HIDDEN, "")
-        say("wire: bytes of a token and hop above the hidden state", sent + received - 4 * HIDDEN, "<= 256")
 
 
 def idle(path: str, say: Callable[[str, float, str], None]) -> None:

@@ -500,6 +500,15 @@ class TestDeath:
             free(model)
         eventually(lambda: all(map(is_gone, mine)), SOON, "the other stages' processes gone")
 
+    def test_a_model_with_nothing_to_do_is_whole_again_before_somebody_asks(self, cluster, path, whole):
+        with ShardedModel.load(path) as model:
+            assert list(model.tokens(PROMPT, max_tokens=4)) == whole(PROMPT, 4)
+            broken, killed = model._deployment, pids(model)[1]
+            psutil.Process(killed).kill()
+            eventually(lambda: model._deployment is not broken and model.status()["ready"], SOON, "other stages")
+            assert killed not in pids(model)
+            assert list(model.tokens(PROMPT, max_tokens=4)) == whole(PROMPT, 4)
+
     @pytest.mark.slow
     def test_on_fewer_nodes_when_one_dies_and_on_more_when_asked_to(self, cluster, path):
         """The last test here: the cluster is smaller after it."""

@@ -12,10 +12,13 @@ from actors import holdings
 from actors.collective import group, regroup
 from actors.count import Counts
 from actors.holdings import Holdings, Passage
+from actors.node.members import Members
 from actors.node.names import Names
-from actors.simulation import simulate_collectives, simulate_names, simulate_ownership
+from actors.node.residence import Residence
+from actors.simulation import simulate_collectives, simulate_membership, simulate_names, simulate_ownership
 from actors.testing import SimulationError, simulate
 from actors.transport.session import Session
+from actors.transport.standstill import Standstill
 
 if TYPE_CHECKING:
     import random
@@ -226,10 +229,49 @@ def test_collectives_that_are_wrong_are_found(
     assert "--of collectives" in found
 
 
-@pytest.mark.parametrize("what", ["ownership", "collectives"])
+REPLAYED = {
+    "ownership": simulate_ownership,
+    "collectives": simulate_collectives,
+    "membership": simulate_membership,
+}
+
+
+@pytest.mark.parametrize("what", REPLAYED)
 def test_a_seed_of_the_others_is_replayed_by_one_command(what: str) -> None:
     command = [sys.executable, "-m", "actors.testing.replay", "5", "--of", what]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    simulated = {"ownership": simulate_ownership, "collectives": simulate_collectives}[what]
+    simulated = REPLAYED[what]
     assert done.stdout.splitlines() == simulated(5, trace=True).trace
     assert f"1 seeds of {what} held" in done.stderr
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    """In place of what is done on the loop."""
+
+
+def test_membership_holds_over_two_hundred_seeds() -> None:
+    for seed in range(200):
+        simulate_membership(seed)
+    assert simulate_membership(7, trace=True) == simulate_membership(7, trace=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("broken", "method", "wrong", "says"),
+    [
+        (Members, "_silent", lambda *_: None, "and said nothing"),  # one that cannot be reached
+        (Members, "evict", _nothing, "was removed, and"),  # one that was removed
+        (Residence, "_merge", _nothing, "has not heard that"),  # what members say
+        (Residence, "_exchange_with", lambda *_: None, "takes it for"),  # where a device is now
+        (Standstill, "age", lambda _: 0, "started after its caller was told"),  # that a process stood still
+        (Members, "_linked", lambda *_: None, "and said nothing"),  # that a connection broke
+    ],
+)
+def test_membership_that_is_wrong_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Any, method: str, wrong: Any, says: str
+) -> None:
+    monkeypatch.setattr(broken, method, wrong)
+    found = _found(simulate_membership, 300)
+    assert says in found
+    assert "python -m actors.testing.replay" in found
+    assert "--of membership" in found

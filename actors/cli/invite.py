@@ -21,7 +21,7 @@ from actors.pairing.code import Code
 from actors.pairing.invitation import LIFE_SECONDS, Invitation, Tally
 from actors.pairing.meeting import announce
 from actors.trust.roll import found
-from actors.visit import ask_node
+from actors.visit import ask_node, prepare
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -124,6 +124,7 @@ def _load() -> None:
     """Loads what an exchange needs, while the code is on its way."""
     for module in NEEDED:
         import_module(module)
+    prepare()
 
 
 @contextlib.asynccontextmanager

@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_unflatten
-from mlx_lm.models.cache import ArraysCache, CacheList, _BaseCache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, _BaseCache, make_prompt_cache
 
 from actors.exceptions import ModelError
 
+from .extra import on_cpu
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
+
+_TOGETHER: Final = 4  # layers of which the first begins to compute before the next four are put together
 
 
 class Slice:
@@ -145,7 +149,10 @@ class Slice:
         if not self.first <= number <= self.last:
             _strip(layer)
             return _Ghost(number, layer, self._seam, before=number < self.first)
-        return _Exit(number, layer, self._seam) if number == self.last and not self.is_last else layer
+        if number == self.last:
+            return layer if self.is_last else _Exit(number, layer, self._seam)
+        early = on_cpu() and not (self.is_first and self.is_last) and (number - self.first) % _TOGETHER == 0
+        return _Early(number, layer, self._seam) if early else layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +324,21 @@ class _Ghost(_Wrapper):
         return self._seam.inward if self._before else self._seam.outward
 
 
+class _Early(_Wrapper):
+    """A layer that begins to compute at once, on MLX's own thread, while those behind it are put together in Python.
+
+    To put a token's layers together takes a thirtieth of the time that it takes to compute them, all of which an answer
+    that is alone would wait for.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        out = self._layer(*args, **kwargs)
+        first = out[0] if isinstance(out, tuple | list) else out
+        if isinstance(first, mx.array):
+            mx.async_eval(first)
+        return out
+
+
 class _Tap(_Wrapper):
     """A layer that something stands beside."""
 
@@ -358,6 +380,8 @@ def _count(cache: Any, rows: int, tokens: int) -> None:
         for number, state in enumerate(cache.cache):
             cache[number] = mx.zeros((rows, 1)) if state is None else state
         cache.advance(tokens)
+    elif type(cache) is KVCache and cache.keys is not None and cache.offset + tokens <= cache.keys.shape[2]:
+        cache.offset += tokens  # there are zeros already
     elif hasattr(cache, "update_and_fetch"):
         zeros = mx.zeros((rows, 1, tokens, 1))
         cache.update_and_fetch(zeros, zeros)

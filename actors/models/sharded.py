@@ -16,7 +16,6 @@ from actors.ids import new_id
 from .beside import Beside
 from .checkpoint import open_checkpoint
 from .conversation import Conversation
-from .deployment import Deployment
 from .extra import require_mlx_lm
 from .generation import Generation, Token
 from .holders import headers
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from .beside import Code
     from .checkpoint import ModelInfo
+    from .deployment import Deployment
     from .plan import Plan
     from .sampling import Processor
     from .tokenizer import Tokenizer
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 WEIGHTS = ("auto", "local", "send")
 STRATEGIES = ("auto", "pipeline", "tensor")
 _MOST_REQUESTS: Final = 256
-_ATTEMPTS: Final = 3  # to begin anew on what nodes there are, while more of them die
-_SETTLING: Final = 0.5  # seconds until another attempt
 
 
 class ShardedModel:
@@ -68,9 +66,10 @@ class ShardedModel:
         self._max_requests = max_requests
         self._guard = threading.RLock()  # of the open answers
         self._open: WeakSet[Generation] = WeakSet()  # one that nobody holds any more ends itself
-        self._watch = Watch(self._sources, Deployment.abandon)
         self._succession = Succession(recipe, self._sources)
         self._chunk = self._deployment.chunk  # kept for life, so that an answer goes on as it began
+        self._watch = Watch(self._sources, self._latest, self._lost)
+        self._watch.start()
 
     @overload
     @classmethod
@@ -385,6 +384,15 @@ class ShardedModel:
     def _sources(self) -> set[Deployment]:
         with self._guard:
             return {each.source for each in self._open}
+
+    def _latest(self) -> Deployment:
+        return self._succession.current
+
+    def _lost(self, deployment: Deployment, silent: set[str]) -> None:
+        """Stages that need a node that has gone silent, or of which one has died."""
+        deployment.abandon(silent)
+        if not self._sources():  # nobody who reads an answer sees to it
+            self._succession.mend()
 
 
 def _each(answer: Generation, what: Callable[[Token], Any]) -> Iterator[Any]:

@@ -1,7 +1,8 @@
 """Which part of every layer each rank has, where layers are cut lengthwise: pure functions.
 
 Shares need not be equal, nor divide anything: a head of keys and values, with the query heads that read it, is the
-smallest piece.
+smallest piece. Ranks wait for each other after the heads and after the MLP, so that one which has more of the heads is
+not helped by less of the MLP: each is dealt out by itself.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ class Shape:
             raise ModelError(f"strategy='tensor' cannot make out this {name} model's heads and MLP: {error}") from error
 
     def shares(self, speeds: Sequence[float]) -> tuple[Share, ...]:
-        """Deal heads, MLP and vocabulary out, so that each rank has work by its speed.
-
-        What is uneven in the heads is made up for in the MLP.
+        """Deal heads, MLP and vocabulary out, each by the speeds of the ranks.
 
         Raises:
             ModelError: there are more ranks than heads of keys and values.
@@ -74,11 +73,7 @@ class Shape:
                 "strategy='tensor'; use fewer nodes, or 'pipeline'"
             )
         heads = _dealt(self.kv_heads, speeds, 1)
-        head, number = self._costs
-        total = head * self.kv_heads + number * self.inner
-        fair = [total * speed / sum(speeds) for speed in speeds]
-        wanted = [max(each - head * count, number) for each, count in zip(fair, heads, strict=True)]
-        inner = _dealt(self.inner, wanted, _STEP)
+        inner = _dealt(self.inner, speeds, _STEP)
         words = _dealt(self.vocabulary, speeds, 1)
         return tuple(
             Share(rank, *each) for rank, each in enumerate(zip(*map(_ranges, (heads, inner, words)), strict=True))

@@ -21,6 +21,7 @@ from .batch import Caches
 from .beside import Bystander
 from .checkpoint import open_checkpoint
 from .cut import Slice, needed_nbytes
+from .heap import give_back
 from .openblas import widen
 from .saved import cache_copy, has_size, restore, save, tail, token_nbytes
 from .sharing import Shape
@@ -121,7 +122,7 @@ class StageModel:
         model, widened = found or _loaded(checkpoint, first, last, wide)
         piece = Slice(model, first, last)
         piece.load()
-        mx.clear_cache()
+        give_back()
         return cls(info, piece, wide=widened)
 
     def emptied(self) -> Self:
@@ -148,7 +149,7 @@ class StageModel:
         narrow(model, shares[rank], Shape.of(checkpoint.config, info.layers, info.vocab_size), joining)
         piece = Slice(model, 0, info.layers - 1)
         piece.load()
-        mx.clear_cache()
+        give_back()
         return cls(info, piece, joining, wide=widened)
 
     @property
@@ -318,7 +319,7 @@ class StageModel:
         for key in step.forget:
             self._caches.pop(key, None)
         if step.forget and not self._caches:
-            mx.clear_cache()  # of buffers that MLX keeps for more of the kind
+            give_back()
         for key in step.keep:
             if (cache := self._caches.pop(key, None)) is not None:
                 self._kept[key] = cache

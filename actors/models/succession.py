@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from actors.exceptions import ActorDiedError, ActorsError, ModelError, PlacementError
@@ -74,6 +75,10 @@ class Succession:
                 broken.close()
             return self.working()
 
+    def mend(self) -> None:
+        """Have stages made in place of those that are broken, if the model fits, before somebody asks."""
+        threading.Thread(target=self._mend, name="model-mending", daemon=True).start()
+
     def rebalance(self) -> None:
         """Deal the layers out anew; see `ShardedModel.rebalance`."""
         with self._balancing:
@@ -107,6 +112,10 @@ class Succession:
             for deployment in (*self._retired, self._current):
                 deployment.close()
             self._retired.clear()
+
+    def _mend(self) -> None:
+        with suppress(ActorsError):  # whoever asks for an answer is told
+            self.working()
 
     def _move(self, old: Deployment, new: Deployment) -> None:
         if old.broken or new.plan.shares:  # parts of each layer, whose caches do not fit one another

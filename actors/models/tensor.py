@@ -7,9 +7,10 @@ outputs, those back by their inputs, and what the ranks give is added up.
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn
 
 from actors import collective
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .sharing import Shape, Share
+
+_NUMPY: Final = (mx.float32, mx.float16)  # types that numpy has as well
 
 
 class Joining:
@@ -37,8 +40,12 @@ class Joining:
 
     def add(self, x: mx.array) -> mx.array:
         """The sum over all ranks."""
-        out: mx.array = collective.allreduce(x)
-        return out
+        if x.dtype not in _NUMPY:
+            out: mx.array = collective.allreduce(x)
+            return out
+        mx.eval(x)  # lets other threads run meanwhile, which numpy's asking for it would not
+        # What is small goes a shorter way as an array of numpy's, which lies on the same memory.
+        return mx.array(collective.allreduce(np.asarray(x)))
 
     def gather(self, x: mx.array) -> mx.array:
         """The words of all ranks, side by side."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,6 @@ from actors.exceptions import ActorAlreadyExistsError, ActorDiedError
 from actors.node.names import Names
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from actors.node.members import Member, Members
@@ -66,16 +66,20 @@ class Naming:
         )
 
     async def _holder(self, spec: ActorSpec) -> str | None:
-        """Returns the name of the node where the name is taken, if there is one."""
-        for member in self._others():
-            try:
-                if await self._process.ask(
-                    member.where, "names", "holds", spec.name, spec.namespace, spec.id, timeout=ASK_SECONDS
-                ):
-                    return member.info.name
-            except (TimeoutError, ActorDiedError) as error:  # one that does not answer is asked when it is back
-                log.info("node %s was not asked for a name: %s", member.info.name, error)
-        return None
+        """Returns the name of the node where the name is taken, if there is one. All are asked at once."""
+        others = self._others()
+        held = await asyncio.gather(*(self._holds(member, spec) for member in others))
+        return next((member.info.name for member, holds in zip(others, held, strict=True) if holds), None)
+
+    async def _holds(self, member: Member, spec: ActorSpec) -> bool:
+        try:
+            holds: bool = await self._process.ask(
+                member.where, "names", "holds", spec.name, spec.namespace, spec.id, timeout=ASK_SECONDS
+            )
+        except (TimeoutError, ActorDiedError) as error:  # one that does not answer is asked when it is back
+            log.info("node %s was not asked for a name: %s", member.info.name, error)
+            return False
+        return holds
 
     def _others(self) -> list[Member]:
         return [member for member in self._members.alive() if member is not self._members.me]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import time
 from dataclasses import replace
 from importlib import import_module
@@ -17,11 +18,14 @@ from actors.identity import TrustSet
 from actors.node.doorman import Doorman
 from actors.node.seeking import Seeking
 from actors.trust import Roll, Statement
+from discovery.record import NodeRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
+    from actors.node.disk import Disk
     from actors.node.members import Member, Members
-    from actors.node.service import NodeService
     from actors.nodeinfo import NodeInfo
     from actors.process import Process
     from actors.transport.acceptor import Visitor
@@ -39,7 +43,15 @@ REFRESH_SECONDS = 5.0
 """Between two looks at the addresses of this device."""
 
 COMPARE_SECONDS = 30.0
-"""Between two comparisons with each member, should the word of a change be lost."""
+"""Between two comparisons with other members, should the word of a change be lost."""
+
+MOST_COMPARED = 16
+"""Members that are compared with each time, at random where there are more; what one has heard, it tells others."""
+
+MOST_TOLD = 32
+"""Addresses in a greeting, at random where there are more: with all of them, N nodes would send N * N * N addresses."""
+
+MOST_HINTS = 1000
 
 
 class Residence:
@@ -48,17 +60,24 @@ class Residence:
     Args:
         process: the node's.
         members: the nodes it knows.
-        service: what else it answers.
+        processes: returns where the other processes of the node are.
         door: where it is to listen while the device is paired.
+        disk: what is kept on the device.
+        reside: announces the node and finds others; None for `discovery.reside`, which is loaded once there is a door.
     """
 
-    def __init__(self, process: Process, members: Members, service: NodeService, door: device.Door) -> None:
+    def __init__(
+        self, process: Process, members: Members, processes: Callable[[], list[Address]], door: device.Door,
+        *, disk: Disk = device, reside: Callable[..., Any] | None = None,
+    ) -> None:  # fmt: skip
         self._process = process
         self._members = members
-        self._service = service
+        self._processes = processes
         self._door = door
-        self._identity = device.identity()
-        self._store = device.store()
+        self._disk = disk
+        self._reside = reside
+        self._identity = disk.identity()
+        self._store = disk.store()
         self._trust = TrustSet()
         self._roll: Roll | None = None
         self._stamp: object = ()
@@ -68,7 +87,9 @@ class Residence:
         self._doorman = Doorman(process.loop, self._friends)
         self._discovery: Any = None
         self._entering: asyncio.Task[None] | None = None  # discovery
-        self._seeking = Seeking(process, members, self._trust)
+        self._untold: set[str] = set()  # with whom trust could not be compared; it is tried again
+        self._hints: dict[str, Address] = {}  # where those are said to be who do not belong, as far as is known
+        self._seeking = Seeking(process, members, self._trust, disk)
         self._since = time.time()
         self._changed_at = 0.0  # on the loop's clock: when the circle of members, or this node, was last new
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,13 +129,15 @@ class Residence:
                 await self._look()
             except (ActorsError, OSError) as error:
                 log.error("this device's trust cannot be read, and stays as it was: %s", error)
+            others, due, self._untold = self._others(), self._untold, set()
             now, moved = self._process.loop.time(), False
             if now - refreshed > REFRESH_SECONDS:
                 refreshed = now
                 moved = self._refresh_doors()  # who dials this device is to know where it is now
-            if moved or now - compared > COMPARE_SECONDS:
+            if now - compared > COMPARE_SECONDS:
                 compared = now
-                self._exchange_with(self._others())
+                due |= {member.info.id for member in random.sample(others, min(len(others), MOST_COMPARED))}
+            self._exchange_with([member for member in others if moved or member.info.id in due])
 
     async def _look(self) -> None:
         """Takes over what has changed on disk."""
@@ -144,6 +167,8 @@ class Residence:
         elif not belongs and self._port is not None:
             log.warning("this device does not belong to its cluster any more: its door is shut")
             await self._hide()
+        for hint in [self._hints.pop(id) for id in fresh if id in self._hints]:
+            self._members.found_at(hint)
         if fresh:
             self._changed_at = self._process.loop.time()
             self._seeking.look_again()
@@ -155,7 +180,7 @@ class Residence:
         return any(said.kind == "rm" and said.author == said.subject == me for said in roll.statements.values())
 
     async def _tell_removed(self, roll: Roll, gone: list[str]) -> None:
-        plain = _plain(roll)
+        plain = roll.to_plain()
         told = [member for member in self._others() if member.info.id in gone]
         asks = [self._process.ask(m.where, "trust", "merge", plain, timeout=FAREWELL_SECONDS) for m in told]
         await asyncio.gather(*asks, return_exceptions=True)
@@ -164,7 +189,7 @@ class Residence:
         """Ends what connects this device with another one, in all its processes."""
         log.warning("%s: its connections are cut", reason)
         await self._members.evict(id)
-        for address in self._service.processes():
+        for address in self._processes():
             self._process.tell(address, "membership", "cut", id, reason)
         await self._process.cut(id, reason)
 
@@ -172,10 +197,12 @@ class Residence:
         return [member for member in self._members.alive() if member is not self._members.me]
 
     def _joined(self, member: Member) -> None:
-        device_doors = {member.info.id: list(member.where.doors)}
-        self._keep(asyncio.to_thread(device.remember_doors, device_doors))
+        self._remember(member.where)
         # It may be back because this device has another address now, which the others do not know either.
         self._exchange_with(self._others() if self._refresh_doors() else [member])
+
+    def _remember(self, where: Address) -> None:
+        self._keep(asyncio.to_thread(self._disk.remember_doors, {where.node: list(where.doors)}))
 
     def _exchange_with(self, members: list[Member]) -> None:
         for member in members:
@@ -188,16 +215,18 @@ class Residence:
             return
         me = self._members.me
         known = [other.where for other in self._others() if other is not member]
+        told = random.sample(known, min(len(known), MOST_TOLD))
         try:
             ask = self._process.ask
             theirs, statements = await ask(
-                member.where, "trust", "greet", me.where, known, roll.digest, timeout=TELL_SECONDS
+                member.where, "trust", "greet", me.where, told, roll.digest, timeout=TELL_SECONDS
             )
             if statements is not None:
                 await self._merge(statements)
             if self._roll is not None and theirs != self._roll.digest:
-                await ask(member.where, "trust", "merge", _plain(self._roll), timeout=TELL_SECONDS)
+                await ask(member.where, "trust", "merge", self._roll.to_plain(), timeout=TELL_SECONDS)
         except (TimeoutError, ActorDiedError, AuthenticationError) as error:
+            self._untold.add(member.info.id)
             log.info("trust was not compared with node %s: %s", member.info.name, error)
 
     async def _merge(self, plain: list[Any]) -> None:
@@ -219,13 +248,18 @@ class Residence:
         self._check(visitor)
         for address in (where, *others):
             if address.node in self._trust:
+                if address.doors and self._members.find(address.node) is None:
+                    self._remember(address)  # where it is looked for, should it not let this one in at once
                 self._members.found_at(address, proved=address.node == visitor.node)
+            elif address.node in self._hints or len(self._hints) < MOST_HINTS:
+                self._hints[address.node] = address
         if where.node == visitor.node:
             self._members.says(where)
+            self._remember(where)  # it may be lost, and looked for there, before it is met anew
         roll = self._roll
         if roll is None or roll.digest == digest:
             return digest, None
-        return roll.digest, _plain(roll)
+        return roll.digest, roll.to_plain()
 
     async def merge(self, visitor: Visitor, plain: list[Any]) -> None:
         """A member tells what it knows about who belongs."""
@@ -345,7 +379,7 @@ class Residence:
     def _friends(self) -> dict[str, str]:
         """The IP addresses of members, and their names."""
         named = {member.id: member.name for member in self._roll.members.values()} if self._roll is not None else {}
-        doors = {id: known for id, known in device.doors().items() if id in named and id in self._trust}
+        doors = {id: known for id, known in self._disk.doors().items() if id in named and id in self._trust}
         for member in self._members.all():
             doors[member.info.id] = [*doors.get(member.info.id, []), *member.where.doors]
         return {
@@ -358,7 +392,7 @@ class Residence:
         if self._port is None:
             return False
         try:
-            doors = tuple(device.at(host, self._port) for host in device.hosts(self._door))
+            doors = tuple(device.at(host, self._port) for host in self._disk.hosts(self._door))
         except Exception as error:
             log.warning("the addresses of this device cannot be told: %s", error)
             doors = self._members.me.where.doors or (device.at("127.0.0.1", self._port),)
@@ -381,8 +415,8 @@ class Residence:
         me, interfaces = self._members.me.info, self._door.interfaces
         assert self._port is not None
         addresses = () if interfaces is None else (self._door.host,)
-        record = discovery.NodeRecord(me.id, me.name, self._port, addresses, boot=self._process.id)
-        discovered = discovery.reside(record, interfaces=interfaces, on_event=self._seen)
+        record = NodeRecord(me.id, me.name, self._port, addresses, boot=self._process.id)
+        discovered = (self._reside or discovery.reside)(record, interfaces=interfaces, on_event=self._seen)
         await discovered.__aenter__()
         self._discovery = discovered
 
@@ -409,12 +443,8 @@ class Residence:
 
     def _announce(self) -> None:
         me = self._members.me.info
-        device.announce(
+        self._disk.announce(
             device.Running(
                 os.getpid(), self._process.id, me.id, me.name, str(self._process.folder), me.address, self._since
             )
         )
-
-
-def _plain(roll: Roll) -> list[dict[str, Any]]:
-    return [said.to_plain() for said in roll.statements.values()]

@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from dataclasses import replace
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from actors.transport.portal import Portal
 
 LOOK_SECONDS = 0.2
+MOST_DESCRIPTORS = 10_240
+"""What macOS lets a process have without more ado; there as on Linux it begins with much less, 256 and 1,024."""
+
 CROWD_SECONDS = 30.0
 
 
@@ -100,7 +104,7 @@ class Node:
         if residence is not None:
             from actors.node.residence import Residence
 
-            self._residence = Residence(self.process, self._members, self._service, residence)
+            self._residence = Residence(self.process, self._members, self._service.processes, residence)
             self.process.serve("trust", self._residence)
             self.process.serve("doctor", Opinion(self.process, self._members))
         self._discovery: Any = None
@@ -217,6 +221,7 @@ def _settle(orders: dict[str, Any], held: contextlib.ExitStack) -> Door | None:
 def _serve(orders: dict[str, Any], parent: int, door: Door | None, portal: Portal, first: Started | None) -> None:
     if not log_as_wished() and door is not None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _take_descriptors()
     node = Node(orders, door, portal, first)
     loop = node.process.loop
     foreground = bool(orders.get("foreground"))
@@ -250,6 +255,15 @@ def _serve(orders: dict[str, Any], parent: int, door: Door | None, portal: Porta
     # Where the driver was killed, the last of its nodes to end clears up after it.
     if door is None:
         remove_if_dead(Path(orders["folder"]))
+
+
+def _take_descriptors() -> None:
+    """Has this process open more files than is usual: each other node takes two connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # some systems have another limit besides
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _detach_output(log: Path) -> None:

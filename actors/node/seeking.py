@@ -8,7 +8,6 @@ import logging
 import ssl
 from typing import TYPE_CHECKING
 
-from actors import device
 from actors.address import Address
 from actors.certificate import node_id_of
 from actors.exceptions import AuthenticationError, ClusterTimeoutError
@@ -18,6 +17,7 @@ from actors.transport.link import GoneError, LinkLostError, UnreachableError
 
 if TYPE_CHECKING:
     from actors.identity import TrustSet
+    from actors.node.disk import Disk
     from actors.node.members import Members
     from actors.process import Process
     from discovery import NodeRecord
@@ -43,12 +43,14 @@ class Seeking:
         process: the node's.
         members: told of what is found.
         trust: who is looked for.
+        disk: has where members were last reached.
     """
 
-    def __init__(self, process: Process, members: Members, trust: TrustSet) -> None:
+    def __init__(self, process: Process, members: Members, trust: TrustSet, disk: Disk) -> None:
         self._process = process
         self._members = members
         self._trust = trust
+        self._disk = disk
         self._task: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
         self._lost: dict[str, float] = {}  # when members went missing that were here, on the loop's clock
@@ -100,7 +102,7 @@ class Seeking:
         while True:
             due = [id for id in self._missing() if self._next.get(id, 0.0) <= self._process.loop.time()]
             if due:
-                known = await asyncio.to_thread(device.doors)
+                known = await asyncio.to_thread(self._disk.doors)
                 await asyncio.gather(*(self._seek(id, tuple(known[id])) for id in due if known.get(id)))
                 now = self._process.loop.time()
                 for id in due:
@@ -165,9 +167,9 @@ class Seeking:
                 "here"
             )
         if id != self._members.me.info.id:
-            known = await asyncio.to_thread(device.doors)
+            known = await asyncio.to_thread(self._disk.doors)
             doors = list(dict.fromkeys([door, *known.get(id, [])]))
-            await asyncio.to_thread(device.remember_doors, {id: doors})
+            await asyncio.to_thread(self._disk.remember_doors, {id: doors})
             await self._seek(id, (door,))
         return id
 

@@ -8,6 +8,7 @@ order, at most once, one answer, true verdicts, and that what was acknowledged i
 from .collectives import simulate_collectives as simulate_collectives
 from .faults import FAULTS as FAULTS
 from .faults import Fault as Fault
+from .membership import simulate_membership as simulate_membership
 from .names import simulate_names as simulate_names
 from .outcome import Journal as Journal
 from .outcome import Outcome as Outcome

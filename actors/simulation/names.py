@@ -215,13 +215,8 @@ def simulate_names(seed: int, *, nodes: int = 4, claims: int = 16, cuts: int = 5
         for _ in range(cuts if seed % 4 else 0)
     ]
 
-    def run(chosen: Sequence[Fault], trace: bool = False) -> Outcome:
-        world = _World(seed, nodes, claims, chosen, trace)
-        world.run()
-        return world.outcome
-
     level, naming.log.level = naming.log.level, logging.CRITICAL  # that names are lost is what is looked for
     try:
-        return held(run, seed, plan, "names", trace)
+        return held(lambda chosen, trace: _World(seed, nodes, claims, chosen, trace), seed, plan, "names", trace)
     finally:
         naming.log.level = level

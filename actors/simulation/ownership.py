@@ -248,9 +248,4 @@ def simulate_ownership(seed: int, *, steps: int = 200, faults: int = 6, trace: b
         for _ in range(faults)
     ]  # fmt: skip
 
-    def run(chosen: Sequence[Fault], trace: bool = False) -> Outcome:
-        world = World(seed, steps, chosen, trace)
-        world.run()
-        return world.outcome
-
-    return held(run, seed, plan, "ownership", trace)
+    return held(lambda chosen, trace: World(seed, steps, chosen, trace), seed, plan, "ownership", trace)

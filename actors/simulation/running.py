@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .faults import faults_of, fewest
 from .outcome import Journal
@@ -67,25 +67,51 @@ def simulate(
     try:
         return run(plan, trace)
     except AssertionError as error:
-        few, last = fewest(run, list(plan), error)
-        struck = "\n".join(f"  {f.at:.3f} s: {f.kind} of {f.whom} for {f.seconds:.3f} s" for f in few) or "  none"
         own = actor is Journal and script is None and check is None
         again = f"{REPLAY} {seed}" if own else f"actors.testing.simulate(seed={seed}, trace=True, …)"
-        raise SimulationError(f"seed {seed}: {last}\nwith these faults:\n{struck}\nSee it again by: {again}") from error
+        raise SimulationError(_told(run, seed, plan, error, again)) from error
+
+
+class Runnable(Protocol):
+    """A world that can be run, once; it raises AssertionError where a promise was broken."""
+
+    outcome: Outcome
+
+    def run(self) -> None:
+        """Lets all happen."""
 
 
 def held(
-    run: Callable[[Sequence[Fault], bool], Outcome], seed: int, plan: list[Fault], what: str, trace: bool
+    world: Callable[[Sequence[Fault], bool], Runnable], seed: int, plan: list[Fault], what: str, trace: bool
 ) -> Outcome:
     """Runs a seed; where a promise is broken, says with which faults at least.
 
+    Args:
+        world: makes one in which these faults strike, and which writes down what happens or does not.
+        seed: it is of.
+        plan: all that goes wrong.
+        what: is simulated, as the replay knows it.
+        trace: whether to write down what happens.
+
     Raises:
-        SimulationError: it was.
+        SimulationError: a promise was broken.
     """
+
+    def run(chosen: Sequence[Fault], trace: bool = False) -> Outcome:
+        made = world(chosen, trace)
+        made.run()
+        return made.outcome
+
     try:
         return run(plan, trace)
     except AssertionError as error:
-        few, last = fewest(lambda chosen: run(chosen, False), plan, error)
-        struck = "\n".join(f"  {f.at:.3f} s: {f.kind} of {f.whom} for {f.seconds:.3f} s" for f in few) or "  none"
-        again = f"{REPLAY} {seed} --of {what}"
-        raise SimulationError(f"seed {seed}: {last}\nwith these faults:\n{struck}\nSee it again by: {again}") from error
+        raise SimulationError(_told(run, seed, plan, error, f"{REPLAY} {seed} --of {what}")) from error
+
+
+def _told(
+    run: Callable[[Sequence[Fault]], Outcome], seed: int, plan: Sequence[Fault], error: AssertionError, again: str
+) -> str:
+    """Finds the fewest faults that still break it, and says all that is to be known."""
+    few, last = fewest(run, list(plan), error)
+    struck = "\n".join(f"  {f.at:.3f} s: {f.kind} of {f.whom} for {f.seconds:.3f} s" for f in few) or "  none"
+    return f"seed {seed}: {last}\nwith these faults:\n{struck}\nSee it again by: {again}"

@@ -11,6 +11,7 @@ from actors.simulation import (
     SimulationError,
     simulate,
     simulate_collectives,
+    simulate_membership,
     simulate_names,
     simulate_ownership,
 )
@@ -25,6 +26,7 @@ WHAT: dict[str, Callable[..., Outcome]] = {
     "names": simulate_names,
     "ownership": simulate_ownership,
     "collectives": simulate_collectives,
+    "membership": simulate_membership,
 }
 
 

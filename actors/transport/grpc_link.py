@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 import actors.transport.aio  # noqa: F401 - before the first channel
-from actors._wire.distributed_comm_pb2 import Frame
 from actors.address import host_key
 from actors.transport.core_call import AVAILABLE, DialledCall
 from actors.transport.core_link import CoreLink
 from actors.transport.doors import Doors
+from actors.transport.framing import Framing
 from actors.transport.knock import DIAL_SECONDS, probe_door, probe_socket, target
 from actors.transport.link import INQUIRY, LinkLostError, UnreachableError
 from actors.transport.options import channel_options, unix_channel_options
@@ -39,8 +39,8 @@ class _Stream(Protocol):
     async def write(self, message: bytes) -> None: ...
 
 
-class GrpcLink:
-    """One end of a `Stream` call. Frames are parsed here, so that a relay can pass them on unread."""
+class GrpcLink(Framing):
+    """One end of a `Stream` call."""
 
     def __init__(self, stream: _Stream, node: str | None = None) -> None:
         self.node = node
@@ -48,11 +48,6 @@ class GrpcLink:
         self._traffic = Traffic(node, "grpc")
         self._ended = asyncio.Event()
         self._writing = asyncio.Lock()  # a second write under way would end the stream
-
-    async def read(self) -> Frame | None:
-        """See `Link`."""
-        data = await self.read_bytes()
-        return None if data is None else Frame.FromString(data)
 
     async def read_bytes(self) -> bytes | None:
         """Returns the next frame unparsed, or None at the end."""
@@ -64,10 +59,6 @@ class GrpcLink:
             return None
         self._traffic.received += len(data)
         return data
-
-    async def write(self, frame: Frame) -> None:
-        """See `Link`."""
-        await self.write_bytes(frame.SerializeToString())
 
     async def write_bytes(self, data: bytes) -> None:
         """Writes a frame that is already serialised."""

@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import AuthenticationError
 from actors.trust.statement import Statement, signed
@@ -99,6 +99,10 @@ class Roll:
     def digest(self) -> str:
         """The hash of the set: two nodes with the same one know the same."""
         return hashlib.sha256("".join(self.statements).encode()).hexdigest()
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """The statements as JSON knows them."""
+        return [said.to_plain() for said in self.statements.values()]
 
     def merged(self, statements: Iterable[Statement]) -> Roll:
         """The union with other statements; those of other clusters are left out."""
