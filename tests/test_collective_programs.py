@@ -83,7 +83,10 @@ class Rank:
         """The even ranks by themselves, and the odd ones, in the reverse order."""
         half = collective.split(rank % 2, key=-rank)
         assert half is not None
-        return half.allreduce(x, op), half.allgather(rank)
+        try:
+            return half.allreduce(x, op), half.allgather(rank)
+        finally:
+            collective.destroy_group(half)  # while others may still be finishing
 
 
 def expected(call: dict[str, Any], rank: int) -> Any:

@@ -253,9 +253,9 @@ class Group:
             self._broken = None
 
     def close(self) -> None:
-        """Ends this rank's part in the group; the other ranks' calls fail from then on."""
+        """Ends this rank's part in the group; the others' calls that need it fail from then on."""
         self._broken = self._broken or "it was destroyed"
-        self._fabric.abort(f"{self._fabric.describe(self.rank)} has left the group: it was destroyed")
+        self._fabric.leave(f"{self._fabric.describe(self.rank)} has left the group: it was destroyed")
         self._queue.close()
         self._fabric.close()
 

@@ -198,6 +198,8 @@ def _all_reduce(channel: Channel, value: Part, reduction: Reduction, ordered: bo
     if channel.engine is not None:
         return channel.engine.all_reduce(channel, flat, reduction)
     if not ordered:
+        if terrain.native is not None and (found := terrain.native.all_reduce(channel, flat, reduction)) is not None:
+            return found
         best = next(iter(estimates(flat.nbytes, terrain)))
         mixes = best == MIXED
         return mixed.all_reduce(channel, flat, reduction) if mixes else far_all_reduce(channel, flat, reduction)
