@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 30.0
 LEAVE_SECONDS = 8.0
+INSIDE = "this code runs inside an actor, which is in a cluster already: leave actors.init out"
 FLUSH_SECONDS = 2.0
 
 _lock = threading.RLock()
@@ -264,7 +265,10 @@ def init(
     check_environment(runtime_env)
     if labels is not None:
         check_labels(labels)
+    switches = {"log_to_driver": log_to_driver, "ignore_reinit_error": ignore_reinit_error}
     if (name := engine_of(address, engine)) != engines.OWN:
+        check(None, namespace, local_nodes, timeout, expect_nodes, **switches)
+        offered(num_cpus, num_gpus, resources)
         with _lock:
             if _cluster is not None:
                 raise ActorsError(f"leave {_cluster!r} by shutdown() before it goes to another engine")
@@ -274,14 +278,15 @@ def init(
                 "labels": labels, "runtime_env": runtime_env, "log_to_driver": log_to_driver,
                 "ignore_reinit_error": ignore_reinit_error,
             }))  # fmt: skip
-    if (other := engines.other()) is not None:
-        raise ActorsError(f"leave the engine {other.name!r} by shutdown() before it joins a LAN")
-    switches = {"log_to_driver": log_to_driver, "ignore_reinit_error": ignore_reinit_error}
     check(address, namespace, local_nodes, timeout, expect_nodes, **switches)
     request = InitArguments(
         meant(address, local_nodes), namespace, local_nodes, log_to_driver,
         offered(num_cpus, num_gpus, resources), dict(labels or {}), runtime_env, expect_nodes,
     )  # fmt: skip
+    if (other := engines.other()) is not None:
+        if other.context().get_actor_id() is not None:
+            raise ActorsError(INSIDE)
+        raise ActorsError(f"leave the engine {other.name!r} by shutdown() before it joins a LAN")
     if request.address == "local" and expect_nodes is not None and expect_nodes > local_nodes:
         more = "local_nodes= says how many it has." if address == "local" or local_nodes > 1 else _absent({})
         raise ClusterTimeoutError(
@@ -292,7 +297,7 @@ def init(
         if _ending:
             raise NoClusterError("the program is ending: no cluster can be started any more")
         if runtime.myself() is not None:
-            raise ActorsError("this code runs inside an actor, which is in a cluster already: leave actors.init out")
+            raise ActorsError(INSIDE)
         if _cluster is not None:
             if _cluster.request == request or ignore_reinit_error:
                 face.current.joined(_cluster)

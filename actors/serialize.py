@@ -126,6 +126,23 @@ def loads(payload: Payload) -> Any:
     return pickle.loads(payload.pickle, buffers=[memoryview(buffer).toreadonly() for buffer in payload.buffers])
 
 
+def raising(error: Exception) -> bytes:
+    """Returns a pickle of which `loads` raises this error."""
+    return pickle.dumps(_Raising(error), PROTOCOL)
+
+
+class _Raising:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _raise, (self._error,)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is untyped
     """Sends code of `__main__`, notebooks and local modules by value, installed packages by reference."""
 
@@ -232,11 +249,28 @@ def travels_by_value(thing: Any) -> bool:
 
 
 _looked_at: dict[str, ModuleType] = {}
+_modules_travel = True
+
+
+def agree_with(copy: ModuleType) -> None:
+    """Has this package's pickler and another engine's, which is a copy of cloudpickle, know the same classes.
+
+    Where arguments are pickled by the one and what methods raise by the other, a class of `__main__` would be another
+    one each time it has travelled. Code of local modules is sent by its name from now on, as the other does.
+    """
+    global _modules_travel  # noqa: PLW0603 - cloudpickle's own list is the process's as well
+    _modules_travel = False
+    ours, theirs = vars(cloudpickle.cloudpickle), vars(copy)
+    for name in ("_DYNAMIC_CLASS_TRACKER_BY_CLASS", "_DYNAMIC_CLASS_TRACKER_BY_ID"):
+        if ours[name] is not theirs[name]:
+            theirs[name].update(ours[name])  # a process has sent or got a class or two before it comes here
+            ours[name] = theirs[name]
+    ours["_DYNAMIC_CLASS_TRACKER_LOCK"] = theirs["_DYNAMIC_CLASS_TRACKER_LOCK"]
 
 
 def _travel_by_value(name: str | None) -> None:
     module = sys.modules.get(name) if name is not None else None
-    if name is None or module is None or name == "__main__" or _looked_at.get(name) is module:
+    if name is None or module is None or name == "__main__" or _looked_at.get(name) is module or not _modules_travel:
         return
     if is_local(module):
         cloudpickle.register_pickle_by_value(module)

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 FAREWELL_SECONDS = 2.0
 EXIT_SECONDS = 10.0
+IDLE_SECONDS = 0.5  # after which a spare loads ahead; before, many actors may be about to be made
+AHEAD = "numpy"
+"""The module that spares load ahead on a node that has an actor which needs it: most do that need any large one, and it
+takes longer than all else that there is to do until an actor is made."""
 HANDOVER_SECONDS = 20.0  # for callers that cannot be reached just now
 
 
@@ -39,6 +44,7 @@ class Worker:
 
     def __init__(self, orders: dict[str, Any]) -> None:
         self._home = Address(**{**orders["home"], "doors": tuple(orders["home"]["doors"])})
+        self._loads_ahead: bool = orders["loads_ahead"]
         self._node_name: str = orders["node_name"]
         folder = Path(orders["folder"])
         self.process = Process(orders["id"], folder, self._home.node, self._node_name, _credentials(orders))
@@ -93,11 +99,17 @@ class Worker:
         self._construction = replace(construction, code=NOTHING, arguments=NOTHING, state=None)
         actor = Incarnation(construction.spec, construction.group, self._node_name, self._instance.leave)
         runtime.become(actor)
+        if not self._loads_ahead and AHEAD in sys.modules:
+            self.process.portal.start(self._tell_need())
         if construction.group is not None:
             from actors.collective.wire import join_group
 
             join_group(self.process, construction.group)
         return actor
+
+    async def _tell_need(self) -> None:
+        with contextlib.suppress(ActorDiedError):
+            await self.process.ask(self._home, "node", "load_ahead")
 
     def _rooted(self) -> str | None:
         """Returns why the actor cannot live in another process, if so."""
@@ -125,6 +137,9 @@ class Worker:
         """Runs until the actor ends by itself. Returns the exit code."""
         runtime.join(self.process)
         self.process.portal.run(self._start())
+        if not self._assigned.wait(IDLE_SECONDS) and self._loads_ahead:
+            with contextlib.suppress(Exception):  # the actor will say what is wrong with it, if it needs it
+                import_module(AHEAD)
         self._assigned.wait()
         assert self._instance is not None
         ending = self._instance.run()

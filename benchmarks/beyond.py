@@ -90,7 +90,7 @@ def move() -> dict[str, float]:
     """Compares the move of an actor of 64 MiB with a call that gives another actor as much."""
     ends = [node.name for node in actors.nodes()[:2]]
     moves, copies = [], []
-    for _ in range(3):
+    for _ in range(10):
         store = Store.options(node=ends[0]).remote(64 * MIB)
         other = Store.options(node=ends[1]).remote(KIB)
         actors.get([store.touch.remote(), other.touch.remote()])
@@ -100,7 +100,8 @@ def move() -> dict[str, float]:
         moves.append(timed(lambda: actors.move(store, ends[1])))  # noqa: B023
         actors.kill(store)
         actors.kill(other)
-    return {"copy_s": min(copies), "move_s": min(moves), "ratio": min(moves) / min(copies)}
+    copy, moved = statistics.median(copies), statistics.median(moves)
+    return {"copy_s": copy, "move_s": moved, "ratio": moved / copy}
 
 
 def recovery() -> dict[str, float]:

@@ -1,11 +1,13 @@
 """An all-reduce of 64 MiB between two hosts of a lab, beside gloo by TCP and raw gRPC chunk streams with TLS.
 
-    python benchmarks/collectives_lan.py [--rounds 7] [--json]
+    python benchmarks/collectives_lan.py [--rounds 7] [--gbit 1] [--json]
 
 About a minute, root and Linux (see `lan.py`). All take turns, round after round. Of the raw streams one sends 64 MiB to
 the other host; or two do, one each way, which is what an all-reduce of two ranks has to move; or these do besides what
 cannot be spared of what is ours: the bytes are cut out of an array, written to memory that another process could map,
-and half of them are added up. Gloo encrypts nothing. Both hosts share the processors of one machine.
+and half of them are added up; or all of an all-reduce is done by hand, with two processes on each host
+(`collectives_by_hand.py`). Gloo encrypts nothing. Both hosts share the processors of one machine, and its memory is
+their network, unless ``--gbit`` makes it one of a real speed.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HERE = str(Path(__file__))
+BY_HAND = str(Path(__file__).with_name("collectives_by_hand.py"))
 PAYLOAD = 64 << 20
 PATIENCE = 120.0
 ONE_WAY, BOTH_WAYS = "raw gRPC stream", "raw gRPC streams both ways"
 BARE = "these, cut, landed and added"
+HAND = "an all-reduce by hand"
 GO, LANDING = "go", "landing"
 
 
@@ -154,8 +158,8 @@ class Side:
             process.communicate(timeout=PATIENCE)
 
 
-def measure(rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of each side."""
+def measure(rounds: int, gbit: float | None) -> dict[str, list[float]]:
+    """Returns the seconds of each side, over links of so many Gbit/s each way."""
     from collective_jobs import ENTRIES
     from environments import interpreter, prepare
     from lan import all_of, street
@@ -163,12 +167,13 @@ def measure(rounds: int) -> dict[str, list[float]]:
 
     prepare(ENTRIES["gloo"])
     python = str(interpreter(ENTRIES["gloo"]))
-    with street(2, 2) as (house, asker), tempfile.TemporaryDirectory(prefix="lan-") as folder:
+    with street(2, 2, gbit) as (house, asker), tempfile.TemporaryDirectory(prefix="lan-") as folder:
         asker.until([1, 2], all_of(2))
         for name in ("first", "second"):
             identity(Path(folder), name)
         addresses = [house.lab.address(host) for host in (1, 2)]
         streams = Side([house.start(n + 1, HERE, "raw", folder, str(n), *addresses) for n in (0, 1)])
+        hands = Side([house.start(n + 1, BY_HAND, "rank", folder, str(n), *addresses) for n in (0, 1)])
         words = ["env", "GLOO_SOCKET_IFNAME=eth0", "OMP_NUM_THREADS=1", python, HERE, "gloo"]
         of_gloo = Side([house.lab.exec(n + 1, [*words, str(n), f"{folder}/store"]) for n in (0, 1)])
         of_ours = Side([house.start(1, HERE, "ours")])
@@ -178,9 +183,10 @@ def measure(rounds: int) -> dict[str, list[float]]:
             ONE_WAY: lambda: streams.turn(1),
             BOTH_WAYS: streams.turn,
             BARE: lambda: streams.turn(word=LANDING),
+            HAND: hands.turn,
         }
         times: dict[str, list[float]] = {name: [] for name in turns}
-        with closing(streams), closing(of_gloo), closing(of_ours):
+        with closing(streams), closing(hands), closing(of_gloo), closing(of_ours):
             for _ in range(rounds):
                 for name, turn in turns.items():
                     times[name].append(turn())
@@ -191,9 +197,10 @@ def main() -> None:
     """Prints how many times as long as ours the others take: by medians, and by the quickest turn of each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--gbit", type=float, help="what each host may send, in Gbit/s; default: all it can")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    times = measure(arguments.rounds)
+    times = measure(arguments.rounds, arguments.gbit)
     figures = {
         side: {name: of(found) / of(times["ours"]) for name, of in (("median", statistics.median), ("best", min))}
         for side, found in times.items()

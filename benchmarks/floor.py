@@ -9,9 +9,9 @@ Then a light actor: what its caller does, step by step.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -147,7 +147,11 @@ def light() -> dict[str, list[float]]:
 
 def main() -> None:
     """Prints the tables."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    parser = argparse.ArgumentParser(prog="floor.py", description="What a small call is bound by.")
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS, help=f"turns of each side, {ROUNDS} if not said")
+    rounds: int = parser.parse_args().rounds
+    if rounds < 1:
+        parser.error(f"there is at least one round, not {rounds}")
     with tempfile.TemporaryDirectory(prefix="floor-", dir="/tmp") as home:
         os.environ["ACTORS_HOME"] = home
         with actors.init("local"):

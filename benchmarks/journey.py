@@ -6,9 +6,9 @@ the median and the quickest tenth of all calls; the watching itself adds a micro
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 from bisect import bisect
 from itertools import pairwise
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WARM = 2000
+CALLS = 3000
+LEAST = 100
 STEPS = (
     "submit: handle, arguments pickled, call opened and numbered, frame written",
     "send: the caller's system call, in which it may lose its core to the actor",
@@ -121,7 +123,11 @@ def _only(found: list[Any], after: Any, before: Any) -> Any:
 
 def main() -> None:
     """Prints the table."""
-    calls = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
+    parser = argparse.ArgumentParser(prog="journey.py", description="Where the time of one small call goes.")
+    parser.add_argument("calls", nargs="?", type=int, default=CALLS, help=f"how many, {CALLS} if not said")
+    calls: int = parser.parse_args().calls
+    if calls < LEAST:
+        parser.error(f"so few calls say nothing: {calls}")
     found = measure(calls)
     print(f"{len(found)} of {calls} calls, in µs\n\n  median   quick   step")
     for name, step in zip(STEPS, zip(*found, strict=True), strict=True):

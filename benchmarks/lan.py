@@ -1,10 +1,11 @@
 """Devices of a LAN, as hosts of a lab on this machine: how soon they pair, find, miss and find each other again.
 
-    python benchmarks/lan.py [pairing] [mesh] [changes] [tls] [large] [idle] [local] [--hosts 12] [--json]
+    python benchmarks/lan.py [pairing] [mesh] [changes] [tls] [large] [idle] [local] [--hosts 12] [--gbit 1] [--json]
 
 Without a word all parts run. Hosts are network namespaces on a virtual switch (root, Linux), and all share the
 processors of one machine: what starts interpreters is slower here than on devices of their own. Ratios are of one run.
-The part ``tls`` builds the transport without TLS itself; nothing in the package does.
+The part ``tls`` builds the transport without TLS itself; nothing in the package does. The switch is as fast as the
+processors; ``--gbit`` gives the hosts of ``large`` the links of a real network.
 """
 
 from __future__ import annotations
@@ -112,10 +113,20 @@ class Asker:
 
 
 @contextmanager
-def street(hosts: int, paired: int) -> Iterator[tuple[House, Asker]]:
-    """A lab whose first hosts are paired, and run."""
+def street(hosts: int, paired: int, gbit: float | None = None) -> Iterator[tuple[House, Asker]]:
+    """A lab whose first hosts are paired, and run.
+
+    Args:
+        hosts: how many.
+        paired: how many of them.
+        gbit: what each may send, in Gbit/s; None for as much as it can.
+    """
     with netlab(hosts) as lab, tempfile.TemporaryDirectory(prefix="lan-") as folder:
         house = House(lab, Path(folder))
+        if gbit is not None:
+            shape = f"tc qdisc add dev eth0 root tbf rate {1000 * gbit:g}mbit burst 256kb latency 50ms"
+            for host in range(1, hosts + 1):
+                lab.run(host, *shape.split())
         asker = Asker(house)
         try:
             house.pair(paired)
@@ -244,9 +255,9 @@ def tls() -> dict[str, float]:
         return _found(server, client)
 
 
-def large() -> dict[str, float]:
+def large(gbit: float | None) -> dict[str, float]:
     """64 MiB between a program and an actor of another device, through that device's door, and a raw gRPC stream."""
-    with street(2, 2) as (house, asker), tempfile.TemporaryDirectory(prefix="lan-") as folder:
+    with street(2, 2, gbit) as (house, asker), tempfile.TemporaryDirectory(prefix="lan-") as folder:
         asker.until([1, 2], all_of(2))
         server = house.start(1, LARGE, "serve", folder)
         _ready(server)
@@ -269,12 +280,12 @@ def _found(server: subprocess.Popen[str], client: subprocess.Popen[str]) -> dict
     return found
 
 
-PARTS: dict[str, Callable[[int], dict[str, float]]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
     "pairing": lambda _: pairing(),
-    "mesh": mesh,
+    "mesh": lambda given: mesh(given.hosts),
     "changes": lambda _: changes(),
     "tls": lambda _: tls(),
-    "large": lambda _: large(),
+    "large": lambda given: large(given.gbit),
     "idle": lambda _: idle(),
     "local": lambda _: local(),
 }
@@ -285,6 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     parser.add_argument("--hosts", type=int, default=12, help="of the mesh")
+    parser.add_argument("--gbit", type=float, help="what each host of large may send, in Gbit/s; default: all it can")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     import actors
@@ -294,7 +306,7 @@ def main() -> None:
         compileall.compile_dir(Path(package.__file__).parent, quiet=2)
     figures: dict[str, float] = {}
     for part in arguments.parts or PARTS:
-        figures.update(PARTS[part](arguments.hosts))
+        figures.update(PARTS[part](arguments))
         if not arguments.json:
             print(f"[{part}]", flush=True)
             for what, value in figures.items():

@@ -3,9 +3,10 @@
     python benchmarks/models.py [CASE …] [--tokens 16] [--prompt 96]
 
 Without a word all cases run: memory, decode, first, openblas, tensor and peers, which have mlx-lm's whole model beside
-them; hop, wire and far (`models_hop.py`), idle, start, death, move and streams (`models_cost.py`), which do not. Each
-takes less than a minute. Run it on a quiet machine: what is compared shares the cores with whatever else runs. Exit
-status 0: everything was measured, and greedy tokens of one answer are mlx-lm's; 1: not.
+them; hop, wire and far (`models_hop.py`), idle, start, death, move and streams (`models_cost.py`), two and draft
+(`models_streams.py`), which do not. Each takes a minute or less. Run it on a quiet machine: what is compared shares the
+cores with whatever else runs. Exit status 0: everything was measured, and greedy tokens of one answer are mlx-lm's; 1:
+not.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import models_cost
 import models_hop
+import models_streams
 import psutil
 from environments import interpreter, prepare
-from mlx_lm.generate import BatchGenerator, generate_step
+from mlx_lm.generate import generate_step
 from side import Entry
 
 import actors
@@ -48,6 +50,7 @@ PORTS = (52113, 52114)
 BESIDE = ("memory", "decode", "first", "openblas", "tensor", "peers")
 HOPS = ("hop", "wire", "far")
 COST = ("idle", "start", "death", "move", "streams")
+STREAMS = ("two", "draft")
 
 
 def timed(tokens: Iterator[int]) -> tuple[list[int], float, float]:
@@ -103,17 +106,6 @@ class Bench:
             thread.join()
         return sum(made) / (time.perf_counter() - start)
 
-    def batched(self, streams: int) -> float:
-        """Tokens a second of so many answers by mlx-lm's own batching."""
-        generator = BatchGenerator(self.whole, max_tokens=self.tokens)
-        generator.insert([self.prompt(number, 8) for number in range(streams)], [self.tokens] * streams)
-        made = len(generator.next_generated())  # the prompts are in
-        start, first = time.perf_counter(), made
-        while found := generator.next_generated():
-            made += len(found)
-        generator.close()
-        return (made - first) / (time.perf_counter() - start)
-
     @contextmanager
     def loaded(self, stages: int, arithmetic: str) -> Iterator[ShardedModel]:
         """The model in so many stages on this machine."""
@@ -143,7 +135,7 @@ class Bench:
                     self.say("  MiB of libraries besides, shared with others", (whole - bare_all - above) / 2**20, "")
 
     def decode(self) -> None:
-        """Weights as they are on disk, two stages and three: one answer and two, beside mlx-lm with the same."""
+        """Weights as they are on disk, two stages and three: one answer, beside mlx-lm with the same."""
         prompt = self.prompt(0, 8)
         for stages, goal in ((2, ">= 0.97"), (3, ">= 0.94")):
             with self.loaded(stages, "stored") as model:
@@ -156,10 +148,6 @@ class Bench:
                 self.say(f"decode, one answer, {stages} stages / mlx-lm in one process", median(ratios), goal)
                 alone = sum(held["seconds"] for held in actors.get(_held(model)))
                 self.say("  at most, by the stages' arithmetic alone at its quickest", whole_each / alone, "")
-                if stages == 2:
-                    two = self.together(model, 2)
-                    self.say("two answers / one answer", two * each, ">= 1.9")
-                    self.say("two answers / mlx-lm's own batch of them", two / self.batched(2), ">= 1.6")
 
     def first(self) -> None:
         """The first token of a long prompt: weights as stored, again from the prefix cache, and in float32."""
@@ -257,17 +245,17 @@ class Bare:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(BESIDE + HOPS + COST)}; all without a word"
-    )
+    cases = BESIDE + HOPS + COST + STREAMS
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(cases)}; all without a word")
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--prompt", type=int, default=96)
     settings = parser.parse_args()
-    if unknown := set(settings.cases) - {*BESIDE, *HOPS, *COST}:
+    if unknown := set(settings.cases) - {*cases}:
         parser.error(f"no case is called {', '.join(sorted(unknown))}")
     bench = Bench(settings.tokens, settings.prompt)
-    for name in settings.cases or (*BESIDE, *HOPS, *COST):
-        home = bench if name in BESIDE else models_hop if name in HOPS else models_cost
+    homes = ((bench, BESIDE), (models_hop, HOPS), (models_cost, COST), (models_streams, STREAMS))
+    for name in settings.cases or cases:
+        home = next(where for where, names in homes if name in names)
         case: Callable[..., None] = getattr(home, name)
         print(f"-- {(case.__doc__ or '').splitlines()[0]}")
         case(*[] if name in BESIDE else [bench.say] if name in HOPS else [bench.path, bench.say])

@@ -58,9 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "ACTORS_TEST_RAY" in os.environ:
-        for item in items:
-            if (reason := ray_differs.why(item.path.stem.removeprefix("test_"), item.name)) is not None:
-                item.add_marker(pytest.mark.skip(reason=f"differs on Ray: {reason}"))
+        ray_differs.mark(items)
     if config.getoption("--run-slow"):
         return
     for item in items:

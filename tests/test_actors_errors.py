@@ -151,10 +151,10 @@ class Wrong:
         actors.init(local_nodes=2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def wrong(cluster: actors.Cluster) -> actors.ActorHandle:
     """One actor for all tests: whatever they do to it, it answers the next."""
-    return Wrong.options(name="wrong", get_if_exists=True).remote()
+    return Wrong.options(name="wrong").remote()
 
 
 @pytest.fixture(autouse=True)

@@ -215,7 +215,7 @@ def test_structures_that_differ_are_told_apart() -> None:
     with pytest.raises(CollectiveError, match="rank 1"):
         run(2, lambda g: g.allreduce({"w": np.ones(3 + g.rank)}))
     with pytest.raises(TypeError, match=r"\['w'\]\[1\] is a str"):
-        Structure({"w": [np.ones(1), "no array"]})
+        Structure.of({"w": [np.ones(1), "no array"]})
 
 
 def test_gradients_are_averaged() -> None:

@@ -129,6 +129,7 @@ def check(
             group.scatter(pairs[rank] if rank == root else None, root),
             group.alltoall(pairs[rank]),
             group.allreduce({"a": own[rank], "b": [rows[rank], (rows[rank], whole + rank)]}, op),
+            [group.allreduce({"a": own[rank], "b": [rows[rank]] * 3}, op) for _ in range(2)],  # the second by a plan
         )
         group.barrier()
         return results
@@ -137,7 +138,7 @@ def check(
         found = run(way, size, hosts, work)
     total, parts = reduced(op, own, dtype), reduced(op, rows, dtype)
     for rank, results in enumerate(found):
-        once, twice, ordered, at_root, part, sent, gathered, taken, given_, swapped, tree = results
+        once, twice, ordered, at_root, part, sent, gathered, taken, given_, swapped, tree, alike = results
         for result in (once, twice, ordered, tree["a"]):
             same(result, total)
         assert once.tobytes() == twice.tobytes() == found[0][0].tobytes()
@@ -148,6 +149,9 @@ def check(
         same(tree["b"][0], parts)
         same(tree["b"][1][0], parts)
         same(tree["b"][1][1], reduced(op, [whole + other for other in range(size)], whole.dtype))
+        for one in alike:
+            for result, wanted in zip([one["a"], *one["b"]], [total, *[parts] * 3], strict=True):
+                same(result, wanted)
         same(sent, own[root])
         for result, wanted in zip([*gathered, *(taken or [])], own * (2 if taken else 1), strict=True):
             same(result, wanted)

@@ -356,3 +356,26 @@ def test_a_rank_that_does_not_come_is_named_in_time(fresh: actors.ActorGroup) ->
 
 def test_other_actors_are_untouched() -> None:
     assert get(Counter.remote().add.remote()) == 1
+
+
+class Told:
+    """Counts how often it was pickled here."""
+
+    times = 0
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        Told.times += 1
+        return (Told, ())
+
+
+def test_the_class_of_a_group_is_pickled_once_for_all() -> None:
+    class Alike:
+        told = Told()
+
+        def rank(self) -> int:
+            return actors.get_runtime_context().rank or 0
+
+    before = Told.times
+    group = actors.remote(Alike).options(num_cpus=0).group(SIZE)
+    assert actors.get([member.rank.remote() for member in group]) == [0, 1, 2]
+    assert Told.times == before + 1

@@ -74,6 +74,23 @@ with actors.init(expect_nodes=3, timeout=60):
 """
 
 
+GIVEN = """
+import json, sys, time
+import actors
+from actors.models import ShardedModel
+
+path, prompt = sys.argv[1], json.loads(sys.argv[2])
+with actors.init(expect_nodes=3, timeout=60):
+    with ShardedModel.load(path, nodes=["host1", "host3"]) as model:
+        print("tokens", json.dumps(list(model.tokens(prompt, max_tokens=12))), flush=True)
+    sys.stdin.readline()
+    while any(node.alive for node in actors.nodes() if node.name == "host2"):
+        time.sleep(0.1)
+    with ShardedModel.load(path, nodes=["host3", "host1"]) as model:
+        print("tokens", json.dumps(list(model.tokens(prompt, max_tokens=12))), flush=True)
+"""
+
+
 class Trio:
     """Three paired devices, of which the second has a model on a disk that is its own."""
 
@@ -149,6 +166,20 @@ def test_weights_come_from_the_one_node_whose_disk_has_them(trio: Trio, path: Pa
     size = (path / "model.safetensors").stat().st_size
     assert all(file.stat().st_blocks * 512 < size for host in (1, 3) for file in kept[host]), "only some layers"
     assert said(program, "tokens") == got
+    assert program.wait(60) == 0
+
+
+def test_what_nodes_were_sent_they_give_to_each_other_when_the_first_one_is_gone(trio: Trio, path: Path) -> None:
+    wanted = whole_tokens(whole_directory(path), PROMPT, 12)
+    program = trio.start(1, "-c", GIVEN, str(trio.disk / "model"), json.dumps(PROMPT))
+    assert program.stdin is not None
+    got = said(program, "tokens")
+    assert got == wanted[: len(got)]
+    trio.lab.cut(2)
+    program.stdin.write("go\n")
+    program.stdin.flush()
+    assert said(program, "tokens") == got
+    trio.lab.heal(2)
     assert program.wait(60) == 0
 
 

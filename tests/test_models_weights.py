@@ -14,7 +14,9 @@ from tiny_models import make_directory, make_gguf, whole_directory, whole_tokens
 
 from actors.exceptions import ActorDiedError, ModelError  # noqa: E402
 from actors.models import StageModel, describe  # noqa: E402
-from actors.models.weights import Library, Piece, fetch  # noqa: E402
+from actors.models.ledger import Piece, kept  # noqa: E402
+from actors.models.stock import Stock  # noqa: E402
+from actors.models.weights import Library, fetch  # noqa: E402
 
 PROMPT = [3, 141, 59, 26, 53]
 
@@ -27,6 +29,9 @@ class Counted:
 
     def manifest(self, first, last):
         return self.library.manifest(first, last)
+
+    def pieces(self):
+        return self.library.pieces()
 
     def read(self, piece: Piece):
         self.asked.append(piece)
@@ -105,6 +110,33 @@ def test_pieces_come_from_all_who_have_them_and_from_the_others_when_one_is_gone
     assert file.read_bytes() == (path if path.is_file() else path / "model.safetensors").read_bytes()
     with pytest.raises(ModelError, match=r"nobody who has the weights can give them out any more: .*switched off"):
         fetch([Gone(path, 0), Gone(path, 1)], 0, 7, tmp_path / "nowhere")
+
+
+class Kept(Counted):
+    """A node that was sent some layers."""
+
+    def __init__(self, folder, monkeypatch):
+        monkeypatch.setattr("actors.models.ledger.weights_dir", lambda: folder)
+        (key,) = kept("tiny")
+        self.library, self.asked, self.damaged = Stock(key), [], 0
+
+
+def test_what_nodes_were_sent_they_give_to_others_also_when_the_first_one_is_gone(path, tmp_path, monkeypatch):
+    for name, layers in ("one", (0, 4)), ("two", (4, 7)), ("three", (4, 7)):
+        fetch([Counted(path)], *layers, tmp_path / name, model="tiny")
+    one, two, three = (Kept(tmp_path / name, monkeypatch) for name in ("one", "two", "three"))
+    first = Gone(path, 1)
+    helped = fetch([first, one, two], 3, 5, tmp_path / "helped")
+    assert all(source.asked for source in (first, one, two))
+    whole = fetch([one, two], 0, 7, tmp_path / "whole")
+    stages = [StageModel.load(whole, 0, 2), StageModel.load(helped, 3, 5), StageModel.load(whole, 6, 7)]
+    chain = Chain(path, [])
+    chain.stages = stages
+    assert chain.generate("a", PROMPT, 8) == whole_tokens(whole_directory(tmp_path / "source"), PROMPT, 8)
+    assert describe(fetch([two], folder=tmp_path / "headers")).layers == 8
+    with pytest.raises(ModelError, match="nobody has all that layers 0 to 7 need: no device that has the whole model"):
+        fetch([two, three], 0, 7, tmp_path / "partly")
+    assert kept("other") == []
 
 
 def test_a_program_without_the_model_needs_its_headers_alone(path, tmp_path):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
-from clusters import eventually
+import ray_differs
+from clusters import eventually, failure
 
 import actors
 from actors.exceptions import (
@@ -20,6 +23,7 @@ from actors.exceptions import (
     CollectiveError,
     NoClusterError,
     SerializationError,
+    VersionMismatchError,
 )
 
 TESTS = Path(__file__).parent
@@ -85,10 +89,48 @@ class Counter:
         return actors.collective.barrier(timeout=20)
 
 
+def test_the_page_of_what_differs_is_that_of_the_list() -> None:
+    page = TESTS.parent / "docs" / "ray-differs.md"
+    assert page.read_text("utf-8") == ray_differs.page(), "python tests/ray_differs.py > docs/ray-differs.md"
+
+
+def test_each_module_of_the_list_is_there() -> None:
+    for module in [*ray_differs.DIFFERS, *ray_differs.NOT_RUN]:
+        assert (TESTS / f"test_{module}.py").exists(), module
+
+
 @on_ray
-def test_no_cluster_there() -> None:
-    with pytest.raises(NoClusterError, match=r"127\.0\.0\.1:1"):
-        actors.init("127.0.0.1:1", engine="ray")
+@pytest.mark.parametrize(("address", "says"), [
+    ("127.0.0.1:1", "'127.0.0.1:1'.*refused"), ("ray://127.0.0.1:1", "'ray://127.0.0.1:1'.*refused"),
+    ("ray://", "that is no HOST:PORT"), ("127.0.0.1:99999", "that is no HOST:PORT"), ("here", "that is no HOST:PORT"),
+    ("ray://{gcs}", "the head itself listens there"), ("{client}", "no head of a Ray cluster.*ray://HOST:PORT"),
+])  # fmt: skip
+def test_no_cluster_there(address: str, says: str) -> None:
+    given = address.format(
+        gcs=os.environ["ACTORS_TEST_RAY"], client=os.environ["ACTORS_TEST_RAY_CLIENT"].removeprefix("ray://")
+    )
+    with pytest.raises(NoClusterError, match=says):
+        actors.init(given, engine="ray")
+
+
+@on_ray
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_what_listens_there_is_silent(scheme: str) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(NoClusterError, match="nothing there answered within 1 s"),
+    ):
+        actors.init(f"{scheme}127.0.0.1:{silent.getsockname()[1]}", engine="ray", timeout=1)
+
+
+@on_ray
+def test_a_cluster_of_another_version_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "__version__", "2.59.9")  # of this program: there is one Ray in its environment
+    for address in (os.environ["ACTORS_TEST_RAY"], os.environ["ACTORS_TEST_RAY_CLIENT"]):
+        with pytest.raises(VersionMismatchError, match=r"2\.60\.0.*2\.59\.9|2\.59\.9.*2\.60\.0"):
+            actors.init(address, engine="ray")
 
 
 @pytest.mark.usefixtures("cluster")
@@ -187,8 +229,55 @@ class TestOnRay:
 
     def test_resources_and_nodes(self) -> None:
         assert actors.nodes()[0].alive
-        assert actors.cluster_resources()["CPU"] == 16
-        assert actors.available_resources()["CPU"] <= 16
+        assert {node.name for node in actors.nodes()} == {"first", "second", "third"}
+        assert actors.cluster_resources()["CPU"] == 12
+        assert actors.available_resources()["CPU"] <= 12
+
+    def test_a_concurrency_group_that_is_not_there_ends_no_process(self) -> None:
+        counter = Counter.options(concurrency_groups={"io": 1}).remote()
+        error = failure(counter.add.options(concurrency_group="oi").remote())
+        assert isinstance(error, ValueError)
+        assert "there are: io" in str(error)
+        assert actors.get(counter.add.remote(), timeout=60) == 1
+        assert actors.get(counter.add.options(concurrency_group="io").remote(), timeout=60) == 2
+
+    def test_a_group_ends_with_its_handles(self) -> None:
+        group = Counter.group(2)
+        pids = actors.get(group.pid.remote(), timeout=60)
+        assert actors.get(group.sums.remote([1]), timeout=60)
+        del group
+        eventually(lambda: not any(map(psutil.pid_exists, pids)), 60)
+
+
+# The class of what is raised is one of the program's own file, so that it travels as code.
+OWN = """
+import os, actors
+class Own(Exception):
+    def __init__(self, code, *, hint): super().__init__(code); self.code = code
+class Point: pass
+@actors.remote
+class Raiser:
+    def fail(self): raise Own(3, hint="x")
+    def look(self, point): return isinstance(point, Point), Point()
+@actors.remote
+def fail(): raise Own(4, hint="y")
+if __name__ == "__main__":
+    with actors.init(os.environ["ACTORS_TEST_RAY"], engine="ray", log_to_driver=False):
+        raiser = Raiser.remote()
+        for ref in (raiser.fail.remote(), fail.remote()):
+            try: actors.get(ref)
+            except Own as error: print(error.code)
+        known, point = actors.get(raiser.look.remote(Point()))
+        print(known, isinstance(point, Point))
+"""
+
+
+@on_ray
+def test_classes_of_the_program_itself_stay_what_they_are(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(OWN)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split() == ["3", "4", "True", "True"], done.stderr[-3000:]
 
 
 CLIENT = """
@@ -216,3 +305,50 @@ def test_a_program_far_away_by_rays_client() -> None:
     lines = done.stdout.splitlines()
     assert lines[:2] == ["[1, 2]", "[[0, 1], [0, 1]]"], done.stderr[-3000:]
     assert "generator" in lines[2]
+
+
+@on_ray
+def test_the_example_runs_by_rays_client() -> None:
+    command = [sys.executable, TESTS.parent / "examples" / "bigger_engine.py", os.environ["ACTORS_TEST_RAY_CLIENT"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    told = ["each rank says: [500000500000, 500000500000]", "doubled: [2, 4, 6]", "by its name: 1000001000000"]
+    assert done.stdout.splitlines() == told, done.stderr[-3000:]
+
+
+# Its cluster is its own: it ends it in the middle of a call.
+DYING = """
+import os, sys, time, json, subprocess, tempfile, actors
+from pathlib import Path
+with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    environment = {**os.environ, "RAY_TMPDIR": folder}
+    command = [sys.executable, sys.argv[1], folder]
+    cluster = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    os.environ.update(json.loads(cluster.stdout.readline()))
+
+    @actors.remote
+    class Sleeper:
+        def ready(self): return 1
+        def sleep(self): time.sleep(600)
+
+    with actors.init(os.environ["ACTORS_TEST_RAY"], engine="ray", log_to_driver=False):
+        sleepers = [Sleeper.options(node=name).remote() for name in ("second", "third")]
+        print(actors.get([sleeper.ready.remote() for sleeper in sleepers]))
+        refs = [sleeper.sleep.remote() for sleeper in sleepers]
+        cluster.stdin.close()
+        cluster.wait(30)
+        for ref in refs:
+            try: actors.get(ref, timeout=60)
+            except actors.exceptions.ActorsError as error: print(type(error).__name__, error)
+    print("left")
+"""
+
+
+@on_ray
+@pytest.mark.timeout(150)
+def test_a_cluster_that_ends_in_the_middle_is_told_and_left() -> None:
+    command = [sys.executable, "-c", DYING, TESTS / "ray_cluster.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=140)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "[1, 1]", done.stderr[-3000:]
+    assert [line.split()[0] for line in lines if "Sleeper(actor-" in line] == ["ActorDiedError"] * 2
+    assert lines[-1] == "left", done.stderr[-3000:]

@@ -101,6 +101,8 @@ def values_here() -> int:
 
 
 def all_is_given_back() -> None:
+    if "ACTORS_TEST_RAY" in os.environ:
+        return  # Ray keeps its own accounts
     gc.collect()
     eventually(lambda: kept_for_others() == 0 and values_here() == 0, what="nothing is kept")
 

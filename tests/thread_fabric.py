@@ -134,6 +134,9 @@ class ThreadFabric:
                 self.world.aborted = reason
                 self.world.changed.notify_all()
 
+    def leave(self, reason: str) -> None:
+        self.abort(reason)
+
     def describe(self, rank: int) -> str:
         return self.world.describe(rank)
 

@@ -13,12 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDED = Path(__file__).with_name("upgrade_from.txt")
 
 
-def older_sources(folder: Path) -> tuple[str, Path]:
+def older_sources(folder: Path, untagged: str = "") -> tuple[str, Path]:
     """Unpacks the sources that an upgrade begins with; returns which they are, and where.
 
     The test is skipped where there is no history to take them from.
+
+    Args:
+        folder: where to.
+        untagged: the commit to begin with while there is no tag, in place of the one that is written down.
     """
-    version = _last_tag() or RECORDED.read_text().split()[0]
+    version = _last_tag() or untagged or RECORDED.read_text().split()[0]
     if _git("cat-file", "-e", f"{version}^{{commit}}").returncode:
         pytest.skip(f"no older version to upgrade from: {version} is not in a git history here")
     folder.mkdir()

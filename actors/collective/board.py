@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
+
+from actors.exceptions import CollectiveError
 
 from .channel import SilentRankError
 
@@ -132,8 +133,13 @@ class Board:
             self._bell.wait(min(wait, left))
             wait = min(2 * wait, LONGEST_SLICE)
             for other in self._missing(number, at):
-                with suppress(TimeoutError):  # nothing comes under this tag, but the lane knows who has died
+                try:  # nothing comes under this tag, but the lane knows who has died
                     channel.fabric.recv(other, "posted", 0.0)
+                except TimeoutError:
+                    pass
+                except CollectiveError:
+                    if other in self._missing(number, at):  # else it has posted since, before it went
+                        raise
 
     def _read(self, channel: Channel, other: int, number: int, start: int) -> Any:
         words, at, body = self._words[other], start >> 3, start + _HEAD_BYTES

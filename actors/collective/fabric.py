@@ -89,5 +89,12 @@ class Fabric(Protocol):
         The first reason stays. Never raises and never waits.
         """
 
+    def leave(self, reason: str) -> None:
+        """This member takes no part any more: who waits for it, or sends to it, gets CollectiveError(reason).
+
+        The others have what it has sent, and may still be finishing what it has done its part of. Never raises and
+        never waits.
+        """
+
     def describe(self, rank: int) -> str:
         """Names a rank for people, as in ``rank 2 (actor Trainer on node studio)``."""

@@ -122,7 +122,7 @@ class Group:
             timeout: seconds to wait for the other ranks.
         """
         plan = plan_all_reduce(x, op, self.size, deterministic)
-        make = AllReduceStructure if plan is None and is_structure(x) else AllReduce
+        make = AllReduceStructure if is_structure(x) else AllReduce
         return self._collective("allreduce", partial(make, self.size, x, op, deterministic), timeout, plan, x)
 
     def average_gradients(self, tree: Any, *, timeout: float | None = None) -> Any:
@@ -253,9 +253,9 @@ class Group:
             self._broken = None
 
     def close(self) -> None:
-        """Ends this rank's part in the group; the other ranks' calls fail from then on."""
+        """Ends this rank's part in the group; the others' calls that need it fail from then on."""
         self._broken = self._broken or "it was destroyed"
-        self._fabric.abort(f"{self._fabric.describe(self.rank)} has left the group: it was destroyed")
+        self._fabric.leave(f"{self._fabric.describe(self.rank)} has left the group: it was destroyed")
         self._queue.close()
         self._fabric.close()
 

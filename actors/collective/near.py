@@ -209,8 +209,15 @@ class NearFabric:
             frame = self._take(inlet, src, tag, min(wait, limit - time.monotonic()))
             if frame is not None:
                 return _open_frame(frame)
-            with suppress(TimeoutError):
+            try:
                 return self._under.recv(src, tag, 0.0)
+            except TimeoutError:
+                pass
+            except CollectiveError:
+                # It is gone; what it sent before has come, though perhaps after the look above.
+                if (frame := self._take(inlet, src, tag, 0.0)) is not None:
+                    return _open_frame(frame)
+                raise
             if time.monotonic() >= limit:
                 raise TimeoutError(f"{self.describe(src)} sent nothing")
             wait = min(2 * wait, LONGEST_SLICE)
@@ -260,6 +267,10 @@ class NearFabric:
     def abort(self, reason: str) -> None:
         """See `Fabric`."""
         self._under.abort(reason)
+
+    def leave(self, reason: str) -> None:
+        """See `Fabric`."""
+        self._under.leave(reason)
 
     def describe(self, rank: int) -> str:
         """See `Fabric`."""

@@ -68,14 +68,14 @@ class AllReduceStructure(Call):
     """Every rank gets the reduction of all ranks' structures of arrays, array by array."""
 
     def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
-        self._structure = structure = Structure(x)
+        self._structure = structure = Structure.of(x)
         self._reductions = [_reduction(op, spec, size) for spec in structure.specs]
         self._ordered = deterministic
         self._nbytes = sum(spec.nbytes for spec in structure.specs)
         values = [Packed(spec, bucket) for spec, bucket in zip(structure.specs, structure.buckets, strict=True)]
         data = inline(values)
         joined = None if data is None else tuple([bucket.joined() for bucket in data])
-        terms = _terms(structure.terms, deterministic)
+        terms = said_of(structure.terms, deterministic)
         self.offer = Offer("allreduce", op, None, terms, tuple(structure.specs), joined)
 
     def prepare(self, channel: Channel) -> None:
@@ -198,6 +198,8 @@ def _all_reduce(channel: Channel, value: Part, reduction: Reduction, ordered: bo
     if channel.engine is not None:
         return channel.engine.all_reduce(channel, flat, reduction)
     if not ordered:
+        if terrain.native is not None and (found := terrain.native.all_reduce(channel, flat, reduction)) is not None:
+            return found
         best = next(iter(estimates(flat.nbytes, terrain)))
         mixes = best == MIXED
         return mixed.all_reduce(channel, flat, reduction) if mixes else far_all_reduce(channel, flat, reduction)
@@ -213,10 +215,11 @@ def _all_reduce(channel: Channel, value: Part, reduction: Reduction, ordered: bo
 @lru_cache(maxsize=256)
 def _planned(op: str, spec: Spec, ranks: int, deterministic: bool) -> tuple[Reduction, str]:
     """Returns how such arrays are reduced, and what must be the same on all ranks; most calls are like earlier ones."""
-    return _reduction(op, spec, ranks), _terms(str(spec), deterministic)
+    return _reduction(op, spec, ranks), said_of(str(spec), deterministic)
 
 
-def _terms(terms: str, deterministic: bool) -> str:
+def said_of(terms: str, deterministic: bool) -> str:
+    """Returns what must be the same on all ranks of an all-reduce of what is ``terms`` in words."""
     return f"{terms}, deterministic=True" if deterministic else terms
 
 

@@ -61,9 +61,13 @@ def shows(terrain: Terrain, nbytes: int) -> bool:
     return few and _IN_ORDER and terrain.board is not None and terrain.shared
 
 
-def show(channel: Channel, window: Window, array: npt.NDArray[Any]) -> None:
+def show(channel: Channel, window: Window, array: Part) -> None:
     """Shows an array to the others. They have read the one in its place: the calls since went by the board."""
-    np.copyto(window.shown(channel.rank, channel.call, array.size, array.dtype).reshape(array.shape), array)
+    shown = window.shown(channel.rank, channel.call, array.size, array.dtype)
+    if isinstance(array, Pieces):
+        array.copy_into(shown)
+    else:
+        np.copyto(shown.reshape(array.shape), array)
 
 
 def reduce_shown(

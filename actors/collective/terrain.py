@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from actors.costs import Costs
+    from actors.reduction import Reduction
 
     from .board import Board
+    from .channel import Channel
     from .window import Window
 
 Islands = tuple[tuple[int, ...], ...]
@@ -25,6 +29,7 @@ class Terrain:
         why: why that is so, in words.
         window: the memory that this rank shares with the others of its island; None where it is alone.
         board: where all ranks post what is small; None unless all share memory.
+        native: an all-reduce that the ranks have from elsewhere; None where there is none.
     """
 
     islands: Islands
@@ -32,6 +37,7 @@ class Terrain:
     why: str
     window: Window | None = None
     board: Board | None = None
+    native: NativeAllReduce | None = None
 
     @property
     def shared(self) -> bool:
@@ -44,6 +50,18 @@ class Terrain:
         return len(self.islands) > 1 and any(len(island) > 1 for island in self.islands)
 
 
-def scattered(size: int, costs: Costs, why: str) -> Terrain:
+class NativeAllReduce(Protocol):
+    """All-reduce of a library that has connections of its own to all ranks."""
+
+    def all_reduce(self, channel: Channel, flat: npt.NDArray[Any], reduction: Reduction) -> npt.NDArray[Any] | None:
+        """Returns the reduction of all ranks' flat arrays; None, on all ranks alike, where it has not that one.
+
+        Raises:
+            CollectiveError: a rank has died or the group was aborted.
+            SilentRankError: a rank did not come until the deadline.
+        """
+
+
+def scattered(size: int, costs: Costs, why: str, native: NativeAllReduce | None = None) -> Terrain:
     """Returns the terrain of ranks of which none shares memory with another."""
-    return Terrain(tuple((rank,) for rank in range(size)), costs, why)
+    return Terrain(tuple((rank,) for rank in range(size)), costs, why, native=native)

@@ -22,7 +22,7 @@ from actors.messages import Payload, Tensor
 from actors.serialize import dumps, loads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from actors.collective.fabric import Fabric
     from actors.collective.terrain import Terrain
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from actors.transport.peer import Death, Peer
 
 ABORT = "abort"  # the tag that ends a group; no algorithm uses it
+LEFT, SENT = "left", "sent"  # keys of a reason that ends it for its sender only, once all that it sent has come
 SLICE_SECONDS = 0.2  # an interrupt is seen within this time
 
 
@@ -46,6 +47,8 @@ class WireFabric:
         self._arrived = threading.Condition()
         self._inbox: dict[tuple[int, str], deque[Payload]] = {}
         self._aborted: str | None = None
+        self._left: dict[int, tuple[str, int]] = {}  # why, and how many values it had sent to this one by then
+        self._sent, self._taken = ([0] * len(spec.members) for _ in range(2))  # values, to each rank and from each
         self._peers: dict[int, Peer] = {}
 
     @property
@@ -112,11 +115,16 @@ class WireFabric:
         if dst == self.rank:
             self._put(self.rank, tag, payload)
         else:
+            with self._arrived:
+                self._sent[dst] += 1
             self._peers[dst].post(Tensor(self.group, self.rank, tag, payload))
 
     def _check_alive(self, rank: int) -> None:
         if self._aborted is not None:
             raise CollectiveError(self._aborted)
+        reason, sent = self._left.get(rank, ("", 0))
+        if reason and self._taken[rank] >= sent:
+            raise CollectiveError(reason)
         death = self._peers[rank].death if rank != self.rank else None
         if death is not None:
             raise CollectiveError(f"{self.describe(rank)} is gone: {death.reason}")
@@ -139,8 +147,17 @@ class WireFabric:
     def abort(self, reason: str) -> None:
         """See `Fabric`."""
         self._end(reason)
-        for peer in self._peers.values():
-            peer.post(Tensor(self.group, self.rank, ABORT, dumps(reason)))
+        self._tell_others(lambda _: reason)
+
+    def leave(self, reason: str) -> None:
+        """See `Fabric`."""
+        self._end(reason)
+        # A member of an earlier version takes it as the end of the group.
+        self._tell_others(lambda rank: {LEFT: reason, SENT: self._sent[rank]})
+
+    def _tell_others(self, why: Callable[[int], object]) -> None:
+        for rank, peer in self._peers.items():
+            peer.post(Tensor(self.group, self.rank, ABORT, dumps(why(rank))))
 
     def describe(self, rank: int) -> str:
         """See `Fabric`."""
@@ -150,12 +167,22 @@ class WireFabric:
         """A value of another member has come. On the I/O loop."""
         assert isinstance(message.payload, Payload)
         if message.tag == ABORT:
-            self._end(str(loads(message.payload)))
+            self._ended(message.source, loads(message.payload))
         else:
             self._put(message.source, message.tag, message.payload)
 
+    def _ended(self, source: int, why: object) -> None:
+        """The group is over, or for one member only."""
+        if not isinstance(why, dict):
+            self._end(str(why))
+            return
+        with self._arrived:
+            self._left.setdefault(source, (str(why.get(LEFT)), why.get(SENT, 0)))
+            self._arrived.notify_all()
+
     def _put(self, source: int, tag: str, payload: Payload) -> None:
         with self._arrived:
+            self._taken[source] += 1
             self._inbox.setdefault((source, tag), deque()).append(payload)
             self._arrived.notify_all()
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from actors.actorclass import remote
-from actors.api import get, get_runtime_context, kill, nodes
+from actors.api import get, get_runtime_context, kill, nodes, wait
 from actors.exceptions import ActorsError
 
+from .ledger import kept
+from .stock import Stock
 from .weights import Library, Sender, fetch
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _BEGINNING: Final = 1 << 20  # bytes of each file that tell one model from another
 _SECONDS: Final = 60
+_BRIEF: Final = 5.0  # seconds; the nodes that were sent a model are asked each time that its layers are dealt out
 
 
 def holders(path: str | Path, *, like: str | None = None, gone: Collection[str] = ()) -> list[NodeInfo]:
@@ -71,6 +74,29 @@ def library(node: NodeInfo, path: str | Path) -> ActorHandle:
     return made
 
 
+def stocks(path: str | Path, but: Collection[NodeInfo] = (), gone: Collection[str] = ()) -> list[ActorHandle]:
+    """Actors on nodes that were sent a part of a model, which give it out, one for each host.
+
+    Args:
+        path: what it was called where it came from.
+        but: nodes whose hosts are not asked, as they have all of it. Where there are none, and models of that name are
+            not all the same, it is the one that most were sent.
+        gone: names of nodes that are not asked.
+    """
+    hosts = {host(node): node for node in nodes() if node.alive and node.name not in gone}
+    for node in but:
+        hosts.pop(host(node), None)
+    task = remote(kept)
+    asked = {task.options(node=node.name).remote(str(path)): node for node in hosts.values()}
+    found: list[tuple[NodeInfo, str]] = []
+    for ref in wait(list(asked), num_returns=len(asked), timeout=_BRIEF)[0] if asked else []:
+        with suppress(ActorsError):  # one that does not answer has nothing
+            found += [(asked[ref], each) for each in get(ref)]
+    keys = [key for _, key in found]
+    likely = None if but or not keys else max(keys, key=keys.count)
+    return [remote(Stock).options(node=node.id).remote(key) for node, key in found if likely in {None, key}]
+
+
 class Shelves:
     """Where one model's weights, and those of its draft, are to be had: looked for once, and told after that."""
 
@@ -80,7 +106,7 @@ class Shelves:
     def libraries(
         self, path: str, names: Collection[str], *, always: bool, gone: Collection[str] = ()
     ) -> list[ActorHandle]:
-        """Actors that have the weights, one on each host that does.
+        """Actors that have the weights, one on each host that does: all of them, or what it was sent of them.
 
         Args:
             path: file or directory.
@@ -98,7 +124,7 @@ class Shelves:
         if not found:
             found = holders(path, like=fingerprint(path), gone=gone)
             self._found[path] = {node.id for node in found}
-        return [library(node, path) for node in found]
+        return [library(node, path) for node in found] + stocks(path, found, gone)
 
 
 def host(node: NodeInfo) -> str:
@@ -108,12 +134,11 @@ def host(node: NodeInfo) -> str:
 
 def headers(path: Path) -> Path | None:
     """Bring all but the weights of a model that other nodes have here; None where nobody has it."""
-    found = holders(path)
+    found = [library(node, path) for node in holders(path)] or stocks(path)
     if not found:
         return None
-    libraries = [library(node, path) for node in found]
     try:
-        return fetch([Sender(each) for each in libraries])
+        return fetch([Sender(each) for each in found], model=str(path))
     finally:
-        for each in libraries:
+        for each in found:
             kill(each)

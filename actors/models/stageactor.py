@@ -278,10 +278,10 @@ class StageActor(StageCaches):
 
 def found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
     """Where this device sees the weights of these layers."""
-    return _fetched(libraries, first, last) if libraries and (send or not Path(path).exists()) else path
+    return _fetched(path, first, last, libraries) if libraries and (send or not Path(path).exists()) else path
 
 
-def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
+def _fetched(path: str, first: int, last: int, libraries: Sequence[ActorHandle]) -> str:
     """Where the weights of these layers are, once they are here; whoever made the model sees how far that is."""
     from .weights import Sender, fetch
 
@@ -293,7 +293,7 @@ def _fetched(libraries: Sequence[ActorHandle], first: int, last: int) -> str:
             bar.total = total
             bar.update(done - bar.n)
 
-        return str(fetch([Sender(each) for each in libraries], first, last, progress=progress))
+        return str(fetch([Sender(each) for each in libraries], first, last, progress=progress, model=path))
 
 
 def computing(means: Means, *, blas: bool, wide: bool) -> str:

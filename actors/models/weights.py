@@ -2,7 +2,8 @@
 
 A node keeps what it got in its cache, in files that look like the sender's but have holes where the layers of others
 are. Each piece has a digest, and what is there already is compared with it. So an interrupted transfer goes on where it
-was, the next load sends nothing, and a piece that was damaged is fetched again.
+was, the next load sends nothing, and a piece that was damaged is fetched again. What a node has it gives to others that
+lack it (`stock`).
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ import json
 import os
 import re
 import struct
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from actors.api import get
 from actors.exceptions import ActorsError, ModelError
-from actors.home import cache_dir
 
+from . import ledger
 from .checkpoint import open_checkpoint
+from .ledger import Manifest, Piece, completed, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,25 +37,6 @@ _TRIES: Final = 3
 _PLAIN: Final = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """`size` bytes of the file `name` from `start` on, and their digest."""
-
-    name: str
-    start: int
-    size: int
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a stage needs of a model: files with their sizes, pieces of them, and what tells this model from others."""
-
-    key: str
-    files: tuple[tuple[str, int], ...]
-    pieces: tuple[Piece, ...]
-
-
 class Source(Protocol):
     """Whoever has the weights."""
 
@@ -64,6 +46,10 @@ class Source(Protocol):
 
     def read(self, piece: Piece) -> bytes:
         """The bytes of a piece."""
+        ...
+
+    def pieces(self) -> frozenset[Piece] | None:
+        """Those that it has; None for all."""
         ...
 
 
@@ -82,11 +68,11 @@ class Library:
         spans = dict(_spans(self._path, first, last))
         files = tuple((name, self._file(name).stat().st_size) for name in spans)
         pieces = [self._piece(name, *part) for name, found in spans.items() for span in found for part in _parts(*span)]
-        seen = blake2b(digest_size=16)
-        for name, size in files:
-            seen.update(f"{name} {size} ".encode())
-        seen.update(b"".join(piece.digest for piece in pieces if piece.start == 0))
-        return Manifest(seen.hexdigest(), files, tuple(pieces))
+        return Manifest(_key(files, pieces), files, tuple(pieces))
+
+    def pieces(self) -> frozenset[Piece] | None:
+        """It has all."""
+        return None
 
     def read(self, piece: Piece) -> bytes:
         """The bytes of a piece."""
@@ -95,7 +81,7 @@ class Library:
             return file.read(piece.size)
 
     def _piece(self, name: str, start: int, size: int) -> Piece:
-        return Piece(name, start, size, _digest(self.read(Piece(name, start, size, b""))))
+        return Piece(name, start, size, digest(self.read(Piece(name, start, size, b""))))
 
     def _file(self, name: str) -> Path:
         return self._path / name if self._path.is_dir() else self._path
@@ -117,6 +103,11 @@ class Sender:
         found: bytes = get(self._library.read.remote(piece))
         return found
 
+    def pieces(self) -> frozenset[Piece] | None:
+        """See `Library.pieces`."""
+        found: frozenset[Piece] | None = get(self._library.pieces.remote())
+        return found
+
 
 def fetch(
     sources: Sequence[Source],
@@ -124,6 +115,8 @@ def fetch(
     last: int | None = None,
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    model: str = "",
 ) -> Path:
     """Bring what a stage of these layers needs here, and return where it is: a path to load the stage from.
 
@@ -133,14 +126,15 @@ def fetch(
         last: number of its last layer.
         folder: where to keep it; None is the user's cache.
         progress: told how many bytes are here, and of how many, after each piece.
+        model: what the model is called where it comes from, for others to ask for it here.
 
     Raises:
-        ModelError: a piece arrived damaged several times, nobody who has it answers, or there is no room for it.
+        ModelError: a piece arrived damaged several times, nobody has it who answers, or there is no room for it.
     """
     holders = _Holders(sources)
     manifest = holders.manifest(first, last)
     total, done = sum(piece.size for piece in manifest.pieces), 0
-    here = (cache_dir() / "weights" if folder is None else folder) / manifest.key
+    here = (ledger.weights_dir() if folder is None else folder) / manifest.key
     try:
         here.mkdir(parents=True, exist_ok=True)
         for name, size in manifest.files:
@@ -155,10 +149,10 @@ def fetch(
                             progress(done, total)
             finally:
                 os.close(handle)
+        ledger.note(here, model, "headers" if first is None else f"{first} to {last}", manifest)
     except OSError as error:
         raise ModelError(f"the weights cannot be kept in {here}: {error.strerror or error}") from error
-    only = [name for name, _ in manifest.files]
-    return here / only[0] if len(only) == 1 and not only[0].endswith(".json") else here
+    return ledger.file_of(here, [name for name, _ in manifest.files])
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -168,7 +162,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _bring(holders: _Holders, piece: Piece, handle: int) -> None:
-    if _digest(os.pread(handle, piece.size, piece.start)) == piece.digest:
+    if digest(os.pread(handle, piece.size, piece.start)) == piece.digest:
         return
     view = memoryview(holders.read(piece))
     while view:
@@ -180,37 +174,82 @@ class _Holders:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = list(sources)
+        self._stocks: dict[Source, frozenset[Piece] | None] = {}
         self._turn = 0
+        self._cause: Exception | None = None
+        for source in sources:
+            self._try(source, self._learn)
 
     def manifest(self, first: int | None, last: int | None) -> Manifest:
-        return self._ask(lambda source: source.manifest(first, last))
+        """What is needed: by one who has all, or by all who have parts."""
+        found = self._ask(lambda source: source.manifest(first, last), self._has_all)
+        if found is not None:
+            return found
+        part = self._ask(lambda source: source.manifest(first, last), lambda _: True)
+        whole = None if part is None else completed(part, [stock for stock in self._stocks.values() if stock])
+        if part is None:
+            raise self._none_left()
+        if whole is None:
+            raise ModelError(
+                f"nobody has all that layers {first} to {last} need: no device that has the whole model is there, and "
+                "others were sent other layers. Bring one of them back, or put the model where the nodes see it"
+            ) from self._cause
+        return whole
 
     def read(self, piece: Piece) -> bytes:
         """Its bytes, as its digest says."""
-        for _ in range(_TRIES * len(self._sources)):
-            data = self._ask(lambda source: source.read(piece))
-            if _digest(data) == piece.digest:
+        for _ in range(_TRIES * max(len(self._sources), 1)):
+            data = self._ask(lambda source: source.read(piece), lambda source: self._has(source, piece))
+            if data is None:
+                raise self._none_left()
+            if digest(data) == piece.digest:
                 return data
         raise ModelError(
             f"{piece.size} bytes of {piece.name} from {piece.start} on arrived damaged {_TRIES} times: the file "
             "changes while it is sent, or its disk is failing"
         )
 
-    def _ask(self, what: Callable[[Source], T]) -> T:
-        cause: Exception | None = None
-        while self._sources:
-            self._turn = (self._turn + 1) % len(self._sources)
-            try:
-                return what(self._sources[self._turn])
-            except (ActorsError, OSError) as error:
-                cause = error
-                del self._sources[self._turn]
-                self._turn -= 1
-        raise ModelError(f"nobody who has the weights can give them out any more: {cause}") from cause
+    def _learn(self, source: Source) -> None:
+        self._stocks[source] = source.pieces()
+
+    def _has_all(self, source: Source) -> bool:
+        return self._stocks[source] is None
+
+    def _has(self, source: Source, piece: Piece) -> bool:
+        stock = self._stocks[source]
+        return stock is None or piece in stock
+
+    def _ask(self, what: Callable[[Source], T], whom: Callable[[Source], bool]) -> T | None:
+        """What one of `whom` says, each in its turn; None where none of them is left."""
+        while able := [each for each in self._sources if whom(each)]:
+            self._turn += 1
+            found = self._try(able[self._turn % len(able)], what)
+            if found is not None:
+                return found
+        return None
+
+    def _try(self, source: Source, what: Callable[[Source], T]) -> T | None:
+        """What a source says; None, and it is asked no more, where it does not answer."""
+        try:
+            return what(source)
+        except (ActorsError, OSError) as error:
+            self._cause = error
+            self._sources.remove(source)
+            return None
+
+    def _none_left(self) -> ModelError:
+        error = ModelError(f"nobody who has the weights can give them out any more: {self._cause}")
+        error.__cause__ = self._cause
+        return error
 
 
-def _digest(data: bytes) -> bytes:
-    return blake2b(data, digest_size=16).digest()
+def _key(files: Sequence[tuple[str, int]], pieces: Sequence[Piece]) -> str:
+    """By the names and sizes of all files and the beginning of each, which is its header."""
+    seen = blake2b(digest_size=16)
+    for name, size in files:
+        seen.update(f"{name} {size} ".encode())
+    seen.update(b"".join(piece.digest for piece in pieces if piece.start == 0))
+    return seen.hexdigest()
 
 
 def _parts(start: int, size: int) -> Iterator[tuple[int, int]]:
@@ -228,7 +267,7 @@ def _spans(path: Path, first: int | None, last: int | None) -> Iterator[tuple[st
         return
     total = open_checkpoint(path).info().layers
     for file in sorted(path.iterdir()):
-        if file.suffix == ".json":
+        if file.suffix in _PLAIN:
             yield file.name, [(0, file.stat().st_size)]
         elif file.suffix == ".safetensors" and file.name.startswith("model"):
             yield file.name, _of_safetensors(file, first, last, total)

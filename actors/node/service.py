@@ -98,6 +98,10 @@ class NodeService:
         """A worker says where it listens."""
         self.workers.became_ready(address)
 
+    async def load_ahead(self, _: Visitor) -> None:
+        """An actor here has what takes long to load: spares from now on have it before they are needed."""
+        self.workers.loads_ahead = True
+
     async def ending(self, _: Visitor, process: str, epitaph: str, intended: bool, moved: bool = False) -> None:
         """An actor says that it is about to end, why, and whether that was wanted; its name is free from now on."""
         worker = self.workers.get(process)

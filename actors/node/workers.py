@@ -82,6 +82,9 @@ class Workers:
         printed: told what a worker prints, line by line.
         environments: makes those that actors ask for.
         first: a worker's process that has begun already.
+
+    Attributes:
+        loads_ahead: whether spares are to load what most large actors need; see `actors.worker.AHEAD`.
     """
 
     def __init__(  # noqa: PLR0917 - one place makes it
@@ -96,6 +99,7 @@ class Workers:
         first: Started | None = None,
     ) -> None:
         self._orders = {"home": asdict(home), "node_name": node_name, "folder": folder, "identity": identity}
+        self.loads_ahead = False
         self._folder = folder
         self._ended = ended
         self._printed = printed
@@ -180,7 +184,9 @@ class Workers:
         self._all[id] = worker
         worker.watch = asyncio.create_task(self._watch(worker))
         assert subprocess.stdin is not None
-        subprocess.stdin.write(orders_line({**self._orders, "id": id, "path": launch.path}))
+        ahead = self.loads_ahead and launch is PLAIN
+        orders = {**self._orders, "id": id, "path": launch.path, "loads_ahead": ahead}
+        subprocess.stdin.write(orders_line(orders))
         return worker
 
     def became_ready(self, address: Address) -> None:

@@ -260,6 +260,10 @@ class SimulatedFabric:
             if other != self._here.number:
                 self._post(other, "", reason)
 
+    def leave(self, reason: str) -> None:
+        """Does as `abort`: here no rank leaves a group that the others still use."""
+        self.abort(reason)
+
     def describe(self, rank: int) -> str:
         """See `Fabric`."""
         return f"rank {rank} (process {self._members[rank]})"

@@ -46,7 +46,7 @@ class End(Framing):
         self.lost = False
         self._lan = lan
         self._frames: deque[bytes] = deque()
-        self._came = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
         self._arrives = 0.0
         self._under_way: deque[Callable[[], None]] = deque()
 
@@ -55,8 +55,8 @@ class End(Framing):
         while not self._frames:
             if self.lost:
                 return None
-            self._came.clear()
-            await self._came.wait()
+            self._reader = self._lan.loop.create_future()
+            await self._reader
         return self._frames.popleft()
 
     async def write_bytes(self, data: bytes) -> None:
@@ -82,14 +82,21 @@ class End(Framing):
     def take(self, data: bytes) -> None:
         """A frame has come."""
         if not self.lost:
+            self._lan.frames += 1
+            self._lan.sent_bytes += len(data)
             self._frames.append(data)
-            self._came.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)
 
     def lose(self) -> None:
         """The connection is over for this end."""
         if not self.lost:
             self.lost = True
-            self._came.set()
+            self._wake()
             self._lan.links.discard(self)
 
     async def close(self) -> None:
@@ -135,18 +142,23 @@ class Lan:
     Args:
         loop: has the time.
         chance: decides all that is left to chance.
-        count_one: told of each thing that happens.
+
+    Attributes:
+        hosts: the devices on it.
+        links: ends of connections that are up.
+        frames: how many have come.
+        sent_bytes: of these.
     """
 
-    def __init__(self, loop: Machines, chance: random.Random, count_one: Callable[[], None]) -> None:
+    def __init__(self, loop: Machines, chance: random.Random) -> None:
         self.loop = loop
         self.chance = chance
         self.hosts: list[Host] = []
         self.links = _Ordered()
+        self.frames = self.sent_bytes = 0
         self._cut: dict[tuple[int, int], int] = {}
         self._whole: dict[tuple[int, int], list[Callable[[], None]]] = {}
         self._heard: dict[int, tuple[NodeRecord, Callable[[NodeRecord], None]]] = {}
-        self._count_one = count_one
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -157,17 +169,13 @@ class Lan:
 
     def at(self, when: float, what: Callable[..., None], *args: Any) -> None:
         """Has something happen, on no machine."""
-        self.loop.call_at(when, self._happens, what, args, context=NOWHERE)
-
-    def _happens(self, what: Callable[..., None], args: tuple[Any, ...]) -> None:
-        self._count_one()
-        what(*args)
+        self.loop.call_at(when, what, *args, context=NOWHERE)
 
     # -- what goes wrong ----------------------------------------------------------------------------------------
 
     def is_cut(self, a: Host, b: Host) -> bool:
         """Whether nothing passes between two."""
-        return self._cut.get(_pair(a, b), 0) > 0
+        return bool(self._cut) and _pair(a, b) in self._cut
 
     def cut(self, a: Host, b: Host, seconds: float) -> None:
         """Nothing passes between two for so long."""
@@ -179,6 +187,7 @@ class Lan:
     def _heal(self, pair: tuple[int, int]) -> None:
         self._cut[pair] -= 1
         if not self._cut[pair]:
+            del self._cut[pair]
             for waiting in self._whole.pop(pair, []):
                 waiting()
 
@@ -292,4 +301,4 @@ class _Ordered(dict[End, None]):
 
 
 def _pair(a: Host, b: Host) -> tuple[int, int]:
-    return min(a.number, b.number), max(a.number, b.number)
+    return (a.number, b.number) if a.number < b.number else (b.number, a.number)

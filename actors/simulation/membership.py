@@ -23,7 +23,7 @@ from .lan import NOTICED_SECONDS, Lan
 from .outcome import Outcome
 from .resident import Device, identity
 from .running import held
-from .virtual import Machines, simulated_clocks
+from .virtual import Machines, nothing_collected, simulated_clocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ class World:
         self.loop = Machines()
         self.chance = random.Random(f"membership/{seed}")  # noqa: S311 - to be the same again is what is wanted
         self.multicast = self.chance.random() < 0.5
-        self.lan = Lan(self.loop, self.chance, self._count)
+        self.lan = Lan(self.loop, self.chance)
         self._trace = trace
         self._seed = seed
         self._faults = faults
@@ -108,9 +108,6 @@ class World:
             self.lan.at(self.chance.uniform(0, 1), device.start)
         for fault in faults:
             self.lan.at(fault.at, self._strike, fault)
-
-    def _count(self) -> None:
-        self.outcome.events += 1
 
     def note(self, text: str) -> None:
         """Writes down what happens, where that is asked for."""
@@ -148,6 +145,8 @@ class World:
             self._revoke(device, other)
         elif fault.kind == "pair":
             self._pair(device)
+        self._see()
+        self.lan.at(self.loop.time() + fault.seconds, self._see)  # when it is over
 
     @staticmethod
     def _start(device: Device) -> None:
@@ -246,6 +245,16 @@ class World:
             return -1.0
         return self.loop.time() - table.setdefault(key, self.loop.time())
 
+    def _see(self) -> None:
+        """What lasts for less than the time between two looks ends what has lasted till then all the same."""
+        for one in self.devices:
+            for two in self.devices:
+                key = one.number, two.number
+                if self._reach(one, two):
+                    self._mute.pop(key, None)
+                if one.node is None or two.node is None or not self._reach(one, two):
+                    self._clear.pop(key, None)
+
     def _look(self) -> None:
         for one in self.devices:
             for two in self.devices:
@@ -259,8 +268,8 @@ class World:
         node, both = one.node, one.node is not None and two.node is not None
         belong = self._belongs(one, two) and self._belongs(two, one)
         reach = self._reach(one, two)
-        moved = max(self._moved.get(number, -1e9) for number in key)
-        clear = self._since(self._clear, key, both and belong and reach and now - moved > 0.0)
+        moved = max(self._moved.get(key[0], -1e9), self._moved.get(key[1], -1e9)) if self._moved else -1e9
+        clear = self._since(self._clear, key, both and belong and reach and now > moved)
         clear = min(clear, now - moved - REFRESH_SECONDS)  # it sees then that it has another address
         mute = self._since(self._mute, key, both and not reach and one.until <= now)
         down = self._since(self._down, key, node is not None and two.node is None and reach)
@@ -311,11 +320,11 @@ class World:
         state = random.getstate()
         random.seed(self._seed)  # the runtime draws from it too
         try:
-            with simulated_clocks(self.loop):
+            with simulated_clocks(self.loop), nothing_collected():
                 self.loop.work(self._all(last + MET_SECONDS + TOGETHER_SECONDS))
                 self._settled()
         finally:
-            self.outcome.seconds = self.loop.time()
+            self.outcome.events, self.outcome.seconds = self.loop.moments, self.loop.time()
             self.loop.end()
             random.setstate(state)
 

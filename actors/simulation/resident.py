@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from .lan import End
     from .membership import World
+    from .virtual import Step
 
 NOWHERE = Path("/nonexistent/simulated")
 
@@ -153,7 +154,7 @@ class Incarnation:
         self.dead = False
         self._device = device
         self._loop = device.world.loop
-        self._waiting: deque[tuple[list[asyncio.Handle], Callable[..., object], tuple[Any, ...], Any]] = deque()
+        self._waiting: deque[Step] = deque()
         self.context = contextvars.Context()
         self.context.run(MACHINE.set, self)
         self._over = False
@@ -163,14 +164,14 @@ class Incarnation:
         """See `Machine`."""
         return self._loop.time() + self._device.clock
 
-    def run(self, cell: list[asyncio.Handle], work: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def holds_back(self, step: Step) -> bool:
         """See `Machine`."""
         if self._over or not (self.dead or self._waiting or self._loop.time() < self._device.until):
-            work(*args)
-            return
-        self._waiting.append((cell, work, args, contextvars.copy_context()))
+            return False
+        self._waiting.append(step)
         if len(self._waiting) == 1 and not self.dead:
             self._wake_later()
+        return True
 
     def _wake_later(self) -> None:
         self._device.world.lan.at(self._device.until, self._go_on)
@@ -180,9 +181,9 @@ class Incarnation:
             self._wake_later()
             return
         while self._waiting and (self._over or not self.dead):
-            cell, work, args, context = self._waiting.popleft()
-            if not cell[0].cancelled():
-                context.run(work, *args)
+            step = self._waiting.popleft()
+            if not step.off:
+                self._loop.go_on(step)
 
     def ends(self) -> None:
         """See `Machine`."""

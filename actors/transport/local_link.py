@@ -217,7 +217,7 @@ class LocalLink(asyncio.Protocol):
             if done() or self._hung_up or self._hostile or self._torn or self._ended:
                 return
             left = until - time.monotonic()
-            if left <= 0 or not (self._glances.at(self._poll) or self._poll.poll(left * 1000)):
+            if left <= 0 or not (self._glances.at(self._poll, moves=bell is None) or self._poll.poll(left * 1000)):
                 return
             self._torn = True  # an interrupt now may lose what has been read: then another link brings it again
             self._fill()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
+from ray._private import client_mode_hook
+from ray.util import client
 
 from actors import engine
 from actors.exceptions import ActorsError, ClusterTimeoutError, NoClusterError, VersionMismatchError
 from actors.version import __version__
 
+from .address import reach
 from .runtime import Ray
 from .translation import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
+
+ATTEMPTS = 2  # to come in by Ray's client
 
 _connection: Connection | None = None
 
@@ -50,7 +54,7 @@ def connect(request: Mapping[str, Any]) -> Connection:
     Raises:
         NotImplementedError: an argument that Ray does not have.
         NoClusterError: no cluster is there.
-        VersionMismatchError: its nodes have not the version of this package that this program has.
+        VersionMismatchError: it has another version of Ray, or its nodes another of this package, than this program.
     """
     global _connection  # noqa: PLW0603 - one cluster a process
     if engine.other() is not None and _connection is not None:
@@ -63,11 +67,15 @@ def connect(request: Mapping[str, Any]) -> Connection:
         refuse("expect_nodes=", "Ray places actors when their nodes come")
     names = ("address", "num_cpus", "num_gpus", "resources", "labels", "runtime_env")
     given = {name: request[name] for name in names if request[name] is not None}
-    _reach(request["address"], request["timeout"])
+    reach(request["address"], request["timeout"])
     try:
-        ray.init(namespace=request["namespace"], log_to_driver=request["log_to_driver"], **given)
-    except (ConnectionError, ValueError) as error:
-        if isinstance(error, ValueError) and "address" not in given:
+        _join(namespace=request["namespace"], log_to_driver=request["log_to_driver"], **given)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        _forget_attempt()
+        if isinstance(error, RuntimeError) and "ersion mismatch" in str(error):  # of Python's, too
+            words = " ".join(str(error).split())
+            raise VersionMismatchError(f"the Ray cluster at {request['address']!r}: {words}") from None
+        if not isinstance(error, ConnectionError) and "address" not in given:
             raise
         raise NoClusterError(f"no Ray cluster can be joined at {request['address']!r}: {error}") from error
     try:
@@ -80,15 +88,23 @@ def connect(request: Mapping[str, Any]) -> Connection:
     return _connection
 
 
-def _reach(address: str | None, seconds: float) -> None:
-    """Raises where nothing listens at an address: Ray itself would try for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
-    except OSError as error:
-        raise NoClusterError(f"no Ray cluster can be joined at {address!r}: {error}") from error
+def _join(**arguments: Any) -> None:
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            ray.init(**arguments)
+        except ConnectionError as error:
+            # Ray's proxy forks while threads of it are in gRPC, and the process that it makes then may hang.
+            if not left or "Starting Ray client server failed" not in str(error):
+                raise
+        else:
+            return
+
+
+def _forget_attempt() -> None:
+    """Else Ray would go on by the client that has failed, whatever is joined later."""
+    if client.ray.is_connected():
+        client.ray.disconnect()
+    client_mode_hook._explicitly_disable_client_mode()  # noqa: SLF001 - which Ray does where it disconnects alone
 
 
 def _check_version(seconds: float) -> None:

@@ -10,6 +10,7 @@ from actors.context import RuntimeContext
 
 from .handles import RayHandle
 from .hosting import here, running
+from .translation import node_name
 
 if TYPE_CHECKING:
     from actors.handle import ActorHandle
@@ -75,7 +76,7 @@ class RayContext(RuntimeContext):
             raise RuntimeError("this code runs in no actor: current_actor is there in an actor's methods only")
         from actors.spec import describe
 
-        return RayHandle(self._ray.current_actor, self._host.label, describe(self._host.cls))
+        return RayHandle(self._ray.current_actor, self._host.label, describe(self._host.cls), self._host.manner)
 
     @property
     def namespace(self) -> str:
@@ -85,7 +86,7 @@ class RayContext(RuntimeContext):
     @property
     def node_name(self) -> str:
         """See `RuntimeContext`."""
-        return next((node.get("NodeName", "") for node in ray.nodes() if node["NodeID"] == self.get_node_id()), "")
+        return node_name()
 
     @property
     def rank(self) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
+from ray import cloudpickle
 from ray import exceptions as rays
 
 from actors.exceptions import (
@@ -25,11 +27,16 @@ from actors.exceptions import (
     WorkerCrashedError,
 )
 from actors.failure import Place, pack, unpack
+from actors.serialize import dumps, dumps_arguments
+
+from .translation import node_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from actors.messages import Payload
+
+PicklingError: type[Exception] = cloudpickle.cloudpickle.pickle.PicklingError
 
 KINDS: tuple[tuple[type[BaseException], type[ActorsError]], ...] = (
     (rays.ActorUnavailableError, ActorUnavailableError),
@@ -61,28 +68,54 @@ class RaisedError(Exception):
         self.stillborn = stillborn
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (RaisedError, (self.payload, str(self), self.stillborn))
+        return (type(self), (self.payload, str(self), self.stillborn))
 
 
-def raised(error: BaseException, place: Place, *, stillborn: bool = False) -> RaisedError:
-    """Returns what is raised in Ray's worker in place of ``error``."""
-    return RaisedError(pack(error, place), f"{type(error).__name__}: {error}", stillborn)
+class TransientError(RaisedError):
+    """The same where the call is to be tried again for it."""
+
+
+def raised(
+    error: BaseException, place: Place, again: tuple[type[BaseException], ...] = (), *, stillborn: bool = False
+) -> RaisedError:
+    """Returns what is raised in Ray's worker in place of ``error``; ``again``, what the call is tried again for."""
+    kind = TransientError if isinstance(error, again) else RaisedError
+    return kind(pack(error, place), _text(error), stillborn)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # one of the user's own may have no words
+        return type(error).__name__
 
 
 def place(actor: str, method: str) -> Place:
     """Returns where this code runs."""
-    import os
+    id = ray.get_runtime_context().get_actor_id()
+    return Place(node_name(), f"{actor}({short(id)})" if id is not None else actor, method, os.getpid())
 
-    return Place(ray.get_runtime_context().get_node_id()[:12], actor, method, os.getpid())
+
+def short(id: str) -> str:
+    """Returns an actor's id as messages have it; Ray's are long, and end in what those of a program have in common."""
+    return f"actor-{id[:8]}"
 
 
-def translated(error: BaseException) -> BaseException:
-    """Returns what this package raises for what Ray has raised; what is not Ray's stays as it is."""
+def translated(error: BaseException, what: str = "") -> BaseException:
+    """Returns what this package raises for what Ray has raised; what is not Ray's stays as it is.
+
+    Args:
+        error: what was raised.
+        what: was called, if that is known; the words are Ray's.
+    """
     if isinstance(error, rays.RayTaskError):
         return _of_task(error)
+    if isinstance(error, rays.RaySystemError) and "deserialize" in (error.traceback_str or ""):
+        return SerializationError(f"the value was pickled, and cannot be unpickled here: {error.client_exc}")
     for kind, ours in KINDS:
         if isinstance(error, kind):
-            return ours(str(error))
+            words = str(error).replace("User requested to exit the actor", "exit_actor() was called in it")
+            return ours(f"{what}: {words}" if what else words)
     return error
 
 
@@ -91,9 +124,13 @@ def _of_task(error: rays.RayTaskError) -> BaseException:
     if not isinstance(cause, RaisedError):
         # Ray itself has failed there, such as in pickling a result; or an argument of the call has failed.
         inner = translated(cause) if isinstance(cause, rays.RayError) else None
+        if isinstance(inner, SerializationError):
+            return SerializationError(
+                f"an argument was pickled, and cannot be unpickled where it is used: {cause.client_exc}"
+            )
         if inner is not None and inner is not cause:
             return inner
-        if isinstance(cause, TypeError):  # what the method itself raises comes packed
+        if isinstance(cause, TypeError | PicklingError):  # what the method itself raises comes packed
             return SerializationError(f"Ray cannot send what the call returned: {cause}")
         return TaskError(str(error), verdict=Verdict.RAISED)
     problem = unpack(cause.payload)
@@ -105,25 +142,31 @@ def _of_task(error: rays.RayTaskError) -> BaseException:
     return died
 
 
-@contextmanager
-def translating() -> Iterator[None]:
+class translating:  # noqa: N801 - a function to those who use it; a generator could not raise a StopIteration
     """Raises inside the block what this package raises for what Ray does."""
-    __tracebackhide__ = True
-    try:
-        yield
-    except rays.RayError as error:
-        other = translated(error)
-        raise other from other.__cause__
+
+    def __init__(self, what: str = "") -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        """Begins the block."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        __tracebackhide__ = True
+        if isinstance(error, rays.RayError):
+            other = translated(error, self._what)
+            raise other from other.__cause__
 
 
 @contextmanager
-def sending() -> Iterator[None]:
-    """Raises, for arguments that Ray cannot pickle, what this package raises for them."""
+def sending(args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None, code: object = None) -> Iterator[None]:
+    """Raises, for arguments or for the class of an actor that Ray cannot pickle, what this package raises for them."""
     __tracebackhide__ = True
     try:
         yield
     except rays.PendingCallsLimitExceeded as error:
         raise PendingCallsLimitExceeded(str(error)) from None
-    except TypeError as error:
-        told = [line for line in str(error).splitlines() if "FAIL serialization" in line or "FailTuple" in line]
-        raise SerializationError("\n".join([str(error).splitlines()[0], *told[:3]])) from error
+    except (TypeError, RecursionError, PicklingError) as error:
+        dumps(code)  # one of both says which part it is
+        dumps_arguments(tuple(args), kwargs or {})
+        raise SerializationError(str(error).splitlines()[0]) from error

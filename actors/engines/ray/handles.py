@@ -10,9 +10,10 @@ from actors.handle import ActorHandle, RemoteMethod
 from actors.signed import Signed, signed
 from actors.spec import DEFAULTS
 
-from .errors import sending
+from .errors import TransientError, sending, short
+from .hosting import AGAIN
 from .refs import unwrapped, wrapped
-from .translation import of_method
+from .translation import kinds, of_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,17 +21,26 @@ if TYPE_CHECKING:
     from actors.options import MethodOptions
     from actors.spec import ClassSpec, MethodSpec
 
+    from .hosting import Manner
+
 
 class RayHandle(ActorHandle[Any]):
-    """An actor that Ray runs."""
+    """An actor that Ray runs.
 
-    __slots__ = ("raw",)
+    Args:
+        raw: Ray's own handle.
+        label: how it is called in messages.
+        spec: its class's methods.
+        manner: how it wants to be called.
+    """
 
-    def __init__(self, raw: Any, label: str, spec: ClassSpec) -> None:
-        self.raw = raw
+    __slots__ = ("manner", "name", "raw")
+
+    def __init__(self, raw: Any, label: str, spec: ClassSpec, manner: Manner) -> None:
+        self.raw, self.manner = raw, manner
         # Ray has no other name for it, and its client another.
         self._id = raw._actor_id.hex() if hasattr(raw, "_actor_id") else raw.actor_ref.id.hex()  # noqa: SLF001
-        self._label = label
+        self.name, self._label = label, f"{label}({short(self._id)})"
         self._spec = spec
 
     def _method(self, method: MethodSpec) -> RayMethod:
@@ -43,7 +53,7 @@ class RayHandle(ActorHandle[Any]):
         return isinstance(other, RayHandle) and other._id == self._id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (RayHandle, (self.raw, self._label, self._spec))
+        return (RayHandle, (self.raw, self.name, self._spec, self.manner))
 
 
 class RayMethod(RemoteMethod[..., Any]):
@@ -71,11 +81,18 @@ class RayMethod(RemoteMethod[..., Any]):
 def _call(method: MethodSpec, handle: RayHandle, options: MethodOptions | None, /, *args: Any, **kwargs: Any) -> Any:
     method.check(args, kwargs)
     plain, named = unwrapped(args, kwargs)
+    what = f"{handle._label}.{method.name}"  # noqa: SLF001
     if method.name in COMMON:
-        with sending():
-            return wrapped(handle.raw._actors_common.remote(method.name, *plain, **named), None)  # noqa: SLF001
+        with sending(plain, named):
+            given = handle.raw._actors_common.remote(method.name, *plain, **named)  # noqa: SLF001 - ours
+        return wrapped(given, None, what)
     both = {**of_method(method.options, method.generates), **(of_method(options, method.generates) if options else {})}
+    if again := kinds(both.pop("retry_exceptions", handle.manner.again)):
+        both["retry_exceptions"], named[AGAIN] = [TransientError], again
+    group = both.get("concurrency_group")
+    if group is not None and group not in handle.manner.groups:
+        return wrapped(handle.raw._actors_no_group.remote(method.name, group), None, what)  # noqa: SLF001 - ours
     ray_method = getattr(handle.raw, method.name)
-    with sending():
+    with sending(plain, named):
         given = (ray_method.options(**both) if both else ray_method).remote(*plain, **named)
-    return wrapped(given, both.get("num_returns"))
+    return wrapped(given, both.get("num_returns"), what)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from contextvars import ContextVar
+from dataclasses import dataclass
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -11,9 +13,12 @@ import ray
 
 from actors import engine
 from actors.common import COMMON
+from actors.exceptions import SerializationError
+from actors.frozen import travelling
 from actors.runtime import ActorExit
 from actors.spec import describe
 
+from .cancelling import Calls
 from .errors import RaisedError, place, raised
 from .translation import HIDDEN
 
@@ -34,23 +39,61 @@ def here() -> Host | None:
     return _here
 
 
+AGAIN = "_actors_again"
+"""Keyword of a call: the classes of what it may raise that it is to be tried again for."""
+
+Kinds = tuple[type[BaseException], ...]
+
+
+@travelling
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an actor wants to be called.
+
+    Attributes:
+        groups: its concurrency groups: a call in one that is not there would end Ray's process.
+        again: what calls are tried again for that their methods raised.
+    """
+
+    groups: frozenset[str]
+    again: Kinds
+
+
+@travelling
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an actor is made of, beside its arguments.
+
+    Attributes:
+        cls: the user's class.
+        label: how it is called in messages.
+        manner: how it wants to be called.
+        group: of a member of a group: that group's id, its rank, and how many ranks there are.
+    """
+
+    cls: type
+    label: str
+    manner: Manner
+    group: tuple[str, int, int] | None
+
+
 class Host:
     """An actor of Ray's that holds an object of a user's class. `host_of` adds that class's methods.
 
     Methods whose names begin with ``_actors_`` are ours and run beside the others.
     """
 
-    def __init__(self, order: tuple[type, str, tuple[str, int, int] | None], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, order: Order, *args: Any, **kwargs: Any) -> None:
         global _here  # noqa: PLW0603 - a process is one actor
         from .membership import Membership
         from .runtime import Ray
 
         engine.use(Ray())
         _here = self
-        cls, self.label, group = order
-        self.cls = cls
-        self.first = group  # its id, this rank, how many ranks
+        cls, self.label, group = order.cls, order.label, order.group
+        self.cls, self.manner, self.first = cls, order.manner, group
         self.membership: Membership = Membership(self.label)
+        self.calls = Calls()
         if group is not None:
             self.membership.expect(*group)
         self._failed: RaisedError | None = None
@@ -66,14 +109,15 @@ class Host:
         if self._failed is not None:
             raise self._failed
         running.set(f"{self.cls.__name__}.{name}")
+        self.calls.begin(f"{self.label}.{name}")
         return getattr(self.it, name)
 
-    def _end(self, error: BaseException, name: str) -> BaseException:
-        if isinstance(error, RaisedError):
+    def _end(self, error: BaseException, name: str, again: Kinds = ()) -> BaseException:
+        if isinstance(error, RaisedError | SystemExit):  # by the second Ray ends the process, for good or not
             return error
         if isinstance(error, ActorExit):
             ray.actor.exit_actor()
-        return raised(error, place(self.label, name))
+        return raised(error, place(self.label, name), again)
 
     def _actors_common(self, name: str, *args: Any, **kwargs: Any) -> Any:
         if self._failed is not None:
@@ -84,12 +128,27 @@ class Host:
             raise self._end(error, name) from None
 
     @ray.method(concurrency_group=HIDDEN)
-    def _actors_spec(self) -> ClassSpec:
-        return describe(self.cls)
+    def _actors_spec(self) -> tuple[ClassSpec, Manner]:
+        return describe(self.cls), self.manner
 
     @ray.method(concurrency_group=HIDDEN)
-    def _actors_alive(self) -> None:
-        return None
+    def _actors_no_group(self, method: str, group: str) -> None:
+        there = ", ".join(sorted(self.manner.groups)) or "none"
+        error = ValueError(
+            f"{self.label}.{method} was called in the concurrency group {group!r}, which the actor does not have; "
+            f"there are: {there}. Name them all in concurrency_groups= of the actor"
+        )
+        raise raised(error, place(self.label, method))
+
+    @ray.method(concurrency_group=HIDDEN)
+    def _actors_alive(self) -> str:
+        if self._failed is not None:
+            raise self._failed
+        return str(ray.get_runtime_context().get_worker_id())
+
+    @ray.method(concurrency_group=HIDDEN)
+    def _actors_cancel(self, id: str) -> bool:
+        return self.calls.cancel(id)
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_enter(self, *place: Any) -> None:
@@ -100,8 +159,8 @@ class Host:
         self.membership.leave(group)
 
     @ray.method(concurrency_group=HIDDEN)
-    def _actors_take(self, group: str, source: int, tag: str, value: Any) -> None:
-        self.membership.take(group, source, tag, value)
+    def _actors_take(self, group: str, *message: Any) -> None:
+        self.membership.take(group, *message)
 
 
 _hosts: WeakKeyDictionary[type, type[Host]] = WeakKeyDictionary()
@@ -127,10 +186,16 @@ def _forward(cls: type, name: str) -> Callable[..., Any]:
 
 def _plain(name: str) -> Callable[..., Any]:
     def method(self: Host, *args: Any, **kwargs: Any) -> Any:
+        again = kwargs.pop(AGAIN, ())
         try:
-            return self._begin(name)(*args, **kwargs)
+            value = self._begin(name)(*args, **kwargs)
+            if isinstance(value, GeneratorType):  # Ray would take its first item for the value
+                raise SerializationError(f"{name} returned a generator, which cannot be sent: yield its items instead")
         except BaseException as error:
-            raise self._end(error, name) from None
+            raise self._end(error, name, again) from None
+        finally:
+            self.calls.end()
+        return value
 
     return method
 
@@ -139,37 +204,57 @@ def _coroutine(name: str) -> Callable[..., Any]:
     async def method(self: Host, *args: Any, **kwargs: Any) -> Any:
         import asyncio
 
+        again = kwargs.pop(AGAIN, ())
         try:
             return await self._begin(name)(*args, **kwargs)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            raise self._end(error, name) from None
+            raise self._end(error, name, again) from None
+        finally:
+            self.calls.end()
 
     return method
 
 
 def _stream(name: str) -> Callable[..., Any]:
     def method(self: Host, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        again = kwargs.pop(AGAIN, ())
         try:
-            yield from self._begin(name)(*args, **kwargs)
+            yield from _each(self._begin(name)(*args, **kwargs))
         except GeneratorExit:
             raise
         except BaseException as error:
-            raise self._end(error, name) from None
+            raise self._end(error, name, again) from None
+        finally:
+            self.calls.end()
 
     return method
 
 
+def _each(items: Iterator[Any]) -> Iterator[Any]:
+    """Gives what a generator does: what Ray sends into it is not for that."""
+    try:
+        for item in items:  # noqa: UP028 - see above
+            yield item
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+
+
 def _async_stream(name: str) -> Callable[..., Any]:
     async def method(self: Host, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        again = kwargs.pop(AGAIN, ())
         try:
             async for item in self._begin(name)(*args, **kwargs):
                 yield item
         except GeneratorExit:
             raise
         except BaseException as error:
-            raise self._end(error, name) from None
+            raise self._end(error, name, again) from None
+        finally:
+            self.calls.end()
 
     return method
 
@@ -187,18 +272,20 @@ def task_of(function: Callable[..., Any], name: str, generates: bool) -> Callabl
 
     def task(*args: Any, **kwargs: Any) -> Any:
         begin_task(name)
+        again = kwargs.pop(AGAIN, ())
         try:
             return function(*args, **kwargs)
         except BaseException as error:
-            raise raised(error, place("task", name)) from None
+            raise raised(error, place("task", name), again) from None
 
     def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
         begin_task(name)
+        again = kwargs.pop(AGAIN, ())
         try:
-            yield from function(*args, **kwargs)
+            yield from _each(function(*args, **kwargs))
         except GeneratorExit:
             raise
         except BaseException as error:
-            raise raised(error, place("task", name)) from None
+            raise raised(error, place("task", name), again) from None
 
     return stream if generates else task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -10,25 +11,40 @@ from ray import exceptions as rays
 
 from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator
+from actors.threads import Threads
 
+from .cancelling import cancel_call
 from .errors import translated, translating
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 
+_borrowed = Threads("ray-done")
+
+
 class RayRef(ObjectRef[Any]):
-    """A value of Ray's object store, or one on its way there."""
+    """A value of Ray's object store, or one on its way there.
 
-    __slots__ = ("raw",)
+    Args:
+        raw: Ray's own reference.
+        what: was called, for messages.
+    """
 
-    def __init__(self, raw: Any) -> None:
-        self.raw = raw
+    __slots__ = ("raw", "what")
+
+    def __init__(self, raw: Any, what: str) -> None:
+        self.raw, self.what = raw, what
 
     def result(self, timeout: float | None = None) -> Any:
         """See `ObjectRef`."""
-        with translating():
+        with translating(self.what):
             return ray.get(self.raw, timeout=timeout)
+
+    @property
+    def pending(self) -> Future[Any]:
+        """See `ObjectRef`; on Ray a future of the value itself."""
+        return self.future()
 
     def future(self) -> Future[Any]:
         """See `ObjectRef`."""
@@ -38,11 +54,12 @@ class RayRef(ObjectRef[Any]):
         def settle(done: Future[Any]) -> None:
             error = done.exception()
             if error is not None:
-                future.set_exception(translated(error))
+                future.set_exception(translated(error, self.what))
             else:
                 future.set_result(done.result())
 
-        self.raw.future().add_done_callback(settle)
+        # Not on the thread that calls this, which is Ray's own: what a callback asks of Ray would wait for that one.
+        self.raw.future().add_done_callback(partial(_borrowed.start, settle))
         return future
 
     def hex(self) -> str:
@@ -52,17 +69,18 @@ class RayRef(ObjectRef[Any]):
 
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
         """See `ObjectRef`."""
-        ray.cancel(self.raw, force=force, recursive=recursive)
+        if force or not cancel_call(self, recursive):
+            ray.cancel(self.raw, force=force, recursive=recursive)
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._value_of().__await__()
 
     async def _value_of(self) -> Any:
-        with translating():
+        with translating(self.what):
             return await self.raw
 
     def __repr__(self) -> str:
-        return f"<ObjectRef {self.hex()} on Ray>"
+        return f"<ObjectRef {self.what} on Ray>"
 
     def __hash__(self) -> int:
         return hash(self.raw)
@@ -71,23 +89,23 @@ class RayRef(ObjectRef[Any]):
         return isinstance(other, RayRef) and bool(other.raw == self.raw)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (RayRef, (self.raw,))
+        return (RayRef, (self.raw, self.what))
 
 
 class RayStream(ObjectRefGenerator[Any]):
     """What a generator method gives: Ray's own stream of references."""
 
-    def __init__(self, raw: Any) -> None:
-        self.raw = raw
+    def __init__(self, raw: Any, what: str) -> None:
+        self.raw, self.what = raw, what
 
     def __iter__(self) -> Iterator[RayRef]:
         return self
 
     def __next__(self) -> RayRef:
-        return RayRef(next(self.raw))
+        return RayRef(next(self.raw), self.what)
 
     async def __anext__(self) -> RayRef:
-        return RayRef(await self.raw.__anext__())
+        return RayRef(await self.raw.__anext__(), self.what)
 
     def close(self, *, force: bool = False, recursive: bool = True) -> None:
         """See `ObjectRefGenerator`."""
@@ -103,16 +121,19 @@ class RayStream(ObjectRefGenerator[Any]):
         return isinstance(other, RayStream) and other.raw is self.raw
 
     def __repr__(self) -> str:
-        return f"<ObjectRefGenerator of {self.raw!r}>"
+        return f"<ObjectRefGenerator of {self.what} on Ray>"
 
 
-def wrapped(given: Any, returns: object) -> Any:
+RayStream.__name__ = ObjectRefGenerator.__name__  # in messages; it refuses to be pickled
+
+
+def wrapped(given: Any, returns: object, what: str) -> Any:
     """Returns our own in place of what a call on Ray has given."""
     if returns in {"streaming", "dynamic"}:
-        return RayStream(given)
+        return RayStream(given, what)
     if isinstance(given, list):
-        return [RayRef(raw) for raw in given]
-    return None if given is None else RayRef(given)
+        return [RayRef(raw, what) for raw in given]
+    return None if given is None else RayRef(given, what)
 
 
 def unwrapped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -124,9 +145,9 @@ def unwrapped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any],
 def get_all(refs: Any, timeout: float | None) -> Any:
     """Returns the value of a reference, or the values of a list of them."""
     __tracebackhide__ = True
+    if isinstance(refs, RayRef):
+        return refs.result(timeout)
     with translating():
-        if isinstance(refs, RayRef):
-            return ray.get(refs.raw, timeout=timeout)
         return ray.get([ref.raw for ref in refs], timeout=timeout)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakKeyDictionary
 
 import ray
+from ray import cloudpickle
 from ray.util import list_named_actors
 
 from actors import engine
@@ -15,14 +17,16 @@ from actors.ids import new_id
 from actors.nodeinfo import NodeInfo
 from actors.refs import check_timeout, kind_of
 from actors.runtime import ActorExit
+from actors.serialize import agree_with
 from actors.spec import describe
 
 from .context import RayContext
-from .errors import sending, translating
+from .errors import TransientError, sending, translating
 from .handles import RayHandle
-from .hosting import here, host_of, task_of
+from .hosting import AGAIN, Manner, Order, here, host_of, task_of
+from .naming import answered, life, named_once, wait_for_end
 from .refs import RayRef, RayStream, get_all, unwrapped, wrapped
-from .translation import of_actor, of_task, refuse
+from .translation import kinds, of_actor, of_task, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +44,7 @@ class Ray:
     name = "ray"
 
     def __init__(self) -> None:
+        agree_with(cloudpickle.cloudpickle)
         self._tasks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
     def create_actor(
@@ -58,16 +63,18 @@ class Ray:
         kwargs: dict[str, Any],
     ) -> RayHandle:
         chosen = of_actor(options)
+        manner = Manner(frozenset(options.concurrency_groups or ()), kinds(options.retry_exceptions))
         plain, named = unwrapped(args, kwargs)
         try:
-            with sending():
+            with sending(plain, named, cls):
                 made = ray.remote(concurrency_groups=chosen.pop("concurrency_groups"))(host_of(cls))
-                raw = made.options(**chosen).remote((cls, label, group), *plain, **named)
+                make = partial(made.options(**chosen).remote, Order(cls, label, manner, group), *plain, **named)
+                raw = named_once(make, options) if options.name is not None else make()
         except ValueError as error:
             if options.name is not None and "already" in str(error):
                 raise ActorAlreadyExistsError(str(error)) from None
             raise
-        return RayHandle(raw, label, describe(cls))
+        return RayHandle(raw, label, describe(cls), manner)
 
     def create_group(
         self, cls: type, options: ActorOptions, size: int, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -94,9 +101,12 @@ class Ray:
             made = self._tasks[function] = ray.remote(task_of(function.function, spec.name, spec.generates))
         returns = options.num_returns if options.num_returns is not None else "streaming" if spec.generates else 1
         returns = "streaming" if returns == "dynamic" else returns
-        plain, named = unwrapped(args, kwargs)
-        with sending():
-            return wrapped(made.options(**of_task(options), num_returns=returns).remote(*plain, **named), returns)
+        chosen, (plain, named) = of_task(options), unwrapped(args, kwargs)
+        if again := kinds(options.retry_exceptions):
+            chosen["retry_exceptions"], named[AGAIN] = [TransientError], again
+        with sending(plain, named, function.function):
+            given = made.options(**chosen, num_returns=returns).remote(*plain, **named)
+        return wrapped(given, returns, spec.name)
 
     def get(self, refs: Any, *, timeout: float | None = None) -> Any:
         """See `Engine`."""
@@ -127,8 +137,8 @@ class Ray:
 
     def put(self, value: Any) -> RayRef:
         """See `Engine`."""
-        with sending():
-            return RayRef(ray.put(value))
+        with sending([value]):
+            return RayRef(ray.put(value), "put")
 
     def cancel(self, ref: Any, *, force: bool, recursive: bool) -> None:
         """See `Engine`."""
@@ -142,7 +152,11 @@ class Ray:
 
     def kill(self, handle: ActorHandle, *, no_restart: bool) -> None:
         """See `Engine`."""
-        ray.kill(_ours(handle).raw, no_restart=no_restart)
+        raw = _ours(handle).raw
+        before = None if no_restart else life(raw)
+        ray.kill(raw, no_restart=no_restart)
+        if no_restart or before is not None:
+            wait_for_end(raw, before)
 
     def move(self, handle: ActorHandle, node: str | NodeInfo) -> None:  # noqa: ARG002 - the protocol's
         """See `Engine`."""
@@ -160,8 +174,8 @@ class Ray:
         if not hasattr(raw, "_actors_spec"):
             raise ValueError(f"the actor named {name!r} was made by Ray itself: reach it by ray.get_actor")
         with translating():
-            spec = ray.get(raw._actors_spec.remote(), timeout=SPEC_SECONDS)  # noqa: SLF001 - ours
-        return RayHandle(raw, name, spec)
+            spec, manner = answered(raw._actors_spec, SPEC_SECONDS)  # noqa: SLF001 - ours
+        return RayHandle(raw, name, spec, manner)
 
     def list_named_actors(self, *, all_namespaces: bool) -> list[Any]:
         """See `Engine`."""
@@ -198,7 +212,10 @@ class Ray:
     def group_of(self, handles: Sequence[ActorHandle], backend: str) -> ActorGroup:
         """See `Engine`."""
         if backend != "auto":
-            refuse(f"backend={backend!r}", "Ray's object store carries the arrays; use backend='auto'")
+            refuse(
+                f"backend={backend!r}",
+                "gloo carries arrays where all have torch, else Ray's object store: 'auto'",
+            )
         members = [_ours(handle) for handle in handles]
         group = new_id("group")
         with translating():

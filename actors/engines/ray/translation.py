@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ray
 from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as RayAffinity
 
+from actors.exceptions import PlacementError
 from actors.strategy import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
-    from actors.options import ActorOptions, MethodOptions, TaskOptions
+    from actors.options import ActorOptions, MethodOptions, Retry, TaskOptions
     from actors.options import _Placed as Placed
 
 HIDDEN = "_actors"
@@ -38,8 +40,6 @@ def of_actor(options: ActorOptions) -> dict[str, Any]:
         refuse("isolation='thread'", "each actor has a process of its own; leave isolation= out")
     if options.replicas != 1:
         refuse("replicas=", "no copy of an actor's state is kept; leave replicas= out")
-    if isinstance(options.retry_exceptions, tuple):
-        refuse("retry_exceptions= with classes", "True and False are; what was raised travels packed")
     found = _placed(options)
     groups = {**(options.concurrency_groups or {}), HIDDEN: 4}
     found.update(
@@ -59,10 +59,7 @@ def of_task(options: TaskOptions) -> dict[str, Any]:
     if options.placement_timeout:
         refuse("placement_timeout=", _MISSING["placement_timeout"])
     found = _placed(options)
-    retry = list(options.retry_exceptions) if isinstance(options.retry_exceptions, tuple) else options.retry_exceptions
-    if isinstance(retry, list):
-        refuse("retry_exceptions= with classes", "True and False are; what was raised travels packed")
-    found.update(max_retries=options.max_retries, retry_exceptions=retry, name=options.name)
+    found.update(max_retries=options.max_retries, name=options.name)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -70,8 +67,6 @@ def of_method(options: MethodOptions, generates: bool) -> dict[str, Any]:
     """Returns the options of one call."""
     if options.timeout is not None:
         refuse("timeout= of a call", "use get(…, timeout=), and actors.cancel")
-    if isinstance(options.retry_exceptions, tuple):
-        refuse("retry_exceptions= with classes", "True and False are; what was raised travels packed")
     returns = options.num_returns if options.num_returns is not None else ("streaming" if generates else None)
     if returns in {"streaming", "dynamic"} and client.ray.is_connected():
         refuse("generator methods over ray://", "run the program in the cluster, or call them from an actor")
@@ -82,6 +77,11 @@ def of_method(options: MethodOptions, generates: bool) -> dict[str, Any]:
         "name": options.name,
     }  # fmt: skip
     return {name: value for name, value in found.items() if value is not None}
+
+
+def kinds(retry: Retry) -> tuple[type[BaseException], ...]:
+    """Returns the classes that ``retry_exceptions=`` means."""
+    return retry if isinstance(retry, tuple) else (Exception,) if retry else ()
 
 
 def _placed(options: Placed) -> dict[str, Any]:
@@ -99,12 +99,28 @@ def _placed(options: Placed) -> dict[str, Any]:
 
 
 def node_id(name: str) -> str:
-    """Returns Ray's id of a node that is told by its id or its name; what is neither is left to Ray."""
-    for node in ray.nodes():
-        if name in {node["NodeID"], node.get("NodeName"), node.get("NodeManagerHostname")} and node["Alive"]:
+    """Returns Ray's id of a node that is told by its id or its name.
+
+    Raises:
+        PlacementError: none is there.
+    """
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    for node in alive:
+        if name in {node["NodeID"], node.get("NodeName"), node.get("NodeManagerHostname")}:
             found: str = node["NodeID"]
             return found
-    return name
+    raise PlacementError(f"no node is named {name!r}, nor has that id; there are: {', '.join(map(_name, alive))}")
+
+
+@cache
+def node_name() -> str:
+    """Returns the name of the node that this process is on."""
+    own = ray.get_runtime_context().get_node_id()
+    return next((_name(node) for node in ray.nodes() if node["NodeID"] == own), own)
+
+
+def _name(node: dict[str, Any]) -> str:
+    return str(node.get("NodeName") or node["NodeManagerHostname"])
 
 
 def refuse(what: str, instead: str) -> NoReturn:

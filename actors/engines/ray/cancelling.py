@@ -1,0 +1,97 @@
+"""Cancelling calls of actors on Ray.
+
+Ray's own cancelling of a call that waits at an actor with concurrency groups, as all of ours are, leaves a gap in the
+order of calls there: those after it are never answered (seen with Ray 2.60). So such a call is marked at its actor,
+and refused when its turn comes; what runs is cancelled by Ray.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import exceptions as rays
+
+from actors.exceptions import TaskCancelledError, Verdict
+from actors.threads import Threads
+
+if TYPE_CHECKING:
+    from .refs import RayRef
+
+MOST_MARKS = 10_000
+ASK_SECONDS = 60.0
+
+_borrowed = Threads("ray-cancel")
+
+
+class Calls:
+    """Which calls run in this actor, and which were cancelled before they began; by the ids of Ray's tasks."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._running: set[str] = set()
+        self._unwanted: OrderedDict[str, None] = OrderedDict()
+
+    def begin(self, what: str) -> None:
+        """The call that this code runs in begins.
+
+        Raises:
+            TaskCancelledError: it was cancelled.
+        """
+        id = _own_id()
+        with self._guard:
+            if id in self._unwanted:
+                del self._unwanted[id]
+                raise TaskCancelledError(f"{what} was cancelled before it began", verdict=Verdict.NEVER_STARTED)
+            self._running.add(id)
+
+    def end(self) -> None:
+        """It is over."""
+        with self._guard:
+            self._running.discard(_own_id())
+
+    def cancel(self, id: str) -> bool:
+        """Returns whether a call runs; one that does not is refused should it come."""
+        with self._guard:
+            if id in self._running:
+                return True
+            self._unwanted[id] = None
+            if len(self._unwanted) > MOST_MARKS:  # of calls that were over already
+                self._unwanted.popitem(last=False)
+            return False
+
+
+def cancel_call(ref: RayRef, recursive: bool) -> bool:
+    """Cancels an actor's call, soon; returns whether it is one, of an actor that this program has a handle of."""
+    handle = _handle_of(ref)
+    if handle is None:
+        return False
+    _borrowed.start(_cancel, handle, ref, recursive)
+    return True
+
+
+def _cancel(handle: Any, ref: RayRef, recursive: bool) -> None:
+    try:
+        if ray.get(handle._actors_cancel.remote(ref.raw.task_id().hex()), timeout=ASK_SECONDS):  # noqa: SLF001 - ours
+            ray.cancel(ref.raw, recursive=recursive)
+    except rays.RayError:  # the actor has ended, and the call with it
+        return
+
+
+def _handle_of(ref: RayRef) -> Any:
+    """Returns Ray's handle of the actor that a call was made to; None where it is none's, or over Ray's client."""
+    worker = ray._private.worker.global_worker  # noqa: SLF001 - as `current_actor` of Ray's own context does
+    task = getattr(ref.raw, "task_id", None)
+    if task is None or not hasattr(worker, "core_worker") or task().actor_id().is_nil():
+        return None
+    try:
+        handle = worker.core_worker.get_actor_handle(task().actor_id())
+    except ValueError:  # it has no handle any more
+        return None
+    return handle if hasattr(handle, "_actors_cancel") else None
+
+
+def _own_id() -> str:
+    return str(ray.get_runtime_context().get_task_id())
