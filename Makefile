@@ -84,7 +84,7 @@ bench: $(VENV)/.test ## all benchmarks beside their peers, which are installed a
 	@mkdir -p build/bench; failed=; \
 	for one in "calls.py --peers --json build/bench/calls.json --plot build/bench/calls.svg" journey.py \
 	  "collectives.py --peers --ranks 2 4 8 --memory --json build/bench/collectives.json --plot build/bench/collectives.svg" \
-	  collective_programs.py models.py beyond.py membership_simulation.py gossip_simulation.py scale.py lan.py; do \
+	  collective_programs.py models.py beyond.py membership_simulation.py mesh_simulation.py gossip_simulation.py scale.py lan.py; do \
 	  echo "== $$one"; $(BIN)/python benchmarks/$$one || failed="$$failed $${one%% *}"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 

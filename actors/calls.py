@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +61,10 @@ class ManyCall(OpenCall):
         """See `OpenCall`."""
         parts = [sealed] * len(self._values)
         if sealed.outcome is Outcome.VALUE:
-            several = loads(sealed.payload)
-            assert isinstance(several, Several)
-            parts = [Sealed(Outcome.VALUE, payload) for payload in several.values]
+            with suppress(Exception):  # there was no room for them: each of them says so
+                several = loads(sealed.payload)
+                assert isinstance(several, Several)
+                parts = [Sealed(Outcome.VALUE, payload) for payload in several.values]
         for value, part in zip(self._values, parts, strict=True):
             value.settle(part)
 

@@ -333,8 +333,8 @@ class Instance:
     def _prepare(self, job: Job) -> None:
         """Loads what the class needs, while the actor's state is on its way here."""
         assert isinstance(job.call.payload, Payload)
-        (code,), _ = loads(job.call.payload)
         with contextlib.suppress(Exception):  # it will be raised again where it is told
+            (code,), _ = loads(job.call.payload)
             self._load(code)
         self._mailbox.answer(job, Outcome.VALUE, dumps(None))
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from actors.escort import Escort
     from actors.messages import Message
-    from actors.tracing import Served
     from actors.transport.bell import Bell
 
 
@@ -58,14 +57,12 @@ class Job(Running):
         arrived: when it came (epoch).
         started: when it began to run; 0 before.
         trace: see `actors.events.CallEnded`.
-        traced: its part of a trace while it runs, see `actors.tracing`.
         escort: the actor's state that goes with its value; None where none does.
         settled: the actor's state may be taken while it runs, see `actors.gathering`.
     """
 
     call: Call
     # As they are at first; see `Running`.
-    traced: Served | None = None
     escort: Escort | None = None
     settled = False
     started = 0.0
@@ -98,6 +95,8 @@ class Job(Running):
         if self.escort is not None and outcome is VALUE:
             outcome, payload = Outcome.KEPT, self.escort.beside(payload)
         self._visitor.post(Reply(self.key[1], outcome, payload))
+        if self.traced is not None:  # afterwards: nobody waits for it
+            self.trace = self.traced.traceparent[3:52]
 
     def knows(self, process: str, minor: int) -> bool:
         """Whether its caller is this process, and knows so much of what was added to the protocol."""

@@ -14,9 +14,10 @@ def room(size: int) -> bytearray | mmap.mmap | memoryview:
     if size < LEAST_BYTES:
         return bytearray(size)
     if "numpy" in sys.modules and size <= sys.maxsize:  # whoever takes arrays has loaded it
-        from actors import pages
+        with contextlib.suppress(OSError):  # no file can be opened any more, not even a module's
+            from actors import pages
 
-        return pages.empty(size, pages.BYTE).data
+            return pages.empty(size, pages.BYTE).data
     if sys.platform != "linux":
         return mmap.mmap(-1, size)
     found = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

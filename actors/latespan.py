@@ -3,7 +3,7 @@
 The SDK takes some 20 µs to make a span, and a call has two. Where spans leave a process in batches, nobody looks at one
 before it is exported, on a thread of the exporter's: until then it is a ``traceparent``, two times, and what it will be
 described by. Whoever does look (a method that sets an attribute of its span, or an exporter) finds the SDK's own span,
-made in that moment.
+made in that moment. At an actor not even the ids are drawn before the answer is on its way, see `actors.lateserved`.
 """
 
 # ruff: noqa: SLF001 - a span is made of what its tracer keeps, as the SDK itself makes one
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from random import getrandbits
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.resources import Resource
@@ -23,10 +23,18 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON
 from opentelemetry.trace import INVALID_SPAN, SpanContext, SpanKind, TraceFlags, get_current_span
 
+from actors import traceids
+from actors.runtime import current
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import ContextVar
+
+    from opentelemetry.context import Context
 
     Description = tuple[str, SpanKind, dict[str, Any]]
+    Describe = Callable[..., Description]
+    Exit = tuple[deque[ReadableSpan], int, Callable[[ReadableSpan], None]]
 
 METRICS = "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"
 """Environment variable of the SDK's: it counts its own spans, as only its own way of making them does."""
@@ -54,8 +62,10 @@ class LateSpan(_Span):
         traceparent: its ids and flags, as they travel.
     """
 
+    __slots__ = ("_end_time", "_note", "_start_time", "traceparent")
+
     traceparent: str
-    _note: tuple[LateSpans, SpanContext | str | None, Callable[..., Description], tuple[Any, ...]] | None
+    _note: tuple[LateSpans, SpanContext | str | None, Describe, tuple[Any, ...]] | None
 
     def made(self, name: str) -> Any:
         """Returns an attribute that it does not have yet: the SDK's own constructor fills in everything."""
@@ -73,11 +83,7 @@ class LateSpan(_Span):
         return _context(self.traceparent, False, parent if isinstance(parent, SpanContext) else None)
 
     def _become(
-        self,
-        maker: LateSpans,
-        parent: SpanContext | str | None,
-        describe: Callable[..., Description],
-        facts: tuple[Any, ...],
+        self, maker: LateSpans, parent: SpanContext | str | None, describe: Describe, facts: tuple[Any, ...]
     ) -> None:
         tracer, began, ended = maker.tracer, self._start_time, self._end_time
         name, kind, attributes = describe(*facts)
@@ -103,8 +109,11 @@ class LateSpan(_Span):
             super().end(end_time)
             return
         self._end_time = time.time_ns() if end_time is None else end_time
-        for emit in note[0].emits:
-            emit(self)
+        for waiting, room, emit in note[0].exits:
+            if len(waiting) < room:
+                waiting.appendleft(self)
+            else:
+                emit(self)
 
 
 def _await_all() -> None:
@@ -121,30 +130,40 @@ class LateSpans:
 
     Args:
         tracer: the SDK's, which nobody else has.
+        describe_served: describes the span of a call at its actor, see `start`.
+        here: holds the context of OpenTelemetry's that code runs in.
 
     Attributes:
         tracer: likewise.
+        describe_served: likewise.
+        here: likewise.
         few_attributes: whether the attributes of calls are within what the program allows, whatever they are.
-        emits: what takes spans that have ended, of each of the program's processors.
+        exits: where spans leave that have ended, of each of the program's processors: what waits in it, how many may
+            wait until it is to be told of the next, and what tells it.
     """
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, describe_served: Describe, here: ContextVar[Context]) -> None:
+        self.describe_served = describe_served
         self.tracer = tracer
         limits = tracer._span_limits
         most = limits.max_span_attributes
         self.few_attributes = limits.max_span_attribute_length is None and (most is None or most >= MOST_ATTRIBUTES)
-        self.emits: tuple[Callable[[ReadableSpan], None], ...] = ()
+        self.exits: tuple[Exit, ...] = ()
         self._known: object = None  # the processors that were looked at
+        self._processor = tracer.span_processor
         self._always = tracer.sampler is ALWAYS_ON
+        self.here = here
         ids = tracer.id_generator
-        drawn = type(ids) is RandomIdGenerator
-        self._new_trace = _trace_id if drawn else lambda: f"{ids.generate_trace_id():032x}"
-        self._new_span = _span_id if drawn else lambda: f"{ids.generate_span_id():016x}"
+        if type(ids) is RandomIdGenerator:
+            self._new_trace, self._new_span = traceids.new_trace, traceids.new_span
+        else:
+            self._new_span = lambda: f"{ids.generate_span_id():016x}"
+            self._new_trace = lambda: f"00-{ids.generate_trace_id():032x}-{ids.generate_span_id():016x}"
         random = TraceFlags.RANDOM_TRACE_ID if ids.is_trace_id_random() else 0
-        self._first = f"{TraceFlags.SAMPLED | random:02x}"  # the flags of a trace that begins here
+        self._first = f"-{TraceFlags.SAMPLED | random:02x}"  # the flags of a trace that begins here
 
     @classmethod
-    def of(cls, tracer: object) -> LateSpans | None:
+    def of(cls, tracer: object, describe_served: Describe, here: ContextVar[Context]) -> LateSpans | None:
         """Returns what makes late spans in a tracer's stead; None where only its own are the same to everybody."""
         if (
             not isinstance(tracer, Tracer)
@@ -153,32 +172,45 @@ class LateSpans:
             or os.environ.get(METRICS, "").lower() == "true"
         ):
             return None
-        return cls(tracer)
+        return cls(tracer, describe_served, here)
 
-    def start(self, came: str, describe: Callable[..., Description], facts: tuple[Any, ...]) -> LateSpan | None:
-        """Returns a span that has begun.
+    def start(self, describe: Describe, facts: tuple[Any, ...]) -> LateSpan | None:
+        """Returns a span that has begun: a part of what the code that runs here is part of.
 
         Args:
-            came: the ``traceparent`` whose it is a part; empty for what the code that runs here is part of.
             describe: returns its name, its kind and its attributes, once they are wanted.
             facts: what that is given.
 
         Returns:
             It; or None where the tracer is to make it: somebody sees spans as they begin or end, or it is in no sample.
         """
-        processor = self.tracer.span_processor
-        known = getattr(processor, "_span_processors", None)
-        if known is not self._known and not self._look_at(processor, known):
+        if self._processor._span_processors is not self._known and not self._look():
             return None
-        parent: SpanContext | str | None = came or None
+        here, running = self.here.get(), current.get()
+        if running is not None and (served := running.traced) is not None and served.here is here:
+            return self.part(served.traceparent, time.time_ns(), describe, facts)
+        if not here:  # of nothing
+            return self.part("", time.time_ns(), describe, facts)
+        around = get_current_span(here)
+        if type(around) is LateSpan:
+            return self.part(around.traceparent, time.time_ns(), describe, facts)
+        if around is INVALID_SPAN or not (context := around.get_span_context()).is_valid:
+            return self.part("", time.time_ns(), describe, facts)
+        came = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        return self.part(came, time.time_ns(), describe, facts, context)
+
+    def serves(self, came: str) -> bool:
+        """Whether a call that comes with this ``traceparent`` can have a late span here."""
+        if self._processor._span_processors is not self._known and not self._look():
+            return False
+        return came[-1] not in _UNSAMPLED or self._always
+
+    def part(
+        self, came: str, began: int, describe: Describe, facts: tuple[Any, ...], around: SpanContext | None = None
+    ) -> LateSpan | None:
+        """Returns a span that has begun then, of what has this ``traceparent``; None where that is in no sample."""
         if not came:
-            around = get_current_span()
-            if type(around) is LateSpan:
-                parent = came = around.traceparent
-            elif around is not INVALID_SPAN and (context := around.get_span_context()).is_valid:
-                parent, came = context, f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
-        if not came:
-            traceparent = f"00-{self._new_trace()}-{self._new_span()}-{self._first}"
+            traceparent = self._new_trace() + self._first
         elif came[-1] not in _UNSAMPLED:
             traceparent = f"{came[:36]}{self._new_span()}{came[52:]}"
         elif self._always:
@@ -186,30 +218,30 @@ class LateSpans:
         else:
             return None
         span = _new(LateSpan)
-        span._note = (self, parent, describe, facts)
         span.traceparent = traceparent
+        span._note = (self, around or came or None, describe, facts)
+        span._start_time = began
         span._end_time = None
-        span._start_time = time.time_ns()
         return span
 
-    def _look_at(self, processor: object, known: Any) -> bool:
-        kinds = {type(processor), *map(type, known or ())}
+    def _look(self) -> bool:
+        processor = self._processor
+        known: tuple[Any, ...] = getattr(processor, "_span_processors", ())
+        kinds = {type(processor), *map(type, known)}
         if kinds != {SynchronousMultiSpanProcessor, BatchSpanProcessor}:
             return False
-        # Past `on_end`, which looks whether a span is in the sample, as all of ours are.
-        inner = [getattr(one, "_batch_processor", None) for one in known]
-        self.emits = tuple(getattr(each, "emit", one.on_end) for each, one in zip(inner, known, strict=True))
+        self.exits = tuple(map(_exit, known))
         self._known = known
         return True
 
 
-# As the SDK's own generator draws them, in half the time; that looks for the 0 that comes once in 2**64 times.
-def _trace_id() -> str:
-    return getrandbits(128).to_bytes(16, "big").hex()
-
-
-def _span_id() -> str:
-    return getrandbits(64).to_bytes(8, "big").hex()
+def _exit(processor: Any) -> Exit:
+    # Past `on_end`, which looks whether a span is in the sample, as all of ours are; and as long as the processor's
+    # thread need not be woken past its `emit` too, which asks the system first whether this is a fork.
+    inner = getattr(processor, "_batch_processor", None)
+    emit = getattr(inner, "emit", processor.on_end)
+    waiting, most = getattr(inner, "_queue", None), getattr(inner, "_max_export_batch_size", 0)
+    return (waiting, most - 1, emit) if isinstance(waiting, deque) else (deque(), 0, emit)
 
 
 def _context(traceparent: str, is_remote: bool, parent: SpanContext | None = None) -> SpanContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
@@ -145,6 +146,8 @@ class Terms:
 
 
 PLAIN = Terms()
+TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""What `Terms.trace` looks like."""
 PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})  # which are the same wherever they are
 
 

@@ -7,7 +7,7 @@ import time
 import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actors import arena, face, holdings
 from actors.events import recorder
@@ -50,6 +50,28 @@ class Child(Protocol):
         """Says that its answer is no longer wanted; one that has had its answer is left alone."""
 
 
+class Traced(Protocol):
+    """A running call's part of a trace; see `actors.tracing`."""
+
+    @property
+    def traceparent(self) -> str:
+        """What the calls that it makes are part of."""
+
+    @property
+    def here(self) -> Any:
+        """See `actors.latespan.LateServed`."""
+
+    @property
+    def context(self) -> Any:
+        """Likewise."""
+
+    def failed(self, error: BaseException) -> None:
+        """Its method has raised."""
+
+    def end(self) -> None:
+        """It is over. On the thread, or in the task, that it ran in."""
+
+
 class Running:
     """A call that this process serves: what the code that runs for it can find out and hand on.
 
@@ -62,6 +84,7 @@ class Running:
         cancelled: the caller no longer wants the answer.
         origin: by what in the driver it was made in the end; see `actors.face.Face`.
         traceparent: of the trace it is part of; empty for none. See `actors.tracing`.
+        traced: that part, which it makes itself; None where it makes none.
         over: it has been answered.
     """
 
@@ -70,6 +93,7 @@ class Running:
     cancelled = False
     origin = ""
     traceparent = ""
+    traced: Traced | None = None
     over = False
     _children: list[weakref.ref[Child]] | None = None
 

@@ -126,6 +126,23 @@ def loads(payload: Payload) -> Any:
     return pickle.loads(payload.pickle, buffers=[memoryview(buffer).toreadonly() for buffer in payload.buffers])
 
 
+def raising(error: Exception) -> bytes:
+    """Returns a pickle of which `loads` raises this error."""
+    return pickle.dumps(_Raising(error), PROTOCOL)
+
+
+class _Raising:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _raise, (self._error,)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is untyped
     """Sends code of `__main__`, notebooks and local modules by value, installed packages by reference."""
 

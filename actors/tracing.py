@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
-from actors.messages import CONSTRUCT
+from actors.messages import CONSTRUCT, TRACEPARENT
 from actors.version import __version__
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from actors.job import Job
     from actors.latespan import LateSpans
     from actors.opencall import OpenCall
-    from actors.runtime import Running
+    from actors.runtime import Running, Traced
     from actors.spec import ActorSpec, Construction
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 SETUP = "ACTORS_TRACING"
 """Environment variable: ``module:function``, which is called once in each process of an actor that is traced."""
 
-_PARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _ready: bool | None = None  # whether OpenTelemetry is here, once that was looked at
 
 
@@ -42,35 +41,50 @@ class _Source:
         self.provider = provider
         self.api, self.context = api, import_module("opentelemetry.context")
         self._tracer = provider.get_tracer("actors", __version__)
-        self._late = self._late_spans()
+        self._late_served: Callable[[LateSpans, Job], Traced]
+        self.late = self._late_spans()
+        self.current = api.get_tracer_provider
+        if getattr(api, "_TRACER_PROVIDER", None) is provider:  # what that returns, in a third of the time
+            self.current = partial(getattr, api, "_TRACER_PROVIDER", None)
 
     def _late_spans(self) -> LateSpans | None:
         if "opentelemetry.sdk.trace" not in sys.modules:
             return None
         try:
+            from actors.lateserved import LateServed, context_of_calls
             from actors.latespan import LateSpans
 
-            return LateSpans.of(self._tracer)
+            here = context_of_calls()
+            late = LateSpans.of(self._tracer, _server, here) if here is not None else None
+            self._late_served = LateServed
+            return late
         except (ImportError, AttributeError):  # an SDK that is made in another way
             return None
 
-    def start(self, came: str, describe: Callable[..., Any], facts: tuple[Any, ...]) -> tuple[Any, str]:
-        """Returns a span that has begun, and its ``traceparent``.
+    def part(self, describe: Callable[..., Any], *facts: Any) -> tuple[Any, str]:
+        """Returns a span that has begun, a part of what the code that runs here is part of, and its ``traceparent``.
 
         Args:
-            came: the ``traceparent`` whose it is a part; empty for what the code that runs here is part of.
             describe: returns its name, its kind and its attributes.
             facts: what that is given.
         """
-        if self._late is not None and (late := self._late.start(came, describe, facts)) is not None:
+        if self.late is not None and (late := self.late.start(describe, facts)) is not None:
             return late, late.traceparent
-        api, around = self.api, None
-        if came:
-            parent = api.SpanContext(
-                int(came[3:35], 16), int(came[36:52], 16), True, api.TraceFlags(int(came[53:], 16))
-            )
-            around = api.set_span_in_context(api.NonRecordingSpan(parent))
-        name, kind, attributes = describe(*facts)
+        return self._span(None, *describe(*facts))
+
+    def serve(self, job: Job) -> Traced | None:
+        """A call begins to run; returns its part of the trace that it came with, None where it came with none."""
+        if self.late is not None and self.late.serves(job.traceparent):
+            return self._late_served(self.late, job)
+        return Served(self, job) if TRACEPARENT.fullmatch(job.traceparent) is not None else None
+
+    def served(self, came: str, name: str, kind: Any, attributes: dict[str, Any]) -> tuple[Any, str]:
+        """Returns a span that has begun, a part of what another process has sent along, and its ``traceparent``."""
+        api, flags = self.api, int(came[53:], 16)
+        parent = api.SpanContext(int(came[3:35], 16), int(came[36:52], 16), True, api.TraceFlags(flags))
+        return self._span(api.set_span_in_context(api.NonRecordingSpan(parent)), name, kind, attributes)
+
+    def _span(self, around: Any, name: str, kind: Any, attributes: dict[str, Any]) -> tuple[Any, str]:
         span = self._tracer.start_span(name, context=around, kind=kind, attributes=attributes)
         return span, _parent_of(span)
 
@@ -81,12 +95,13 @@ _known: _Source | None = None
 def _source() -> _Source | None:
     """Returns what makes spans where this program has loaded OpenTelemetry, and something that records; else None."""
     global _known  # noqa: PLW0603 - one a process, as its provider is
+    known = _known
+    if known is not None and known.current() is known.provider:
+        return known
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
         return None
     provider = api.get_tracer_provider()
-    if _known is not None and _known.provider is provider:
-        return _known
     if isinstance(provider, api.ProxyTracerProvider):
         return None
     _known = _Source(api, provider)
@@ -99,13 +114,17 @@ def begin(call: OpenCall, running: Running | None) -> None:
     if source is None:
         call.trace = running.traceparent if running is not None else ""
         return
-    call.span, call.trace = source.start("", _client, (call.line.label, call.method))
+    late = source.late
+    if late is not None and (span := late.start(_client, (call.line.label, call.method))) is not None:
+        call.span, call.trace = span, span.traceparent
+        return
+    call.span, call.trace = source.part(_client, call.line.label, call.method)
 
 
 def begin_making(class_name: str) -> tuple[Any, str]:
     """An actor is made; returns its span, None where there is none, and the ``traceparent`` for its constructor."""
     source = _source()
-    return (None, passed_on()) if source is None else source.start("", _client, (class_name, "__init__"))
+    return (None, passed_on()) if source is None else source.part(_client, class_name, "__init__")
 
 
 def begin_batch(service: str, method: str, count: int) -> tuple[Batch | None, str]:
@@ -113,7 +132,7 @@ def begin_batch(service: str, method: str, count: int) -> tuple[Batch | None, st
     source = _source()
     if source is None:
         return None, passed_on()
-    span, parent = source.start("", _client, (service, method, count))
+    span, parent = source.part(_client, service, method, count)
     return Batch(span, count), parent
 
 
@@ -182,18 +201,16 @@ class Batch:
 
 
 class Served:
-    """A call that runs here as part of a trace."""
+    """A call that runs here as part of a trace, as the SDK makes spans; see also `actors.latespan.LateServed`."""
 
-    __slots__ = ("_source", "_span", "_token")
+    __slots__ = ("_source", "_span", "_token", "context", "traceparent")
+    here = None  # see there: its context is attached
 
     def __init__(self, source: _Source, job: Job) -> None:
-        actor = job.actor
-        assert actor is not None
-        facts = (actor.spec, job.method, actor.node, job.started - job.arrived)
         self._source = source
-        self._span, traceparent = source.start(job.traceparent, _server, facts)
-        self._token = source.context.attach(source.api.set_span_in_context(self._span))
-        job.trace = traceparent[3:52]
+        self._span, self.traceparent = source.served(job.traceparent, *_server(*_facts(job)))
+        self.context = source.api.set_span_in_context(self._span)
+        self._token = source.context.attach(self.context)
 
     def failed(self, error: BaseException) -> None:
         """Its method has raised."""
@@ -207,20 +224,25 @@ class Served:
         self._span.end()
 
 
-def serve(job: Job) -> Served | None:
+def serve(job: Job) -> Traced | None:
     """A call begins to run; returns its part of the trace that it came with, if any."""
-    if not job.traceparent:
-        return None
-    if _PARENT.fullmatch(job.traceparent) is None or not (_ready or _set_up()):
+    if not job.traceparent or not (_ready or _set_up()):
         return None
     source = _source()
-    if source is None:  # nothing records here: what it calls in turn is part of what called it
+    if source is not None:
+        return source.serve(job)
+    if TRACEPARENT.fullmatch(job.traceparent) is not None:  # what it calls in turn is part of what called it
         job.trace = job.traceparent[3:52]
-        return None
-    return Served(source, job)
+    return None
 
 
-def serve_making(job: Job, construction: Construction) -> Served | None:
+def _facts(job: Job) -> tuple[Any, ...]:
+    """Returns what `_server` is given."""
+    assert job.actor is not None
+    return job.actor.spec, job.method, job.actor.node, job.started - job.arrived
+
+
+def serve_making(job: Job, construction: Construction) -> Traced | None:
     """A constructor begins to run: the first is part of the trace in which its actor was asked for."""
     job.traceparent = "" if construction.spec.life else construction.trace
     return serve(job)

@@ -141,6 +141,7 @@ ADVICE = {
     "LookupError": "`actors list actors` shows the names there are",
     "MalformedMessageError": "something else than this package talks to the socket, or another version: `actors doctor`",
     "MemberLostError": "`rebuild()` the group on those that are left",
+    "MemoryError": "free memory in the process named, give it more, or send the value in parts",
     "ModelError": "the text names the file, the layer or the device: fetch the file again, or use what it names instead",
     "ModuleNotFoundError": "install the package on the node that is named, or `runtime_env=`",
     "MuteError": "the other device does not answer in this protocol: `actors doctor`",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import pytest
-from clusters import eventually, failure, succeed
+from clusters import eventually, failure, slow, succeed
 from relay import Detour
 
 import actors
@@ -32,6 +32,8 @@ PATIENCE = 60.0
 DEEP = 100_000
 MANY = 1_000_000
 GIB = 1 << 30
+SPARE_BYTES = 100 << 20
+BIG_BYTES = 200 << 20
 
 
 @actors.remote
@@ -57,6 +59,21 @@ class Eater:
         value = np.zeros(size, np.uint8)
         value[-1] = 7
         return value
+
+    @actors.method(num_returns=2)
+    def two(self, size: int) -> tuple[bytes, np.ndarray[Any, Any]]:
+        return b"small", np.ones(size, np.uint8)
+
+    def each(self, *sizes: int) -> Iterator[np.ndarray[Any, Any]]:
+        for size in sizes:
+            yield np.ones(size, np.uint8)
+
+    def take_no_more_memory(self) -> None:
+        self.limits = resource.getrlimit(resource.RLIMIT_AS)
+        limit_memory()
+
+    def take_memory_again(self) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, self.limits)
 
     def take_all_descriptors(self) -> int:
         self.files = all_descriptors(256)
@@ -86,6 +103,23 @@ def all_descriptors(limit: int) -> list[int]:
         while True:
             files.append(os.open(os.devnull, os.O_RDONLY))
     return files
+
+
+def limit_memory() -> None:
+    """This process may take `SPARE_BYTES` more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + SPARE_BYTES, hard))
+
+
+@contextlib.contextmanager
+def little_memory() -> Iterator[None]:
+    """This process may take little more memory."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    limit_memory()
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @contextlib.contextmanager
@@ -179,6 +213,46 @@ def test_a_program_without_descriptors_is_told_why_it_cannot_reach_a_new_actor(e
 
 
 # -- memory and room --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to its share of addresses")
+@pytest.mark.parametrize("lane", ["memory", *slow("socket", "door")])
+def test_what_a_process_has_no_memory_for_fails_one_call_and_no_other(lane: str) -> None:
+    eater = Eater.options(node=actors.nodes()[1].id).remote()
+    assert actors.get(eater.ping.remote(), timeout=PATIENCE) == "here"
+    with contextlib.ExitStack() as stack:
+        detour = stack.enter_context(Detour(eater, lane)) if lane != "memory" else None
+
+        def call(method: str, *values: Any) -> Any:
+            return getattr(eater, method).remote(*values) if detour is None else detour.call(method, *values)
+
+        def no_room(ref: Any) -> None:
+            error = failure(ref, PATIENCE)
+            assert isinstance(error, MemoryError), error
+            assert "had no room for the 209,71" in str(error), error
+            assert actors.get(call("ping"), timeout=PATIENCE) == "here"
+
+        size = 2 << 20
+        assert actors.get(call("echo", np.ones(size, np.uint8)), timeout=PATIENCE).sum() == size  # numpy is loaded
+        big = np.ones(BIG_BYTES, np.uint8)
+        actors.get(call("take_no_more_memory"), timeout=PATIENCE)
+        before, after = call("count", 1), None
+        for value in (big, big.data.tobytes()):
+            refused, after = call("echo", value), call("count", 1, 2)
+            assert actors.get([before, after], timeout=PATIENCE) == [1, 2]
+            no_room(refused)
+        actors.get(call("take_memory_again"), timeout=PATIENCE)
+        del big, value
+        gc.collect()
+        with little_memory():
+            no_room(call("zeros", BIG_BYTES))
+            for part in call("two", BIG_BYTES):
+                no_room(part)
+            first, second, third = [*call("each", 10, BIG_BYTES, 20)]
+            assert [len(actors.get(one, timeout=PATIENCE)) for one in (first, third)] == [10, 20]
+            no_room(second)
+        assert actors.get(call("zeros", BIG_BYTES), timeout=PATIENCE)[-1] == 7
+
 
 SMALL_MEMORY = """
     import os, sys

@@ -199,7 +199,7 @@ REFUSED: list[tuple[Callable[[Path], object], str]] = [
     (lambda _: codec._calls(pb.CommData(buffers=[b"x"]), pb.Header(sizes=[1, 2])), "2 calls came with 1 arguments"),
     (lambda _: codec._replies(pb.CommData(buffers=[b"x"]), pb.Header(sizes=[1, 2])), "2 replies came with 1 values"),
     (lambda _: claimed(), "a claim to a value or an actor says not whose it is, or has no token"),
-    (lambda _: Assembly((2**62,)), f"there is no room here for a transfer of {2**62} bytes"),
+    (lambda _: Assembly((2**62,)), f"there is no room anywhere for a transfer of {2**62} bytes"),
     (lambda _: Part("json", b"{").value(), "an argument is no json_data: Expecting"),
     (lambda _: _part(pb.CommData()), "an argument has no data: set tensor_data, numpy_data or json_data"),
     (

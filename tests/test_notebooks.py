@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -60,3 +61,19 @@ def test_it_runs_and_says_what_its_text_promises(name: str, tmp_path: Path) -> N
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
     for words in SAID[name]:
         assert words in printed
+    assert not [wrong for cell in notebook.cells for output in cell.get("outputs", ()) for wrong in _foreign(output)]
+
+
+SHOWN_EVERYWHERE = {"text/html", "text/plain", "text/markdown", "image/png", "image/svg+xml"}
+ACTIVE = re.compile(
+    r"<(script|iframe|link|object|embed|form)\b|\son\w+\s*=|(?:src|href)\s*=\s*[\"']?https?:|url\(", re.IGNORECASE
+)
+
+
+def _foreign(output: dict[str, Any]) -> Iterator[str]:
+    """What a front end that has no extension of ours, and trusts nobody, would not show."""
+    data = output.get("data", {})
+    if data and "text/plain" not in data:
+        yield "no text"
+    yield from data.keys() - SHOWN_EVERYWHERE
+    yield from (found.group() for found in ACTIVE.finditer(data.get("text/html", "")))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from clusters import succeed
@@ -256,17 +261,38 @@ class Recorded:
 
     def call(self, came=""):
         """Records the two parts of a call; returns its traceparents and the spans that were exported."""
+        from opentelemetry import context
+
         from actors import tracing
 
-        span, parent = self.source.start(came, tracing._client, ("Echo(actor-7)", "echo"))
-        served, own = self.source.start(parent, tracing._server, (self.spec, "echo", "desk", 0.5))
-        served.end()
-        span.end()
-        self.provider.force_flush()
-        return parent, own, self._exporter.get_finished_spans()
+        token = context.attach(self._around(came))
+        try:
+            span, parent = self.source.part(tracing._client, "Echo(actor-7)", "echo")
+            served = self.source.serve(self.job(parent))
+            own = served.traceparent
+            served.end()
+            span.end()
+        finally:
+            context.detach(token)
+        return parent, own, self.flushed()
 
-    class spec:  # what is asked of an actor's
-        id, class_name = "actor-7", "Echo"
+    def flushed(self):
+        """Returns all spans that have ended."""
+        self.provider.force_flush()
+        return self._exporter.get_finished_spans()
+
+    @staticmethod
+    def _around(came):
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        return TraceContextTextMapPropagator().extract({"traceparent": came})
+
+    @staticmethod
+    def job(traceparent):
+        job = SimpleNamespace(traceparent=traceparent, method="echo", trace="", arrived=time.time())
+        job.started = job.arrived
+        job.actor = SimpleNamespace(node="desk", spec=SimpleNamespace(id="actor-7", class_name="Echo"))
+        return job
 
     def __enter__(self):
         return self
@@ -282,10 +308,8 @@ def _told(span):
 
 
 def test_late_spans_are_exported_as_the_sdks_own():
-    from types import SimpleNamespace
-
     with Recorded() as late, Recorded() as plain:
-        plain.source._late = None
+        plain.source.late = None
         own = plain.provider.id_generator
         root, served, exported = late.call()
         trace, ids = int(root[3:35], 16), [int(root[36:52], 16), int(served[36:52], 16)]
@@ -349,3 +373,93 @@ def test_a_processor_that_sees_spans_as_they_begin_gets_the_sdks_own():
         *_, exported = recorded.call()
     assert began == ["Echo.echo", "Echo.echo"]
     assert sorted(type(span).__name__ == "LateSpan" for span in exported) == [False, False, True, True]
+
+
+class Served:
+    """A job that runs here as part of a trace, whose code is that of a `with` block."""
+
+    def __init__(self, recorded, came):
+        self.job = recorded.job(came)
+        self._recorded = recorded
+
+    def __enter__(self):
+        from actors.runtime import current
+
+        self._token = current.set(self.job)
+        self.job.traced = self._recorded.source.serve(self.job)
+        return self.job.traced
+
+    def __exit__(self, *_):
+        from actors.runtime import current
+
+        self.job.traced.end()
+        current.reset(self._token)
+
+
+def test_what_a_method_opens_hangs_below_its_call_though_its_span_is_late():
+    pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
+    from opentelemetry import baggage, context, trace
+
+    from actors import tracing
+
+    came = f"00-{5:032x}-{6:016x}-01"
+    with Recorded() as recorded:
+        outside = context.attach(baggage.set_baggage("of", "the process"))
+        try:
+            with Served(recorded, came) as served:
+                mine = recorded.provider.get_tracer("mine")
+                with mine.start_as_current_span("own") as own:
+                    inner, _ = recorded.source.part(tracing._client, "Echo", "echo")
+                    inner.end()
+                    seen = context.get_current()
+                assert trace.get_current_span() is served.span, "and again when that is over"
+                assert baggage.get_baggage("of") == "the process"
+                with ThreadPoolExecutor() as threads:
+                    assert threads.submit(trace.get_current_span).result() is trace.INVALID_SPAN
+                    copied = contextvars.copy_context()
+                    assert threads.submit(copied.run, trace.get_current_span).result() is served.span
+                nested, parent = recorded.source.part(tracing._client, "Echo", "echo")
+                nested.end()
+            assert trace.get_current_span() is trace.INVALID_SPAN
+        finally:
+            context.detach(outside)
+        exported = recorded.flushed()
+    assert trace.get_current_span(seen) is own
+    by_id = {span.context.span_id: span for span in exported}
+    call = by_id[int(served.traceparent[36:52], 16)]
+    assert (call.parent.span_id, call.context.trace_id) == (6, 5)
+    assert by_id[own.context.span_id].parent.span_id == call.context.span_id
+    assert by_id[inner.context.span_id].parent.span_id == own.context.span_id
+    assert by_id[int(parent[36:52], 16)].parent.span_id == call.context.span_id
+
+
+def test_a_traceparent_that_is_none_begins_a_trace_of_its_own():
+    with Recorded() as recorded:
+        with Served(recorded, "00-rubbish") as served:
+            pass
+        (span,) = recorded.flushed()
+    assert span.parent is None
+    assert f"{span.context.trace_id:032x}" == served.traceparent[3:35]
+
+
+def test_a_late_call_that_raised_says_so_and_lets_go_of_its_job():
+    with Recorded() as recorded:
+        with Served(recorded, f"00-{5:032x}-{6:016x}-01") as served:
+            served.failed(ValueError("negative"))
+        (span,) = recorded.flushed()
+        assert served._job is None, "which has it, and its arguments"
+    assert (span.status.status_code.name, span.status.description) == ("ERROR", "ValueError: negative")
+    assert [event.name for event in span.events] == ["exception"]
+
+
+def test_ids_are_drawn_anew_in_a_child_and_never_twice():
+    from actors import traceids
+
+    spans = [traceids.new_span() for _ in range(200)]
+    traces = [traceids.new_trace() for _ in range(200)]
+    assert len({*spans}) == len({trace[:35] for trace in traces}) == 200
+    assert all(re.fullmatch("[0-9a-f]{16}", span) for span in spans)
+    assert all(re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}", trace) for trace in traces)
+    traceids._forked()
+    assert not traceids._spans
+    assert not traceids._traces

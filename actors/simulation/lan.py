@@ -82,6 +82,8 @@ class End(Framing):
     def take(self, data: bytes) -> None:
         """A frame has come."""
         if not self.lost:
+            self._lan.frames += 1
+            self._lan.sent_bytes += len(data)
             self._frames.append(data)
             self._wake()
 
@@ -140,6 +142,12 @@ class Lan:
     Args:
         loop: has the time.
         chance: decides all that is left to chance.
+
+    Attributes:
+        hosts: the devices on it.
+        links: ends of connections that are up.
+        frames: how many have come.
+        sent_bytes: of these.
     """
 
     def __init__(self, loop: Machines, chance: random.Random) -> None:
@@ -147,6 +155,7 @@ class Lan:
         self.chance = chance
         self.hosts: list[Host] = []
         self.links = _Ordered()
+        self.frames = self.sent_bytes = 0
         self._cut: dict[tuple[int, int], int] = {}
         self._whole: dict[tuple[int, int], list[Callable[[], None]]] = {}
         self._heard: dict[int, tuple[NodeRecord, Callable[[NodeRecord], None]]] = {}

@@ -145,6 +145,8 @@ class World:
             self._revoke(device, other)
         elif fault.kind == "pair":
             self._pair(device)
+        self._see()
+        self.lan.at(self.loop.time() + fault.seconds, self._see)  # when it is over
 
     @staticmethod
     def _start(device: Device) -> None:
@@ -242,6 +244,16 @@ class World:
             table.pop(key, None)
             return -1.0
         return self.loop.time() - table.setdefault(key, self.loop.time())
+
+    def _see(self) -> None:
+        """What lasts for less than the time between two looks ends what has lasted till then all the same."""
+        for one in self.devices:
+            for two in self.devices:
+                key = one.number, two.number
+                if self._reach(one, two):
+                    self._mute.pop(key, None)
+                if one.node is None or two.node is None or not self._reach(one, two):
+                    self._clear.pop(key, None)
 
     def _look(self) -> None:
         for one in self.devices:

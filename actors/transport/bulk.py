@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 INLINE_BYTES = 1 << 20  # a payload up to this size rides with its message
 CHUNK_BYTES = 1 << 20
+MOST_BYTES = 1 << 46  # of a payload; no process can have more memory than this
 WINDOW_BYTES = 64 << 20  # chunks written ahead of their acknowledgement
 
 
@@ -46,9 +47,15 @@ def chunks(transfer: int, payload: Payload, landing: Arena | None = None) -> Ite
 
 
 class Assembly:
-    """A payload being put together from its chunks, which arrive in order."""
+    """A payload being put together from its chunks, which arrive in order.
 
-    __slots__ = ("_filled", "_landed", "_landing", "_next", "_part", "_parts")
+    Where there is no room for it, its chunks are counted and dropped, and `payload` says what went wrong.
+
+    Attributes:
+        nbytes: of the whole payload.
+    """
+
+    __slots__ = ("_filled", "_landed", "_landing", "_lost", "_next", "_part", "_parts", "_sizes", "nbytes")
 
     def __init__(self, sizes: tuple[int, ...], landing: Arena | None = None) -> None:
         """Makes room for parts of these sizes.
@@ -58,14 +65,20 @@ class Assembly:
             landing: memory shared with the node that relays them, where chunks may lie already.
 
         Raises:
-            MalformedMessageError: there are none, or they are larger than the memory.
+            MalformedMessageError: there are none, or they are larger than any memory.
         """
         if not sizes:
             raise MalformedMessageError("the first chunk of a transfer does not say how large it is")
+        self.nbytes = sum(sizes)
+        if self.nbytes > MOST_BYTES:
+            raise MalformedMessageError(f"there is no room anywhere for a transfer of {self.nbytes} bytes")
+        self._sizes = sizes
+        self._lost: MemoryError | OSError | None = None
+        self._parts: list[Room] = []
         try:
-            self._parts: list[Room] = [room(size) for size in sizes]
-        except (MemoryError, OverflowError, OSError) as error:
-            raise MalformedMessageError(f"there is no room here for a transfer of {sum(sizes)} bytes") from error
+            self._parts.extend(map(room, sizes))
+        except (MemoryError, OSError) as error:
+            self._lose(error)
         self._part = 0
         self._filled = 0
         self._next = 0
@@ -81,20 +94,31 @@ class Assembly:
         """
         if chunk.index != self._next or self.complete:
             raise MalformedMessageError(f"chunk {chunk.index} came where {self._next} was due")
-        part, end = self._parts[self._part], self._filled + chunk.nbytes
-        if end > len(part):
-            raise MalformedMessageError(f"chunk {chunk.index} is {end - len(part)} bytes too long")
-        if isinstance(chunk.data, Shared):
-            try:
-                self._add_landed(chunk.data)
-            except (ValueError, OSError) as error:
-                raise MalformedMessageError(f"memory that was shared cannot be had: {error}") from error
-        else:
-            self._take_off()
-            part[self._filled : end] = chunk.data
+        size, end = self._sizes[self._part], self._filled + chunk.nbytes
+        if end > size:
+            raise MalformedMessageError(f"chunk {chunk.index} is {end - size} bytes too long")
+        try:
+            if self._lost is None:
+                self._put(chunk.data, end)
+        except (ValueError, FileNotFoundError) as error:
+            raise MalformedMessageError(f"memory that was shared cannot be had: {error}") from error
+        except (MemoryError, OSError) as error:
+            self._lose(error)
         self._filled = end
         self._next += 1
         self._skip_full()
+
+    def _lose(self, error: MemoryError | OSError) -> None:
+        self._lost = error.with_traceback(None)  # which refers to what shall be given up
+        self._parts.clear()
+        self._landed = None
+
+    def _put(self, data: Buffer | Shared, end: int) -> None:
+        if isinstance(data, Shared):
+            self._add_landed(data)
+        else:
+            self._take_off()
+            self._parts[self._part][self._filled : end] = data
 
     def _add_landed(self, data: Shared) -> None:
         if self._landing is None:
@@ -122,21 +146,30 @@ class Assembly:
         return found
 
     def _skip_full(self) -> None:
-        while not self.complete and self._filled == len(self._parts[self._part]):
+        while not self.complete and self._filled == self._sizes[self._part]:
             if self._landed is not None:
                 try:
                     self._parts[self._part] = self._lies(self._filled)
-                except (ValueError, OSError) as error:
+                except (ValueError, FileNotFoundError) as error:
                     raise MalformedMessageError(f"memory that was shared cannot be had: {error}") from error
+                except (MemoryError, OSError) as error:
+                    self._lose(error)
             self._part += 1
             self._filled = 0
 
     @property
     def complete(self) -> bool:
         """Whether the last chunk has arrived."""
-        return self._part == len(self._parts)
+        return self._part == len(self._sizes)
 
     def payload(self) -> Payload:
-        """Returns the whole payload; its buffers are read-only."""
+        """Returns the whole payload; its buffers are read-only.
+
+        Raises:
+            MemoryError: there was no room for it.
+            OSError: likewise, for one more file or mapping.
+        """
+        if self._lost is not None:
+            raise self._lost
         pickle, *buffers = self._parts
         return Payload(bytes(pickle), tuple(memoryview(buffer).toreadonly() for buffer in buffers))

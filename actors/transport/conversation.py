@@ -14,12 +14,14 @@ from actors.transport.bulk import INLINE_BYTES, WINDOW_BYTES, Assembly, chunks
 from actors.transport.codec import MalformedMessageError
 from actors.transport.lane import Lane
 from actors.transport.manner import BULK
+from actors.transport.untaken import untaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.arena import Arena
     from actors.holdings import Passage
+    from actors.messages import Carrying
 
 CLAIM_BYTES = 60  # what a reference inside a payload adds to its message
 SHARED_BYTES = 60  # and what a buffer that is shared does
@@ -71,7 +73,7 @@ class Conversation:
         self._feeder: asyncio.Task[None] | None = None
         self._closed = False
         self._assemblies: dict[int, Assembly] = {}
-        self._whole: dict[int, Payload] = {}
+        self._whole: dict[int, Callable[[Carrying], Carrying]] = {}  # what has arrived fills the message
         self._held: dict[Order, deque[Message]] = {}  # messages held back by the first of them
         self._awaited: dict[int, Order] = {}  # what the payload of a transfer lets go on
 
@@ -130,7 +132,7 @@ class Conversation:
                 message, payload=replace(message.payload, holds=self._passage.take(message.payload.holds))
             )
         if not isinstance(message, Credit | Cancel) and isinstance(message.payload, Payload) and message.payload.shared:
-            message = replace(message, payload=self._mapped(message.payload))
+            message = self._mapped(message, message.payload)
         order = self._order(message)
         if order in self._held:
             self._held[order].append(message)
@@ -144,16 +146,18 @@ class Conversation:
         """Whether a message can be delivered on any thread: nothing waits, and nothing has to be counted or mapped."""
         return not self._held and self._anywhere is not None and _is_all_there(message) and self._anywhere(message)
 
-    def _mapped(self, payload: Payload) -> Payload:
+    def _mapped(self, message: Carrying, payload: Payload) -> Carrying:
         if self._arena is None:
             raise MalformedMessageError("it shares memory with a process that has none in common with it")
         buffers = list(payload.buffers)
         try:
             for part, buffer in zip(payload.shared, self._arena.take(payload.shared), strict=True):
                 buffers[part.index] = buffer
-        except (ValueError, IndexError, OSError) as error:
+        except (ValueError, IndexError, FileNotFoundError) as error:
             raise MalformedMessageError(f"memory that was shared cannot be had: {error}") from error
-        return replace(payload, buffers=tuple(buffers), shared=())
+        except (MemoryError, OSError) as error:
+            return untaken(message, payload.nbytes + sum(part.size for part in payload.shared), error)
+        return replace(message, payload=replace(payload, buffers=tuple(buffers), shared=()))
 
     def _order(self, message: Message) -> Order:
         match message:
@@ -174,12 +178,13 @@ class Conversation:
             message = held[0]
             transfer = _transfer(message)
             if transfer is not None:
-                payload = self._whole.pop(transfer, None)
-                if payload is None:
+                fill = self._whole.pop(transfer, None)
+                if fill is None:
                     self._awaited[transfer] = order
                     self._need_bulk()
                     return
-                message = _filled(message, payload)
+                assert not isinstance(message, Credit | Cancel | Chunk)
+                message = fill(message)
             held.popleft()
             self._deliver(message)
         self._held.pop(order, None)  # a delivery may have closed this conversation
@@ -195,7 +200,7 @@ class Conversation:
         assembly.add(message)
         if assembly.complete:
             del self._assemblies[number]
-            self._whole[number] = assembly.payload()
+            self._whole[number] = _filling(assembly)
             order = self._awaited.pop(number, None)
             if order is not None:
                 self._release(order)
@@ -267,6 +272,11 @@ def _transfer(message: Message) -> int | None:
     return message.payload.number
 
 
-def _filled(message: Message, payload: Payload) -> Message:
-    assert not isinstance(message, Credit | Cancel | Chunk)
-    return replace(message, payload=replace(payload, holds=message.payload.holds))
+def _filling(assembly: Assembly) -> Callable[[Carrying], Carrying]:
+    """Returns what puts the payload that has arrived into its message."""
+    try:
+        payload = assembly.payload()
+    except (MemoryError, OSError) as error:
+        nbytes, why = assembly.nbytes, error.with_traceback(None)
+        return lambda message: untaken(message, nbytes, why)
+    return lambda message: replace(message, payload=replace(payload, holds=message.payload.holds))

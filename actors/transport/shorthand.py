@@ -25,6 +25,8 @@ _SEQ, _DATA = 0x08, 0x12
 _HEADER = 0x32
 _TARGET, _METHOD, _NUMBER = 0x0A, 0x12, 0x18
 _ORIGIN, _TRACE = b"\x8a\x01", b"\x92\x01"
+_TRACED = _TRACE + b"\x37"  # a traceparent, all of which are as long
+_TRACED_BYTES = len(_TRACED) + 0x37
 _CALL_HEAD = b"\x0a\x04call\x22"  # the kind, and the tag of the pickle
 _REPLY_HEAD = b"\x0a\x05reply\x22"
 
@@ -44,9 +46,11 @@ def write(ack: int, messages: Sequence[tuple[int, Message]]) -> bytes | None:
             kind = _CALL_HEAD
             header = _addressed(message.target, message.method) + varint(message.number)
             if (terms := message.terms) is not PLAIN:
-                if not terms.plain:
+                if terms.remaining is not None or terms.group or terms.returns != 1:
                     return None
-                header += _text(_ORIGIN, terms.origin) + _text(_TRACE, terms.trace)
+                if terms.origin:
+                    header += _text(_ORIGIN, terms.origin)
+                header += _text(_TRACE, terms.trace)
         elif type(message) is Reply and message.outcome is VALUE:
             kind = _REPLY_HEAD
             header = b"\x18" + varint(message.number)
@@ -144,7 +148,10 @@ def _message(data: bytes, at: int, stop: int) -> Plain | None:
         return None
     number, at = read_varint(data, at + 1)
     terms = PLAIN
-    if at != stop and is_call:
+    if stop - at == _TRACED_BYTES and is_call and data.startswith(_TRACED, at):
+        terms = Terms(None, "", 1, "", data[at + len(_TRACED) : stop].decode())
+        at = stop
+    elif at != stop and is_call:
         origin, at = _read_text(data, at, _ORIGIN)
         trace, at = _read_text(data, at, _TRACE)
         terms = Terms(origin=origin, trace=trace)
@@ -155,11 +162,11 @@ def _message(data: bytes, at: int, stop: int) -> Plain | None:
 
 
 def _text(tag: bytes, text: str) -> bytes:
-    """A field, which is not written where it is empty, as protobuf does it."""
     if not text:
         return b""
     data = text.encode()
-    return tag + varint(len(data)) + data
+    nbytes = len(data)
+    return tag + (SHORT[nbytes] if nbytes < 0x80 else varint(nbytes)) + data
 
 
 def _read_text(data: bytes, at: int, tag: bytes) -> tuple[str, int]:

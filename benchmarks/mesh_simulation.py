@@ -1,0 +1,100 @@
+"""What it costs nodes to meet and to stay together, by the runtime's own code on a simulated LAN.
+
+It holds `benchmarks/membership_simulation.py`, a model that goes further in less time, against what runs: processes
+with their peers and sessions, members, the rolls of who belongs. Frames are counted; pings of connections, of which
+there is one a second for each, are not simulated.
+
+    python benchmarks/mesh_simulation.py [NODES ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from actors.simulation.membership import World
+
+if TYPE_CHECKING:
+    from actors.simulation.resident import Node
+
+LOOK_SECONDS = 0.05
+LAST_START_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What came of one run; all but seconds and links are of one node, on average.
+
+    Attributes:
+        nodes: how many.
+        seconds: from the last start until all knew all.
+        links: connections of a node.
+        frames: that it sent until then.
+        kilobytes: of these.
+        idle_frames: that it sends in a second afterwards.
+        idle_kilobytes: of these.
+    """
+
+    nodes: int
+    seconds: float
+    links: float
+    frames: float
+    kilobytes: float
+    idle_frames: float
+    idle_kilobytes: float
+
+
+class Meeting(World):
+    """Devices that start within a second, know each other's addresses, and are left alone."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(0, size, (), trace=False)
+        self.met: Met | None = None
+
+    async def probes(self, node: Node) -> None:
+        """See `World`: nobody calls."""
+
+    def _all_know_all(self) -> bool:
+        nodes = [device.node for device in self.devices if device.node is not None]
+        return len(nodes) == len(self.devices) == min(len(node.members.alive()) for node in nodes)
+
+    async def _all(self, until: float) -> None:
+        size, lan = len(self.devices), self.lan
+        while not self._all_know_all():  # noqa: ASYNC110 - that looking costs nothing here
+            await asyncio.sleep(LOOK_SECONDS)
+        then, frames, sent, links = self.loop.time(), lan.frames, lan.sent_bytes, len(lan.links)
+        await asyncio.sleep(until - then)
+        rest = (until - then) * size
+        self.met = Met(
+            size, max(0.0, then - LAST_START_SECONDS), links / size, frames / size, sent / size / 1e3,
+            (lan.frames - frames) / rest, (lan.sent_bytes - sent) / rest / 1e3,
+        )  # fmt: skip
+
+
+def meet(size: int) -> Met:
+    """Lets so many nodes meet, and looks at them for a minute."""
+    logging.disable(logging.CRITICAL)
+    meeting = Meeting(size)
+    try:
+        meeting.run()
+    finally:
+        logging.disable(logging.NOTSET)
+    assert meeting.met is not None
+    return meeting.met
+
+
+def main() -> None:
+    """Prints one line of JSON for each number of nodes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nodes", nargs="*", type=int, default=[10, 32, 100])
+    for count in parser.parse_args().nodes:
+        met = meet(count)
+        print(json.dumps({name: round(getattr(met, name), 3) for name in Met.__slots__}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
