@@ -26,6 +26,11 @@ shards in order: True
 30131 of 60000 accepted
 again, as they come: 30131
 """,
+    "bigger_engine": """\
+each rank says: [500000500000, 500000500000]
+doubled: [2, 4, 6]
+by its name: 1000001000000
+""",
     "data_parallel": """\
 all ranks say the same: True
 and the same as one process: True
@@ -65,7 +70,7 @@ bay: 1
 """,
 }
 
-OURS = {"data_parallel", "sharded_module", "steer"}  # shows what Ray has elsewhere or not at all
+OURS = {"bigger_engine", "data_parallel", "sharded_module", "steer"}  # shows what Ray has elsewhere or not at all
 
 
 def run(python: str, program: Path, folder: Path) -> str:

@@ -305,3 +305,50 @@ def test_a_program_far_away_by_rays_client() -> None:
     lines = done.stdout.splitlines()
     assert lines[:2] == ["[1, 2]", "[[0, 1], [0, 1]]"], done.stderr[-3000:]
     assert "generator" in lines[2]
+
+
+@on_ray
+def test_the_example_runs_by_rays_client() -> None:
+    command = [sys.executable, TESTS.parent / "examples" / "bigger_engine.py", os.environ["ACTORS_TEST_RAY_CLIENT"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    told = ["each rank says: [500000500000, 500000500000]", "doubled: [2, 4, 6]", "by its name: 1000001000000"]
+    assert done.stdout.splitlines() == told, done.stderr[-3000:]
+
+
+# Its cluster is its own: it ends it in the middle of a call.
+DYING = """
+import os, sys, time, json, subprocess, tempfile, actors
+from pathlib import Path
+with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    environment = {**os.environ, "RAY_TMPDIR": folder}
+    command = [sys.executable, sys.argv[1], folder]
+    cluster = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    os.environ.update(json.loads(cluster.stdout.readline()))
+
+    @actors.remote
+    class Sleeper:
+        def ready(self): return 1
+        def sleep(self): time.sleep(600)
+
+    with actors.init(os.environ["ACTORS_TEST_RAY"], engine="ray", log_to_driver=False):
+        sleepers = [Sleeper.options(node=name).remote() for name in ("second", "third")]
+        print(actors.get([sleeper.ready.remote() for sleeper in sleepers]))
+        refs = [sleeper.sleep.remote() for sleeper in sleepers]
+        cluster.stdin.close()
+        cluster.wait(30)
+        for ref in refs:
+            try: actors.get(ref, timeout=60)
+            except actors.exceptions.ActorsError as error: print(type(error).__name__, error)
+    print("left")
+"""
+
+
+@on_ray
+@pytest.mark.timeout(150)
+def test_a_cluster_that_ends_in_the_middle_is_told_and_left() -> None:
+    command = [sys.executable, "-c", DYING, TESTS / "ray_cluster.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=140)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "[1, 1]", done.stderr[-3000:]
+    assert [line.split()[0] for line in lines if "Sleeper(actor-" in line] == ["ActorDiedError"] * 2
+    assert lines[-1] == "left", done.stderr[-3000:]
