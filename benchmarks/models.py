@@ -119,15 +119,20 @@ class Bench:
     # -- cases --------------------------------------------------------------------------------------------------
 
     def memory(self) -> None:
-        """What a process takes above a bare one for its layers, in two stages and in three, weights as stored."""
+        """What a process takes above a bare one for its layers, in two stages and in three, weights as stored.
+
+        Pages of libraries, which all processes of a host share, are counted apart.
+        """
         for stages in (2, 3):
             with self.loaded(stages, "stored") as model:
-                bare = actors.get(Bare.remote().nbytes.remote())
+                bare_own, bare_all = actors.get(Bare.remote().nbytes.remote())
                 for held in model.status()["stages"]:
-                    above = psutil.Process(held["pid"]).memory_info().rss - bare
+                    own, whole = _memory(held["pid"])
+                    above = own - bare_own
                     what = f"memory of layers {held['first']} to {held['last']} / its weights"
                     self.say(what, above / held["nbytes"], "<= 1.1")
                     self.say("  MiB of that which are no weights", (above - held["nbytes"]) / 2**20, "")
+                    self.say("  MiB of libraries besides, shared with others", (whole - bare_all - above) / 2**20, "")
 
     def decode(self) -> None:
         """Weights as they are on disk, two stages and three: one answer, beside mlx-lm with the same."""
@@ -219,17 +224,23 @@ def _held(model: ShardedModel) -> list[Any]:
     return [stage.loaded.remote() for stage in model._deployment.stages]
 
 
+def _memory(pid: int) -> tuple[int, int]:
+    """Bytes that a process alone has, and all that it has."""
+    found = psutil.Process(pid).memory_full_info()
+    return found.uss, found.rss
+
+
 @actors.remote
 class Bare:
     """A process of an actor's with everything imported that a stage imports."""
 
-    async def nbytes(self) -> int:
-        """Returns what it takes."""
+    async def nbytes(self) -> tuple[int, int]:
+        """Returns the bytes that it alone has, and all that it has."""
         require_lean_mlx_lm()
         for name in ("stage", "gguf", "ggufmodel", "schedule", "hop"):
             import_module(f"actors.models.{name}")
         mx.eval(mx.ones(1))
-        return int(psutil.Process().memory_info().rss)
+        return _memory(os.getpid())
 
 
 def main() -> int:

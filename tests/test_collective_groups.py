@@ -65,6 +65,16 @@ class Loner:
             member = actors.collective.rebuild(timeout=4)
         return member.rank, member.size, member.epoch, float(actors.collective.allreduce(x)[-1])
 
+    def in_passing(self, times: int) -> list[int]:
+        """Makes groups of all ranks in the reverse order, and destroys each as soon as its own part is done."""
+        sums = []
+        for _ in range(times):
+            group = actors.collective.split(0, key=-actors.collective.get_rank())
+            assert group is not None
+            sums.append(int(group.allreduce(np.array([group.rank + 1]))[0]))
+            actors.collective.destroy_group(group)
+        return sums
+
     def parts(self) -> list[int] | None:
         from actors import collective
 
@@ -138,6 +148,12 @@ def test_what_is_no_group_is_said_at_once(loners: list[Any]) -> None:
 def test_ranks_split_by_color(loners: list[Any]) -> None:
     actors.collective.create_group(loners)
     assert get([handle.parts.remote() for handle in loners]) == [None, [3, 1], [2], [3, 1]]
+
+
+@pytest.mark.parametrize("backend", ["auto", "grpc"])
+def test_who_destroys_its_group_at_once_leaves_the_others_what_it_has_sent(loners: list[Any], backend: str) -> None:
+    group = actors.collective.create_group(loners, backend)
+    assert get(group.in_passing.remote(15)) == [[10] * 15] * 4
 
 
 # -- failure -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SAID = ("none", "group", "find", "loop")
+
+
 def test_a_folder_in_a_files_place_is_told_of_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(ActorsError, match=rf"cannot read {tmp_path}: Is a directory"):
         Bundle.read(tmp_path)
@@ -32,6 +35,10 @@ def test_a_cluster_says_what_it_cannot_do_and_with_whom() -> None:
         from actors import runtime
         from actors.observer import Observer, find
 
+        try:
+            actors.nodes()
+        except actors.exceptions.NoClusterError as error:
+            print("none", error)
         actors.init("local")
 
         @actors.remote
@@ -65,7 +72,8 @@ def test_a_cluster_says_what_it_cannot_do_and_with_whom() -> None:
         runtime.joined().portal.soon(look)
         print("loop", caught.get(timeout=30))
     """)
-    found = dict(line.split(" ", 1) for line in said if line.startswith(("group", "find", "loop")))
+    found = dict(line.split(" ", 1) for line in said if line.startswith(SAID))
+    assert found["none"].startswith("this program is in no cluster: call actors.init() first")
     assert " shares its process with other actors: make it without isolation='thread'" in found["group"]
     assert "'Twin' means " in found["find"]
     assert " actors: actor-" in found["find"]

@@ -18,6 +18,7 @@ from actors.exceptions import ActorDiedError
 from actors.util.progress import tqdm
 
 from .extra import on_cpu
+from .heap import keep_together
 from .lean import require_lean_mlx_lm
 from .openblas import bring
 from .stagecaches import StageCaches, awaited
@@ -71,6 +72,7 @@ class StageActor(StageCaches):
         libraries: Sequence[ActorHandle] = (),
         send: bool = False,
     ) -> None:
+        keep_together()
         self._blas = means.wide and bring(means.threads)
         require_lean_mlx_lm()
         from .stage import StageModel
