@@ -63,7 +63,6 @@ _NO_LIGHT = Difference("`isolation='thread'` is refused")
 _SLEEPING_TASK = Difference("a task that sleeps is cancelled by force alone", run=False)
 _OWN_WORDS = Difference("the test looks into this package's own runtime")
 
-_CANCEL_LATER = Difference("`cancel` returns before the call has ended: it may take what comes meanwhile", run=False)
 _RETRY_ORDER = Difference("calls that are made once more after a death may come in another order", run=False)
 
 DIFFERS: dict[str, dict[str, Difference]] = {
@@ -152,9 +151,7 @@ DIFFERS: dict[str, dict[str, Difference]] = {
     "collective_groups": {
         "test_a_group_is_made_of_handles": _BACKENDS,
     },
-    "util_queue": {
-        "test_a_get_that_was_given_up_takes_no_item": _CANCEL_LATER,
-    },
+    "util_queue": {},
     "util_pool": {
         "test_a_function_that_kills_its_process_costs_its_own_result_alone": _EXIT_CODE,
     },

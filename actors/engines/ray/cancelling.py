@@ -64,7 +64,7 @@ class Calls:
 
 
 def cancel_call(ref: RayRef, recursive: bool) -> bool:
-    """Cancels an actor's call, soon; returns whether it is one, of an actor that this program has a handle of."""
+    """Cancels a call, soon; returns whether it is one that may wait for its turn at an actor which is known here."""
     handle = _handle_of(ref)
     if handle is None:
         return False

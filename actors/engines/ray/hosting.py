@@ -147,10 +147,6 @@ class Host:
         return str(ray.get_runtime_context().get_worker_id())
 
     @ray.method(concurrency_group=HIDDEN)
-    def _actors_cancel(self, id: str) -> bool:
-        return self.calls.cancel(id)
-
-    @ray.method(concurrency_group=HIDDEN)
     def _actors_enter(self, *place: Any) -> None:
         self.membership.enter(*place)
 
@@ -163,6 +159,14 @@ class Host:
         self.membership.take(group, *message)
 
 
+class QueueingHost(Host):
+    """One whose calls wait for their turn. Coroutines do not, and Ray's own cancelling is the quicker one for them."""
+
+    @ray.method(concurrency_group=HIDDEN)
+    def _actors_cancel(self, id: str) -> bool:
+        return self.calls.cancel(id)
+
+
 _hosts: WeakKeyDictionary[type, type[Host]] = WeakKeyDictionary()
 
 
@@ -171,8 +175,13 @@ def host_of(cls: type) -> type[Host]:
     known = _hosts.get(cls)
     if known is None:
         members = {name: _forward(cls, name) for name in describe(cls).methods}
-        known = _hosts[cls] = type(cls.__name__, (Host,), {**members, "__module__": cls.__module__})
+        host = Host if any(map(_is_async, members.values())) else QueueingHost
+        known = _hosts[cls] = type(cls.__name__, (host,), {**members, "__module__": cls.__module__})
     return known
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _forward(cls: type, name: str) -> Callable[..., Any]:
