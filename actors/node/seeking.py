@@ -80,7 +80,7 @@ class Seeking:
         """Why a member cannot be used now."""
         here = self._members.why(id)
         there = self._why.get(id, "" if here else "it has not been seen since this node was started")
-        return "; ".join(said for said in (here, there) if said)
+        return here if here.startswith(there) else "; ".join(said for said in (here, there) if said)
 
     def seen(self, record: NodeRecord) -> None:
         """Discovery shows a node, which anybody may have announced."""
@@ -142,7 +142,9 @@ class Seeking:
             async with asyncio.timeout(ASK_SECONDS):
                 process = await process_at(where, self._process.dialer)
         except (GoneError, UnreachableError, LinkLostError, OSError) as error:
-            self._why[id] = f"it does not answer at {', '.join(doors)} ({error or 'no answer'})"
+            said = str(error) or "no answer"
+            named = any(door in said for door in doors)
+            self._why[id] = said if named else f"it does not answer at {', '.join(doors)} ({said})"
             return
         self._members.found_at(Address(process, "", "", id, doors), proved=True)
 
