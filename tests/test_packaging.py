@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMES_WITH = {"huggingface_hub": "mlx-lm", "tokenizers": "mlx-lm", "transformers": "mlx-lm", "IPython": "ipykernel"}
 
 
-HOSTS = {"joblib", "mypy", "opentelemetry", "pytest", "ray", "typing_extensions"}  # who uses these has them
+HOSTS = {"joblib", "mypy", "opentelemetry", "pytest", "ray", "torch", "typing_extensions"}  # who uses these has them
 
 
 def _names(requirements: list[str]) -> set[str]:
