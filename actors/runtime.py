@@ -59,7 +59,7 @@ class Traced(Protocol):
 
     @property
     def here(self) -> Any:
-        """See `actors.latespan.LateServed`."""
+        """See `actors.lateserved.LateServed`."""
 
     @property
     def context(self) -> Any:

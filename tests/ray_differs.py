@@ -6,7 +6,7 @@ The page `docs/ray-differs.md` is made of this: ``python tests/ray_differs.py > 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,7 +41,7 @@ _STILLBORN = Difference(
     "an actor whose constructor raised keeps its name and its process until its last handle is gone", run=False
 )
 _VERDICT = Difference("Ray does not tell whether a call that was cut off had begun")
-_IN_LATE = Difference("a cancelled call that waits is answered when the actor is free", run=False)
+_IN_LATE = replace(_CANCELLED_LATE, run=False)
 _ONE_BY_ONE = Difference("each value of `map` is a call of its own: those before one that is refused are made")
 _CIRCLE = Difference("actors that wait for each other in a circle wait for ever", run=False)
 _NODE_AT_ONCE = Difference("a node that is not there is told by `.remote()` itself, not by the first call")

@@ -143,16 +143,7 @@ def test_names_hold_over_two_hundred_seeds() -> None:
 def test_names_that_are_wrong_are_found(monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any]) -> None:
     for method, wrong in broken.items():
         monkeypatch.setattr(Names, method, wrong)
-
-    def found() -> str:
-        for seed in range(300):
-            try:
-                simulate_names(seed)
-            except SimulationError as error:
-                return str(error)
-        return "nothing"
-
-    broken_promise = found()
+    broken_promise = _found(simulate_names, 300)
     assert "with these faults:" in broken_promise
     assert "See it again by: python -m actors.testing.replay" in broken_promise
 
@@ -171,6 +162,13 @@ def _found(simulated: Callable[[int], object], seeds: int) -> str:
         except SimulationError as error:
             return str(error)
     return "nothing"
+
+
+def _is_found(simulated: Callable[[int], object], seeds: int, says: str, what: str) -> None:
+    found = _found(simulated, seeds)
+    assert says in found
+    assert "python -m actors.testing.replay" in found
+    assert f"--of {what}" in found
 
 
 def test_ownership_holds_over_two_hundred_seeds() -> None:
@@ -200,10 +198,7 @@ def test_ownership_that_is_wrong_is_found(
     monkeypatch: pytest.MonkeyPatch, broken: Any, method: str, wrong: Any, says: str
 ) -> None:
     monkeypatch.setattr(broken, method, wrong)
-    found = _found(simulate_ownership, 400)
-    assert says in found
-    assert "python -m actors.testing.replay" in found
-    assert "--of ownership" in found
+    _is_found(simulate_ownership, 400, says, "ownership")
 
 
 def test_collectives_hold_over_two_hundred_seeds() -> None:
@@ -224,9 +219,7 @@ def test_collectives_that_are_wrong_are_found(
     monkeypatch: pytest.MonkeyPatch, broken: Any, method: str, wrong: Any, says: str
 ) -> None:
     monkeypatch.setattr(broken, method, wrong)
-    found = _found(simulate_collectives, 200)
-    assert says in found
-    assert "--of collectives" in found
+    _is_found(simulate_collectives, 200, says, "collectives")
 
 
 REPLAYED = {
@@ -271,7 +264,4 @@ def test_membership_that_is_wrong_is_found(
     monkeypatch: pytest.MonkeyPatch, broken: Any, method: str, wrong: Any, says: str
 ) -> None:
     monkeypatch.setattr(broken, method, wrong)
-    found = _found(simulate_membership, 300)
-    assert says in found
-    assert "python -m actors.testing.replay" in found
-    assert "--of membership" in found
+    _is_found(simulate_membership, 300, says, "membership")

@@ -7,7 +7,6 @@ for those that are missing, the rolls of who belongs, names. Simulated are conne
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +21,7 @@ from .faults import Fault
 from .lan import NOTICED_SECONDS, Lan
 from .outcome import Outcome
 from .resident import Device, identity
-from .running import held
+from .running import held, unheard
 from .virtual import Machines, nothing_collected, simulated_clocks
 
 if TYPE_CHECKING:
@@ -363,9 +362,5 @@ def simulate_membership(seed: int, *, faults: int = 4, trace: bool = False) -> O
         Fault(chance.uniform(1, SPAN_SECONDS), chance.choice(FAULTS), chance.randrange(64 * 64), _seconds(chance))
         for _ in range(chance.randint(0, faults))
     ]
-    loud = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # that connections are lost is what is looked for
-    try:
+    with unheard():
         return held(lambda chosen, trace: World(seed, size, chosen, trace), seed, plan, "membership", trace)
-    finally:
-        logging.disable(loud)

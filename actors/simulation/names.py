@@ -7,7 +7,6 @@ bring it again, but a cut delays what is under way, and who notices it takes the
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,12 +14,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ActorAlreadyExistsError
-from actors.node import naming
 from actors.node.naming import Naming
 
 from .faults import SPAN_SECONDS, Fault
 from .outcome import Outcome
-from .running import held
+from .running import held, unheard
 from .virtual import VirtualLoop
 
 if TYPE_CHECKING:
@@ -215,8 +213,5 @@ def simulate_names(seed: int, *, nodes: int = 4, claims: int = 16, cuts: int = 5
         for _ in range(cuts if seed % 4 else 0)
     ]
 
-    level, naming.log.level = naming.log.level, logging.CRITICAL  # that names are lost is what is looked for
-    try:
+    with unheard():
         return held(lambda chosen, trace: _World(seed, nodes, claims, chosen, trace), seed, plan, "names", trace)
-    finally:
-        naming.log.level = level

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .faults import faults_of, fewest
@@ -10,7 +12,7 @@ from .world import World
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .faults import Fault
     from .outcome import Outcome
@@ -70,6 +72,17 @@ def simulate(
         own = actor is Journal and script is None and check is None
         again = f"{REPLAY} {seed}" if own else f"actors.testing.simulate(seed={seed}, trace=True, …)"
         raise SimulationError(_told(run, seed, plan, error, again)) from error
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What the runtime logs is left out meanwhile: that things go wrong is what is looked for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class Runnable(Protocol):
