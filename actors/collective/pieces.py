@@ -82,3 +82,8 @@ class Pieces:
         out = pages.empty(self.size, self.dtype)
         np.concatenate(arrays, out=out)
         return out
+
+
+def whole(part: Part) -> npt.NDArray[Any]:
+    """Returns the elements as one array; without a copy where they are one."""
+    return part.joined() if isinstance(part, Pieces) else part

@@ -13,7 +13,7 @@ from . import shared
 from .agreement import INLINE_BYTES
 from .board import POST_BYTES
 from .moving import Barrier
-from .pieces import Pieces
+from .pieces import whole
 from .reducing import AllReduce, said_of
 from .structure import Structure, is_structure
 
@@ -80,9 +80,7 @@ class _Posted(_OfArray):
 
     def said(self, channel: Channel, x: Part | None) -> bytes:  # noqa: ARG002 - the interface
         """See `Plan`."""
-        if x is None:
-            return self.header
-        return self.header + (x.joined() if isinstance(x, Pieces) else x).tobytes()
+        return self.header if x is None else self.header + whole(x).tobytes()
 
     def result(self, channel: Channel, said: Sequence[bytes]) -> Any:  # noqa: ARG002 - the interface
         """See `Plan`."""

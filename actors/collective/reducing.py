@@ -17,7 +17,7 @@ from .call import Call
 from .estimates import MIXED, estimates, far_all_reduce
 from .flow import cut
 from .packing import Packed, pack, unpack
-from .pieces import Pieces
+from .pieces import whole
 from .ranks import check_rank
 from .structure import Structure
 
@@ -194,7 +194,7 @@ def _all_reduce(channel: Channel, value: Part, reduction: Reduction, ordered: bo
         result = pages.empty(value.size, value.dtype)
         shared.all_reduce(channel, terrain.window, value, reduction, result)
         return result
-    flat = value.joined() if isinstance(value, Pieces) else value
+    flat = whole(value)
     if channel.engine is not None:
         return channel.engine.all_reduce(channel, flat, reduction)
     if not ordered:
