@@ -143,10 +143,7 @@ class Relay:
                 host, _, port = self._target.rpartition(":")
                 onward = await asyncio.open_connection(host, int(port))
         except OSError:
-            if self._path is not None and self._server is not None:  # where nobody listens, neither does this
-                self._server.close()
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path)
+            self._listen_no_more()  # where nobody listens, neither does this
             writer.transport.abort()
             return
         finally:
@@ -198,9 +195,15 @@ class Relay:
             raise
         return future.result(10)
 
+    def _listen_no_more(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
     async def _end(self) -> None:
-        assert self._server is not None
-        self._server.close()
+        self._listen_no_more()
         while self._connections or self._arriving:
             for connection in list(self._connections):
                 for task in connection.tasks:
@@ -224,26 +227,22 @@ class Relay:
         self.close()
 
 
-class Detour:
-    """A second way to an actor, by a relay; the actor is to lie on another host than the one where the test runs.
+class Byway:
+    """A second way to an actor: by a relay that stands before its process or its node's door.
 
     Args:
         handle: the actor's, which has answered before.
-        lane: ``"door"`` for TLS by the door of its node, ``"socket"`` for the Unix socket of its process.
+        relay: the address of a relay, its ``HOST:PORT`` or path; the lane is TLS by the door, or the Unix socket.
     """
 
-    def __init__(self, handle: actors.ActorHandle[Any], lane: str) -> None:
+    def __init__(self, handle: actors.ActorHandle[Any], relay: str) -> None:
         self._process = current()
         self._handle = handle
-        near = self._process.portal.run(line_of(handle).located())
-        self._near = near
-        if lane == "door":
-            door = next(info.address for info in actors.nodes() if info.id == near.node)
-            self.relay = Relay(door)
-            where = replace(near, host="elsewhere", socket="", doors=(self.relay.address,))
+        self._near = near = whereabouts(handle)
+        if relay.startswith("/"):
+            where = replace(near, socket=relay)
         else:
-            self.relay = Relay(near.socket, near.socket.removesuffix(".sock") + "-relay")
-            where = replace(near, socket=self.relay.address)
+            where = replace(near, host="elsewhere", socket="", doors=(relay,))
         self._forget()  # else the peer that is there already would be used
 
         async def locate(_: str | None) -> Address:
@@ -257,16 +256,33 @@ class Detour:
         return calls.call(self.line, self._handle._spec.methods[method], args, {})
 
     def close(self) -> None:
-        """Ends the relay; the actor is to be found on the direct way again."""
+        """Ends the connection by the relay; the actor is to be found on the direct way again."""
         if self.line.peer is not None:
             peer = self.line.peer
             self._process.portal.run(peer.close("the test is over"))
         self._forget()
-        self.relay.close()
 
     def _forget(self) -> None:
         self._process.forget(self._near.process)
         self._process._dead.pop(self._near.process, None)
+
+
+class Detour(Byway):
+    """A second way to an actor, with its relay; the actor is to lie on another host than the one where the test runs.
+
+    Args:
+        handle: the actor's, which has answered before.
+        lane: ``"door"`` for TLS by the door of its node, ``"socket"`` for the Unix socket of its process.
+    """
+
+    def __init__(self, handle: actors.ActorHandle[Any], lane: str) -> None:
+        self.relay = relay_to(handle, lane)
+        super().__init__(handle, self.relay.address)
+
+    def close(self) -> None:
+        """Ends the relay as well."""
+        super().close()
+        self.relay.close()
 
     def __enter__(self) -> Self:
         return self
@@ -275,3 +291,16 @@ class Detour:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def whereabouts(handle: actors.ActorHandle[Any]) -> Address:
+    """Where an actor is."""
+    return current().portal.run(line_of(handle).located())
+
+
+def relay_to(handle: actors.ActorHandle[Any], lane: str) -> Relay:
+    """A relay to an actor: to the door of its node, or to the Unix socket of its process."""
+    near = whereabouts(handle)
+    if lane == "door":
+        return Relay(next(info.address for info in actors.nodes() if info.id == near.node))
+    return Relay(near.socket, near.socket.removesuffix(".sock") + "-relay")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,8 @@ class NodeService:
             await probe_socket(address.socket)
         except GoneError:
             self._local.pop(address.process, None)
+            with contextlib.suppress(FileNotFoundError):  # there still if it was killed
+                os.unlink(address.socket)
             self._process.acceptor.expire(address.process)
         except UnreachableError:
             pass  # silence is not death
