@@ -71,6 +71,7 @@ class Relay:
         self.held = [0, 0]
         self._loop = asyncio.new_event_loop()
         self._open = [asyncio.Event(), asyncio.Event()]
+        self._fuses: list[int | None] = [None, None]
         self._loses = False
         self._delay = 0.0
         self._rate = 0.0
@@ -91,6 +92,15 @@ class Relay:
     def cut(self) -> None:
         """Resets all connections; new ones may come."""
         self._do(lambda: [connection.abort() for connection in list(self._connections)])
+
+    def cut_after(self, way: int, count: int) -> None:
+        """Lets so many more bytes pass that way, wherever within a frame that is, and ends all connections then."""
+        self._do(lambda: self._fuses.__setitem__(way, count))
+
+    @property
+    def has_cut(self) -> bool:
+        """Whether what `cut_after` was to do has been done."""
+        return self._fuses == [None, None]
 
     def half_close(self, way: int) -> None:
         """Ends one direction of all connections; the other goes on."""
@@ -172,14 +182,31 @@ class Relay:
                 finally:
                     self.held[way] -= len(data)
                 if not connection.lost:
-                    writer.write(data)
+                    last = self._burn(way, len(data))
+                    writer.write(data if last is None else data[:last])
                     self.passed[way] += len(data)
                     await writer.drain()
+                    if last is not None:
+                        for each in self._connections:  # what has passed arrives
+                            for end in each.writers:
+                                end.close()
+                        return
             if not connection.lost:
                 writer.write_eof()
                 return
             await asyncio.Event().wait()  # a cable that was pulled does not tell that one end has hung up
         connection.abort()
+
+    def _burn(self, way: int, count: int) -> int | None:
+        """Returns how many of so many bytes may pass before the cut; None if that is not due."""
+        left = self._fuses[way]
+        if left is None:
+            return None
+        if count < left:
+            self._fuses[way] = left - count
+            return None
+        self._fuses[way] = None
+        return left
 
     def _do(self, what: Callable[[], Any]) -> None:
         async def work() -> None:

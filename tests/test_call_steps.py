@@ -462,3 +462,27 @@ class TestTheCaller:
             assert psutil.pid_exists(caller.own)
             caller.end()
             eventually(lambda: not psutil.pid_exists(caller.own), PATIENCE, "what it owned ends with it")
+
+    @pytest.mark.parametrize("lane", ["socket", *slow("door")])
+    def test_is_stopped_with_large_answers_under_way_and_others_are_answered(
+        self, device: Device, steps: Any, lane: str
+    ) -> None:
+        size = 8 << 20
+        with relay_to(steps, lane) as relay:
+            caller = Caller(device, relay)
+            try:
+                caller.does("connect")
+                relay.hold(BACK)
+                caller.does("large", size)
+                eventually(lambda: relay.held[BACK] > 0, PATIENCE)
+                caller.process.send_signal(signal.SIGSTOP)
+                try:
+                    assert len(actors.get([steps.pid.remote() for _ in range(300)], timeout=PATIENCE)) == 300
+                    assert len(actors.get(steps.large.remote(size), timeout=PATIENCE)) == size
+                finally:
+                    caller.process.send_signal(signal.SIGCONT)
+                relay.let_go()
+                assert caller.does("sizes") == str(5 * size)
+            finally:
+                relay.let_go()
+                caller.end()

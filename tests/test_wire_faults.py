@@ -146,6 +146,49 @@ def test_large_values_pass_once_through_cuts(lane: str) -> None:
 
 
 @pytest.mark.parametrize("way", [THERE, BACK])
+@pytest.mark.parametrize(
+    ("lane", "every"),
+    [
+        ("socket", 23),
+        pytest.param("socket", 3, marks=pytest.mark.slow),
+        pytest.param("door", 97, marks=pytest.mark.slow),
+    ],
+)
+def test_a_cut_after_any_byte_of_a_hello_and_a_short_call(lane: str, every: int, way: int) -> None:
+    ledger = there(Ledger)
+    number = 0
+    with Detour(ledger, lane) as detour:
+        while True:
+            detour.relay.cut()
+            detour.relay.cut_after(way, number * every)
+            assert actors.get(detour.call("add", number), timeout=PATIENCE) == number
+            number += 1
+            if not detour.relay.has_cut:  # more than all the bytes there are
+                break
+    assert number * every > 100
+    assert actors.get(ledger.state.remote(), timeout=PATIENCE) == (number, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [THERE, BACK])
+@pytest.mark.parametrize("lane", LANES)
+def test_a_cut_after_some_bytes_of_a_large_value(lane: str, way: int) -> None:
+    """Around each border of a chunk, and anywhere else."""
+    ledger = there(Ledger)
+    data = os.urandom((3 << 20) + 5)
+    borders = [(n << 20) + off for n in range(4) for off in (-30, -1, 0, 1, 30, 100)]
+    places = sorted({place for place in borders if place >= 0} | {*range(0, 3 << 20, 333_333)})
+    number = 0
+    with Detour(ledger, lane) as detour:
+        for place in places:
+            detour.relay.cut_after(way, place)
+            assert actors.get(detour.call("add_large", number, data), timeout=PATIENCE) == data
+            assert detour.relay.has_cut
+            number += 1
+    assert actors.get(ledger.state.remote(), timeout=PATIENCE) == (number, [])
+
+
+@pytest.mark.parametrize("way", [THERE, BACK])
 @pytest.mark.parametrize("lane", LANES)
 def test_one_direction_that_is_closed(lane: str, way: int) -> None:
     ledger = there(Ledger)
