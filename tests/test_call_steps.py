@@ -340,10 +340,7 @@ class Caller:
             relay.hold()  # so that there is no connection yet
             self.does("run", folder.path, "it")
             eventually(lambda: relay.held[THERE] > 0, PATIENCE)
-            return
-        self.does("connect")
-        self.does("heard")
-        if step == "sent":
+        elif step == "sent":
             relay.hold(THERE)
             self.does("run", folder.path, "it")
             eventually(lambda: relay.held[THERE] > 0, PATIENCE)
@@ -409,13 +406,16 @@ def called(
     """A caller whose call is at that step, and calls of this process."""
     folder = Folder(path)
     mine: list[Any] = []
-    if step == "received":
-        folder.latch("first")
-        mine.append(steps.run.remote(path, "first"))
-        eventually(lambda: folder.count("began first"), PATIENCE)
     with relay_to(steps, lane) as relay:
         caller = Caller(device, relay)
         try:
+            if step != STEPS[0]:
+                caller.does("connect")
+                caller.does("heard")
+            if step == "received":
+                folder.latch("first")
+                mine.append(steps.run.remote(path, "first"))
+                eventually(lambda: folder.count("began first"), PATIENCE)
             caller.come_to(step, folder, relay)
             yield caller, folder, relay, mine
         finally:
