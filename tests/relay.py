@@ -47,7 +47,8 @@ class Connection:
             if own is not None and own.family != socket.AF_UNIX:
                 with contextlib.suppress(OSError):
                     own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's own, where it has ended with something unsent
+                writer.transport.abort()
 
 
 class Relay:
