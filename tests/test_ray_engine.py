@@ -73,6 +73,11 @@ class Counter:
         found = [actors.collective.allreduce(np.full(size, rank + 1.0, np.float32)) for size in sizes]
         return [(float(x[0]), x.size) for x in found]
 
+    def reduced(self, op: str, dtype: str) -> object:
+        x = np.ones(100_000, dtype) + np.array(actors.collective.get_rank(), dtype)
+        x[1] += 1
+        return actors.collective.allreduce(x, op)
+
     def all_kinds(self) -> list[object]:
         group, rank = actors.collective, actors.collective.get_rank()
         x = np.arange(4) + rank
@@ -87,6 +92,28 @@ class Counter:
 
     def wait_for_all(self) -> object:
         return actors.collective.barrier(timeout=20)
+
+    def way(self) -> str:
+        actors.collective.barrier()
+        self.part = actors.collective.split(0)
+        assert self.part is not None
+        self.part.barrier()
+        return self.part.explain(1 << 20)
+
+    def give(self, value: object, other: int) -> None:
+        assert self.part is not None
+        self.part.send(value, other)
+
+    def take(self, other: int) -> object:
+        assert self.part is not None
+        return self.part.recv(other, timeout=20)
+
+    def reduce_part(self) -> object:
+        assert self.part is not None
+        return self.part.allreduce(np.ones(200_000, np.float32), timeout=20)
+
+    def leave_part(self) -> None:
+        actors.collective.destroy_group(self.part)
 
 
 def test_the_page_of_what_differs_is_that_of_the_list() -> None:
@@ -167,6 +194,37 @@ class TestOnRay:
         for ref in waiting:
             with pytest.raises(CollectiveError, match=r"rank 1 .* is gone: its actor on Ray has ended"):
                 actors.get(ref, timeout=60)
+
+    def test_values_go_by_gloo_where_all_have_torch_and_else_through_the_object_store(self) -> None:
+        group = Counter.group(2)
+        carrier = "gloo" if "ACTORS_TEST_TORCH" in os.environ else "Ray's object store"
+        for way in actors.get(group.way.remote(), timeout=120):
+            assert f"{carrier} carries what the ranks send each other" in way
+
+    def test_a_rank_that_leaves_does_so_for_itself_alone(self) -> None:
+        group = Counter.group(3)
+        actors.get(group.way.remote(), timeout=120)
+        actors.get(group[0].give.remote("last words", 2), timeout=60)
+        actors.get(group[0].leave_part.remote(), timeout=60)
+        actors.get(group[1].give.remote("still here", 2), timeout=60)
+        assert actors.get(group[2].take.remote(1), timeout=60) == "still here"
+        assert actors.get(group[2].take.remote(0), timeout=60) == "last words"
+        with pytest.raises(CollectiveError, match=r"rank 0 .* has left the group: it was destroyed"):
+            actors.get(group[2].take.remote(0), timeout=60)
+        for ref in [group[1].reduce_part.remote(), group[2].reduce_part.remote()]:
+            with pytest.raises(CollectiveError, match=r"rank 0 .* has left the group"):
+                actors.get(ref, timeout=60)
+        actors.get([group[1].leave_part.remote(), group[2].leave_part.remote()], timeout=60)
+        assert actors.get(group.sums.remote([5]), timeout=60) == [[(6.0, 5)]] * 3
+
+    def test_what_gloo_reduces_is_what_numpy_would(self) -> None:
+        group = Counter.group(2)
+        for op, dtype, expected in [
+            ("sum", "float64", [3.0, 5.0]), ("product", "int32", [2, 6]), ("mean", "float32", [1.5, 2.5]),
+            ("max", "int64", [2, 3]), ("sum", "float16", [3.0, 5.0]),
+        ]:  # fmt: skip
+            for found in actors.get(group.reduced.remote(op, dtype), timeout=60):
+                assert (found[:2].tolist(), found.dtype.name, found.size) == (expected, dtype, 100_000)
 
     def test_a_group_of_actors_that_exist(self) -> None:
         members = [Counter.remote(start) for start in range(2)]

@@ -62,16 +62,14 @@ class Manner:
 @travelling
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an actor is made of, beside its arguments.
+    """What an actor is made of, beside its class and its arguments.
 
     Attributes:
-        cls: the user's class.
         label: how it is called in messages.
         manner: how it wants to be called.
         group: of a member of a group: that group's id, its rank, and how many ranks there are.
     """
 
-    cls: type
     label: str
     manner: Manner
     group: tuple[str, int, int] | None
@@ -83,14 +81,14 @@ class Host:
     Methods whose names begin with ``_actors_`` are ours and run beside the others.
     """
 
-    def __init__(self, order: Order, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, order: Order, cls: type, /, *args: Any, **kwargs: Any) -> None:
         global _here  # noqa: PLW0603 - a process is one actor
         from .membership import Membership
         from .runtime import Ray
 
         engine.use(Ray())
         _here = self
-        cls, self.label, group = order.cls, order.label, order.group
+        self.label, group = order.label, order.group
         self.cls, self.manner, self.first = cls, order.manner, group
         self.membership: Membership = Membership(self.label)
         self.calls = Calls()

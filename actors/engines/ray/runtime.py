@@ -14,6 +14,7 @@ from actors import engine
 from actors.exceptions import ActorAlreadyExistsError, ArgumentError, CollectiveError, GetTimeoutError
 from actors.group import ActorGroup
 from actors.ids import new_id
+from actors.messages import STREAM_WINDOW
 from actors.nodeinfo import NodeInfo
 from actors.refs import check_timeout, kind_of
 from actors.runtime import ActorExit
@@ -51,11 +52,12 @@ class Ray:
         self, cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ActorHandle:
         """See `Engine`."""
-        return self._create(cls, options, options.name or cls.__name__, None, args, kwargs)
+        return self._create(cls, cls, options, options.name or cls.__name__, None, args, kwargs)
 
     def _create(  # noqa: PLR0917 - what an actor is made of
         self,
         cls: type,
+        code: Any,
         options: ActorOptions,
         label: str,
         group: tuple[str, int, int] | None,
@@ -68,7 +70,7 @@ class Ray:
         try:
             with sending(plain, named, cls):
                 made = ray.remote(concurrency_groups=chosen.pop("concurrency_groups"))(host_of(cls))
-                make = partial(made.options(**chosen).remote, Order(cls, label, manner, group), *plain, **named)
+                make = partial(made.options(**chosen).remote, Order(label, manner, group), code, *plain, **named)
                 raw = named_once(make, options) if options.name is not None else make()
         except ValueError as error:
             if options.name is not None and "already" in str(error):
@@ -86,10 +88,12 @@ class Ray:
         if options.scheduling_strategy == "DEFAULT" and options.node is None:
             options = options.merged(scheduling_strategy="SPREAD")
         names = [f"{options.name or cls.__name__}[{rank}]" for rank in range(size)]
+        with sending(code=cls):
+            code = ray.put(cls)  # so that it is pickled once for all
         handles = []
         for rank, label in enumerate(names):
             own = options.merged(name=f"{options.name}-{rank}") if options.name else options
-            handles.append(self._create(cls, own, label, (group, rank, size), args, kwargs))
+            handles.append(self._create(cls, code, own, label, (group, rank, size), args, kwargs))
         _enter(group, handles)
         return ActorGroup(group, handles)
 
@@ -104,6 +108,8 @@ class Ray:
         chosen, (plain, named) = of_task(options), unwrapped(args, kwargs)
         if again := kinds(options.retry_exceptions):
             chosen["retry_exceptions"], named[AGAIN] = [TransientError], again
+        if returns == "streaming":
+            chosen["_generator_backpressure_num_objects"] = STREAM_WINDOW
         with sending(plain, named, function.function):
             given = made.options(**chosen, num_returns=returns).remote(*plain, **named)
         return wrapped(given, returns, spec.name)

@@ -10,6 +10,7 @@ from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as RayAffinity
 
 from actors.exceptions import PlacementError
+from actors.messages import STREAM_WINDOW
 from actors.strategy import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def of_method(options: MethodOptions, generates: bool) -> dict[str, Any]:
         refuse("generator methods over ray://", "run the program in the cluster, or call them from an actor")
     found = {
         "num_returns": "streaming" if returns == "dynamic" else returns,
+        "_generator_backpressure_num_objects": STREAM_WINDOW if returns in {"streaming", "dynamic"} else None,
         "concurrency_group": options.concurrency_group,
         "max_task_retries": options.max_task_retries, "retry_exceptions": options.retry_exceptions,
         "name": options.name,
