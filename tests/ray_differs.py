@@ -74,6 +74,8 @@ _SLEEPING_TASK = Difference("a task that sleeps is cancelled by force alone", wi
 _FOUND_STILL = Difference(
     "an actor whose last handle is gone may be found by its name for a moment, and answer", always=False
 )
+_NO_SUPERVISOR = Difference("supervisors are of a LAN, and refused")
+_OLDER_CLASS = Difference("`get_if_exists=True` returns an actor of that name whatever its class", within=LONG)
 _OWN_WORDS = Difference("the test looks into this package's own runtime")
 _RETRY_ORDER = Difference(
     "calls that are made once more after a death may come in another order", always=False, within=LONG
@@ -173,37 +175,47 @@ DIFFERS: dict[str, dict[str, Difference]] = {
     "util_completion": {
         "test_a_circle_is_told": _CIRCLE,
     },
-    "bounds": {},
-    "deadlines": {},
+    "bounds": {
+        "test_without_one_the_caller_is_held_up": replace(_OWN_BOUND, within=LONG),
+        "test_bytes_are_bounded_too": replace(_OWN_BOUND, within=LONG),
+        "test_an_event_loop_is_never_held_up": _OWN_BOUND,
+    },
+    "deadlines": {
+        "test_what_is_left_is_known_and_inherited": _NO_DEADLINE,
+        "test_the_caller_has_its_answer_in_time_and_the_actor_goes_on": _NO_DEADLINE,
+        "test_a_call_that_waits_too_long_never_starts": _NO_DEADLINE,
+        "test_a_call_whose_argument_comes_too_late_never_starts": _NO_DEADLINE,
+        "test_a_coroutine_is_cancelled_when_its_time_is_over": _NO_DEADLINE,
+        "test_a_timeout_inside_is_the_callers_to_catch": _NO_DEADLINE,
+        "test_a_method_may_have_one_of_its_own": _NO_DEADLINE,
+    },
     "light_actors": {},
     "saved_state": {},
     "replicas": {},
     "moving": {},
     "public_calls": {},
     "record": {},
-    "placement": {},
-    "supervision": {},
+    "supervision": {
+        "test_a_strategy_says_who_is_made_anew_and_all_come_in_order": _NO_SUPERVISOR,
+        "test_one_that_leaves_by_itself_is_not_made_anew": _NO_SUPERVISOR,
+        "test_too_many_deaths_are_the_supervisors_own_and_its_supervisor_makes_it_anew": _NO_SUPERVISOR,
+        "test_a_child_that_cannot_be_made_again_is_given_up": _NO_SUPERVISOR,
+    },
     "runtime_env": {},
-    "travelling_code": {},
+    "travelling_code": {
+        "test_get_if_exists_does_not_return_an_actor_of_an_older_class": _OLDER_CLASS,
+        "test_an_actor_may_ask_for_another_by_a_class_it_was_sent": _OLDER_CLASS,
+    },
 }
 """By module: tests, by the beginning of their names, and the reason."""
 
 NOT_RUN = {
-    "bounds": _OWN_BOUND.why,
-    "deadlines": _NO_DEADLINE.why,
-    "light_actors": _NO_LIGHT.why,
-    "saved_state": "`checkpoint=` is refused",
-    "replicas": "`replicas=` is refused",
-    "moving": "`move` is refused",
-    "public_calls": "calls by gRPC from other languages come to nodes of a LAN",
-    "record": "`record=` is refused",
-    "placement": '`placement_timeout=` and `"PACK"` are refused, and the module starts a LAN of its own',
-    "supervision": "supervisors are of a LAN",
+    "replicas": "`replicas=` is refused; the module kills nodes of a LAN of its own",
+    "public_calls": "calls by gRPC from other languages come to nodes of a LAN; the module starts its own",
+    "placement": '`placement_timeout=` and `"PACK"` are refused; the module starts a LAN of its own, with resources',
     "elastic": "the module kills nodes of a LAN of its own",
-    "runtime_env": "a runtime environment is made by Ray, in its own way",
-    "travelling_code": "code of local modules is sent by its name, as Ray does",
     "actors_cleanup": "the module looks for what programs of a LAN leave behind",
-    "tracing": _NO_TRACE.why,
+    "tracing": _NO_TRACE.why + "; the module starts LANs of its own",
 }
 """Modules of the black-box suite that are not run on Ray, and why."""
 

@@ -116,6 +116,52 @@ class Counter:
         actors.collective.destroy_group(self.part)
 
 
+@actors.remote
+class Named:
+    """Has methods of the names that the engine uses itself."""
+
+    def label(self) -> int:
+        return 0
+
+    def it(self) -> int:
+        return 1
+
+    def cls(self) -> int:
+        return 2
+
+    def calls(self) -> int:
+        return 3
+
+    def begin(self) -> int:
+        return 4
+
+    def _begin(self) -> int:
+        return 5
+
+    def name(self) -> int:
+        return 6
+
+    def raw(self) -> int:
+        return 7
+
+    def manner(self) -> int:
+        return 8
+
+
+@actors.remote
+class Saved:
+    """Has state to be saved."""
+
+    def get(self) -> int:
+        return 1
+
+    def __actor_save__(self) -> int:
+        return 1
+
+    def __actor_load__(self, state: int) -> None:
+        pass
+
+
 def test_the_page_of_what_differs_is_that_of_the_list() -> None:
     page = TESTS.parent / "docs" / "ray-differs.md"
     assert page.read_text("utf-8") == ray_differs.page(), "python tests/ray_differs.py > docs/ray-differs.md"
@@ -298,6 +344,17 @@ class TestOnRay:
         assert "there are: io" in str(error)
         assert actors.get(counter.add.remote(), timeout=60) == 1
         assert actors.get(counter.add.options(concurrency_group="io").remote(), timeout=60) == 2
+
+    def test_methods_may_have_any_name(self) -> None:
+        named = Named.remote()
+        names = ("label", "it", "cls", "calls", "begin", "_begin", "name", "raw", "manner")
+        calls = [getattr(named, name).remote() for name in names]
+        assert actors.get(calls, timeout=60) == list(range(9))
+
+    def test_saved_state_is_refused_with_or_without_checkpoint(self) -> None:
+        with pytest.raises(NotImplementedError, match="no saved state, which Saved has hooks for"):
+            Saved.options(max_restarts=1).remote()
+        assert actors.get(Saved.remote().get.remote(), timeout=60) == 1
 
     def test_a_group_ends_with_its_handles(self) -> None:
         group = Counter.group(2)

@@ -18,6 +18,7 @@ from actors.messages import STREAM_WINDOW
 from actors.nodeinfo import NodeInfo
 from actors.refs import check_timeout, kind_of
 from actors.runtime import ActorExit
+from actors.saving import checkpoint_of
 from actors.serialize import agree_with
 from actors.spec import describe
 
@@ -65,6 +66,11 @@ class Ray:
         kwargs: dict[str, Any],
     ) -> RayHandle:
         chosen = of_actor(options)
+        if checkpoint_of(cls, options) is not None:
+            refuse(
+                f"saved state, which {cls.__name__} has hooks for",
+                "leave max_restarts= out, as it would be made anew without",
+            )
         manner = Manner(frozenset(options.concurrency_groups or ()), kinds(options.retry_exceptions))
         plain, named = unwrapped(args, kwargs)
         try:
@@ -158,7 +164,7 @@ class Ray:
 
     def kill(self, handle: ActorHandle, *, no_restart: bool) -> None:
         """See `Engine`."""
-        raw = _ours(handle).raw
+        raw = _raw(handle)
         before = None if no_restart else life(raw)
         ray.kill(raw, no_restart=no_restart)
         if no_restart or before is not None:
@@ -231,7 +237,7 @@ class Ray:
     def end_group(self, group: ActorGroup) -> None:
         """See `Engine`."""
         for member in group:
-            _ours(member).raw._actors_leave.remote(group.id)  # noqa: SLF001 - ours
+            _raw(member)._actors_leave.remote(group.id)  # noqa: SLF001 - ours
 
     def is_initialized(self) -> bool:
         """See `Engine`."""
@@ -249,7 +255,11 @@ def _ours(handle: ActorHandle) -> RayHandle:
     return handle
 
 
+def _raw(handle: ActorHandle) -> Any:
+    return _ours(handle)._raw  # noqa: SLF001 - one of us
+
+
 def _enter(group: str, members: Sequence[RayHandle]) -> list[Any]:
-    raws = [member.raw for member in members]
+    raws = [_raw(member) for member in members]
     labels = [repr(member) for member in members]
     return [raw._actors_enter.remote(group, rank, raws, labels) for rank, raw in enumerate(raws)]  # noqa: SLF001

@@ -13,6 +13,8 @@ from actors.exceptions import PlacementError
 from actors.messages import STREAM_WINDOW
 from actors.strategy import NodeAffinitySchedulingStrategy
 
+from .environments import sent
+
 if TYPE_CHECKING:
     from actors.options import ActorOptions, MethodOptions, Retry, TaskOptions
     from actors.options import _Placed as Placed
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 HIDDEN = "_actors"
 """Concurrency group of the methods that every actor here has beside its own, so that they never wait for those."""
 
-_SAME = ("num_cpus", "num_gpus", "memory", "resources", "label_selector", "runtime_env")
+_SAME = ("num_cpus", "num_gpus", "memory", "resources", "label_selector")
 _MISSING = {
     "record": "calls are not recorded there; leave record= out",
     "checkpoint": "an actor is made anew without its state; leave checkpoint= out, or save it yourself",
@@ -88,6 +90,7 @@ def kinds(retry: Retry) -> tuple[type[BaseException], ...]:
 
 def _placed(options: Placed) -> dict[str, Any]:
     found = {name: getattr(options, name) for name in _SAME}
+    found["runtime_env"] = sent(options.runtime_env)
     strategy = options.scheduling_strategy
     if options.node is not None:
         strategy = NodeAffinitySchedulingStrategy(options.node)
