@@ -17,6 +17,7 @@ from actors.api import get_runtime_context
 from actors.exceptions import ActorDiedError
 from actors.util.progress import tqdm
 
+from .cores import keep_to_core
 from .extra import on_cpu
 from .heap import keep_together
 from .lean import require_lean_mlx_lm
@@ -79,6 +80,8 @@ class StageActor(StageCaches):
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
+        if means.place is not None and not (self._blas and means.threads > 1):
+            self._turns.submit(keep_to_core, *means.place).result()  # and so MLX's own thread, which it starts
         self._means, self._what = means, (path, first, last)
         path = found(path, first, last, libraries, send=send)
         if shares:
