@@ -19,6 +19,7 @@ from actors.ids import new_id
 
 from .draftactor import DraftActor
 from .holders import Shelves
+from .line import connect
 from .moving import move, recover, take_over
 from .neighbours import crowded, means_of
 from .stageactor import StageActor
@@ -131,8 +132,7 @@ class Deployment:
         loading: list[ObjectRef[Any]] = []
         try:
             for rank, stage in enumerate(plan.stages):
-                before = self.stages[-1] if self.stages and not plan.shares else None
-                what = path, stage.first, stage.last, before
+                what = path, stage.first, stage.last
                 how: dict[str, Any] = {"means": means[rank], "libraries": libraries, "send": send}
                 stage_actor = None if plan.shares else spare.pop(stage.node, None)
                 if stage_actor is None:
@@ -153,6 +153,8 @@ class Deployment:
             if plan.shares:
                 self._group = create_group(self.stages)
                 get(self.stages[-1].lead.remote(self.stages[:-1]))
+            elif len(self.stages) > 1:
+                connect(self.stages)
             self._probe(_PROBES if after is None or not after.broken else 1)
             self.held = get([stage.loaded.remote() for stage in self.stages])
             apart = self._why_apart(after)
