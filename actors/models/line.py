@@ -85,9 +85,10 @@ class Line:
         """
         self._number, self._others = number, others
         self._outlet = Outlet(after)
-        for other in others:
-            # In a context of its own: it is no part of the call that the line was made by.
-            self._attending.append(self._loop.create_task(self._attend(other), context=Context()))
+        if others:
+            # In contexts of their own: they are no part of the call that the line was made by.
+            ends: list[Callable[[], Any]] = [self.attended, *(other.attend.remote for other in others)]
+            self._attending = [self._loop.create_task(self._attend(end), context=Context()) for end in ends]
         self._turns.submit(self._turns.hear, self)
 
     async def attended(self) -> None:
@@ -126,11 +127,15 @@ class Line:
 
     def come(self) -> None:
         """See `turns.Source`."""
-        for value in self._inlet.arrived():
-            if self._others:
-                self._end(value)
-            else:
-                self._pass(value)
+        try:
+            for value in self._inlet.arrived():
+                if self._others:
+                    self._end(value)
+                else:
+                    self._pass(value)
+        except Exception:  # what came was not sent by a stage
+            self._inlet.close()
+            self._soon(self._over.set)
         if self._inlet.ended and not self._over.is_set():
             self._soon(self._over.set)
 
@@ -180,9 +185,9 @@ class Line:
 
     # -- what goes wrong ------------------------------------------------------------------------------------------
 
-    async def _attend(self, other: ActorHandle) -> None:
+    async def _attend(self, end: Callable[[], Awaitable[None]]) -> None:
         try:
-            await other.attend.remote()
+            await end()
         except ActorsError as error:
             self._break(error)
         else:

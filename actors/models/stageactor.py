@@ -114,10 +114,8 @@ class StageActor(StageCaches):
         shading, self._shading = self._shading, None
         if shading is not None:
             shading.close()
-        if self._line is not None:
-            await self._line.close()
-        self._schedule = self._line = None
-        self._means = means
+        await self._leave()
+        self._schedule, self._means = None, means
 
         def load() -> StageModel:
             self._bequeath(shading)
@@ -176,6 +174,7 @@ class StageActor(StageCaches):
         """Returns where the stage before finds this one, in a line of stages that is to be."""
         from .line import Line
 
+        await self._leave()
         self._line = Line(self._turns, self._run)
         return self._line.place
 
@@ -183,6 +182,12 @@ class StageActor(StageCaches):
         """Takes its place in the line; see `line.Line.join`."""
         assert self._line is not None
         await self._line.join(number, after, others)
+
+    async def _leave(self) -> None:
+        """Whatever line it is in."""
+        line, self._line = self._line, None
+        if line is not None:
+            await line.close()
 
     async def attend(self) -> None:
         """Returns when the stage before is no longer heard; see `line.Line.attended`."""
