@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from actors.models.stageactor import StageActor
 from actors.models.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 HIDDEN: Final = 576  # numbers of a hidden state, float32: 2.3 kB
 HOPS: Final = 400
@@ -94,13 +95,9 @@ def hop(say: Callable[[str, float, str], None]) -> None:
 
 def far(say: Callable[[str, float, str], None]) -> None:
     """A hop of 2.3 kB by gRPC, within a host and to another one with mutual TLS (a network lab: root, Linux)."""
-    os.environ["ACTORS_TRANSPORT"] = "grpc"  # inherited by nodes and their processes
-    try:
-        with actors.init(local_nodes=2):
-            one, two = passed()
-            say("hop: by gRPC on one host, the second stage adds, us", two - one, "<= 300")
-    finally:
-        del os.environ["ACTORS_TRANSPORT"]
+    with _all_by_grpc(), actors.init(local_nodes=2):
+        one, two = passed()
+        say("hop: by gRPC on one host, the second stage adds, us", two - one, "<= 300")
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from house import House
     from netlab import netlab
@@ -113,6 +110,15 @@ def far(say: Callable[[str, float, str], None]) -> None:
         finally:
             house.stop(HOSTS)
     say("hop: to another host with mutual TLS, the second stage adds, us", float(out.split()[-1]), "<= 350")
+
+
+@contextmanager
+def _all_by_grpc() -> Iterator[None]:
+    os.environ["ACTORS_TRANSPORT"] = "grpc"  # inherited by nodes and their processes
+    try:
+        yield
+    finally:
+        del os.environ["ACTORS_TRANSPORT"]
 
 
 def passed() -> list[float]:
@@ -160,8 +166,8 @@ async def _pair() -> float:
 
 
 def wire(say: Callable[[str, float, str], None]) -> None:
-    """Bytes that a token takes on the wire between two stages, as the first stage's process counts them."""
-    with actors.init(local_nodes=2):
+    """Bytes that a token takes on the wire between two stages by gRPC, as the first stage's process counts them."""
+    with _all_by_grpc(), actors.init(local_nodes=2):
         one, other = (node.name for node in actors.nodes())
         first, last = _line([other, one])
         actors.get(last.pass_.remote(50))
