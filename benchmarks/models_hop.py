@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import actors
-from actors.models.line import connect
 from actors.models.stage import Row, Step
-from actors.models.stageactor import StageActor
+from actors.models.stageactor import StageActor, connect
 from actors.models.turns import Turns
 
 if TYPE_CHECKING:

@@ -14,9 +14,8 @@ from clusters import SOON, slow
 
 import actors
 from actors.exceptions import ActorDiedError, TaskError
-from actors.models.line import connect
 from actors.models.stage import Apart, Row, Step
-from actors.models.stageactor import StageActor
+from actors.models.stageactor import StageActor, connect
 from actors.models.turns import Turns
 
 WIDTH = 16

@@ -19,10 +19,9 @@ from actors.ids import new_id
 
 from .draftactor import DraftActor
 from .holders import Shelves
-from .line import connect
 from .moving import move, recover, take_over
 from .neighbours import crowded, means_of
-from .stageactor import StageActor
+from .stageactor import StageActor, connect
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

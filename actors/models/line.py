@@ -14,7 +14,6 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from actors.api import get
 from actors.cable import Inlet, Outlet
 from actors.exceptions import ActorsError, ModelError
 
@@ -209,17 +208,6 @@ class Line:
             await awaited(self._others[failed.stage].failure.remote(failed.number))
         except Exception as error:
             _settle(future, error, None)
-
-
-def connect(stages: Sequence[ActorHandle]) -> None:
-    """Makes stages one line, in this order."""
-    places = get([stage.place.remote() for stage in stages])
-    last = len(stages) - 1
-    joined = []
-    for number, stage in enumerate(stages):
-        others = list(stages[:-1]) if number == last else []
-        joined.append(stage.join.remote(number, places[(number + 1) % len(stages)], others))
-    get(joined)
 
 
 def _settle(future: asyncio.Future[Any], error: Exception | None, value: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from actors.api import get_runtime_context
+from actors.api import get, get_runtime_context
 from actors.exceptions import ActorDiedError
 from actors.util.progress import tqdm
 
@@ -277,6 +277,17 @@ class StageActor(StageCaches):
             if shading is not None:
                 shading.note(step)
                 self._loop.call_soon_threadsafe(shading.wake)
+
+
+def connect(stages: Sequence[ActorHandle]) -> None:
+    """Makes stages one line, in this order."""
+    places = get([stage.place.remote() for stage in stages])
+    last = len(stages) - 1
+    joined = []
+    for number, stage in enumerate(stages):
+        others = list(stages[:-1]) if number == last else []
+        joined.append(stage.join.remote(number, places[(number + 1) % len(stages)], others))
+    get(joined)
 
 
 def found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
