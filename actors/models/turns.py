@@ -34,6 +34,7 @@ class Turns(Executor):
         self._jobs: deque[Callable[[], None]] = deque()
         self._source: Source | None = None
         self._ended = self._rung = False
+        self._heard = -1  # which file of the source is polled
         self._bell, self._ear = socket.socketpair()
         for end in (self._bell, self._ear):
             end.setblocking(False)
@@ -97,13 +98,13 @@ class Turns(Executor):
         self._ear.close()
 
     def _sleep(self, other: int) -> None:
-        if other >= 0:
-            self._poll.register(other, select.POLLIN)
-        try:
-            ready = self._poll.poll()
-        finally:
+        if other != self._heard:
+            if self._heard >= 0:
+                self._poll.unregister(self._heard)
             if other >= 0:
-                self._poll.unregister(other)
+                self._poll.register(other, select.POLLIN)
+            self._heard = other
+        ready = self._poll.poll()
         if any(number == self._ear.fileno() for number, _ in ready):
             with suppress(BlockingIOError):
                 self._ear.recv(64)
