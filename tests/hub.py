@@ -12,6 +12,7 @@ import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             self._info(*found.groups())
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+            self._tree(*found.groups())
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._resolve(*found.groups())
         elif found := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
@@ -82,6 +85,16 @@ class Handler(BaseHTTPRequestHandler):
             files = sorted(each for each in self.hub.models[repo].iterdir() if each.is_file())
             info = {"id": repo, "sha": COMMIT, "siblings": list(map(sibling, files))}
             self._reply(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+
+    def _tree(self, repo: str, revision: str) -> None:
+        if self._may(repo, revision):
+            tree = []
+            for each in map(sibling, sorted(self.hub.models[repo].iterdir())):
+                lfs = {"lfs": {"oid": each["lfs"]["sha256"], **each["lfs"]}} if "lfs" in each else {}
+                tree.append(
+                    {"type": "file", "path": each["rfilename"], "size": each["size"], "oid": each["blobId"]} | lfs
+                )
+            self._reply(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, repo: str, revision: str, name: str) -> None:
         if not self._may(repo, revision):
@@ -138,6 +151,12 @@ def is_large(path: Path) -> bool:
 
 
 def sha256(path: Path) -> str:
+    return _sha256(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, changed: int) -> str:
+    del changed
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

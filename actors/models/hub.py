@@ -12,6 +12,8 @@ import hashlib
 import re
 import struct
 import tempfile
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -21,15 +23,18 @@ from actors.exceptions import ModelError
 from . import ledger
 from .gguf import read_header
 from .ledger import Piece
-from .weights import Library, fetch, is_plain, is_weights
+from .spans import is_plain, is_weights
+from .weights import Library, fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
 
 SCHEME: Final = "hf://"
 _NAME: Final = re.compile(r"(?:hf://)?([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w./-]+\.gguf))?")
 _TRIES: Final = 3
 _SECONDS: Final = 10
+_AHEAD: Final = 8  # pieces on their way at once
 _FIRST: Final = 4 << 20  # bytes of a .gguf file that are asked for at first; its header has no length
 _MOST: Final = 1 << 30  # and at most
 
@@ -132,12 +137,26 @@ class Hub(Library):
         here = skeleton(known)
         self._name = known
         self._known = {piece.place: piece for piece in Library(str(here)).manifest(None, None).pieces}
+        self._pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="hub")
+        self._expected: deque[Piece] = deque()
+        self._coming: dict[tuple[str, int, int], Future[bytes]] = {}
         super().__init__(str(here))
+
+    def expect(self, pieces: Sequence[Piece]) -> None:
+        """Be asked for these, in this order: some are on their way at once, as each takes a while to begin."""
+        self._expected, self._coming = deque(pieces), {}
 
     def read(self, piece: Piece) -> bytes:
         """The bytes of a piece."""
         if piece.place in self._known:
             return super().read(piece)
+        while self._expected and len(self._coming) < _AHEAD:
+            each = self._expected.popleft()
+            self._coming[each.place] = self._pool.submit(self._from_afar, each)
+        coming = self._coming.pop(piece.place, None)
+        return self._from_afar(piece) if coming is None else coming.result()
+
+    def _from_afar(self, piece: Piece) -> bytes:
         return _bytes(self._name, self._name.file or piece.name, piece.start, piece.size)
 
     def _piece(self, name: str, start: int, size: int) -> Piece:
@@ -251,7 +270,7 @@ def _bytes(name: HubName, file: str, start: int, size: int) -> bytes:
     if size == 0:
         return b""
     for _ in range(_TRIES):
-        data = _asked(name, lambda: _range(name, file, start, size))
+        data: bytes = _asked(name, lambda: _range(name, file, start, size))
         if len(data) == size:
             return data
     raise ModelError(f"the Hugging Face hub sent {len(data)} bytes of {file} of {name} from {start} on, not {size}")

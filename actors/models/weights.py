@@ -8,15 +8,12 @@ lack it (`stock`).
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import struct
 import time
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from actors.api import get
 from actors.exceptions import ActorsError, ModelError
@@ -24,20 +21,17 @@ from actors.exceptions import ActorsError, ModelError
 from . import ledger
 from .checkpoint import open_checkpoint
 from .ledger import Manifest, Piece, completed, digest, filled
+from .spans import parts, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from actors.handle import ActorHandle
 
 T = TypeVar("T")
 
-_PIECE: Final = 8 << 20  # bytes in one message
-_SMALL: Final = 1 << 20  # bytes of a tensor outside of the layers that every stage gets
-_NUMBER: Final = re.compile(r"\.(\d+)\.")
 _TRIES: Final = 3
 _NOTED: Final = 1.0  # seconds between two notes of what came from a hub
-_PLAIN: Final = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 
 
 class Source(Protocol):
@@ -56,6 +50,14 @@ class Source(Protocol):
         ...
 
 
+class Hub(Source, Protocol):
+    """One that is far away, and better told before what it will be asked for."""
+
+    def expect(self, pieces: Sequence[Piece]) -> None:
+        """It will be asked for these, in this order."""
+        ...
+
+
 class Library:
     """The weights of the model at `path`, for those who lack them; an actor where the model is."""
 
@@ -68,9 +70,9 @@ class Library:
 
         None is for a program that has no stage: headers, configuration and tokenizer.
         """
-        spans = dict(_spans(self._path, first, last))
-        files = tuple((name, self._file(name).stat().st_size) for name in spans)
-        pieces = [self._piece(name, *part) for name, found in spans.items() for span in found for part in _parts(*span)]
+        needed = dict(spans(self._path, first, last))
+        files = tuple((name, self._file(name).stat().st_size) for name in needed)
+        pieces = [self._piece(name, *part) for name, found in needed.items() for span in found for part in parts(*span)]
         return Manifest(_key(files, pieces), files, tuple(pieces))
 
     def pieces(self) -> frozenset[Piece] | None:
@@ -111,6 +113,10 @@ class Sender:
         found: frozenset[Piece] | None = get(self._library.pieces.remote())
         return found
 
+    def expect(self, pieces: Sequence[Piece]) -> None:
+        """See `Hub.expect`; of a library that is one."""
+        get(self._library.expect.remote(pieces))
+
 
 def fetch(
     sources: Sequence[Source],
@@ -120,7 +126,7 @@ def fetch(
     progress: Callable[[int, int], None] | None = None,
     *,
     model: str = "",
-    hubs: Sequence[Source] = (),
+    hubs: Sequence[Hub] = (),
 ) -> Path:
     """Bring what a stage of these layers needs here, and return where it is: a path to load the stage from.
 
@@ -140,6 +146,7 @@ def fetch(
     manifest = holders.manifest(first, last)
     here = (ledger.weights_dir() if folder is None else folder) / manifest.key
     arrival = _Arrival(here, manifest, model, ledger.HEADERS if first is None else f"{first} to {last}")
+    holders.expect([piece for piece in arrival.pieces if not piece.digest])
     total, done = sum(piece.size for piece in manifest.pieces), 0
     try:
         here.mkdir(parents=True, exist_ok=True)
@@ -211,7 +218,7 @@ def _bring(holders: _Holders, piece: Piece, handle: int) -> Piece:
 class _Holders:
     """Several sources of the same weights, as one; hubs are asked for what none of the others has."""
 
-    def __init__(self, sources: Sequence[Source], hubs: Sequence[Source] = ()) -> None:
+    def __init__(self, sources: Sequence[Source], hubs: Sequence[Hub] = ()) -> None:
         self._sources, self._hubs = list(sources), list(hubs)
         self._stocks: dict[Source, frozenset[Piece] | None] = {}
         self._turn = 0
@@ -273,12 +280,19 @@ class _Holders:
                 return found
         return None
 
-    def _ask_hub(self, what: Callable[[Source], T]) -> T | None:
+    def expect(self, pieces: Sequence[Piece]) -> None:
+        """These will have to be read from a hub, in this order."""
+        if pieces:
+            self._ask_hub(lambda hub: [hub.expect(pieces)])
+
+    def _ask_hub(self, what: Callable[[Hub], T]) -> T | None:
         """What the first hub that answers says; None where none does."""
         while self._hubs:
-            found = self._try(self._hubs[0], what)
-            if found is not None:
-                return found
+            try:
+                return what(self._hubs[0])
+            except (ActorsError, OSError) as error:
+                self._cause = error
+                del self._hubs[0]
         return None
 
     def _try(self, source: Source, what: Callable[[Source], T]) -> T | None:
@@ -287,7 +301,7 @@ class _Holders:
             return what(source)
         except (ActorsError, OSError) as error:
             self._cause = error
-            (self._hubs if source in self._hubs else self._sources).remove(source)
+            self._sources.remove(source)
             return None
 
     def _none_left(self) -> ModelError:
@@ -297,16 +311,6 @@ class _Holders:
         return error
 
 
-def is_plain(name: str) -> bool:
-    """Whether a file of a model's is one that all need: configuration or tokenizer."""
-    return name.endswith(_PLAIN)
-
-
-def is_weights(name: str) -> bool:
-    """Whether it has weights."""
-    return name.startswith("model") and name.endswith(".safetensors")
-
-
 def _key(files: Sequence[tuple[str, int]], pieces: Sequence[Piece]) -> str:
     """By the names and sizes of all files and the beginning of each, which is its header."""
     seen = blake2b(digest_size=16)
@@ -314,69 +318,3 @@ def _key(files: Sequence[tuple[str, int]], pieces: Sequence[Piece]) -> str:
         seen.update(f"{name} {size} ".encode())
     seen.update(b"".join(piece.digest for piece in pieces if piece.start == 0))
     return seen.hexdigest()
-
-
-def _parts(start: int, size: int) -> Iterator[tuple[int, int]]:
-    for begin in range(start, start + size, _PIECE):
-        yield begin, min(_PIECE, start + size - begin)
-
-
-def _spans(path: Path, first: int | None, last: int | None) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """Files, each with the ranges of bytes (start, size) that a stage needs of it; the header first."""
-    if first is None or last is None:
-        yield from _header_spans(path)
-        return
-    if not path.is_dir():
-        yield path.name, _of_gguf(path, first, last)
-        return
-    total = open_checkpoint(path).info().layers
-    for file in sorted(path.iterdir()):
-        if is_plain(file.name):
-            yield file.name, [(0, file.stat().st_size)]
-        elif is_weights(file.name):
-            yield file.name, _of_safetensors(file, first, last, total)
-
-
-def _header_spans(path: Path) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """All but the weights."""
-    if not path.is_dir():
-        yield path.name, _of_gguf(path, 0, -1)[:1]
-        return
-    for file in sorted(path.iterdir()):
-        if is_weights(file.name):
-            with file.open("rb") as opened:
-                (length,) = struct.unpack("<Q", opened.read(8))
-            yield file.name, [(0, 8 + length)]
-        elif is_plain(file.name):
-            yield file.name, [(0, file.stat().st_size)]
-
-
-def _of_safetensors(path: Path, first: int, last: int, total: int) -> list[tuple[int, int]]:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        entries: dict[str, Any] = json.loads(file.read(length))
-    spans = [(0, 8 + length)]
-    for name, entry in entries.items():
-        if name != "__metadata__":
-            begin, end = entry["data_offsets"]
-            if _is_needed(name, end - begin, first, last, total):
-                spans.append((8 + length + begin, end - begin))
-    return spans
-
-
-def _is_needed(name: str, nbytes: int, first: int, last: int, total: int) -> bool:
-    number = _NUMBER.search(name)
-    if number is not None:
-        return first <= int(number[1]) <= last
-    return nbytes < _SMALL or first == 0 or last == total - 1
-
-
-def _of_gguf(path: Path, first: int, last: int) -> list[tuple[int, int]]:
-    from .ggufmodel import GgufCheckpoint
-
-    checkpoint = GgufCheckpoint.open(path)
-    tensors = checkpoint.file.tensors
-    header = min(entry.start for entry in tensors.values())
-    needed = checkpoint.needed(first, last)
-    wanted = [entry for name, entry in tensors.items() if name in needed or entry.nbytes < _SMALL]
-    return [(0, header), *((entry.start, entry.nbytes) for entry in wanted)]
