@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -43,6 +43,7 @@ class Served:
     broken: int = 0
     changed: set[str] = field(default_factory=set)
     url: str = ""
+    end: Callable[[], None] = lambda: None
 
     @property
     def nbytes(self) -> int:
@@ -179,9 +180,14 @@ def served(models: dict[str, Path]) -> Iterator[Served]:
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
-    try:
-        yield hub
-    finally:
+
+    def end() -> None:
         server.shutdown()
         server.server_close()
         thread.join()
+
+    hub.end = end
+    try:
+        yield hub
+    finally:
+        end()

@@ -245,22 +245,59 @@ def test_pieces_without_digests_are_those_of_a_stage_alone(hub):
     assert Listing.ask(HubName("tiny/wide")).name.revision == COMMIT
 
 
-@pytest.mark.slow
-def test_commands_take_models_by_their_names_on_the_hub(tmp_path):
+PROGRAM = """
+import psutil, actors
+
+with actors.init("local", local_nodes=3), actors.models.ShardedModel.load("tiny/talk") as model:
+    tokens = model.tokens("hello", max_tokens=40)
+    got = [next(tokens)]
+    print("loaded", flush=True)
+    input()  # the hub is gone
+    psutil.Process(model.status()["stages"][1]["pid"]).kill()
+    print(got + list(tokens), flush=True)
+"""
+
+
+@pytest.fixture
+def talking(tmp_path):
+    """A hub with a model that has a tokenizer, and what a process must know to ask it, with caches of its own."""
     path = talkative(tmp_path)
     with served({"tiny/talk": path}) as hub:
-        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
-        environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "ACTORS_HOME": str(tmp_path / "home")}
-        command = [sys.executable, "-c", MAIN, "generate", "tiny/talk", "hello", "--max-tokens", "8", "--json"]
-        told = []
-        for nodes in ("2", "1"):
-            said = {"capture_output": True, "text": True, "timeout": 120, "env": environment}
-            done = subprocess.run([*command, "--local-nodes", nodes], check=False, **said)
-            assert done.returncode == 0, done.stderr
-            told.append((json.loads(done.stdout), hub.asked.copy()))
-            hub.asked.clear()
-    tokens = whole_tokens(whole_directory(path), load_tokenizer(path).encode("hello"), 8)
-    assert [each["tokens"] for each, _ in told] == [tokens, tokens]
-    assert len(told[0][0]["stages"]) == 2
-    assert told[0][1]
-    assert told[1][1] == []  # all is there
+        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "ACTORS_HOME": str(tmp_path / "home")}
+        yield hub, {**os.environ, **own}
+
+
+def expected(hub, count):
+    path = hub.models["tiny/talk"]
+    return whole_tokens(whole_directory(path), load_tokenizer(path).encode("hello"), count)
+
+
+@pytest.mark.slow
+def test_commands_take_models_by_their_names_on_the_hub(talking):
+    hub, environment = talking
+    command = [sys.executable, "-c", MAIN, "generate", "tiny/talk", "hello", "--max-tokens", "8", "--json"]
+    said = {"capture_output": True, "text": True, "timeout": 120, "env": environment}
+    for nodes, fetched in (2, True), (1, False), (3, False):
+        if nodes == 3:
+            hub.end()
+        done = subprocess.run([*command, "--local-nodes", str(nodes)], check=False, **said)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["tokens"], len(told["stages"])) == (expected(hub, 8), nodes)
+        assert bool(hub.asked) == fetched
+        hub.asked.clear()
+
+
+@pytest.mark.slow
+def test_answers_go_on_when_a_stage_dies_and_the_hub_is_gone(talking):
+    hub, environment = talking
+    command = [sys.executable, "-c", PROGRAM]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as program:
+        try:
+            assert program.stdout.readline() == "loaded\n"
+            hub.end()
+            out, _ = program.communicate("\n", timeout=60)
+        finally:
+            program.kill()
+    assert json.loads(out) == expected(hub, 40)
