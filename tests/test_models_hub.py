@@ -31,6 +31,14 @@ PROMPT = [3, 141, 59, 26, 53]
 WIDE = {"hidden_size": 128, "num_attention_heads": 8, "intermediate_size": 512}
 
 
+READERS = []
+
+
+def reader(name, kind=Hub):
+    READERS.append(kind(name))
+    return READERS[-1]
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub with one model as a directory and as a file, asked by this process; nothing is in any cache."""
@@ -41,6 +49,8 @@ def hub(tmp_path, monkeypatch):
     with served({"tiny/wide": source, "tiny/files": files}) as hub:
         ask(monkeypatch, hub.url, tmp_path)
         yield hub
+        while READERS:
+            READERS.pop()._pool.shutdown(cancel_futures=True)
         close_session()
 
 
@@ -51,6 +61,7 @@ def ask(monkeypatch, url, tmp_path):
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("actors.models.ledger.weights_dir", lambda: tmp_path / "kept")
+    monkeypatch.setattr("actors.models.spans._SMALL", 10_000)  # bytes of a tensor that all stages get
     monkeypatch.setattr("actors.models.hub._FIRST", 1000)  # bytes of a file's header at first
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # between two tries
 
@@ -82,24 +93,24 @@ def test_a_stage_fetches_its_layers_alone_and_they_are_right(hub, tmp_path, call
     weights = sum(describe(skeleton(HubName.read(name))).layer_nbytes)
     assert headers < 0.05 * weights
     hub.asked.clear()
-    first = fetch([], 0, 2, tmp_path / "one", hubs=[Hub(name)], model=name)
-    last = fetch([], 3, 7, tmp_path / "two", hubs=[Hub(name)], model=name)
+    first = fetch([], 0, 2, tmp_path / "one", hubs=[reader(name)], model=name)
+    last = fetch([], 3, 7, tmp_path / "two", hubs=[reader(name)], model=name)
     chain = Chain(first, [])
     chain.stages = [StageModel.load(first, 0, 2), StageModel.load(last, 3, 7)]
     assert chain.generate("a", PROMPT, 8) == whole_tokens(whole_directory(tmp_path / "source"), PROMPT, 8)
     assert hub.nbytes < 1.05 * describe(tmp_path / "source").nbytes
     hub.asked.clear()
-    fetch([], 3, 4, tmp_path / "three", hubs=[Hub(name)], model=name)
+    fetch([], 3, 4, tmp_path / "three", hubs=[reader(name)], model=name)
     assert hub.nbytes < 0.3 * weights
 
 
 def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(hub, tmp_path):
     name = locate("tiny/wide")
-    fetch([], 0, 7, hubs=[Hub(name)], model=name)
+    fetch([], 0, 7, hubs=[reader(name)], model=name)
     there = complete(name, 0, 7)
     hub.asked.clear()
     assert complete(name, 2, 3) == there
-    fetch([], 0, 7, hubs=[Hub(name)], model=name)
+    fetch([], 0, 7, hubs=[reader(name)], model=name)
     assert hub.asked == []
     file, right = there / "model.safetensors", (tmp_path / "source" / "model.safetensors").read_bytes()
     data = bytearray(right)
@@ -107,7 +118,7 @@ def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(hub, tmp_path
     file.write_bytes(data)
     assert complete(name, 0, 7) is None
     assert complete(name, 0, 0) == there
-    fetch([], 0, 7, hubs=[Hub(name)], model=name)
+    fetch([], 0, 7, hubs=[reader(name)], model=name)
     assert (len(hub.asked), file.read_bytes()) == (1, right)
     (there / "config.json").write_text("{}")
     assert describe(skeleton(HubName.read(name))).layers == 8
@@ -129,12 +140,12 @@ def test_an_interrupted_fetch_goes_on_where_it_was(hub):
     name = locate("tiny/wide")
     hub.asked.clear()
     with pytest.raises(ModelError, match="nobody who has the weights can give them out any more: the cable was pulled"):
-        fetch([], 0, 7, hubs=[Ended(name)], model=name)
+        fetch([], 0, 7, hubs=[reader(name, Ended)], model=name)
     stock = Stock(ledger.kept(name)[0])
     there = {(name, start, start + size - 1) for name, start, size in (piece.place for piece in stock.pieces())}
     assert there & set(hub.asked)
     hub.asked.clear()
-    fetch([], 0, 7, hubs=[Hub(name)], model=name)
+    fetch([], 0, 7, hubs=[reader(name)], model=name)
     assert hub.asked
     assert not there & set(hub.asked)
 
@@ -142,7 +153,7 @@ def test_an_interrupted_fetch_goes_on_where_it_was(hub):
 def test_answers_that_break_off_are_asked_for_again(hub, tmp_path):
     name = locate("tiny/wide")
     hub.broken = 2
-    found = fetch([], 0, 7, hubs=[Hub(name)], model=name)
+    found = fetch([], 0, 7, hubs=[reader(name)], model=name)
     assert hub.broken == 0
     assert (found / "model.safetensors").read_bytes() == (tmp_path / "source" / "model.safetensors").read_bytes()
 
@@ -150,12 +161,12 @@ def test_answers_that_break_off_are_asked_for_again(hub, tmp_path):
 def test_what_other_nodes_were_sent_is_not_fetched_from_the_hub(hub, tmp_path, monkeypatch):
     name = locate("tiny/wide")
     monkeypatch.setattr("actors.models.ledger.weights_dir", lambda: tmp_path / "other")
-    folder = fetch([], 0, 4, hubs=[Hub(name)], model=name)
+    folder = fetch([], 0, 4, hubs=[reader(name)], model=name)
     other = Counted(tmp_path / "source")
     other.library = Stock(folder.name)
     monkeypatch.setattr("actors.models.ledger.weights_dir", lambda: tmp_path / "kept")
     hub.asked.clear()
-    found = fetch([other], 0, 7, hubs=[Hub(name)], model=name)
+    found = fetch([other], 0, 7, hubs=[reader(name)], model=name)
     assert (found / "model.safetensors").read_bytes() == (tmp_path / "source" / "model.safetensors").read_bytes()
     assert other.asked
     assert hub.nbytes < 0.6 * describe(tmp_path / "source").nbytes
@@ -173,7 +184,7 @@ def test_a_model_that_was_fetched_is_there_without_the_hub(hub, tmp_path, monkey
     with pytest.raises(ModelError, match="cannot be reached"):
         on_hub("tiny/wide@v2")
     with pytest.raises(ModelError, match=r"can give them out any more: the Hugging Face hub at .* cannot be reached"):
-        fetch([], 0, 7, hubs=[Hub(name)], model=name)
+        fetch([], 0, 7, hubs=[reader(name)], model=name)
 
 
 def test_a_model_in_the_hubs_own_cache_is_read_there(hub, tmp_path, monkeypatch):

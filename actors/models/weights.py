@@ -282,8 +282,13 @@ class _Holders:
 
     def expect(self, pieces: Sequence[Piece]) -> None:
         """These will have to be read from a hub, in this order."""
+
+        def told(hub: Hub) -> bool:
+            hub.expect(pieces)
+            return True
+
         if pieces:
-            self._ask_hub(lambda hub: [hub.expect(pieces)])
+            self._ask_hub(told)
 
     def _ask_hub(self, what: Callable[[Hub], T]) -> T | None:
         """What the first hub that answers says; None where none does."""
