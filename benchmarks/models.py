@@ -122,7 +122,7 @@ class Bench:
     def memory(self) -> None:
         """What a process takes above a bare one for its layers, in two stages and in three, weights as stored.
 
-        The bare one has imported what a stage imports, and computed a token, so that it has the same pages of libraries;
+        The bare one has imported what a stage imports and computed a token, so that it has the same pages of libraries;
         those that a stage has besides, which all processes of a host share, are counted apart.
         """
         for stages in (2, 3):
@@ -235,7 +235,7 @@ def _memory(pid: int) -> tuple[int, int]:
 
 @actors.remote
 class Bare:
-    """A process of an actor's with everything imported that a stage imports, which has taken a token through a layer."""
+    """A process of an actor with everything imported that a stage imports, which has computed a token in one layer."""
 
     async def nbytes(self) -> tuple[int, int]:
         """Returns the bytes that it alone has, and all that it has."""
