@@ -343,7 +343,7 @@ class TestBadInput:
             ({"logit_bias": [1]}, TypeError, "logit_bias is"),
             ({"logprobs": 21}, ValueError, "logprobs is 21"),
             ({"stop": [""]}, ValueError, "stop has ''"),
-            ({"temprature": 1}, TypeError, "an answer takes no temprature; how its tokens are chosen: temperature, top_p"),
+            ({"temprature": 1}, TypeError, "an answer takes no temprature; how its tokens are chosen: temp"),
         ],
     )
     def test_sampling_is_refused_at_once(self, model, sampling, kind, said):
