@@ -293,6 +293,7 @@ def test_commands_take_models_by_their_names_on_the_hub(talking):
             hub.end()
         done = subprocess.run([*command, "--local-nodes", str(nodes)], check=False, **said)
         assert done.returncode == 0, done.stderr
+        assert ("each node fetches what it lacks" in done.stderr) == (nodes != 3)
         told = json.loads(done.stdout)
         assert (told["tokens"], len(told["stages"])) == (expected(hub, 8), nodes)
         assert bool(hub.asked) == fetched

@@ -27,13 +27,13 @@ def locate(model: str, on_progress: Callable[[str], None] | None = None) -> str:
 
     Args:
         model: a path, `"demo"` for the demo's model, or what it is called on the Hugging Face hub; see `on_hub`.
-        on_progress: told in plain words what is going on while the demo's model is fetched.
+        on_progress: told in plain words what is going on while a model is fetched.
 
     Raises:
         ModelError: there is no such model, it cannot be fetched, or it is damaged or of a kind that is not known.
     """
     path = demo_model(on_progress) if model == DEMO else Path(model).expanduser()
-    if not path.exists() and (found := on_hub(model)) is not None:
+    if not path.exists() and (found := on_hub(model, on_progress)) is not None:
         name, path = found
     elif not path.exists():
         raise ModelError(
@@ -46,7 +46,7 @@ def locate(model: str, on_progress: Callable[[str], None] | None = None) -> str:
     return name
 
 
-def on_hub(model: str) -> tuple[str, Path] | None:
+def on_hub(model: str, on_progress: Callable[[str], None] | None = None) -> tuple[str, Path] | None:
     """A model on the Hugging Face hub, whose headers, configuration and tokenizer are fetched.
 
     Where the hub cannot be reached it is what was fetched last, and where the hub's own cache here has all of it, it is
@@ -55,6 +55,7 @@ def on_hub(model: str) -> tuple[str, Path] | None:
     Args:
         model: such as `"mlx-community/Qwen3-0.6B-4bit"`, with `hf://` before it, `@` and a revision, or `/` and one
             `.gguf` file behind it.
+        on_progress: told in plain words how large it is.
 
     Returns:
         What nodes are to call it, and where it is here: at least all but its weights. None where `model` is more
@@ -82,6 +83,11 @@ def on_hub(model: str) -> tuple[str, Path] | None:
         ) from error
     if (cached := _cached(listing.name, listing)) is not None:
         return str(cached), cached
+    if on_progress is not None:
+        size = sum(file.size for file in listing.files) / 1e9
+        on_progress(
+            f"{listing.name.repo} on the hub: {size:.1f} GB, of which each node fetches what it lacks of its layers"
+        )
     return str(listing.name), skeleton(listing.name)
 
 
