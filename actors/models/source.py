@@ -84,10 +84,8 @@ def on_hub(model: str, on_progress: Callable[[str], None] | None = None) -> tupl
     if (cached := _cached(listing.name, listing)) is not None:
         return str(cached), cached
     if on_progress is not None:
-        size = sum(file.size for file in listing.files) / 1e9
-        on_progress(
-            f"{listing.name.repo} on the hub: {size:.1f} GB, of which each node fetches what it lacks of its layers"
-        )
+        size = f"{sum(file.size for file in listing.files) / 1e9:.1f} GB"
+        on_progress(f"{listing.name.repo} on the hub: {size}, of which each node fetches what it lacks of its layers")
     return str(listing.name), skeleton(listing.name)
 
 
