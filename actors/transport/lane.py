@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
+from actors.courtesy import bustle
 from actors.refusals import refused
 from actors.transport.codec import MalformedMessageError, decode, encode
 from actors.transport.link import LinkLostError, as_quick
 from actors.transport.manner import CONTROL
 from actors.transport.session import ProtocolError, Session
+from actors.transport.slices import ask_to_run_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -180,6 +182,7 @@ class Lane:
         """Reads the link on this thread until ``done``, where it can be; see `actors.transport.link.QuickLink`."""
         quick = self._quick
         if quick is not None and self._anywhere is not None:
+            ask_to_run_soon()
             quick.lead(done, seconds, bell)
 
     async def room(self, limit_bytes: int) -> None:
@@ -268,6 +271,7 @@ class Lane:
             await self._break_off(link, f"it failed at a message: {type(error).__name__}: {error}")
 
     def _take_bytes(self, link: RawLink, data: bytes) -> None:
+        bustle.frames += 1
         plain = self._manner.read(data)
         if plain is None or self._link is not link or self._age() != self._link_age:
             self._take(link, pb.Frame.FromString(data))
@@ -291,6 +295,7 @@ class Lane:
 
         An interrupt may come at any step. Then the loop takes the same frame: what was delivered here may be so again.
         """
+        bustle.frames += 1
         anywhere, session = self._anywhere, self._session
         if anywhere is None or self._link is not link or self._age() != self._link_age:
             return False
