@@ -15,13 +15,13 @@ class Bustle:
     """How much is going on here beside what takes long.
 
     Attributes:
-        frames: that have come to this process, about; only that they become more is of use.
+        messages: that have come to this process, about; only that they become more is of use.
     """
 
-    __slots__ = ("frames",)
+    __slots__ = ("messages",)
 
     def __init__(self) -> None:
-        self.frames = 0
+        self.messages = 0
 
 
 bustle = Bustle()
@@ -31,15 +31,15 @@ class Courtesy:
     """Of one piece of work. It gives away as much time as it takes, at most: other programs want cores too."""
 
     def __init__(self) -> None:
-        self._seen = bustle.frames
+        self._seen = bustle.messages
         self._begun = time.monotonic()
         self._given = 0.0
 
     def give_way(self) -> None:
         """Lets others have the core, if anything has come since the last time. Call it every few 100 µs."""
-        if bustle.frames == self._seen or _give_up_core is None:
+        if bustle.messages == self._seen or _give_up_core is None:
             return
-        self._seen = bustle.frames
+        self._seen = bustle.messages
         now = time.monotonic()
         if 2 * self._given <= now - self._begun:
             _give_up_core()

@@ -44,7 +44,7 @@ def test_each_piece_gives_way_to_what_has_come_meanwhile(clock: _Clock) -> None:
     courteous = Courtesy()
     for _ in range(10):
         clock.now += 0.001
-        bustle.frames += 1
+        bustle.messages += 1
         courteous.give_way()
     assert clock.times == 10
     courteous.give_way()
@@ -56,7 +56,7 @@ def test_where_others_take_the_core_for_long_it_keeps_half_of_the_time(clock: _C
     courteous = Courtesy()
     for _ in range(1000):
         clock.now += 0.00025
-        bustle.frames += 1
+        bustle.messages += 1
         courteous.give_way()
     worked, given = 1000 * 0.00025, clock.times * clock.lost
     assert 0.8 * worked <= given <= worked + clock.lost
@@ -65,6 +65,6 @@ def test_where_others_take_the_core_for_long_it_keeps_half_of_the_time(clock: _C
 def test_a_system_that_cannot_give_a_core_up(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(courtesy, "_give_up_core", None)
     courteous = Courtesy()
-    bustle.frames += 1
+    bustle.messages += 1
     courteous.give_way()
     assert clock.times == 0

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
-from actors.courtesy import bustle
 from actors.refusals import refused
 from actors.transport.codec import MalformedMessageError, decode, encode
 from actors.transport.link import LinkLostError, as_quick
@@ -271,7 +270,6 @@ class Lane:
             await self._break_off(link, f"it failed at a message: {type(error).__name__}: {error}")
 
     def _take_bytes(self, link: RawLink, data: bytes) -> None:
-        bustle.frames += 1
         plain = self._manner.read(data)
         if plain is None or self._link is not link or self._age() != self._link_age:
             self._take(link, pb.Frame.FromString(data))
@@ -295,7 +293,6 @@ class Lane:
 
         An interrupt may come at any step. Then the loop takes the same frame: what was delivered here may be so again.
         """
-        bustle.frames += 1
         anywhere, session = self._anywhere, self._session
         if anywhere is None or self._link is not link or self._age() != self._link_age:
             return False
