@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from dataclasses import fields
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -26,15 +27,15 @@ from actors.options import MethodOptions
 from actors.serialize import dumps, globals_of, travels_by_name, travels_by_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from actors.messages import Payload
 
 KEPT_CLASSES = 16  # with all that they refer to
 
 _FIXED = {  # nothing in them can change
-    bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), MethodOptions,
-    GetSetDescriptorType, MemberDescriptorType,
+    bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), GetSetDescriptorType,
+    MemberDescriptorType,
 }  # fmt: skip
 _ABOUT_MODULE = ("__package__", "__name__", "__path__", "__file__")  # of a function's, which travel with it
 _MISSING = object()
@@ -55,7 +56,7 @@ class _Parts:
         self._met: set[int] = set()
         self._names: list[tuple[Mapping[str, Any], str, object]] = []
         self._sizes: list[tuple[Mapping[str, Any], int]] = []
-        self._functions: list[tuple[FunctionType, tuple[object, ...]]] = []
+        self._states: list[tuple[Callable[[Any], tuple[object, ...]], object, tuple[object, ...]]] = []
         self._cells: list[tuple[CellType, object]] = []
         self._add(cls)
 
@@ -65,7 +66,7 @@ class _Parts:
         return (
             all(names.get(name, _MISSING) is value for names, name, value in self._names)
             and all(len(names) == size for names, size in self._sizes)
-            and all(all(map(_is, _state(function), state)) for function, state in self._functions)
+            and all(all(map(_is, state_of(thing), state)) for state_of, thing, state in self._states)
             and all(_content(cell) is value for cell, value in self._cells)
         )
 
@@ -83,6 +84,8 @@ class _Parts:
         elif kind is GenericAlias or kind is UnionType:
             self._each(value.__args__)
             self._add(getattr(value, "__origin__", None))
+        elif kind is MethodOptions:
+            self._each(getattr(value, field.name) for field in fields(value))
         elif kind is ModuleType:
             if not travels_by_name(value):
                 raise _ChangeableError
@@ -106,6 +109,7 @@ class _Parts:
     def _class(self, cls: type) -> None:
         if type(cls) is not type:  # a metaclass may have it pickled in its own way
             raise _ChangeableError
+        self._states.append((_state_of_class, cls, _state_of_class(cls)))
         self._each(cls.__bases__)
         names = vars(cls)
         self._sizes.append((names, len(names)))
@@ -115,7 +119,7 @@ class _Parts:
 
     def _function(self, function: FunctionType) -> None:
         code, names = function.__code__, function.__globals__
-        self._functions.append((function, _state(function)))
+        self._states.append((_state, function, _state(function)))
         self._each(function.__defaults__ or ())
         for attributes in (function.__kwdefaults__, function.__annotations__, vars(function)):
             if attributes is not None:
@@ -152,6 +156,10 @@ def _state(function: FunctionType) -> tuple[object, ...]:
         f.__code__, f.__defaults__, f.__kwdefaults__, f.__name__, f.__qualname__, f.__module__, f.__doc__,
         f.__annotations__, f.__dict__,
     )  # fmt: skip
+
+
+def _state_of_class(cls: type) -> tuple[object, ...]:
+    return cls.__bases__, cls.__name__, cls.__qualname__
 
 
 def _content(cell: CellType) -> object:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import actors
 from actors.blueprints import KEPT_CLASSES, blueprint
 from actors.serialize import dumps
 
@@ -37,6 +38,12 @@ class Base:
     def twice(self, value):
         return added(added(value))
 
+class Other(Base):
+    pass
+
+class Refused(Exception):
+    reason = "old"
+
 class Thing(Base):
     """A thing."""
     kind: int = 1
@@ -44,6 +51,10 @@ class Thing(Base):
 
     def scale(self, value: int) -> "int":
         return scaled(value) + later(value)
+
+    @method(max_task_retries=2, retry_exceptions=(Refused,))
+    def tried(self):
+        raise Refused
 
     @staticmethod
     def plain(value):
@@ -66,7 +77,7 @@ class Thing(Base):
 
 
 def _notebook(source: str = SOURCE) -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "a_notebook"}
+    names: dict[str, Any] = {"__name__": "a_notebook", "method": actors.method}
     exec(compile(source, "a notebook", "exec"), names)
     return names
 
@@ -97,6 +108,9 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
         names["added"].__closure__[0], "cell_contents", 6
     ),
     "a method": _in_class("scale", _another),
+    "its bases": lambda names: setattr(names["Thing"], "__bases__", (names["Other"],)),
+    "its name": _in_class("__name__", "Something"),
+    "an error that a method is called again for": lambda names: setattr(names["Refused"], "reason", "new"),
     "a new method": _in_class("new", _another),
     "a plain attribute": _in_class("kind", 2),
     "an attribute less": lambda names: delattr(names["Thing"], "limits"),
