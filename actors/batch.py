@@ -344,10 +344,6 @@ class Part(Value):
         """Where it was sent."""
         return self.batch.peer
 
-    def reach(self, _: float) -> Party | None:
-        """See `actors.opencall.Asked`: a batch that cannot be sent at once is calls of their own."""
-        return self.batch.peer
-
     @property
     def target(self) -> str:
         """Whom it was sent to."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -46,28 +45,22 @@ async def resolved(construction: Construction, needs: Sequence[Future[Sealed]]) 
 class Constructor:
     """Waits for the constructor's end."""
 
-    anywhere = True  # else it would have the loop take the first call's answer too, which mostly follows
+    anywhere = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
         self.made: asyncio.Future[None] = loop.create_future()
         self.failed: asyncio.Future[ActorDiedError] = loop.create_future()
 
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""
-        if reply.outcome is Outcome.VALUE:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-                self._loop.call_soon_threadsafe(self._is_made)
+        if reply.outcome is Outcome.VALUE and not self.made.done():
+            self.made.set_result(None)
         if reply.outcome in {Outcome.VALUE, Outcome.ENDED, Outcome.CUT_OFF} or self.failed.done():
             return  # the two others: its end is known soon, and how
         assert isinstance(reply.payload, Payload)
         error = loads(reply.payload)
         assert isinstance(error, ActorDiedError)
         self.failed.set_result(error)
-
-    def _is_made(self) -> None:
-        if not self.made.done():
-            self.made.set_result(None)
 
     def yielded(self, item: Item) -> None:
         """See `actors.transport.peer.Caller`."""

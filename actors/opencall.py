@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,9 +70,6 @@ class Asked(Protocol):
     def number(self) -> int | None:
         """By which its peer knows it, while that has it."""
 
-    def reach(self, seconds: float) -> Party | None:
-        """Waits until it has been sent, but no longer than that; returns where to, None where it was not."""
-
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
         """Says that the answer is no longer wanted."""
 
@@ -108,9 +104,9 @@ class OpenCall:
     """
 
     __slots__ = (
-        "__weakref__", "deadline", "forced", "group", "hold", "in_room", "leaving", "line", "method", "nbytes", "needs",
-        "number", "origin", "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "span",
-        "target", "trace",
+        "__weakref__", "deadline", "forced", "group", "hold", "in_room", "line", "method", "nbytes", "needs", "number",
+        "origin", "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "span", "target",
+        "trace",
     )  # fmt: skip
     anywhere = True  # see `actors.transport.peer.Caller`
 
@@ -126,7 +122,6 @@ class OpenCall:
         self.trace = ""
         self.span: Any = None
         self.deadline: float | None = None
-        self.leaving: threading.Event | None = None  # where somebody waits for it to be sent
         self.retries = 0
         self.retry_exceptions: Retry = False
         self.number: int | None = None  # while it is with the peer
@@ -155,16 +150,6 @@ class OpenCall:
         self.peer = peer
         self.target = target
         self.number = number
-        if self.leaving is not None:
-            self.leaving.set()
-
-    def reach(self, seconds: float) -> Party | None:
-        """See `Asked`."""
-        if self.peer is None:
-            self.leaving = leaving = self.leaving or threading.Event()
-            if self.number is None and not self.over:
-                leaving.wait(seconds)
-        return self.peer
 
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""
@@ -225,8 +210,6 @@ class OpenCall:
         if not self.over:
             self.settle(sealed)  # before: after an interrupt the answer comes again
             self.over = True
-            if self.leaving is not None:
-                self.leaving.set()
             if self.span is not None:
                 span, self.span = self.span, None
                 tracing.answered(span, None if sealed.outcome is Outcome.VALUE else sealed.outcome.name.lower())

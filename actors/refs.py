@@ -270,10 +270,10 @@ def _get_sealed(refs: Sequence[ObjectRef[Any]], index: int, deadline: float | No
 def _read(ref: ObjectRef[Any], seconds: float) -> Sealed | None:
     """Reads on this thread what comes from where the value is made; returns that if it came soon."""
     value = ref._value  # noqa: SLF001 - one of us
-    call, until = value.call, time.monotonic() + seconds
-    peer = call.reach(seconds) if call is not None else None
+    call = value.call
+    peer = call.peer if call is not None else None
     if peer is not None:
-        peer.lead(lambda: value.sealed is not None, until - time.monotonic())
+        peer.lead(lambda: value.sealed is not None, seconds)
     return value.sealed
 
 
