@@ -135,6 +135,7 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {"simulation": simulation()}
     with actors.init(local_nodes=3, log_to_driver=False):
         found["checkpoint, kept by its maker"] = checkpoint(None)
+        found["checkpoint, kept by its node"] = checkpoint(0)
         found["checkpoint, on one other node"] = checkpoint(1)
         found["move of 64 MiB"] = move()
         found["recovery"] = recovery()
