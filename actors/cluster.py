@@ -288,7 +288,7 @@ def init(
             raise ActorsError(INSIDE)
         raise ActorsError(f"leave the engine {other.name!r} by shutdown() before it joins a LAN")
     if request.address == "local" and expect_nodes is not None and expect_nodes > local_nodes:
-        more = "local_nodes= says how many it has." if address == "local" or local_nodes > 1 else _absent({})
+        more = "local_nodes= says how many it has." if address == "local" or local_nodes > 1 else _absent(1, {})
         raise ClusterTimeoutError(
             f"expect_nodes={expect_nodes}, but this cluster is this machine alone, with {local_nodes}: nobody joins "
             f"it. {more}"
