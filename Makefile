@@ -135,7 +135,7 @@ dist: $(VENV)/.lint ## builds the wheel and the sdist into dist/
 	$(BIN)/python -m build
 
 clean: ## removes all that make made
-	rm -rf .venv .venv-3.* $(STUBS_VENV) dist build docs/_build
+	rm -rf .venv .venv-3.* .venv-ray $(STUBS_VENV) dist build docs/_build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find actors discovery tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
