@@ -16,6 +16,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from actors.node.neighbours import MESH_LIMIT
 from actors.simulation.membership import World
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class Met:
 class Meeting(World):
     """Devices that start within a second, know each other's addresses, and are left alone."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(0, size, (), trace=False)
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(0, size, (), trace=False, limit=limit)
         self.met: Met | None = None
 
     async def probes(self, node: Node) -> None:
@@ -75,10 +76,10 @@ class Meeting(World):
         )  # fmt: skip
 
 
-def meet(size: int) -> Met:
-    """Lets so many nodes meet, and looks at them for a minute."""
+def meet(size: int, limit: int = MESH_LIMIT) -> Met:
+    """Lets so many nodes meet, of which each is connected with all others up to a limit, and looks at them."""
     logging.disable(logging.CRITICAL)
-    meeting = Meeting(size)
+    meeting = Meeting(size, limit)
     try:
         meeting.run()
     finally:
@@ -91,8 +92,10 @@ def main() -> None:
     """Prints one line of JSON for each number of nodes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nodes", nargs="*", type=int, default=[10, 32, 100])
-    for count in parser.parse_args().nodes:
-        met = meet(count)
+    parser.add_argument("--limit", type=int, default=MESH_LIMIT, help="up to which all are connected with all")
+    arguments = parser.parse_args()
+    for count in arguments.nodes:
+        met = meet(count, arguments.limit)
         print(json.dumps({name: round(getattr(met, name), 3) for name in Met.__slots__}), flush=True)
 
 

@@ -185,6 +185,7 @@ class Peer:
         )
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
+        self._said = -1  # how much, when that was asked last; see `rests`
         self.minor = 0
         self.linked = False
         self.on_link: Callable[[bool], None] | None = None
@@ -425,6 +426,12 @@ class Peer:
         """Ends the conversation without a word: the other side is trusted no longer."""
         self._autopsy = None
         await self._died(death)
+
+    def rests(self) -> bool:
+        """Whether nothing was said since this was asked last, nothing is open, and nobody waits for its end."""
+        said, self._said = self._said, self._conversation.control.session.sent
+        silent = said == self._said and self._conversation.idle and self.linked
+        return silent and not self._calls and not self._watchers and self.death is None
 
     async def drained(self) -> None:
         """Waits until the other side has all that was posted, or is gone."""
