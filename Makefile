@@ -75,7 +75,7 @@ soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a 
 
 SEEDS := 10000
 simulate: $(VENV)/.test ## 10,000 seeds each of all that is simulated, on a simulated network (SEEDS=N); SEED=N shows one
-	for what in calls names ownership collectives membership; do \
+	for what in calls names ownership collectives membership crowd; do \
 	  $(BIN)/python -m actors.testing.replay $(or $(SEED),0) --of $$what $(if $(SEED),,--many $(SEEDS)) || exit 1; \
 	done
 

@@ -15,7 +15,13 @@ from actors.holdings import Holdings, Passage
 from actors.node.members import Members
 from actors.node.names import Names
 from actors.node.residence import Residence
-from actors.simulation import simulate_collectives, simulate_membership, simulate_names, simulate_ownership
+from actors.simulation import (
+    simulate_collectives,
+    simulate_crowd,
+    simulate_membership,
+    simulate_names,
+    simulate_ownership,
+)
 from actors.testing import SimulationError, simulate
 from actors.transport.session import Session
 from actors.transport.standstill import Standstill
@@ -226,6 +232,7 @@ REPLAYED = {
     "ownership": simulate_ownership,
     "collectives": simulate_collectives,
     "membership": simulate_membership,
+    "crowd": simulate_crowd,
 }
 
 

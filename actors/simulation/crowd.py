@@ -104,18 +104,20 @@ class Crowd(World):
         await super()._all(max(until, last + KNOWN_SECONDS))
 
 
-def simulate_crowd(seed: int, *, size: int = 40, limit: int = 8, faults: int = 4, trace: bool = False) -> Outcome:
+def simulate_crowd(
+    seed: int, *, size: int | None = None, limit: int | None = None, faults: int = 4, trace: bool = False
+) -> Outcome:
     """Runs many devices that look after a few each; the same seed gives the same run.
 
     In the end all that live know all others, by the process that runs there now, and miss all that do not. A killed
     one is missed by all within 3 s, unless something else is wrong. Calls start once at most and never after their
-    callers were told that they failed, as in `simulate_membership`. Who was removed is
-    connected with nobody that knows.
+    callers were told that they failed, as in `simulate_membership`. Who was
+    removed is connected with nobody that knows.
 
     Args:
         seed: decides all that is left to chance.
-        size: how many devices there are.
-        limit: up to how many are all connected with each other.
+        size: how many devices there are; None leaves that to the seed, from 8 to 20.
+        limit: up to how many are all connected with each other; None for a third of them.
         faults: how many things go wrong at most.
         trace: whether to write down what happens.
 
@@ -130,5 +132,7 @@ def simulate_crowd(seed: int, *, size: int = 40, limit: int = 8, faults: int = 4
         )
         for _ in range(chance.randint(0, faults))
     ]  # fmt: skip
+    many = chance.randint(8, 20) if size is None else size
+    most = many // 3 if limit is None else limit
     with unheard():
-        return held(lambda chosen, trace: Crowd(seed, size, limit, chosen, trace), seed, plan, "crowd", trace)
+        return held(lambda chosen, trace: Crowd(seed, many, most, chosen, trace), seed, plan, "crowd", trace)
