@@ -16,7 +16,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actors.node.neighbours import MESH_LIMIT
+from actors.node.neighbours import MESH_LIMIT, REST_TICKS, TICK_SECONDS
 from actors.simulation.membership import World
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.05
 LAST_START_SECONDS = 1.0
+REST_SECONDS = 2 * REST_TICKS * TICK_SECONDS + 30
+"""After which what is not used is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Met:
     Attributes:
         nodes: how many.
         seconds: from the last start until all knew all.
-        links: connections of a node.
+        links: connections of a node, then.
+        kept: the same in the end.
         frames: that it sent until then.
         kilobytes: of these.
         idle_frames: that it sends in a second afterwards.
@@ -43,6 +46,7 @@ class Met:
     nodes: int
     seconds: float
     links: float
+    kept: float
     frames: float
     kilobytes: float
     idle_frames: float
@@ -68,10 +72,12 @@ class Meeting(World):
         while not self._all_know_all():  # noqa: ASYNC110 - that looking costs nothing here
             await asyncio.sleep(LOOK_SECONDS)
         then, frames, sent, links = self.loop.time(), lan.frames, lan.sent_bytes, len(lan.links)
+        until += REST_SECONDS if size > self.limit else 0.0
         await asyncio.sleep(until - then)
         rest = (until - then) * size
         self.met = Met(
-            size, max(0.0, then - LAST_START_SECONDS), links / size, frames / size, sent / size / 1e3,
+            size, max(0.0, then - LAST_START_SECONDS), links / size, len(lan.links) / size, frames / size,
+            sent / size / 1e3,
             (lan.frames - frames) / rest, (lan.sent_bytes - sent) / rest / 1e3,
         )  # fmt: skip
 

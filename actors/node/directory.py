@@ -80,8 +80,12 @@ class Directory:
             return
         self._changed.set()
         if self._task is None:
-            self._since = self._process.loop.time()
-            self._task = self._process.loop.create_task(self._run())
+            self.begin(self._process.loop.time())
+
+    def begin(self, since: float) -> None:
+        """Nodes are many since a moment, on the loop's clock."""
+        self._since = since
+        self._task = self._process.loop.create_task(self._run())
 
     @property
     def asks_all(self) -> bool:

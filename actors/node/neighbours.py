@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from actors.exceptions import ActorDiedError, AuthenticationError
 from actors.node.ring import Ring
-from actors.node.rumours import ENDED, HERE, SILENT, Rumours, Word
+from actors.node.rumours import ENDED, HERE, SILENT, Record, Rumours, Word
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.node.members import Member, Members
-    from actors.node.rumours import Record
     from actors.process import Process
     from actors.transport.acceptor import Visitor
 
@@ -70,7 +69,7 @@ class Neighbours:
         self._process = process
         self._members = members
         self._me = members.me.info.id
-        self._rumours = Rumours(self._me, int(time.time()))
+        self._rumours = Rumours(self._me, int(time.time() * 1000))
         self._ring = Ring([self._me])
         self._wanted: set[str] = set()
         self._news: dict[str, Word] = {}  # by node, to be told
@@ -80,6 +79,8 @@ class Neighbours:
         self._judging: dict[str, asyncio.Task[None]] = {}
         self._fetching: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._objected = float("-inf")  # when, on the loop's clock
+        self._unanswered: Word | None = None  # what it is still to object to
         self._closed = False
         members.wanted = self._wants
         members.on_verdict = self._judge
@@ -143,6 +144,9 @@ class Neighbours:
             tick += 1
             self._publish()
             self._process.bury_nodes()
+            if (said := self._unanswered) is not None:
+                self._unanswered = None
+                self._take([said], "")
             if self._rumours.lacking() and (found := self._watched()):
                 self._in_background(self._fetch(random.choice(found).where))  # noqa: S311 - nothing secret
             if tick % AGAIN_TICKS == 0:
@@ -245,6 +249,8 @@ class Neighbours:
         for word in words:
             if trusted is not None and word.node != self._me and not trusted(word.node):
                 continue
+            if word.node == self._me and self._is_soon(word):
+                continue
             news = self._rumours.hear(word)
             if news is None:
                 continue
@@ -253,6 +259,16 @@ class Neighbours:
             if word.node != self._me:
                 self._apply(word.node, why)
         self._changed()
+
+    def _is_soon(self, word: Word) -> bool:
+        """Whether an objection must wait: a copy of this device, which says the same of itself, goes on for ever."""
+        if self._rumours.is_news(word):
+            now = self._process.loop.time()
+            if now < self._objected + TICK_SECONDS:
+                self._unanswered = word
+                return True
+            self._objected = now
+        return False
 
     def _apply(self, node: str, why: str = "") -> None:
         """Has members know what is said of a node."""
@@ -314,8 +330,16 @@ class Neighbours:
             if newer:
                 self._process.tell(member.where, "neighbours", "hear", self._members.me.where, newer)
             await self._fetch(member.where)
-        except (TimeoutError, ActorDiedError, AuthenticationError) as error:
+        except ActorDiedError:
+            self._introduce(member)
+        except (TimeoutError, AuthenticationError) as error:
             log.info("what is known of other nodes was not compared with node %s: %s", member.info.name, error)
+
+    def _introduce(self, member: Member) -> None:
+        """A node that does not speak of others, since it is of an earlier version, is told of in its stead."""
+        life = int(time.time() * 1000)
+        if member.linked and self._rumours.state(member.info.id) in {None, ENDED}:
+            self._keep([Record(life, member.info, member.where)])
 
     # -- what is seen -------------------------------------------------------------------------------------------
 
@@ -369,6 +393,8 @@ class Neighbours:
     async def hear(self, visitor: Visitor, where: Address, words: list[Word]) -> None:
         """A neighbour tells its news."""
         self._check(visitor)
+        if not self._members.sparse and self._count() > self.limit * FEWER:
+            self._begin()  # others are connected with few already
         self._take(words, f", says node {where.node_name}")
         if self._rumours.lacking():
             await self._fetch(where)

@@ -86,19 +86,21 @@ class Rumours:
         self._set(Word(self.me, self._life, HERE))
         return self._words[self.me]
 
+    def is_news(self, word: Word) -> bool:
+        """Whether a word says what is not known; of this node itself, whether there is something to object to."""
+        known = self._words.get(word.node)
+        return known is None or (word.life, word.state) > (known.life, known.state)
+
     def hear(self, word: Word) -> Word | None:
         """Takes in what another node says; returns what is to be told to others, an objection perhaps."""
-        known = self._words.get(word.node)
+        if not self.is_news(word):
+            return None
         if word.node == self.me:
-            if (word.life, word.state) <= (self._life, HERE):
-                return None
             self._life = word.life + 1
             mine = self._records.get(self.me)
             if mine is not None:
                 self._records[self.me] = Record(self._life, mine.info, mine.where)
             word = Word(self.me, self._life, HERE)
-        elif known is not None and (word.life, word.state) <= (known.life, known.state):
-            return None
         self._set(word)
         return word
 
