@@ -105,6 +105,7 @@ class Members:
         self.on_fate: Callable[[Member], None] | None = None  # told of each that comes, and when it goes
         self.on_verdict: Callable[[Member], None] | None = None  # told where one that is watched is silent or ended
         self.trusted: Callable[[str], bool] | None = None  # whether a node may come at all
+        self.belonging: Callable[[], int] = lambda: 0  # how many may come, where that is known
         self.wanted: Callable[[str, bool], bool] | None = None  # whether one that is not known is to be met
         self.sparse = False  # most are known by what others say; see `actors.node.neighbours`
 

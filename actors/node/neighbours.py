@@ -51,6 +51,9 @@ DOUBT_SECONDS = (2.0, 30.0)
 """Between two questions to others whether they are still connected with a node that this one is not, growing."""
 
 ASKED = 3
+MOST_MET = 16
+"""Nodes at a time that are announced; see `Members.found_at`."""
+
 RECORDS = 100
 """In one answer."""
 
@@ -108,7 +111,7 @@ class Neighbours:
 
     def _count(self) -> int:
         standing = sum(not member.ended for member in self._members.all())
-        return max(standing, len(self._rumours.standing()))
+        return max(standing, len(self._rumours.standing()), self._members.belonging())
 
     def _changed(self) -> None:
         """A node has come or gone."""
@@ -164,9 +167,12 @@ class Neighbours:
 
     def _wants(self, node: str, proved: bool) -> bool:
         """Whether a node is to be met that is said to be somewhere."""
+        if not self._members.sparse and self._members.belonging() > self.limit:
+            self._begin()
         if not self._members.sparse:
-            # Where a thousand are announced, the first few tell of the others.
-            return self._members.trusted is None or self._members.joining() < self.limit
+            return True
+        if self._members.joining() >= MOST_MET and not proved:
+            return False  # where a thousand are announced at once, the first to answer tell of the others
         if self._rumours.state(node) in {None, ENDED} and (proved or node in self._ring.near(node)):
             return True
         return node in self._wanted or node in Ring([*self._standing(), node]).neighbours(self._me)

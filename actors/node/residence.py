@@ -93,7 +93,7 @@ class Residence:
         self._since = time.time()
         self._changed_at = 0.0  # on the loop's clock: when the circle of members, or this node, was last new
         self._tasks: set[asyncio.Task[None]] = set()
-        members.trusted = self._trust.__contains__
+        members.trusted, members.belonging = self._trust.__contains__, self._trust.__len__
         members.on_joined.append(self._joined)
 
     async def start(self) -> None:

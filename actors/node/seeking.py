@@ -36,10 +36,11 @@ STEADY_SECONDS = 600.0
 ASK_SECONDS = 4.0
 MOST_STRANGERS = 1000
 MOST_SOUGHT = 128
-"""Members that are looked for at a time, at random where more are missing: the first to answer tell of others."""
+"""Members that are looked for at a time. Of more a few, at random: the first to answer tell of the others."""
 
-FEW_SOUGHT = 8
-"""The same where most others are known already."""
+FEW_SOUGHT = 32
+FEWER_SOUGHT = 8
+"""The same where some have answered."""
 
 
 class Seeking:
@@ -107,9 +108,8 @@ class Seeking:
     async def _run(self) -> None:
         while True:
             due = [id for id in self._missing() if self._next.get(id, 0.0) <= self._process.loop.time()]
-            most = FEW_SOUGHT if self._members.sparse else MOST_SOUGHT
-            if len(due) > most:
-                due = random.sample(due, most)
+            if len(due) > MOST_SOUGHT or self._members.sparse:
+                due = random.sample(due, min(len(due), FEWER_SOUGHT if self._members.partners() else FEW_SOUGHT))
             if due:
                 known = await asyncio.to_thread(self._disk.doors)
                 await asyncio.gather(*(self._seek(id, tuple(known[id])) for id in due if known.get(id)))

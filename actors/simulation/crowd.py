@@ -35,6 +35,7 @@ class Crowd(World):
 
     def __init__(self, seed: int, size: int, limit: int, faults: Sequence[Fault], trace: bool) -> None:
         super().__init__(seed, size, faults, trace, limit)
+        self.grows = seed % 2 == 1
         self._killed: dict[int, float] = {}  # when
         self._wrong: list[tuple[float, float]] = [
             (fault.at, fault.at + fault.seconds)

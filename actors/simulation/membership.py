@@ -83,6 +83,7 @@ class World:
 
     def __init__(self, seed: int, size: int, faults: Sequence[Fault], trace: bool, limit: int = MESH_LIMIT) -> None:
         self.limit = limit
+        self.grows = False  # nodes do not know how many there will be
         self.outcome = Outcome(faults=tuple(faults))
         self.loop = Machines()
         self.chance = random.Random(f"membership/{seed}")  # noqa: S311 - to be the same again is what is wanted

@@ -222,6 +222,8 @@ class Node:
         self.residence = Residence(
             self.process, self.members, list, Door(), disk=device.disk, reside=partial(Resided, self)
         )
+        if device.world.grows:
+            self.members.belonging = lambda: 0
         self.members.watchers.append(lambda: device.world.saw(self))
         for service, instance in (
             ("node", Described(self.members)), ("names", naming), ("trust", self.residence), ("probe", Probed(device)),
