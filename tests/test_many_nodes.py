@@ -112,9 +112,9 @@ def test_all_know_all_and_each_looks_after_a_few(crowd: actors.Cluster) -> None:
 def test_any_two_speak_with_each_other(crowd: actors.Cluster) -> None:
     guests = [on(info.name) for info in actors.nodes()[::2] if info.alive]
     pids = actors.get([guest.pid.remote() for guest in guests], timeout=PATIENCE)
-    assert actors.get([guest.visit.remote(guests[:n] + guests[n + 1 :]) for n, guest in enumerate(guests)]) == [
-        pids[:n] + pids[n + 1 :] for n in range(len(guests))
-    ]
+    for number, guest in enumerate(guests):
+        others, theirs = guests[:number] + guests[number + 1 :], pids[:number] + pids[number + 1 :]
+        assert actors.get(guest.visit.remote(others), timeout=PATIENCE) == theirs
 
 
 def test_a_name_is_one_actors_and_found_from_everywhere(crowd: actors.Cluster) -> None:
