@@ -35,10 +35,6 @@ def _believed(rumours: Rumours, word: Word) -> Word | None:
     return None if word.node == rumours.me else HEAR(rumours, word)
 
 
-async def _no(*_: Any) -> bool:
-    return False
-
-
 @given(crowds)
 def test_who_is_near_is_near_in_turn(nodes: set[str]) -> None:
     ring = Ring(nodes)
@@ -154,10 +150,8 @@ def test_many_more_do() -> None:
     ("broken", "method", "wrong", "says"),
     [
         (Neighbours, "_judge", lambda *_: None, "does not miss"),  # what a node sees of its neighbours
-        (Neighbours, "_tell", lambda *_: None, "is not missed|does not miss|has not heard|for lost"),
+        (Neighbours, "_tell", lambda *_: None, "does not miss"),  # what it has heard
         (Rumours, "hear", _believed, "for lost"),  # that one which is said to be gone objects
-        (Neighbours, "_look_again", lambda *_: None, "for lost"),  # a neighbour that was given up
-        (Neighbours, "_is_seen", _no, "for lost"),
     ],
 )
 def test_a_crowd_that_is_wrong_is_found(
@@ -165,5 +159,5 @@ def test_a_crowd_that_is_wrong_is_found(
 ) -> None:
     monkeypatch.setattr(broken, method, wrong)
     with pytest.raises(SimulationError, match=says):
-        for seed in range(60):
-            simulate_crowd(seed, size=12)
+        for seed in range(30):
+            simulate_crowd(seed, size=10)

@@ -145,20 +145,26 @@ class Neighbours:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             tick += 1
-            self._publish()
-            self._process.bury_nodes()
-            if (said := self._unanswered) is not None:
-                self._unanswered = None
-                self._take([said], "")
-            if self._rumours.lacking() and (found := self._watched()):
-                self._in_background(self._fetch(random.choice(found).where))  # noqa: S311 - nothing secret
-            if tick % AGAIN_TICKS == 0:
-                self._settle()
-                self._look_again()
-            if tick % COMPARE_TICKS == 0 and (found := self._watched()):
-                self._in_background(self._compare(random.choice(found)))  # noqa: S311 - as above
-            if tick % REST_TICKS == 0:
-                await self._process.rest(self._wanted.__contains__)
+            try:
+                await self._tick(tick)
+            except Exception:  # ours, but what is new shall be told all the same
+                log.exception("looking after neighbours has failed; it is tried again")
+
+    async def _tick(self, tick: int) -> None:
+        self._publish()
+        self._process.bury_nodes()
+        if (said := self._unanswered) is not None:
+            self._unanswered = None
+            self._take([said], "")
+        if self._rumours.lacking() and (found := self._watched()):
+            self._in_background(self._fetch(random.choice(found).where))  # noqa: S311 - nothing secret
+        if tick % AGAIN_TICKS == 0:
+            self._settle()
+            self._look_again()
+        if tick % COMPARE_TICKS == 0 and (found := self._watched()):
+            self._in_background(self._compare(random.choice(found)))  # noqa: S311 - as above
+        if tick % REST_TICKS == 0:
+            await self._process.rest(self._wanted.__contains__)
 
     # -- neighbours ---------------------------------------------------------------------------------------------
 
