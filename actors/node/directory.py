@@ -158,7 +158,7 @@ class Directory:
         """Has those know of this node's names that are to keep them now."""
         claimed = {(namespace, name) for namespace, name, _, _ in self._names.claims()}
         lots: dict[str, tuple[Member, list[Key]]] = {}
-        for key in claimed:
+        for key in sorted(claimed):
             for member in self._keepers(key):
                 if member.where.process not in self._told.get(key, ()):
                     lots.setdefault(member.info.id, (member, []))[1].append(key)
@@ -168,7 +168,7 @@ class Directory:
         over = [key for key in self._told if key not in claimed]
         known = {member.where.process: member for member in self._members.alive()}
         for key in over:
-            for process in self._told.pop(key):
+            for process in sorted(self._told.pop(key)):
                 if process == self._members.me.where.process:
                     self._drop(self._members.me.info.id, key)
                 elif process in known:

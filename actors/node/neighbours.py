@@ -74,7 +74,7 @@ class Neighbours:
         self._me = members.me.info.id
         self._rumours = Rumours(self._me, int(time.time() * 1000))
         self._ring = Ring([self._me])
-        self._wanted: set[str] = set()
+        self._wanted: list[str] = []  # a list, so that a simulation is the same each time
         self._news: dict[str, Word] = {}  # by node, to be told
         self._telling: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
@@ -201,8 +201,8 @@ class Neighbours:
         self._forget_removed()
         self._ring, before = Ring(self._standing()), self._wanted
         self._wanted = self._ring.neighbours(self._me)
-        for node in self._wanted - before:
-            if (member := self._members.find(node)) is not None and member.linked:
+        for node in self._wanted:
+            if node not in before and (member := self._members.find(node)) is not None and member.linked:
                 self._in_background(self._compare(member))
         for member in self._members.all():
             node = member.info.id

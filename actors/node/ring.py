@@ -60,9 +60,9 @@ class Ring:
             distance //= 2
         return [other for other in dict.fromkeys(found) if other != node]
 
-    def neighbours(self, node: str) -> set[str]:
-        """Returns those whose lives a node looks after, and to whom it tells its news."""
-        return {*self.near(node), *self.far(node)}
+    def neighbours(self, node: str) -> list[str]:
+        """Returns those whose lives a node looks after, and to whom it tells its news, each once."""
+        return list(dict.fromkeys([*self.near(node), *self.far(node)]))
 
 
 def nearest(what: str, nodes: Iterable[str], count: int) -> list[str]:

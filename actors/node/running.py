@@ -97,6 +97,7 @@ class Node:
         self.process.on_link_lost = self._service.link_lost
         self.process.serve("node", self._service)
         self.process.serve("names", self._service.naming)
+        self.process.serve("directory", self._service.naming.directory)
         self.process.serve("custody", self._service.custody)
         self.process.serve(
             "draining", Draining(self.process, self._members, self._service.workers, self._service.custody)
