@@ -65,8 +65,12 @@ test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, calls all by
 	  test "$$minor" = "$$own" || $(MAKE) test VENV=.venv-$$minor PYTHON=$$python PYTEST='$(ELSEWHERE)' || exit 1; \
 	done
 
-test-ray: .venv-ray/.done ## the black-box tests of actors on a Ray cluster, in an environment of its own
+# Collectives once more where all processes have torch, by whose gloo ranks then talk.
+test-ray: .venv-ray/.done .venv-ray/torch/.done ## the black-box tests of actors on a Ray cluster, in an environment of its own
 	.venv-ray/bin/python tests/on_ray.py
+	ACTORS_TEST_TORCH=$(CURDIR)/.venv-ray/torch .venv-ray/bin/python tests/on_ray.py $(BY_GLOO)
+
+BY_GLOO := tests/test_ray_engine.py tests/test_groups.py tests/test_collective_groups.py
 
 SOAK := 3600
 soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a thousand actors made and ended
@@ -74,10 +78,12 @@ soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a 
 	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
 
 SEEDS := 10000
+CROWDS := 500
 simulate: $(VENV)/.test ## 10,000 seeds each of all that is simulated, on a simulated network (SEEDS=N); SEED=N shows one
-	for what in calls names ownership collectives membership crowd; do \
+	for what in calls names ownership collectives membership; do \
 	  $(BIN)/python -m actors.testing.replay $(or $(SEED),0) --of $$what $(if $(SEED),,--many $(SEEDS)) || exit 1; \
 	done
+	$(BIN)/python -m actors.testing.replay $(or $(SEED),0) --of crowd $(if $(SEED),,--many $(CROWDS))
 
 # One that fails does not keep the others from running. `lan.py` needs root and Linux.
 bench: $(VENV)/.test ## all benchmarks beside their peers, which are installed apart: an hour; figures in build/bench
@@ -131,7 +137,7 @@ dist: $(VENV)/.lint ## builds the wheel and the sdist into dist/
 	$(BIN)/python -m build
 
 clean: ## removes all that make made
-	rm -rf .venv .venv-3.* $(STUBS_VENV) dist build docs/_build
+	rm -rf .venv .venv-3.* .venv-ray $(STUBS_VENV) dist build docs/_build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find actors discovery tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
@@ -175,6 +181,12 @@ $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) -m venv --clear .venv-ray
 	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'ray[client]==2.60.0' \
 	  hypothesis pytest pytest-timeout
+	@touch $@
+
+# PyPI's torch for Linux brings gigabytes of CUDA, which gloo has no use for.
+.venv-ray/torch/.done: .venv-ray/.done
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target .venv-ray/torch \
+	  --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

@@ -127,7 +127,7 @@ class Cluster:
         if wanted is not None and len(found) < wanted:
             raise ClusterTimeoutError(
                 f"{wanted} nodes were expected and {len(found)} answer after {timeout:g} s: "
-                f"{', '.join(sorted(info.name for info in found))}. {_absent(missing)}"
+                f"{', '.join(sorted(info.name for info in found))}. {_absent(wanted - len(found), missing)}"
             )
 
     @property
@@ -288,7 +288,7 @@ def init(
             raise ActorsError(INSIDE)
         raise ActorsError(f"leave the engine {other.name!r} by shutdown() before it joins a LAN")
     if request.address == "local" and expect_nodes is not None and expect_nodes > local_nodes:
-        more = "local_nodes= says how many it has." if address == "local" or local_nodes > 1 else _absent({})
+        more = "local_nodes= says how many it has." if address == "local" or local_nodes > 1 else _absent(1, {})
         raise ClusterTimeoutError(
             f"expect_nodes={expect_nodes}, but this cluster is this machine alone, with {local_nodes}: nobody joins "
             f"it. {more}"
@@ -333,13 +333,15 @@ def _device_node(request: InitArguments, timeout: float) -> DeviceNode:
     return node
 
 
-def _absent(missing: dict[str, str]) -> str:
-    said = "; ".join(f"{name}: {why}" for name, why in sorted(missing.items()))
-    return (
-        f"Not there: {said}. `actors doctor` looks for the cause."
-        if said
-        else ("No other device is paired: run `actors invite` here and `actors join CODE` there.")
-    )
+def _absent(lacking: int, missing: dict[str, str]) -> str:
+    """Says why so many nodes are lacking, by why each that is known of cannot be used."""
+    said = []
+    if missing:
+        each = "; ".join(f"{name}: {why}" for name, why in sorted(missing.items()))
+        said.append(f"Not there: {each}. `actors doctor` looks for the cause.")
+    if len(missing) < lacking:
+        said.append("No other device is paired: run `actors invite` here and `actors join CODE` there.")
+    return " ".join(said)
 
 
 def current_cluster() -> Cluster:

@@ -19,11 +19,13 @@ from .conversation import Conversation
 from .extra import require_mlx_lm
 from .generation import Generation, Token
 from .holders import headers
+from .hub import SCHEME
 from .kinship import open_draft
 from .means import ARITHMETIC
 from .recipe import Recipe, shape_of
 from .remains import check_shadow
 from .sampling import Request, Sampling, check_stops, refuse_if_never
+from .source import on_hub
 from .succession import Succession
 from .tokenizer import load_tokenizer
 from .watch import Watch
@@ -120,7 +122,9 @@ class ShardedModel:
         """Cuts a model by its layers and loads each piece on a node of its own.
 
         Args:
-            path: a `.gguf` file, or a directory of mlx-lm or Hugging Face.
+            path: a `.gguf` file, a directory of mlx-lm or Hugging Face, or what a model is called on the Hugging Face
+                hub (`"organisation/model"`, with `@` and a revision or `/` and one `.gguf` file behind it, if need be).
+                Of that each node fetches what its stage needs, and keeps it in its cache.
             nodes: names of the nodes to use, in the order of the layers; None takes all that are alive. Where there
                 are more of them than layers, the last ones get nothing to do.
             strategy: `"pipeline"` cuts the model by its layers, so that several answers keep all nodes busy; `"tensor"`
@@ -161,10 +165,9 @@ class ShardedModel:
         if kv_memory is not None:
             _check_bound("kv_memory", kv_memory)
         require_mlx_lm()
-        path = Path(path).expanduser().absolute()  # the stages run in other folders
-        here = path if path.exists() or weights == "local" else headers(path) or path
+        name, here = _whereabouts(path, weights)
         checkpoint = open_checkpoint(here)
-        info = replace(checkpoint.info(), path=str(path))
+        info = replace(checkpoint.info(), path=name)
         if shadow and strategy == "tensor":
             raise ValueError("shadow=True is for a model cut by its layers; use strategy='pipeline', or load without")
         if shadow:
@@ -403,15 +406,26 @@ def _each(answer: Generation, what: Callable[[Token], Any]) -> Iterator[Any]:
         answer.cancel()
 
 
+def _whereabouts(model: str | Path, weights: str) -> tuple[str, Path]:
+    """What nodes are to call a model, and where its headers at least are here."""
+    path, away = Path(model).expanduser().absolute(), str(model).startswith(SCHEME)  # the stages run in other folders
+    if away and weights == "local":
+        raise ValueError(f"weights='local' has each node read the model at a path, and {model} is none")
+    if path.exists() or weights == "local":
+        return str(path), path
+    there = None if away else headers(path)
+    found = on_hub(str(model)) if there is None else None
+    return found or (str(path), there or path)
+
+
 def _check_strategy(strategy: str) -> None:
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
 
 
 def _draft(path: str | Path, model: Path, tokenizer: Tokenizer) -> ModelInfo:
-    path = Path(path).expanduser().absolute()
-    here = path if path.exists() else headers(path) or path
-    return replace(open_draft(here, model, tokenizer), path=str(path))
+    name, here = _whereabouts(path, "auto")
+    return replace(open_draft(here, model, tokenizer), path=name)
 
 
 def _check_bound(name: str, value: object) -> None:
