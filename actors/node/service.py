@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
 PIPE_SECONDS = 0.02
+LOOK_AGAIN_SECONDS = (0.0, 0.1, 0.5, 2.0)
 
 
 class NodeService:
@@ -143,19 +144,26 @@ class NodeService:
     async def _look_after_other(self, visitor: Visitor) -> None:
         """A connection with a process of another node broke, which does not tell all nodes how its processes end."""
         ended = False
-        if visitor.node is None:  # it is on this host
-            try:
-                await probe_socket(str(self._process.folder / f"{visitor.process}.sock"))
-            except GoneError:
-                ended = True
-            except UnreachableError:
-                pass
+        if visitor.node is None:
+            ended = await self._has_ended_here(visitor.process)
         elif (member := self._members.find(visitor.node)) is not None:
             with contextlib.suppress(TimeoutError, ActorDiedError):  # else its silence will tell
                 asked = self._process.ask(member.where, "node", "autopsy", visitor.process, timeout=ASK_SECONDS)
                 ended = await asked is not None
         if ended:
             self._process.acceptor.expire(visitor.process)
+
+    async def _has_ended_here(self, process: str) -> bool:
+        """Whether a process of this host has ended; one that is just ending may listen longer than it is connected."""
+        for pause in LOOK_AGAIN_SECONDS:
+            await asyncio.sleep(pause)
+            try:
+                await probe_socket(str(self._process.folder / f"{process}.sock"))
+            except GoneError:
+                return True
+            except UnreachableError:
+                pass
+        return False
 
     async def _look_after(self, address: Address) -> None:
         try:
