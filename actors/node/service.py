@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
 PIPE_SECONDS = 0.02
-LOOK_AGAIN_SECONDS = (0.0, 0.1, 0.5, 2.0)
+LOOKS = (0.0, 0.05, 0.2, 0.5, 1.0)  # seconds before each look at a process whose connection broke
 
 
 class NodeService:
@@ -154,8 +155,8 @@ class NodeService:
             self._process.acceptor.expire(visitor.process)
 
     async def _has_ended_here(self, process: str) -> bool:
-        """Whether a process of this host has ended; one that is just ending may listen longer than it is connected."""
-        for pause in LOOK_AGAIN_SECONDS:
+        """Whether a process of this host has ended; see `_look_after`."""
+        for pause in LOOKS:
             await asyncio.sleep(pause)
             try:
                 await probe_socket(str(self._process.folder / f"{process}.sock"))
@@ -166,13 +167,18 @@ class NodeService:
         return False
 
     async def _look_after(self, address: Address) -> None:
-        try:
-            await probe_socket(address.socket)
-        except GoneError:
-            self._local.pop(address.process, None)
-            self._process.acceptor.expire(address.process)
-        except UnreachableError:
-            pass  # silence is not death
+        for pause in LOOKS:  # one that has been killed may still be answered for while the system takes it apart
+            await asyncio.sleep(pause)
+            try:
+                await probe_socket(address.socket)
+            except GoneError:
+                self._local.pop(address.process, None)
+                with contextlib.suppress(FileNotFoundError):  # there still if it was killed
+                    os.unlink(address.socket)
+                self._process.acceptor.expire(address.process)
+                return
+            except UnreachableError:
+                pass  # silence is not death
 
     def gone(self, visitor: Visitor) -> None:
         """A process will not come back: the actors it owned end."""
