@@ -433,6 +433,46 @@ def test_what_a_method_opens_hangs_below_its_call_though_its_span_is_late():
     assert by_id[int(parent[36:52], 16)].parent.span_id == call.context.span_id
 
 
+@pytest.mark.slow
+def test_a_call_that_goes_again_after_a_death_is_the_same_part_of_its_trace(tmp_path):
+    pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
+    mark = tmp_path / "came"
+    succeed(
+        f"""
+        import os, time
+        import recording
+        recording.in_batches()
+        import actors
+        actors.init("local", num_cpus=2)
+
+        @actors.remote(max_restarts=1, max_task_retries=1)
+        class Actor:
+            def came(self):
+                from actors import runtime
+                return runtime.running().came
+            def die(self, mark):
+                from actors import runtime
+                if not os.path.exists(mark):
+                    with open(mark, "w") as file:
+                        file.write(runtime.running().traceparent)
+                    os._exit(3)
+                return runtime.running().came
+
+        actor = Actor.remote()
+        for _ in range(100):  # the first go to a process that has not been met
+            if (came := actors.get(actor.came.remote())) == "+":
+                break
+            time.sleep(0.05)
+        assert came == "+", came
+        again = actors.get(actor.die.remote({str(mark)!r}))
+        assert again == open({str(mark)!r}).read(), again
+        (died,) = [span for span in recording.plain() if span["name"] == "Actor.die"]
+        assert again == f"00-{{died['trace']}}-{{died['id']}}-03", died
+        """,
+        beside={"recording.py": SETUP},
+    )
+
+
 def test_both_ends_of_a_call_that_begins_a_trace_name_it_alike_and_nothing_of_it_travels():
     from actors import tracing
     from actors.job import Job
