@@ -46,7 +46,7 @@ test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, abo
 
 # Left out on the other Pythons: what tests processes, networks, kernels, browsers and instruments rather than the
 # interpreter.
-NOT_ELSEWHERE := actors_cleanup bench benchmarks cli_models cli_views collective_mlx dashboard demo devices discovery_netlab \
+NOT_ELSEWHERE := actors_cleanup bench benchmarks call_steps cli_models cli_views collective_mlx dashboard demo devices discovery_netlab \
   doctor_netlab elastic ends_of_resources examples faults_netlab jupyterlab lan_netlab launch launch_netlab mixed_netlab \
   models_architectures models_smol notebook notebook_pictures notebooks packaging promises serving serving_clients soak \
   soak_faults standstill typing wire_faults
@@ -65,8 +65,12 @@ test-all: $(VENV)/.test ## what `make test` leaves out: slow tests, calls all by
 	  test "$$minor" = "$$own" || $(MAKE) test VENV=.venv-$$minor PYTHON=$$python PYTEST='$(ELSEWHERE)' || exit 1; \
 	done
 
-test-ray: .venv-ray/.done ## the black-box tests of actors on a Ray cluster, in an environment of its own
+# Collectives once more where all processes have torch, by whose gloo ranks then talk.
+test-ray: .venv-ray/.done .venv-ray/torch/.done ## the black-box tests of actors on a Ray cluster, in an environment of its own
 	.venv-ray/bin/python tests/on_ray.py
+	ACTORS_TEST_TORCH=$(CURDIR)/.venv-ray/torch .venv-ray/bin/python tests/on_ray.py $(BY_GLOO)
+
+BY_GLOO := tests/test_ray_engine.py tests/test_groups.py tests/test_collective_groups.py
 
 SOAK := 3600
 soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a thousand actors made and ended
@@ -131,7 +135,7 @@ dist: $(VENV)/.lint ## builds the wheel and the sdist into dist/
 	$(BIN)/python -m build
 
 clean: ## removes all that make made
-	rm -rf .venv .venv-3.* $(STUBS_VENV) dist build docs/_build
+	rm -rf .venv .venv-3.* .venv-ray $(STUBS_VENV) dist build docs/_build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find actors discovery tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
@@ -175,6 +179,12 @@ $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) -m venv --clear .venv-ray
 	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'ray[client]==2.60.0' \
 	  hypothesis pytest pytest-timeout
+	@touch $@
+
+# PyPI's torch for Linux brings gigabytes of CUDA, which gloo has no use for.
+.venv-ray/torch/.done: .venv-ray/.done
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target .venv-ray/torch \
+	  --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

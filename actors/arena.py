@@ -23,6 +23,7 @@ from itertools import count
 from typing import TYPE_CHECKING, cast
 
 from actors.address import host_key
+from actors.courtesy import Courtesy
 from actors.draft import PIECE_BYTES, Draft, write
 from actors.mappings import KEEPS_DESCRIPTOR, Mappings
 from actors.messages import Shared
@@ -336,10 +337,12 @@ def _copy(buffer: memoryview, mapping: mmap.mmap, start: int) -> None:
     source = np.frombuffer(buffer, np.uint8)
     target = np.frombuffer(mapping, np.uint8, len(source), start)
     pieces = iter(range(0, len(source), _COPIED_BYTES))  # whose core has other work takes fewer of them
+    courtesy = Courtesy()
 
     def copy() -> None:
         for at in pieces:  # unlike a memoryview, numpy lets other threads run meanwhile
             np.copyto(target[at : at + _COPIED_BYTES], source[at : at + _COPIED_BYTES])
+            courtesy.give_way()
 
     shares = len(source) > _COPIED_BYTES and (os.cpu_count() or 1) > 1
     other = threading.Thread(target=copy) if shares else None

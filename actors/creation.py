@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import device, face, runtime, tracing
+from actors.blueprints import blueprint
 from actors.calls import is_reference
 from actors.cluster import current, environment_for
 from actors.constructor import resolved
@@ -106,7 +107,7 @@ def create_group(
         raise ValueError("isolation='thread' is not for groups: each rank of a collective has a process of its own")
     process = current()
     group = GroupSpec(new_id("group"), 0, (), (), costs=device.costs())
-    code = dumps(cls)  # once for all, unless it holds what is counted for each message that it is in
+    code = blueprint(cls)  # once for all, unless it holds what is counted for each message that it is in
     shared = None if code.holds or code.shared else code
     creations = [
         _Creation(process, cls, options, args, kwargs, replace(group, rank=rank), shared) for rank in range(size)
@@ -158,7 +159,7 @@ class _Creation:
         self._needs = needs
         span, trace = tracing.begin_making(cls.__name__)
         self._construction = construction = Construction(
-            code=code or dumps(cls),  # a class that cannot travel is the caller's mistake, here and now
+            code=code or blueprint(cls),  # a class that cannot travel is the caller's mistake, here and now
             spec=self._describe(group),
             arguments=dumps_arguments(args, kwargs),
             max_concurrency=options.max_concurrency,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from actors.courtesy import Courtesy
 from actors.spares import unlink
 
 if TYPE_CHECKING:
     from actors.messages import Buffer
     from actors.spares import Spare, Spares
 
-PIECE_BYTES = 1 << 30  # written or read at once: macOS refuses 2 GiB
+PIECE_BYTES = 1 << 30  # read at once: macOS refuses 2 GiB
+WRITTEN_BYTES = 1 << 20  # at once
 
 
 def write(descriptor: int, at: int, data: Buffer) -> None:
@@ -20,9 +22,10 @@ def write(descriptor: int, at: int, data: Buffer) -> None:
     Raises:
         OSError: they do not fit.
     """
-    view, done = memoryview(data), 0
+    view, done, courtesy = memoryview(data), 0, Courtesy()
     while done < len(view):
-        done += os.pwrite(descriptor, view[done : done + PIECE_BYTES], at + done)
+        done += os.pwrite(descriptor, view[done : done + WRITTEN_BYTES], at + done)
+        courtesy.give_way()
 
 
 class Draft:

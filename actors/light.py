@@ -149,6 +149,7 @@ class LightInstance(Instance):
         else:
             threads = self._stage.threads
             self._paces(execution, threads.start)
+            threads.go_on()  # with the first call, which mostly waits already
             lanes = {group: ThreadLane(width, threads, execution.run).add for group, width in widths.items()}
             self._mailbox.divert(dealt(execution, lanes, _nothing))
 

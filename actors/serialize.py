@@ -248,6 +248,17 @@ def travels_by_value(thing: Any) -> bool:
     return _marked(thing) is None and not cloudpickle.cloudpickle._should_pickle_by_reference(thing)  # noqa: SLF001 - it offers nothing else
 
 
+def travels_by_name(module: ModuleType) -> bool:
+    """Whether a module is imported where it is received; else all that is in it is sent."""
+    _travel_by_value(module.__name__)
+    return bool(cloudpickle.cloudpickle._should_pickle_by_reference(module))  # noqa: SLF001 - it offers nothing else
+
+
+def globals_of(code: CodeType) -> tuple[str, ...]:
+    """Returns the names of the global variables that a function sent as code takes along, where there are such."""
+    return tuple(cloudpickle.cloudpickle._extract_code_globals(code))  # noqa: SLF001 - it offers nothing else
+
+
 _looked_at: dict[str, ModuleType] = {}
 _modules_travel = True
 

@@ -35,9 +35,17 @@ class Threads:
         self._idle = 0
         self._taken = 0  # pieces of work so far
         self._watched = False
+        self._own = threading.local()
+
+    def go_on(self) -> None:
+        """Says that what the calling thread runs is nearly over: what it starts next, it runs itself, after that."""
+        self._own.goes_on = True
 
     def start(self, work: Callable[..., object], *args: Any) -> None:
         """Has ``work`` run soon; it must not raise. Never blocks."""
+        if getattr(self._own, "goes_on", False):
+            self._own.goes_on, self._own.next = False, (work, args)
+            return
         with self._changed:
             self._waiting.append((work, args))
             if self._idle >= len(self._waiting):
@@ -61,9 +69,13 @@ class Threads:
         return True
 
     def _serve(self) -> None:
-        while (work := self._next()) is not None:
+        own = self._own
+        own.next = None
+        while (work := own.next or self._next()) is not None:
+            own.next = None
             run, args = work
             run(*args)
+            own.goes_on = False
             del run, args, work  # it may be long until the next
 
     def _next(self) -> tuple[Callable[..., object], tuple[Any, ...]] | None:

@@ -11,16 +11,17 @@ import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import actors
 from actors.models.stage import Row, Step
-from actors.models.stageactor import StageActor, _Order
+from actors.models.stageactor import StageActor, connect
+from actors.models.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 HIDDEN: Final = 576  # numbers of a hidden state, float32: 2.3 kB
 HOPS: Final = 400
@@ -59,9 +60,9 @@ class Constant:
 class Bare(StageActor):
     """A stage without arithmetic: everything else that a hop takes."""
 
-    def __init__(self, before: Any) -> None:
-        self._turns = ThreadPoolExecutor(1)
-        self._before, self._others, self._order = before, [], _Order()
+    def __init__(self) -> None:
+        self._turns = Turns()
+        self._line, self._others = None, []
         self._model: Any = Constant()
 
     async def carried(self) -> tuple[int, int]:
@@ -93,13 +94,9 @@ def hop(say: Callable[[str, float, str], None]) -> None:
 
 def far(say: Callable[[str, float, str], None]) -> None:
     """A hop of 2.3 kB by gRPC, within a host and to another one with mutual TLS (a network lab: root, Linux)."""
-    os.environ["ACTORS_TRANSPORT"] = "grpc"  # inherited by nodes and their processes
-    try:
-        with actors.init(local_nodes=2):
-            one, two = passed()
-            say("hop: by gRPC on one host, the second stage adds, us", two - one, "<= 300")
-    finally:
-        del os.environ["ACTORS_TRANSPORT"]
+    with _all_by_grpc(), actors.init(local_nodes=2):
+        one, two = passed()
+        say("hop: by gRPC on one host, the second stage adds, us", two - one, "<= 300")
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from house import House
     from netlab import netlab
@@ -114,20 +111,35 @@ def far(say: Callable[[str, float, str], None]) -> None:
     say("hop: to another host with mutual TLS, the second stage adds, us", float(out.split()[-1]), "<= 350")
 
 
+@contextmanager
+def _all_by_grpc() -> Iterator[None]:
+    os.environ["ACTORS_TRANSPORT"] = "grpc"  # inherited by nodes and their processes
+    try:
+        yield
+    finally:
+        del os.environ["ACTORS_TRANSPORT"]
+
+
 def passed() -> list[float]:
     """Microseconds that a token takes through a line of one stage, of two, and so on, one on each node there is."""
     here = actors.get_runtime_context().node_name
     names = sorted((node.name for node in actors.nodes()), key=lambda name: name != here)
-    line = [Bare.options(node=names[0]).remote(None)]
-    for name in names[1:]:
-        line.append(Bare.options(node=name).remote(line[-1]))
-    for stage in line:
-        actors.get(stage.pass_.remote(50))
-    took: list[list[float]] = [[] for _ in line]
+    lines = [_line(names[: number + 1]) for number in range(len(names))]
+    for line in lines:
+        actors.get(line[-1].pass_.remote(50))
+    took: list[list[float]] = [[] for _ in lines]
     for _ in range(5):
-        for number, stage in enumerate(line):
-            took[number].append(actors.get(stage.pass_.remote(HOPS)) * 1e6)
+        for number, line in enumerate(lines):
+            took[number].append(actors.get(line[-1].pass_.remote(HOPS)) * 1e6)
     return list(map(min, took))
+
+
+def _line(names: list[str]) -> list[Any]:
+    """Stages without arithmetic, one on each of these nodes; the last one is on the first of them, where this is."""
+    line = [Bare.options(node=name).remote() for name in reversed(names)]
+    if len(line) > 1:
+        connect(line)
+    return line
 
 
 async def _pair() -> float:
@@ -153,11 +165,10 @@ async def _pair() -> float:
 
 
 def wire(say: Callable[[str, float, str], None]) -> None:
-    """Bytes that a token takes on the wire between two stages, as the first stage's process counts them."""
-    with actors.init(local_nodes=2):
+    """Bytes that a token takes on the wire between two stages by gRPC, as the first stage's process counts them."""
+    with _all_by_grpc(), actors.init(local_nodes=2):
         one, other = (node.name for node in actors.nodes())
-        first = Bare.options(node=one).remote(None)
-        last = Bare.options(node=other).remote(first)
+        first, last = _line([other, one])
         actors.get(last.pass_.remote(50))
         before = actors.get(first.carried.remote())
         actors.get(last.pass_.remote(5 * HOPS))

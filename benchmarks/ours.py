@@ -189,6 +189,14 @@ class Ours:
 
         return timed(count, call)
 
+    def alone(self, count: Count) -> list[float]:
+        """The small calls of `beside` and `beside_argument`, with nothing beside them."""
+        giver = actors.remote(Giver).options(max_concurrency=2).remote()
+        try:
+            return timed(count, lambda stamp: check(actors.get(giver.echo.remote(stamp)), stamp))
+        finally:
+            actors.kill(giver)
+
     def beside(self, count: Count) -> list[float]:
         """Small calls in one thread of an actor while another thread of it gives 1 GiB after 1 GiB."""
         giver = actors.remote(Giver).options(max_concurrency=2).remote()

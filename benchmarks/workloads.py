@@ -111,6 +111,10 @@ WORKLOADS = (
         _calls(DRIVERS * TARGETS * EACH), Count(1, 3), Count(1, 1),
     ),
     Workload(
+        "alone", "the round trip to an actor of two threads, of which the other has nothing to do", "µs", "lower",
+        _microseconds, Count(50, 2000), Count(0, 20),
+    ),
+    Workload(
         "beside", "the round trip while 1 GiB arrives from the same actor's process", "µs", "lower",
         _microseconds, Count(0, 2000), Count(0, 20),
     ),

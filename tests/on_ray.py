@@ -1,7 +1,8 @@
 """Runs the black-box tests of actors on a Ray cluster, in an environment that has Ray: `make test-ray`.
 
 ``python tests/on_ray.py [arguments of pytest]`` starts a cluster of its own, runs the tests in it, and ends it. What
-differs there must fail, and is listed with its reason in `ray_differs.py`.
+differs there must fail, and is listed with its reason in `ray_differs.py`. Where ``ACTORS_TEST_TORCH`` names a folder
+that holds torch, all processes of the cluster have it, and ranks talk by gloo.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ TEST_SECONDS = "60"
 
 def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        python_path = [str(TESTS.parent), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        more = [os.environ.get(name) for name in ("ACTORS_TEST_TORCH", "PYTHONPATH")]
+        python_path = [str(TESTS.parent), str(TESTS), *filter(None, more)]
         environment = {**os.environ, **ray_cluster.ENVIRONMENT, "RAY_TMPDIR": folder}
         environment["PYTHONPATH"] = os.pathsep.join(python_path)
         log = Path(folder, "start.log")

@@ -26,8 +26,8 @@ CALLS = Path(__file__).parents[1] / "benchmarks" / "calls.py"
 SIDES = {"ours", "unary", "unary-tcp", "stream", "stream-tcp"}
 WORKLOADS = {"sync_call", "in_flight", "argument", "result", "nested", "spawn", "spawn_many"}
 OF_OURS = {
-    "put", "argument_mlx", "result_mlx", "batch", "many_to_many", "beside", "beside_argument", "light", "first_result",
-    "loading", "idle",
+    "put", "argument_mlx", "result_mlx", "batch", "many_to_many", "alone", "beside", "beside_argument", "light",
+    "first_result", "loading", "idle",
 }  # fmt: skip
 PATIENCE = 120
 

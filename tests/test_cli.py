@@ -67,6 +67,9 @@ def test_help_of_a_command_has_an_example(capsys):
         (["invite", "--host", "192.0.2.1"], "'192.0.2.1' is no address of this device"),
         (["start", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
         (["join", "notacode"], "that is not a code: one looks like "),
+        (["join", "--timeout", "-1"], "'-1' is no positive number of seconds"),
+        (["join", "--timeout", "nan"], "'nan' is no positive number of seconds"),
+        (["drain", "desk", "--timeout", "soon"], "'soon' is no positive number of seconds"),
         (["debug"], "Missing argument 'WHO'"),
     ],
 )

@@ -492,6 +492,12 @@ def test_mismatch_fails_everywhere_and_leaves_the_group_usable(case: str) -> Non
         assert total == 3
 
 
+def endless() -> list[Any]:
+    found: list[Any] = [F4]
+    found.append(found)
+    return found
+
+
 WRONG: dict[str, tuple[Callable[[Group], Any], type[Exception], str]] = {
     "op": (lambda g: g.allreduce(F4, "avg"), ValueError, "sum, product, min, max, mean"),
     "op of no string": (lambda g: g.allreduce(F4, ["sum"]), ValueError, "unknown op"),
@@ -506,6 +512,9 @@ WRONG: dict[str, tuple[Callable[[Group], Any], type[Exception], str]] = {
     "rows": (lambda g: g.reducescatter(np.ones((4, 3))), ValueError, "4 over 3"),
     "axis": (lambda g: g.reducescatter(np.float32(1)), ValueError, "axis 0"),
     "pickle": (lambda g: g.allgather(threading.Lock()), SerializationError, "lock"),
+    "order": (lambda g: g.allreduce(F4, deterministic="no"), TypeError, "deterministic must be True or False"),
+    "order of a tree": (lambda g: g.allreduce([F4], deterministic=1), TypeError, "deterministic must be True or False"),
+    "no end": (lambda g: g.allreduce(endless()), TypeError, "contains itself"),
     "timeout": (lambda g: g.barrier(timeout=0), ValueError, "positive"),
     "timeout of no number": (lambda g: g.barrier(timeout="1"), TypeError, "seconds"),
     "timeout nan": (lambda g: g.barrier(timeout=float("nan")), ValueError, "positive"),
@@ -522,6 +531,18 @@ def test_wrong_arguments_of_one_rank_do_not_keep_the_others(case: str) -> None:
             wrong(group) if group.rank == 2 else group.allreduce(F4)
         assert words in str(raised.value)
         assert group.rank == 2 or "rank 2 (actor" in str(raised.value)
+        return group.allreduce(np.ones(1))[0]
+
+    assert run(3, work) == [3, 3, 3]
+
+
+def test_what_no_group_and_no_explanation_can_be_had_of() -> None:
+    def work(group: Group) -> Any:
+        with pytest.raises(TypeError, match=r"keys of the ranks must be integers, not \[1, None, 1\]"):
+            group.split(0, None if group.rank == 1 else 1)  # type: ignore[arg-type]
+        for nbytes in (-1, "64 MiB", float("nan")):
+            with pytest.raises(ValueError, match="nbytes must be a number of bytes, not "):
+                group.explain(nbytes)  # type: ignore[arg-type]
         return group.allreduce(np.ones(1))[0]
 
     assert run(3, work) == [3, 3, 3]

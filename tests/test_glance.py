@@ -63,6 +63,19 @@ def test_looks_in_vain_become_rare_until_one_pays() -> None:
         assert looked(glances, poll) == (True, True)
 
 
+def test_one_look_in_vain_among_others_that_pay_leaves_none_out() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        poll, glances = Poll(here), Glances()
+        for _ in range(5):
+            there.send(b"x")
+            assert looked(glances, poll) == (True, True)
+            here.recv(1)
+            assert looked(glances, poll) == (False, True)
+        looks = [looked(glances, poll)[1] for _ in range(6)]
+        assert looks == [True, False, True, False, False, False]
+
+
 @pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="threads choose no core here")
 def test_a_thread_changes_its_core_and_may_use_all_again() -> None:
     def core() -> int:

@@ -362,8 +362,10 @@ def test_commands_at_a_device_that_is_alone(tmp_path: Path, monkeypatch: pytest.
         ),
         (("revoke", "desk"), "this device is in no cluster"),
         (("invite", "--bundle", str(bundle), "--name", "lamp"), "exists already: it may be the one key of a device"),
+        (("invite", "--bundle", str(home / "none" / "lamp")), "cannot write "),
     ):
         done = CliRunner().invoke(command, words)
         assert done.exit_code != 0
         assert said in done.output + str(done.exception)
     assert bundle.read_bytes() == b"the one key"
+    assert '"members": []' in CliRunner().invoke(command, ("status", "--json")).output  # nobody whose key is nowhere

@@ -124,6 +124,21 @@ def test_names_on_both_sides_of_a_cut_are_settled() -> None:
     assert here.reserve(spec("a9"))
 
 
+def test_a_name_given_while_another_node_hears_that_it_is_only_claimed_is_told_again() -> None:
+    here, there, mine, theirs = Names(), Names(), spec("a1"), spec("a2")
+    assert here.reserve(mine)
+    assert there.reserve(theirs)
+    assert there.confirm(theirs)
+    told, heard = here.claims(), there.claims()
+    assert there.settle(told) == []  # it has the name, which is only claimed here
+    assert not here.has_given_since(told, heard)
+    assert here.confirm(mine)
+    assert here.settle(heard) == []  # by the lower id
+    assert here.has_given_since(told, heard)
+    assert not here.has_given_since(here.claims(), heard)
+    assert there.settle(here.claims()) == [theirs]
+
+
 def test_a_name_that_is_only_claimed_gives_way_to_one_that_is_had() -> None:
     here, bob = Names(), spec("a1")
     assert here.reserve(bob)

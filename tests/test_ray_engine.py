@@ -73,6 +73,11 @@ class Counter:
         found = [actors.collective.allreduce(np.full(size, rank + 1.0, np.float32)) for size in sizes]
         return [(float(x[0]), x.size) for x in found]
 
+    def reduced(self, op: str, dtype: str) -> object:
+        x = np.ones(100_000, dtype) + np.array(actors.collective.get_rank(), dtype)
+        x[1] += 1
+        return actors.collective.allreduce(x, op)
+
     def all_kinds(self) -> list[object]:
         group, rank = actors.collective, actors.collective.get_rank()
         x = np.arange(4) + rank
@@ -87,6 +92,74 @@ class Counter:
 
     def wait_for_all(self) -> object:
         return actors.collective.barrier(timeout=20)
+
+    def way(self) -> str:
+        actors.collective.barrier()
+        self.part = actors.collective.split(0)
+        assert self.part is not None
+        self.part.barrier()
+        return self.part.explain(1 << 20)
+
+    def give(self, value: object, other: int) -> None:
+        assert self.part is not None
+        self.part.send(value, other)
+
+    def take(self, other: int) -> object:
+        assert self.part is not None
+        return self.part.recv(other, timeout=20)
+
+    def reduce_part(self) -> object:
+        assert self.part is not None
+        return self.part.allreduce(np.ones(200_000, np.float32), timeout=20)
+
+    def leave_part(self) -> None:
+        actors.collective.destroy_group(self.part)
+
+
+@actors.remote
+class Named:
+    """Has methods of the names that the engine uses itself."""
+
+    def label(self) -> int:
+        return 0
+
+    def it(self) -> int:
+        return 1
+
+    def cls(self) -> int:
+        return 2
+
+    def calls(self) -> int:
+        return 3
+
+    def begin(self) -> int:
+        return 4
+
+    def _begin(self) -> int:
+        return 5
+
+    def name(self) -> int:
+        return 6
+
+    def raw(self) -> int:
+        return 7
+
+    def manner(self) -> int:
+        return 8
+
+
+@actors.remote
+class Saved:
+    """Has state to be saved."""
+
+    def get(self) -> int:
+        return 1
+
+    def __actor_save__(self) -> int:
+        return 1
+
+    def __actor_load__(self, state: int) -> None:
+        pass
 
 
 def test_the_page_of_what_differs_is_that_of_the_list() -> None:
@@ -168,6 +241,37 @@ class TestOnRay:
             with pytest.raises(CollectiveError, match=r"rank 1 .* is gone: its actor on Ray has ended"):
                 actors.get(ref, timeout=60)
 
+    def test_values_go_by_gloo_where_all_have_torch_and_else_through_the_object_store(self) -> None:
+        group = Counter.group(2)
+        carrier = "gloo" if "ACTORS_TEST_TORCH" in os.environ else "Ray's object store"
+        for way in actors.get(group.way.remote(), timeout=120):
+            assert f"{carrier} carries what the ranks send each other" in way
+
+    def test_a_rank_that_leaves_does_so_for_itself_alone(self) -> None:
+        group = Counter.group(3)
+        actors.get(group.way.remote(), timeout=120)
+        actors.get(group[0].give.remote("last words", 2), timeout=60)
+        actors.get(group[0].leave_part.remote(), timeout=60)
+        actors.get(group[1].give.remote("still here", 2), timeout=60)
+        assert actors.get(group[2].take.remote(1), timeout=60) == "still here"
+        assert actors.get(group[2].take.remote(0), timeout=60) == "last words"
+        with pytest.raises(CollectiveError, match=r"rank 0 .* has left the group: it was destroyed"):
+            actors.get(group[2].take.remote(0), timeout=60)
+        for ref in [group[1].reduce_part.remote(), group[2].reduce_part.remote()]:
+            with pytest.raises(CollectiveError, match=r"rank 0 .* has left the group"):
+                actors.get(ref, timeout=60)
+        actors.get([group[1].leave_part.remote(), group[2].leave_part.remote()], timeout=60)
+        assert actors.get(group.sums.remote([5]), timeout=60) == [[(6.0, 5)]] * 3
+
+    def test_what_gloo_reduces_is_what_numpy_would(self) -> None:
+        group = Counter.group(2)
+        for op, dtype, expected in [
+            ("sum", "float64", [3.0, 5.0]), ("product", "int32", [2, 6]), ("mean", "float32", [1.5, 2.5]),
+            ("max", "int64", [2, 3]), ("sum", "float16", [3.0, 5.0]),
+        ]:  # fmt: skip
+            for found in actors.get(group.reduced.remote(op, dtype), timeout=60):
+                assert (found[:2].tolist(), found.dtype.name, found.size) == (expected, dtype, 100_000)
+
     def test_a_group_of_actors_that_exist(self) -> None:
         members = [Counter.remote(start) for start in range(2)]
         group = actors.collective.create_group(members)
@@ -240,6 +344,17 @@ class TestOnRay:
         assert "there are: io" in str(error)
         assert actors.get(counter.add.remote(), timeout=60) == 1
         assert actors.get(counter.add.options(concurrency_group="io").remote(), timeout=60) == 2
+
+    def test_methods_may_have_any_name(self) -> None:
+        named = Named.remote()
+        names = ("label", "it", "cls", "calls", "begin", "_begin", "name", "raw", "manner")
+        calls = [getattr(named, name).remote() for name in names]
+        assert actors.get(calls, timeout=60) == list(range(9))
+
+    def test_saved_state_is_refused_with_or_without_checkpoint(self) -> None:
+        with pytest.raises(NotImplementedError, match="no saved state, which Saved has hooks for"):
+            Saved.options(max_restarts=1).remote()
+        assert actors.get(Saved.remote().get.remote(), timeout=60) == 1
 
     def test_a_group_ends_with_its_handles(self) -> None:
         group = Counter.group(2)

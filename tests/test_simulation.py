@@ -128,6 +128,7 @@ def test_a_seed_is_replayed_by_one_command() -> None:
 def test_names_hold_over_two_hundred_seeds() -> None:
     for seed in range(200):
         simulate_names(seed)
+    simulate_names(701149)  # a name is given while a node that comes back hears that it is only claimed
     assert simulate_names(7, trace=True) == simulate_names(7, trace=True)
 
 

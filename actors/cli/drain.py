@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from actors import device
+from actors.cli.word import Seconds
 from actors.exceptions import NoClusterError
 from actors.visit import ask_node
 
@@ -16,7 +17,7 @@ SLACK_SECONDS = 15.0
 
 @click.command()
 @click.argument("node")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds that it may take.")
+@click.option("--timeout", type=Seconds(), default=60.0, show_default=True, help="Seconds that it may take.")
 @click.option("--undo", is_flag=True, help="Let actors be placed there again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
 @click.pass_context

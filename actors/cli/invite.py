@@ -10,7 +10,7 @@ import time
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -24,7 +24,7 @@ from actors.trust.roll import found
 from actors.visit import ask_node, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from actors.trust import Member, Roll
 
@@ -75,20 +75,32 @@ def _write_bundle(path: Path, name: str) -> None:
     from actors.pairing.bundle import Bundle
     from actors.pairing.invitation import readable
 
-    if path.exists():
-        raise ActorsError(f"{path} exists already: it may be the one key of a device")
-    identity = Identity.create()
-    _found()
-    roll = _add(identity.certificate, readable(name))
-    with (
-        contextlib.suppress(FileExistsError),
-        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-    ):
+    with _new_file(path) as file:  # before anybody is made a member whose key would be nowhere
+        identity = Identity.create()
+        _found()
+        roll = _add(identity.certificate, readable(name))
         file.write(Bundle(identity, roll, asyncio.run(_hints())["doors"]).to_bytes())
     click.echo(
         f"{path} makes one device a member, called {roll.members[identity.node_id].name}: copy it there, and run"
     )
     click.echo(f"\n    actors join --bundle {path.name}\n\nWhoever has it is that member. `actors revoke` ends it.")
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file for this user alone, which goes again where it cannot be filled."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ActorsError(f"{path} exists already: it may be the one key of a device") from None
+    except OSError as error:
+        raise ActorsError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _found() -> Roll:

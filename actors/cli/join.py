@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from actors import device
+from actors.cli.word import Seconds
 from actors.exceptions import ActorsError, AuthenticationError, ClusterTimeoutError
 from actors.pairing.code import Code
 from actors.pairing.exchange import PairingError, WrongCodeError
@@ -33,7 +34,9 @@ Candidate = tuple[str, int]
 @click.command()
 @click.argument("code", required=False)
 @click.option("--address", metavar="HOST:PORT", help="Where `actors invite` waits, for networks without multicast.")
-@click.option("--timeout", type=float, default=15.0, show_default=True, help="Seconds to look for the other device.")
+@click.option(
+    "--timeout", type=Seconds(), default=15.0, show_default=True, help="Seconds to look for the other device."
+)
 @click.option("--bundle", type=click.Path(path_type=Path), help="A file of `actors invite --bundle`, and no code.")
 def join(code: str | None, address: str | None, timeout: float, bundle: Path | None) -> None:
     """Join the cluster of the device that shows this code; without a code it is read from standard input.

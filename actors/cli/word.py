@@ -1,8 +1,9 @@
-"""Arguments that are one of a few words, or the name of an actor."""
+"""Arguments that are more than text: one of a few words, an address, a time, the name of an actor."""
 
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,8 @@ from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+MOST_SECONDS = 1e6  # eleven days; a wait cannot be of any length
 
 
 class Word(click.Choice[str]):
@@ -51,6 +54,21 @@ class OwnAddress(click.ParamType[str]):
         except (OSError, UnicodeError):
             self.fail(f"{value!r} is no address of this device; 0.0.0.0 is all it has.", param, ctx)
         return str(value)
+
+
+class Seconds(click.ParamType[float]):
+    """How long something may take."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See `click.ParamType`."""
+        seconds = 0.0
+        with suppress(ValueError):
+            seconds = float(value)
+        if not 0 < seconds <= MOST_SECONDS:
+            self.fail(f"{value!r} is no positive number of seconds.", param, ctx)
+        return seconds
 
 
 class Actor(click.ParamType[str]):

@@ -36,12 +36,12 @@ class AllReduce(Call):
     """Every rank gets the reduction of all ranks' arrays."""
 
     def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
+        self._ordered = _checked(deterministic)
         value = pack(x)
         self._spec, self._flat = value.spec, value.data
         if type(op) is not str:  # it may have no hash
             check_reduction(op, value.spec.name)
         self.reduction, terms = _planned(op, value.spec, size, deterministic)
-        self._ordered = deterministic
         self.offer = Offer("allreduce", op, None, terms, (value.spec,), inline([value]))
 
     def prepare(self, channel: Channel) -> None:
@@ -68,9 +68,9 @@ class AllReduceStructure(Call):
     """Every rank gets the reduction of all ranks' structures of arrays, array by array."""
 
     def __init__(self, size: int, x: object, op: str, deterministic: bool = False) -> None:
+        self._ordered = _checked(deterministic)
         self._structure = structure = Structure.of(x)
         self._reductions = [_reduction(op, spec, size) for spec in structure.specs]
-        self._ordered = deterministic
         self._nbytes = sum(spec.nbytes for spec in structure.specs)
         values = [Packed(spec, bucket) for spec, bucket in zip(structure.specs, structure.buckets, strict=True)]
         data = inline(values)
@@ -216,6 +216,12 @@ def _all_reduce(channel: Channel, value: Part, reduction: Reduction, ordered: bo
 def _planned(op: str, spec: Spec, ranks: int, deterministic: bool) -> tuple[Reduction, str]:
     """Returns how such arrays are reduced, and what must be the same on all ranks; most calls are like earlier ones."""
     return _reduction(op, spec, ranks), said_of(str(spec), deterministic)
+
+
+def _checked(deterministic: object) -> bool:
+    if type(deterministic) is not bool:  # a word such as "no" would be taken for True
+        raise TypeError(f"deterministic must be True or False, not {deterministic!r}")
+    return deterministic
 
 
 def said_of(terms: str, deterministic: bool) -> str:

@@ -110,11 +110,14 @@ class Structure:
         """Takes a structure apart.
 
         Raises:
-            TypeError: something in it is neither an array nor a structure; the message says where.
+            TypeError: something in it is neither an array nor a structure; the message says where. Or it has no end.
         """
         leaves: list[Any] = []
-        skeleton, plain = _collect(value, leaves)
-        layout = _known(skeleton, leaves) if plain else None
+        try:
+            skeleton, plain = _collect(value, leaves)
+            layout = _known(skeleton, leaves) if plain else None
+        except RecursionError:
+            raise TypeError("this structure contains itself, or is nested too deeply to be reduced") from None
         if layout is None:
             packed = [_packed(leaf, skeleton, number) for number, leaf in enumerate(leaves)]
             layout = _layout(skeleton, tuple([one.spec for one in packed]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +18,10 @@ from actors.exceptions import ActorDiedError, ActorsError, ModelError, NodeDiedE
 from actors.ids import new_id
 
 from .draftactor import DraftActor
-from .holders import Shelves, host
-from .means import Means
+from .holders import Shelves
 from .moving import move, recover, take_over
-from .stageactor import StageActor
+from .neighbours import crowded, means_of
+from .stageactor import StageActor, connect
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from actors.stream import ObjectRefGenerator
 
     from .beside import Beside
+    from .means import Means
     from .plan import DraftPlan, Plan
     from .sampling import Request
 
@@ -125,16 +125,14 @@ class Deployment:
         path, send = str(plan.model.path), weights == "send"
         shelves, names = shelves or Shelves(), {stage.node for stage in plan.stages}
         libraries = [] if weights == "local" else shelves.libraries(path, names, always=send, gone=gone)
-        threads = _threads(plan)
-        gently = after is not None and not after.broken and _crowded(plan)  # answers go on beside it, on the same cores
+        means = means_of(plan, arithmetic)
+        gently = after is not None and not after.broken and crowded(plan)  # answers go on beside it, on the same cores
         spare = {} if spare is None else spare
         loading: list[ObjectRef[Any]] = []
         try:
             for rank, stage in enumerate(plan.stages):
-                means = Means(arithmetic, stage.memory, threads[rank])
-                before = self.stages[-1] if self.stages and not plan.shares else None
-                what = path, stage.first, stage.last, before
-                how: dict[str, Any] = {"means": means, "libraries": libraries, "send": send}
+                what = path, stage.first, stage.last
+                how: dict[str, Any] = {"means": means[rank], "libraries": libraries, "send": send}
                 stage_actor = None if plan.shares else spare.pop(stage.node, None)
                 if stage_actor is None:
                     made = remote(StageActor).options(node=stage.node)
@@ -147,14 +145,15 @@ class Deployment:
                     _loaded(loading[-1], stage.node, "its layers")
             end(spare)
             if plan.draft is not None:
-                means = Means(arithmetic, plan.stages[0].memory, threads[0])
                 drafts = shelves.libraries(plan.draft.path, names, always=send, gone=gone) if libraries else []
-                self._draft = _draft(plan.draft, plan.model.vocab_size, means, libraries=drafts, send=send)
+                self._draft = _draft(plan.draft, plan.model.vocab_size, means[0], libraries=drafts, send=send)
             for stage, ref in zip(plan.stages, loading, strict=True):
                 _loaded(ref, stage.node, "its layers")
             if plan.shares:
                 self._group = create_group(self.stages)
                 get(self.stages[-1].lead.remote(self.stages[:-1]))
+            elif len(self.stages) > 1:
+                connect(self.stages)
             self._probe(_PROBES if after is None or not after.broken else 1)
             self.held = get([stage.loaded.remote() for stage in self.stages])
             apart = self._why_apart(after)
@@ -379,19 +378,6 @@ def _draft(draft: DraftPlan, vocabulary: int, means: Means, **weights: Any) -> A
     made = remote(DraftActor).options(node=draft.node)
     handle: ActorHandle = made.remote(draft.path, draft.layers, vocabulary, means=means, **weights)
     return handle
-
-
-def _threads(plan: Plan) -> list[int]:
-    """Cores that a product of each stage may use: those of its machine, fairly shared among the stages there."""
-    known = {node.name: node for node in nodes()}
-    found = [known.get(stage.node) for stage in plan.stages]
-    hosts = Counter(host(node) for node in found if node is not None)
-    return [1 if node is None else max(1, int(str(node.device["cpus"])) // hosts[host(node)]) for node in found]
-
-
-def _crowded(plan: Plan) -> bool:
-    known = {node.name: host(node) for node in nodes()}
-    return len({known.get(stage.node) for stage in plan.stages}) < len(plan.stages)
 
 
 def _alive() -> set[str]:

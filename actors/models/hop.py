@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from .stage import Row, Step
 
-_LARGE: Final = 64 << 10  # bytes
+_LARGE: Final = 60 << 10  # bytes
 _DTYPES: Final = ("float32", "float16", "bfloat16")
 _HEAD: Final = "<BHHI"  # dtype, rows, tokens, hidden size
+_LENGTH: Final = struct.Struct("<I")
+_WRITE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _USUAL: Final[tuple[Any, ...]] = ([], (), (), (), (), (), False, False)  # fields of a step that says nothing
 
 
@@ -24,7 +26,7 @@ def step_text(step: Step) -> str:
     fields: list[Any] = [rows, step.forget, step.keep, step.fork, step.drop, step.trim, step.silent, step.batched]
     while fields and fields[-1] == _USUAL[len(fields) - 1]:
         fields.pop()
-    return json.dumps(fields, separators=(",", ":"))
+    return _WRITE(fields)
 
 
 def read_step(text: str) -> Step:
@@ -32,6 +34,23 @@ def read_step(text: str) -> Step:
     fields = json.loads(text)
     rows = tuple(Row(key, tuple(ids)) for key, *ids in (fields[0] if fields else ()))
     return Step(rows, *map(_tuples, fields[1:]))
+
+
+def piece(text: str, hidden: Any) -> Any:
+    """What one stage sends the next: a step, and what came of it here; as bytes, where that is bytes or None."""
+    if hidden is not None and type(hidden) is not bytes:
+        return text, hidden
+    step = text.encode()
+    return b"".join([_LENGTH.pack(len(step)), step, hidden or b""])
+
+
+def read_piece(value: Any) -> tuple[str, Any]:
+    """The step and what came of it, which `piece` was given."""
+    if type(value) is not bytes:
+        text, hidden = value
+        return text, hidden
+    start = _LENGTH.size + _LENGTH.unpack_from(value)[0]
+    return value[_LENGTH.size : start].decode(), value[start:] or None
 
 
 def packed(hidden: Any) -> Any:
@@ -47,7 +66,8 @@ def packed(hidden: Any) -> Any:
     name = str(hidden.dtype).rpartition(".")[2]
     if name not in _DTYPES:
         return hidden
-    plain = hidden.view(mx.uint32 if name == "float32" else mx.uint16)
+    # numpy has no bfloat16; what it has it sees as it lies there, without a step of MLX's.
+    plain = hidden.view(mx.uint16) if name == "bfloat16" else hidden
     return struct.pack(_HEAD, _DTYPES.index(name), *hidden.shape) + np.asarray(plain).tobytes()
 
 
@@ -60,8 +80,9 @@ def unpacked(value: Any) -> Any:
 
     kind, *shape = struct.unpack_from(_HEAD, value)
     name = _DTYPES[kind]
-    plain = np.frombuffer(value, np.uint32 if name == "float32" else np.uint16, offset=struct.calcsize(_HEAD))
-    return mx.array(plain.reshape(shape)).view(getattr(mx, name))
+    plain = np.frombuffer(value, "uint16" if name == "bfloat16" else name, offset=struct.calcsize(_HEAD))
+    hidden = mx.array(plain.reshape(shape))
+    return hidden.view(mx.bfloat16) if name == "bfloat16" else hidden
 
 
 def _tuples(value: Any) -> Any:

@@ -20,11 +20,13 @@ class Means:
             and OpenBLAS is installed, has them in float32; `"auto"` does so only if they fit.
         memory: bytes for weights; None for enough.
         threads: cores that a product may use.
+        place: which of the processes of its host that want a core each this is, and of how many; None where it is none.
     """
 
     arithmetic: str = "auto"
     memory: int | None = None
     threads: int = 1
+    place: tuple[int, int] | None = None
 
     @property
     def wide(self) -> bool:

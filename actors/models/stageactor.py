@@ -5,36 +5,39 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from actors.api import get_runtime_context
+from actors.api import get, get_runtime_context
 from actors.exceptions import ActorDiedError
 from actors.util.progress import tqdm
 
+from .cores import keep_to_core
 from .extra import on_cpu
 from .heap import keep_together
+from .hub import is_on_hub
 from .lean import require_lean_mlx_lm
 from .openblas import bring
 from .stagecaches import StageCaches, awaited
+from .stock import complete
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     import mlx.core as mx
 
+    from actors.cable import Place
     from actors.handle import ActorHandle
     from actors.refs import ObjectRef
 
     from .beside import Beside
+    from .line import Line
     from .means import Means
     from .sampling import Request
-    from .shadow import Shading
     from .sharing import Share
     from .stage import StageModel, Step
 
@@ -44,15 +47,14 @@ PROBE: Final = "probe"
 class StageActor(StageCaches):
     """Layers `first` to `last` of a model, in a process of their own.
 
-    The last stage chooses what all stages do next (`schedule.Schedule`). Each step goes from stage to stage towards
-    the first, and the hidden states come back the same way, so that an error anywhere along the line comes back along
-    it. Many steps are under way at once: every stage takes them in the order in which they began.
+    The last stage chooses what all stages do next (`schedule.Schedule`). Each step goes to the first, and from stage to
+    stage with the hidden states (`line.Line`). Many steps are under way at once: every stage takes them in the order in
+    which they began.
 
     Args:
         path: the model, as this stage's device sees it.
         first: number of its first layer.
         last: number of its last layer, inclusive.
-        before: the stage of the layers before; None for the first.
         shares: where layers are cut lengthwise, what each rank has of all of them; `rank` is this one's. The last rank
             chooses what all do next.
         means: what the stage may make use of.
@@ -64,7 +66,6 @@ class StageActor(StageCaches):
         path: str,
         first: int,
         last: int,
-        before: ActorHandle | None,
         *,
         shares: tuple[Share, ...] = (),
         rank: int = 0,
@@ -78,16 +79,17 @@ class StageActor(StageCaches):
         from .stage import StageModel
 
         # MLX's lazy arrays belong to the thread that made them, and turns are taken in the order they are asked for.
-        self._turns = ThreadPoolExecutor(1, thread_name_prefix="mlx")
+        self._turns = Turns()
+        if means.place is not None and not (self._blas and means.threads > 1):
+            self._turns.submit(keep_to_core, *means.place).result()  # and so MLX's own thread, which it starts
         self._means, self._what = means, (path, first, last)
         path = found(path, first, last, libraries, send=send)
         if shares:
             self._model = self._turns.submit(StageModel.load_share, path, shares, rank, wide=self._room).result()
         else:
             self._model = self._turns.submit(StageModel.load, path, first, last, wide=self._room).result()
-        self._before = before
+        self._line: Line | None = None
         self._others: list[ActorHandle] = []
-        self._order = _Order()
         super().__init__()
 
     @property
@@ -99,7 +101,6 @@ class StageActor(StageCaches):
         path: str,
         first: int,
         last: int,
-        before: ActorHandle | None,
         *,
         means: Means,
         libraries: Sequence[ActorHandle] = (),
@@ -115,8 +116,8 @@ class StageActor(StageCaches):
         shading, self._shading = self._shading, None
         if shading is not None:
             shading.close()
-        self._schedule, self._order = None, _Order()
-        self._before, self._means = before, means
+        await self._leave()
+        self._schedule, self._means = None, means
 
         def load() -> StageModel:
             self._bequeath(shading)
@@ -171,6 +172,35 @@ class StageActor(StageCaches):
         """Does what the leading rank does at the same time."""
         await self.begin(step, lambda _: None)
 
+    async def place(self) -> Place:
+        """Returns where the stage before finds this one, in a line of stages that is to be."""
+        from .line import Line
+
+        await self._leave()
+        self._line = Line(self._turns, self._run)
+        return self._line.place
+
+    async def join(self, number: int, after: Place, others: list[ActorHandle]) -> None:
+        """Takes its place in the line; see `line.Line.join`."""
+        assert self._line is not None
+        await self._line.join(number, after, others)
+
+    async def _leave(self) -> None:
+        """Whatever line it is in."""
+        line, self._line = self._line, None
+        if line is not None:
+            await line.close()
+
+    async def attend(self) -> None:
+        """Returns when the stage before is no longer heard; see `line.Line.attended`."""
+        assert self._line is not None
+        await self._line.attended()
+
+    async def failure(self, number: int) -> None:
+        """Raises what went wrong here in a step."""
+        assert self._line is not None
+        raise self._line.failure(number)
+
     async def ready(self) -> None:
         """Returns when the layers are loaded, or raises why they are not."""
 
@@ -200,16 +230,6 @@ class StageActor(StageCaches):
     async def sequences(self) -> tuple[str, ...]:
         """Returns the keys of the sequences that have a cache here."""
         return self._model.sequences
-
-    async def forward(self, text: str) -> Any:
-        """Takes a step through all stages up to this one; see `hop` for how it and the hidden states travel.
-
-        Returns:
-            The hidden states, None where there are no rows.
-        """
-        from .hop import packed, read_step
-
-        return await self.begin(read_step(text), packed)
 
     async def answer(self, request: Request) -> AsyncIterator[Any]:
         """Yields the number of prompt tokens taken from the prefix cache, then each `sampler.Choice`.
@@ -243,57 +263,56 @@ class StageActor(StageCaches):
 
     def begin(self, step: Step, finish: Callable[[mx.array], Any] | None) -> Awaitable[Any]:
         """Begin a step; see `StageModel.run`. Steps pass through all stages in the order of these calls."""
-        from .hop import step_text
-
-        hidden = None if self._before is None else self._before.forward.remote(step_text(step))
-        # With the layers and caches that are here now: what comes late when they are others leaves nothing in those.
-        run = partial(self._run, self._model, self._shading, step, finish)
-        mine = self._pass(run, hidden, self._order.next())
+        if self._line is not None:
+            return self._line.begin(step, finish)
+        mine = asyncio.get_running_loop().run_in_executor(self._turns, self._run, step, None, finish)
         if not self._others:
-            return asyncio.ensure_future(mine)
+            return mine
         return asyncio.ensure_future(_together(mine, [other.follow.remote(step) for other in self._others]))
 
-    async def _pass(self, run: Callable[[Any], Any], hidden: Any, turn: _Turn) -> Any:
-        with closing(turn):
-            try:
-                value = None if hidden is None else await hidden
-            finally:
-                await turn.mine()
-            work = asyncio.get_running_loop().run_in_executor(self._turns, run, value)
-        out = await work
-        if self._shading is not None:
-            self._shading.wake()
-        return out
-
-    @staticmethod
-    def _run(model: StageModel, shading: Shading | None, step: Step, finish: Any, hidden: Any) -> Any:
-        from .hop import unpacked
-
+    def _run(self, step: Step, hidden: Any, finish: Any) -> Any:
+        """On the thread of MLX."""
+        shading = self._shading
         try:
-            return model.run(step, unpacked(hidden), finish)
+            return self._model.run(step, hidden, finish)
         finally:
             if shading is not None:
                 shading.note(step)
+                self._loop.call_soon_threadsafe(shading.wake)
+
+
+def connect(stages: Sequence[ActorHandle]) -> None:
+    """Makes stages one line, in this order."""
+    places = get([stage.place.remote() for stage in stages])
+    last = len(stages) - 1
+    joined = []
+    for number, stage in enumerate(stages):
+        others = list(stages[:-1]) if number == last else []
+        joined.append(stage.join.remote(number, places[(number + 1) % len(stages)], others))
+    get(joined)
 
 
 def found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
     """Where this device sees the weights of these layers."""
+    if is_on_hub(path):
+        return str(complete(path, first, last) or _fetched(path, first, last, libraries))
     return _fetched(path, first, last, libraries) if libraries and (send or not Path(path).exists()) else path
 
 
 def _fetched(path: str, first: int, last: int, libraries: Sequence[ActorHandle]) -> str:
     """Where the weights of these layers are, once they are here; whoever made the model sees how far that is."""
+    from .holders import hub_of
     from .weights import Sender, fetch
 
     what = f"weights of layers {first} to {last} to {get_runtime_context().node_name}, bytes"
     bar: tqdm[None] = tqdm(desc=what)
-    with bar:
+    with bar, hub_of(path) as hubs:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        return str(fetch([Sender(each) for each in libraries], first, last, progress=progress, model=path))
+        return str(fetch([Sender(each) for each in libraries], first, last, progress=progress, model=path, hubs=hubs))
 
 
 def computing(means: Means, *, blas: bool, wide: bool) -> str:
@@ -308,33 +327,3 @@ async def _together(mine: Awaitable[Any], others: list[ObjectRef[Any]]) -> Any:
     if failures:
         raise next((each for each in failures if isinstance(each, ActorDiedError)), failures[0])
     return value
-
-
-class _Order:
-    """Who comes when: each waits for the one that came before it."""
-
-    def __init__(self) -> None:
-        self._last = asyncio.Event()
-        self._last.set()
-
-    def next(self) -> _Turn:
-        """A turn after all that were given out so far."""
-        turn = _Turn(self._last)
-        self._last = turn.over
-        return turn
-
-
-class _Turn:
-    """A place in the order, which ends when it is closed."""
-
-    def __init__(self, before: asyncio.Event) -> None:
-        self._before = before
-        self.over = asyncio.Event()
-
-    async def mine(self) -> None:
-        """Wait until the one before is over."""
-        await self._before.wait()
-
-    def close(self) -> None:
-        """Let the next one come."""
-        self.over.set()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import ThreadPoolExecutor
 
     from actors.handle import ActorHandle
     from actors.refs import ObjectRef
@@ -18,15 +17,17 @@ if TYPE_CHECKING:
     from .schedule import Schedule
     from .shadow import Delta, Shading
     from .stage import StageModel
+    from .turns import Turns
 
 
 class StageCaches:
     """The caches of a `stageactor.StageActor`, which is one of these."""
 
-    _turns: ThreadPoolExecutor
+    _turns: Turns
     _model: StageModel
     _schedule: Schedule | None = None
     _shading: Shading | None = None
+    _loop: asyncio.AbstractEventLoop
 
     def __init__(self) -> None:
         from .shadow import Legacy, Shadow
@@ -120,6 +121,7 @@ class StageCaches:
         """Has another stage keep a copy of what is added to the caches here from now on; see `shadow`."""
         from .shadow import Shading
 
+        self._loop = asyncio.get_running_loop()
         self._shading = Shading(self._model, neighbour, self._do)
 
     async def shadow(self, delta: Delta) -> None:

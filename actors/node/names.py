@@ -105,6 +105,15 @@ class Names:
                 del self._reserved[key]
         return lost
 
+    def has_given_since(self, told: Iterable[Claim], theirs: Iterable[Claim]) -> bool:
+        """Whether a name was given here, since another node was told of it otherwise, that it claims as well."""
+        known = {(namespace, name, id) for namespace, name, id, held in told if held}
+        for namespace, name, claimant, _ in theirs:
+            mine = self._held.get((namespace, name))
+            if mine is not None and mine.id != claimant and (namespace, name, mine.id) not in known:
+                return True
+        return False
+
     def set_aside(self, spec: ActorSpec) -> None:
         """Another actor elsewhere has the name: this one goes on without."""
         self.release(spec)

@@ -97,17 +97,18 @@ class Naming:
 
     async def _settle(self, member: Member) -> None:
         for _ in range(TRIES):
+            told = self.names.claims()
             try:
                 theirs = await self._process.ask(
-                    member.where, "names", "settle", self._members.me.info.name, self.names.claims(),
-                    timeout=ASK_SECONDS,
-                )  # fmt: skip
+                    member.where, "names", "settle", self._members.me.info.name, told, timeout=ASK_SECONDS
+                )
             except TimeoutError:
                 continue
             except ActorDiedError:
                 return
             self._take_in(member.info.name, theirs)
-            return
+            if not self.names.has_given_since(told, theirs):
+                return
         log.warning("names were not compared with node %s, which does not answer", member.info.name)
 
     async def settle(self, _: Visitor, node: str, claims: list[Claim]) -> list[Claim]:

@@ -172,7 +172,7 @@ class World:
             if roll is not None else None
         )  # fmt: skip
         new.disk.roll = device.disk.roll
-        new.disk.remember_doors({device.id: [device.door]})
+        new.disk.remember_doors({**device.disk.doors(), device.id: [device.door]})  # as `actors invite` tells it
         device.disk.remember_doors({new.id: [new.door]})
         new.start()
 

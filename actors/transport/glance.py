@@ -17,14 +17,18 @@ MOST_STAYS = 31
 
 
 class _Pace:
-    """When to try what may be in vain: each time it is, more of the next ones are left out: 1, 3, 7 up to ``most``."""
+    """When to try what may be in vain: each time it is, more of the next ones are left out: 1, 3, 7 up to ``most``.
 
-    __slots__ = ("_leave_out", "_left_out", "_most")
+    Once in vain after one that paid is chance, such as another thread's moment on this core, and leaves none out.
+    """
+
+    __slots__ = ("_leave_out", "_left_out", "_most", "_paid")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._leave_out = 0  # as many were left out last
         self._left_out = 0
+        self._paid = False  # the last one that was tried
 
     def is_due(self) -> bool:
         if self._left_out:
@@ -34,9 +38,13 @@ class _Pace:
 
     def paid(self) -> None:
         self._leave_out = 0
+        self._paid = True
 
     def was_vain(self) -> None:
-        self._left_out = self._leave_out = min(2 * self._leave_out + 1, self._most)
+        if self._paid:
+            self._paid = False
+        else:
+            self._left_out = self._leave_out = min(2 * self._leave_out + 1, self._most)
 
 
 class Glances:
@@ -44,7 +52,8 @@ class Glances:
 
     To be woken takes longer than a small call does, so whoever looks meanwhile has its answer sooner, and for less of
     the processor's time. Where a look was in vain (the answer takes longer, or cannot be made while this thread has the
-    core) the next one is left out, after the second in vain the next three, and so on up to 15.
+    core) the next one is left out, after the second in vain the next three, and so on up to 15. One that comes after
+    looks that paid does not count.
 
     The system may wake who answers on the core of who looks, though another has nothing to do, and goes on doing so for
     thousands of calls. So after a look in vain this thread goes to another core and looks once more, ever more seldom

@@ -18,6 +18,7 @@ from actors.transport.codec import MalformedMessageError, decode, encode
 from actors.transport.link import LinkLostError, as_quick
 from actors.transport.manner import CONTROL
 from actors.transport.session import ProtocolError, Session
+from actors.transport.slices import ask_to_run_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -180,6 +181,7 @@ class Lane:
         """Reads the link on this thread until ``done``, where it can be; see `actors.transport.link.QuickLink`."""
         quick = self._quick
         if quick is not None and self._anywhere is not None:
+            ask_to_run_soon()
             quick.lead(done, seconds, bell)
 
     async def room(self, limit_bytes: int) -> None:

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from actors._wire.distributed_comm_pb2 import Frame
+from actors.courtesy import bustle
 from actors.refusals import refused
 from actors.transport.gate import Gate
 from actors.transport.glance import Glances
@@ -121,6 +122,7 @@ class LocalLink(asyncio.Protocol):
         if not data:
             self._hung_up = True
             return False
+        bustle.messages += 1
         self._traffic.received += len(data)
         self._size = RECEIVE_MUCH_BYTES if len(data) == self._size else RECEIVE_BYTES
         self._cut(data)

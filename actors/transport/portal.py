@@ -12,6 +12,8 @@ from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, TypeVar
 
+from actors.transport.slices import ask_to_run_soon
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
@@ -39,6 +41,7 @@ class Portal:
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
+        ask_to_run_soon()
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
         self._end_tasks()

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray import exceptions as rays
 
 from actors.exceptions import TaskCancelledError, Verdict
 from actors.threads import Threads
-
-if TYPE_CHECKING:
-    from .refs import RayRef
 
 MOST_MARKS = 10_000
 ASK_SECONDS = 60.0
@@ -63,27 +60,45 @@ class Calls:
             return False
 
 
-def cancel_call(ref: RayRef, recursive: bool) -> bool:
-    """Cancels a call, soon; returns whether it is one that may wait for its turn at an actor which is known here."""
-    handle = _handle_of(ref)
+def cancel_call(raw: Any, recursive: bool) -> bool:
+    """Cancels a call, soon; returns whether it is one that may wait for its turn at an actor which is known here.
+
+    Args:
+        raw: Ray's own reference to its result, or to its stream.
+        recursive: whether to cancel what it has called.
+    """
+    handle = _handle_of(raw)
     if handle is None:
         return False
-    _borrowed.start(_cancel, handle, ref, recursive)
+    _borrowed.start(_cancel, handle, raw, recursive)
     return True
 
 
-def _cancel(handle: Any, ref: RayRef, recursive: bool) -> None:
+def forget_stream(raw: Any) -> None:
+    """Cancels the call of a stream that nobody reads any more, soon. Never raises, and does nothing on this thread."""
+    _borrowed.start(_forget, raw)
+
+
+def _forget(raw: Any) -> None:
     try:
-        if ray.get(handle._actors_cancel.remote(ref.raw.task_id().hex()), timeout=ASK_SECONDS):  # noqa: SLF001 - ours
-            ray.cancel(ref.raw, recursive=recursive)
+        if ray.is_initialized() and not cancel_call(raw, True):
+            ray.cancel(raw)
+    except (rays.RayError, RuntimeError, ValueError):  # the cluster is being left, or the call is over
+        return
+
+
+def _cancel(handle: Any, raw: Any, recursive: bool) -> None:
+    try:
+        if ray.get(handle._actors_cancel.remote(raw.task_id().hex()), timeout=ASK_SECONDS):  # noqa: SLF001 - ours
+            ray.cancel(raw, recursive=recursive)
     except rays.RayError:  # the actor has ended, and the call with it
         return
 
 
-def _handle_of(ref: RayRef) -> Any:
+def _handle_of(raw: Any) -> Any:
     """Returns Ray's handle of the actor that a call was made to; None where it is none's, or over Ray's client."""
     worker = ray._private.worker.global_worker  # noqa: SLF001 - as `current_actor` of Ray's own context does
-    task = getattr(ref.raw, "task_id", None)
+    task = getattr(raw, "task_id", None)
     if task is None or not hasattr(worker, "core_worker") or task().actor_id().is_nil():
         return None
     try:

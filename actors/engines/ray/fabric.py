@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .membership import Membership
 
 ABORT = "abort"  # the tag that ends a group; no algorithm uses it
+LEAVE = "leave"  # that of the last message of a rank: the group is over for it alone; no algorithm uses it
 MEETING = "meeting"  # the tag by which the ranks find out whether all have torch; no algorithm uses it
 SLICE_SECONDS = 0.2
 LOOK_SECONDS = 1.0  # between two questions whether a silent rank lives
@@ -51,6 +52,8 @@ class RayFabric:
         self._taken: defaultdict[int, int] = defaultdict(int)
         self._ahead: dict[tuple[int, int], tuple[str, Any]] = {}  # came before one that was sent before it
         self._lost: set[int] = set()
+        self._left: dict[int, tuple[str, int]] = {}  # why, and in how many of gloo's own all-reduces it took part
+        self._reduced = 0
         self._met = size == 1
         self._lanes: gloo.Lanes | None = None
         self._inbox: dict[tuple[int, str], deque[Any]] = {}
@@ -76,6 +79,7 @@ class RayFabric:
                 work.wait(timedelta(seconds=SLICE_SECONDS))
         if not work.is_success():
             raise self._failed_together(channel.deadline)
+        self._reduced += 1
         if reduction.op == "mean":
             np.divide(result, result.dtype.type(self.size), out=result)
         return result
@@ -86,6 +90,9 @@ class RayFabric:
             raise CollectiveError(self._aborted)
         if self._lost:
             raise self._gone(min(self._lost))
+        for reason, reduced in tuple(self._left.values()):
+            if reduced <= self._reduced:  # else it has done its part of this one
+                raise CollectiveError(reason)
         if time.monotonic() >= deadline:
             raise SilentRankError((self.rank - 1) % self.size, [rank for rank in range(self.size) if rank != self.rank])
 
@@ -159,6 +166,8 @@ class RayFabric:
         """See `Fabric`."""
         if self._aborted is not None:
             raise CollectiveError(self._aborted)
+        if dst in self._left:
+            raise CollectiveError(self._left[dst][0])
         if dst in self._lost or (dst != self.rank and self._owner.is_dead(self._handles[dst])):
             raise self._gone(dst)
         with self._sending:
@@ -189,11 +198,14 @@ class RayFabric:
                     if not waiting:
                         del self._inbox[key]
                     return value
+                left_behind, lost = self._left.get(src), src in self._lost  # it has sent nothing more: see `put`
             if self._aborted is not None:
                 raise CollectiveError(self._aborted)
+            if left_behind is not None:
+                raise CollectiveError(left_behind[0])
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"{self.describe(src)} sent nothing")
-            if src in self._lost:
+            if lost:
                 raise self._gone(src)
             if time.monotonic() - looked > LOOK_SECONDS and src != self.rank:
                 looked = time.monotonic()
@@ -211,8 +223,13 @@ class RayFabric:
                 handle._actors_take.remote(self.group, self.rank, 0, ABORT, reason)  # noqa: SLF001 - ours
 
     def leave(self, reason: str) -> None:
-        """Does as `abort`: calls that Ray makes may overtake each other, so that nothing tells what has been sent."""
-        self.abort(reason)
+        """See `Fabric`."""
+        if self._aborted is None and self._handles:
+            for rank in range(self.size):
+                if rank != self.rank:
+                    with suppress(CollectiveError):  # it is gone itself
+                        self.send(rank, LEAVE, (reason, self._reduced))
+        self.end(reason)
 
     def describe(self, rank: int) -> str:
         """See `Fabric`."""
@@ -227,6 +244,9 @@ class RayFabric:
                 self._ahead[source, number] = (tag, value)
                 while (next_one := self._ahead.pop((source, self._taken[source]), None)) is not None:
                     self._taken[source] += 1
+                    if next_one[0] == LEAVE:
+                        self._left[source] = next_one[1]
+                        continue
                     self._inbox.setdefault((source, next_one[0]), deque()).append(next_one[1])
             self._arrived.notify_all()
 

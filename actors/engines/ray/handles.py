@@ -34,13 +34,13 @@ class RayHandle(ActorHandle[Any]):
         manner: how it wants to be called.
     """
 
-    __slots__ = ("manner", "name", "raw")
+    __slots__ = ("_name", "_raw", "_wants")  # beside the methods of the user's class, which may have any name
 
     def __init__(self, raw: Any, label: str, spec: ClassSpec, manner: Manner) -> None:
-        self.raw, self.manner = raw, manner
+        self._raw, self._wants = raw, manner
         # Ray has no other name for it, and its client another.
         self._id = raw._actor_id.hex() if hasattr(raw, "_actor_id") else raw.actor_ref.id.hex()  # noqa: SLF001
-        self.name, self._label = label, f"{label}({short(self._id)})"
+        self._name, self._label = label, f"{label}({short(self._id)})"
         self._spec = spec
 
     def _method(self, method: MethodSpec) -> RayMethod:
@@ -53,7 +53,7 @@ class RayHandle(ActorHandle[Any]):
         return isinstance(other, RayHandle) and other._id == self._id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (RayHandle, (self.raw, self.name, self._spec, self.manner))
+        return (RayHandle, (self._raw, self._name, self._spec, self._wants))
 
 
 class RayMethod(RemoteMethod[..., Any]):
@@ -81,18 +81,18 @@ class RayMethod(RemoteMethod[..., Any]):
 def _call(method: MethodSpec, handle: RayHandle, options: MethodOptions | None, /, *args: Any, **kwargs: Any) -> Any:
     method.check(args, kwargs)
     plain, named = unwrapped(args, kwargs)
-    what = f"{handle._label}.{method.name}"  # noqa: SLF001
+    raw, wants, what = handle._raw, handle._wants, f"{handle._label}.{method.name}"  # noqa: SLF001 - ours
     if method.name in COMMON:
         with sending(plain, named):
-            given = handle.raw._actors_common.remote(method.name, *plain, **named)  # noqa: SLF001 - ours
+            given = raw._actors_common.remote(method.name, *plain, **named)  # noqa: SLF001 - ours
         return wrapped(given, None, what)
     both = {**of_method(method.options, method.generates), **(of_method(options, method.generates) if options else {})}
-    if again := kinds(both.pop("retry_exceptions", handle.manner.again)):
+    if again := kinds(both.pop("retry_exceptions", wants.again)):
         both["retry_exceptions"], named[AGAIN] = [TransientError], again
     group = both.get("concurrency_group")
-    if group is not None and group not in handle.manner.groups:
-        return wrapped(handle.raw._actors_no_group.remote(method.name, group), None, what)  # noqa: SLF001 - ours
-    ray_method = getattr(handle.raw, method.name)
+    if group is not None and group not in wants.groups:
+        return wrapped(raw._actors_no_group.remote(method.name, group), None, what)  # noqa: SLF001 - ours
+    ray_method = getattr(raw, method.name)
     with sending(plain, named):
         given = (ray_method.options(**both) if both else ray_method).remote(*plain, **named)
     return wrapped(given, both.get("num_returns"), what)

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     from .membership import Membership
 
-_here: Host | None = None
+_here: Inside | None = None
 running: ContextVar[str | None] = ContextVar("actors_on_ray_running", default=None)
 """What is called, such as ``"Counter.add"``."""
 
 
-def here() -> Host | None:
+def here() -> Inside | None:
     """Returns the actor that this process is; None where it is none of ours."""
     return _here
 
@@ -62,40 +62,48 @@ class Manner:
 @travelling
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an actor is made of, beside its arguments.
+    """What an actor is made of, beside its class and its arguments.
 
     Attributes:
-        cls: the user's class.
         label: how it is called in messages.
         manner: how it wants to be called.
         group: of a member of a group: that group's id, its rank, and how many ranks there are.
     """
 
-    cls: type
     label: str
     manner: Manner
     group: tuple[str, int, int] | None
 
 
-class Host:
-    """An actor of Ray's that holds an object of a user's class. `host_of` adds that class's methods.
+class Inside:
+    """An actor, as the process that it is sees it: an object of a user's class, and what belongs to that.
 
-    Methods whose names begin with ``_actors_`` are ours and run beside the others.
+    Args:
+        order: what it is made of.
+        cls: the user's class.
+        args: of its constructor.
+        kwargs: of its constructor.
+
+    Attributes:
+        it: the object.
+        cls: its class.
+        label: how the actor is called in messages.
+        manner: how it wants to be called.
+        first: of a member of a group: that group's id, its rank, and how many ranks there are.
+        membership: the groups that it is in.
+        calls: those that run.
     """
 
-    def __init__(self, order: Order, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, order: Order, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         global _here  # noqa: PLW0603 - a process is one actor
         from .membership import Membership
-        from .runtime import Ray
 
-        engine.use(Ray())
         _here = self
-        cls, self.label, group = order.cls, order.label, order.group
-        self.cls, self.manner, self.first = cls, order.manner, group
+        self.cls, self.label, self.manner, self.first = cls, order.label, order.manner, order.group
         self.membership: Membership = Membership(self.label)
         self.calls = Calls()
-        if group is not None:
-            self.membership.expect(*group)
+        if order.group is not None:
+            self.membership.expect(*order.group)
         self._failed: RaisedError | None = None
         try:
             self.it = cls(*args, **kwargs)
@@ -105,58 +113,77 @@ class Host:
             # Ray would end the actor and keep of the error no more than a part of its text.
             self._failed = raised(error, place(self.label, "__init__"), stillborn=True)
 
-    def _begin(self, name: str) -> Any:
+    def check(self) -> None:
+        """Raises what its constructor has raised."""
         if self._failed is not None:
             raise self._failed
+
+    def begin(self, name: str) -> Any:
+        """A call begins; returns the method."""
+        self.check()
         running.set(f"{self.cls.__name__}.{name}")
         self.calls.begin(f"{self.label}.{name}")
         return getattr(self.it, name)
 
-    def _end(self, error: BaseException, name: str, again: Kinds = ()) -> BaseException:
+    def problem(self, error: BaseException, name: str, again: Kinds = ()) -> BaseException:
+        """Returns what a call raises for what its method has raised."""
         if isinstance(error, RaisedError | SystemExit):  # by the second Ray ends the process, for good or not
             return error
         if isinstance(error, ActorExit):
             ray.actor.exit_actor()
         return raised(error, place(self.label, name), again)
 
+
+class Host:
+    """An actor of Ray's that holds one of ours. `host_of` adds the methods of a user's class.
+
+    All that it has itself begins with ``_actors_``, as the others may have any name; those run beside them.
+    """
+
+    def __init__(self, order: Order, cls: type, /, *args: Any, **kwargs: Any) -> None:
+        from .runtime import Ray
+
+        engine.use(Ray())
+        self._actors_inside = Inside(order, cls, args, kwargs)
+
     def _actors_common(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        if self._failed is not None:
-            raise self._failed
+        inside = self._actors_inside
+        inside.check()
         try:
-            return COMMON[name][1](self.it, *args, **kwargs)
+            return COMMON[name][1](inside.it, *args, **kwargs)
         except BaseException as error:
-            raise self._end(error, name) from None
+            raise inside.problem(error, name) from None
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_spec(self) -> tuple[ClassSpec, Manner]:
-        return describe(self.cls), self.manner
+        return describe(self._actors_inside.cls), self._actors_inside.manner
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_no_group(self, method: str, group: str) -> None:
-        there = ", ".join(sorted(self.manner.groups)) or "none"
+        inside = self._actors_inside
+        there = ", ".join(sorted(inside.manner.groups)) or "none"
         error = ValueError(
-            f"{self.label}.{method} was called in the concurrency group {group!r}, which the actor does not have; "
+            f"{inside.label}.{method} was called in the concurrency group {group!r}, which the actor does not have; "
             f"there are: {there}. Name them all in concurrency_groups= of the actor"
         )
-        raise raised(error, place(self.label, method))
+        raise raised(error, place(inside.label, method))
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_alive(self) -> str:
-        if self._failed is not None:
-            raise self._failed
+        self._actors_inside.check()
         return str(ray.get_runtime_context().get_worker_id())
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_enter(self, *place: Any) -> None:
-        self.membership.enter(*place)
+        self._actors_inside.membership.enter(*place)
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_leave(self, group: str) -> None:
-        self.membership.leave(group)
+        self._actors_inside.membership.leave(group)
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_take(self, group: str, *message: Any) -> None:
-        self.membership.take(group, *message)
+        self._actors_inside.membership.take(group, *message)
 
 
 class QueueingHost(Host):
@@ -164,7 +191,7 @@ class QueueingHost(Host):
 
     @ray.method(concurrency_group=HIDDEN)
     def _actors_cancel(self, id: str) -> bool:
-        return self.calls.cancel(id)
+        return self._actors_inside.calls.cancel(id)
 
 
 _hosts: WeakKeyDictionary[type, type[Host]] = WeakKeyDictionary()
@@ -197,13 +224,13 @@ def _plain(name: str) -> Callable[..., Any]:
     def method(self: Host, *args: Any, **kwargs: Any) -> Any:
         again = kwargs.pop(AGAIN, ())
         try:
-            value = self._begin(name)(*args, **kwargs)
+            value = self._actors_inside.begin(name)(*args, **kwargs)
             if isinstance(value, GeneratorType):  # Ray would take its first item for the value
                 raise SerializationError(f"{name} returned a generator, which cannot be sent: yield its items instead")
         except BaseException as error:
-            raise self._end(error, name, again) from None
+            raise self._actors_inside.problem(error, name, again) from None
         finally:
-            self.calls.end()
+            self._actors_inside.calls.end()
         return value
 
     return method
@@ -215,13 +242,13 @@ def _coroutine(name: str) -> Callable[..., Any]:
 
         again = kwargs.pop(AGAIN, ())
         try:
-            return await self._begin(name)(*args, **kwargs)
+            return await self._actors_inside.begin(name)(*args, **kwargs)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            raise self._end(error, name, again) from None
+            raise self._actors_inside.problem(error, name, again) from None
         finally:
-            self.calls.end()
+            self._actors_inside.calls.end()
 
     return method
 
@@ -230,13 +257,13 @@ def _stream(name: str) -> Callable[..., Any]:
     def method(self: Host, *args: Any, **kwargs: Any) -> Iterator[Any]:
         again = kwargs.pop(AGAIN, ())
         try:
-            yield from _each(self._begin(name)(*args, **kwargs))
+            yield from _each(self._actors_inside.begin(name)(*args, **kwargs))
         except GeneratorExit:
             raise
         except BaseException as error:
-            raise self._end(error, name, again) from None
+            raise self._actors_inside.problem(error, name, again) from None
         finally:
-            self.calls.end()
+            self._actors_inside.calls.end()
 
     return method
 
@@ -256,14 +283,14 @@ def _async_stream(name: str) -> Callable[..., Any]:
     async def method(self: Host, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         again = kwargs.pop(AGAIN, ())
         try:
-            async for item in self._begin(name)(*args, **kwargs):
+            async for item in self._actors_inside.begin(name)(*args, **kwargs):
                 yield item
         except GeneratorExit:
             raise
         except BaseException as error:
-            raise self._end(error, name, again) from None
+            raise self._actors_inside.problem(error, name, again) from None
         finally:
-            self.calls.end()
+            self._actors_inside.calls.end()
 
     return method
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -15,6 +16,9 @@ from .fabric import RayFabric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+MOST_OVER = 10_000  # groups whose late messages are known for what they are
 
 
 def _uncounted(handle: Any) -> Any:
@@ -35,6 +39,7 @@ class Membership:
         self._label = label
         self._fabrics: dict[str, RayFabric] = {}
         self._early: dict[str, list[tuple[int, int, str, Any]]] = {}  # for groups that this actor does not know of yet
+        self._over: OrderedDict[str, None] = OrderedDict()
         self._dead: set[str] = set()
 
     def fabric(self, name: str, rank: int, size: int) -> RayFabric:
@@ -47,7 +52,11 @@ class Membership:
 
     def forget(self, name: str) -> None:
         """What comes for that group is dropped from now on."""
-        self._fabrics.pop(name, None)
+        with self.arrived:
+            self._fabrics.pop(name, None)
+            self._over[name] = None
+            if len(self._over) > MOST_OVER:
+                self._over.popitem(last=False)
 
     def expect(self, name: str, rank: int, size: int) -> None:
         """This actor is being made as a rank of that group."""
@@ -67,6 +76,8 @@ class Membership:
         """A value of another rank has come."""
         with self.arrived:
             known = self._fabrics.get(name)
+            if known is None and name in self._over:
+                return
             if known is None:
                 self._early.setdefault(name, []).append((source, number, tag, value))
                 return

@@ -13,7 +13,7 @@ from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator
 from actors.threads import Threads
 
-from .cancelling import cancel_call
+from .cancelling import cancel_call, forget_stream
 from .errors import translated, translating
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class RayRef(ObjectRef[Any]):
 
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
         """See `ObjectRef`."""
-        if force or not cancel_call(self, recursive):
+        if force or not cancel_call(self.raw, recursive):
             ray.cancel(self.raw, force=force, recursive=recursive)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -97,22 +97,36 @@ class RayStream(ObjectRefGenerator[Any]):
 
     def __init__(self, raw: Any, what: str) -> None:
         self.raw, self.what = raw, what
+        self._over = False
 
     def __iter__(self) -> Iterator[RayRef]:
         return self
 
     def __next__(self) -> RayRef:
-        return RayRef(next(self.raw), self.what)
+        try:
+            return RayRef(next(self.raw), self.what)
+        except StopIteration:
+            self._over = True
+            raise
 
     async def __anext__(self) -> RayRef:
-        return RayRef(await self.raw.__anext__(), self.what)
+        try:
+            return RayRef(await self.raw.__anext__(), self.what)
+        except StopAsyncIteration:
+            self._over = True
+            raise
 
     def close(self, *, force: bool = False, recursive: bool = True) -> None:
         """See `ObjectRefGenerator`."""
-        ray.cancel(self.raw, force=force, recursive=recursive)
+        self._over = True
+        call = self.raw._generator_ref  # noqa: SLF001 - as `ray.cancel` does
+        if force or not cancel_call(call, recursive):
+            ray.cancel(call, force=force, recursive=recursive)
 
     def __del__(self) -> None:
-        """Nothing: on Ray a producer goes on whose reader is gone, unless `close` is called."""
+        """The producer stops."""
+        if not getattr(self, "_over", True):
+            forget_stream(self.raw._generator_ref)  # noqa: SLF001
 
     def __hash__(self) -> int:
         return hash(self.raw)

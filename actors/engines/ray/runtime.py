@@ -14,9 +14,11 @@ from actors import engine
 from actors.exceptions import ActorAlreadyExistsError, ArgumentError, CollectiveError, GetTimeoutError
 from actors.group import ActorGroup
 from actors.ids import new_id
+from actors.messages import STREAM_WINDOW
 from actors.nodeinfo import NodeInfo
 from actors.refs import check_timeout, kind_of
 from actors.runtime import ActorExit
+from actors.saving import checkpoint_of
 from actors.serialize import agree_with
 from actors.spec import describe
 
@@ -51,11 +53,12 @@ class Ray:
         self, cls: type, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ActorHandle:
         """See `Engine`."""
-        return self._create(cls, options, options.name or cls.__name__, None, args, kwargs)
+        return self._create(cls, cls, options, options.name or cls.__name__, None, args, kwargs)
 
     def _create(  # noqa: PLR0917 - what an actor is made of
         self,
         cls: type,
+        code: Any,
         options: ActorOptions,
         label: str,
         group: tuple[str, int, int] | None,
@@ -63,12 +66,17 @@ class Ray:
         kwargs: dict[str, Any],
     ) -> RayHandle:
         chosen = of_actor(options)
+        if checkpoint_of(cls, options) is not None:
+            refuse(
+                f"saved state, which {cls.__name__} has hooks for",
+                "leave max_restarts= out, as it would be made anew without",
+            )
         manner = Manner(frozenset(options.concurrency_groups or ()), kinds(options.retry_exceptions))
         plain, named = unwrapped(args, kwargs)
         try:
             with sending(plain, named, cls):
                 made = ray.remote(concurrency_groups=chosen.pop("concurrency_groups"))(host_of(cls))
-                make = partial(made.options(**chosen).remote, Order(cls, label, manner, group), *plain, **named)
+                make = partial(made.options(**chosen).remote, Order(label, manner, group), code, *plain, **named)
                 raw = named_once(make, options) if options.name is not None else make()
         except ValueError as error:
             if options.name is not None and "already" in str(error):
@@ -86,10 +94,12 @@ class Ray:
         if options.scheduling_strategy == "DEFAULT" and options.node is None:
             options = options.merged(scheduling_strategy="SPREAD")
         names = [f"{options.name or cls.__name__}[{rank}]" for rank in range(size)]
+        with sending(code=cls):
+            code = ray.put(cls)  # so that it is pickled once for all
         handles = []
         for rank, label in enumerate(names):
             own = options.merged(name=f"{options.name}-{rank}") if options.name else options
-            handles.append(self._create(cls, own, label, (group, rank, size), args, kwargs))
+            handles.append(self._create(cls, code, own, label, (group, rank, size), args, kwargs))
         _enter(group, handles)
         return ActorGroup(group, handles)
 
@@ -104,6 +114,8 @@ class Ray:
         chosen, (plain, named) = of_task(options), unwrapped(args, kwargs)
         if again := kinds(options.retry_exceptions):
             chosen["retry_exceptions"], named[AGAIN] = [TransientError], again
+        if returns == "streaming":
+            chosen["_generator_backpressure_num_objects"] = STREAM_WINDOW
         with sending(plain, named, function.function):
             given = made.options(**chosen, num_returns=returns).remote(*plain, **named)
         return wrapped(given, returns, spec.name)
@@ -152,7 +164,7 @@ class Ray:
 
     def kill(self, handle: ActorHandle, *, no_restart: bool) -> None:
         """See `Engine`."""
-        raw = _ours(handle).raw
+        raw = _raw(handle)
         before = None if no_restart else life(raw)
         ray.kill(raw, no_restart=no_restart)
         if no_restart or before is not None:
@@ -225,7 +237,7 @@ class Ray:
     def end_group(self, group: ActorGroup) -> None:
         """See `Engine`."""
         for member in group:
-            _ours(member).raw._actors_leave.remote(group.id)  # noqa: SLF001 - ours
+            _raw(member)._actors_leave.remote(group.id)  # noqa: SLF001 - ours
 
     def is_initialized(self) -> bool:
         """See `Engine`."""
@@ -243,7 +255,11 @@ def _ours(handle: ActorHandle) -> RayHandle:
     return handle
 
 
+def _raw(handle: ActorHandle) -> Any:
+    return _ours(handle)._raw  # noqa: SLF001 - one of us
+
+
 def _enter(group: str, members: Sequence[RayHandle]) -> list[Any]:
-    raws = [member.raw for member in members]
+    raws = [_raw(member) for member in members]
     labels = [repr(member) for member in members]
     return [raw._actors_enter.remote(group, rank, raws, labels) for rank, raw in enumerate(raws)]  # noqa: SLF001

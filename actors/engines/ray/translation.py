@@ -10,7 +10,10 @@ from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as RayAffinity
 
 from actors.exceptions import PlacementError
+from actors.messages import STREAM_WINDOW
 from actors.strategy import NodeAffinitySchedulingStrategy
+
+from .environments import sent
 
 if TYPE_CHECKING:
     from actors.options import ActorOptions, MethodOptions, Retry, TaskOptions
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 HIDDEN = "_actors"
 """Concurrency group of the methods that every actor here has beside its own, so that they never wait for those."""
 
-_SAME = ("num_cpus", "num_gpus", "memory", "resources", "label_selector", "runtime_env")
+_SAME = ("num_cpus", "num_gpus", "memory", "resources", "label_selector")
 _MISSING = {
     "record": "calls are not recorded there; leave record= out",
     "checkpoint": "an actor is made anew without its state; leave checkpoint= out, or save it yourself",
@@ -72,6 +75,7 @@ def of_method(options: MethodOptions, generates: bool) -> dict[str, Any]:
         refuse("generator methods over ray://", "run the program in the cluster, or call them from an actor")
     found = {
         "num_returns": "streaming" if returns == "dynamic" else returns,
+        "_generator_backpressure_num_objects": STREAM_WINDOW if returns in {"streaming", "dynamic"} else None,
         "concurrency_group": options.concurrency_group,
         "max_task_retries": options.max_task_retries, "retry_exceptions": options.retry_exceptions,
         "name": options.name,
@@ -86,6 +90,7 @@ def kinds(retry: Retry) -> tuple[type[BaseException], ...]:
 
 def _placed(options: Placed) -> dict[str, Any]:
     found = {name: getattr(options, name) for name in _SAME}
+    found["runtime_env"] = sent(options.runtime_env)
     strategy = options.scheduling_strategy
     if options.node is not None:
         strategy = NodeAffinitySchedulingStrategy(options.node)
