@@ -136,7 +136,7 @@ def sent(call: OpenCall) -> None:
         return
     late = span[0]
     call.span = _root(call, *span)
-    if _known is None or _known.late is not late or not (_known.is_in_use() and late.is_as_known()):
+    if not late.is_as_known() or _known is None or _known.late is not late or not _known.is_in_use():
         _late = None
 
 
