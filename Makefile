@@ -46,7 +46,7 @@ test: $(VENV)/.test ## installs into .venv and runs the suite on one Python, abo
 
 # Left out on the other Pythons: what tests processes, networks, kernels, browsers and instruments rather than the
 # interpreter.
-NOT_ELSEWHERE := actors_cleanup bench benchmarks cli_models cli_views collective_mlx dashboard demo devices discovery_netlab \
+NOT_ELSEWHERE := actors_cleanup bench benchmarks call_steps cli_models cli_views collective_mlx dashboard demo devices discovery_netlab \
   doctor_netlab elastic ends_of_resources examples faults_netlab jupyterlab lan_netlab launch launch_netlab mixed_netlab \
   models_architectures models_smol notebook notebook_pictures notebooks packaging promises serving serving_clients soak \
   soak_faults standstill typing wire_faults
@@ -135,7 +135,7 @@ dist: $(VENV)/.lint ## builds the wheel and the sdist into dist/
 	$(BIN)/python -m build
 
 clean: ## removes all that make made
-	rm -rf .venv .venv-3.* $(STUBS_VENV) dist build docs/_build
+	rm -rf .venv .venv-3.* .venv-ray $(STUBS_VENV) dist build docs/_build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find actors discovery tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 

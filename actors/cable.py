@@ -35,7 +35,7 @@ SMALL_BYTES: Final = 64 << 10
 """What goes by a socket has no more bytes than this."""
 
 _HEAD: Final = Struct("<IQ")  # bytes that follow, and the value's number
-_ROOM: Final = 256 << 10  # bytes read at once
+_ROOM: Final = 2 * SMALL_BYTES  # bytes read at once: a value that is not whole yet fits, and some more
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ class Inlet:
         self._next = 0
         self._early: dict[int, Any] = {}
         self._brought: deque[tuple[int, Payload]] = deque()
-        self._buffer = b""
+        self._room = memoryview(bytearray(_ROOM))  # fresh memory for each value would cost more than to read it
+        self._left = 0  # bytes in it of a value that has not come whole
         self.ended = False
         self._socket = None if all_by_grpc() else self._listening()
         self._met = False
@@ -132,25 +133,26 @@ class Inlet:
         try:
             if not self._met:
                 source = self._accepted(source)
-            data = source.recv(_ROOM)
+            got = source.recv_into(self._room[self._left :])
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            got = 0
+        if not got:
             self._hang_up()
             self.ended = True
             return
-        data = self._buffer + data
-        start, size = 0, len(data)
+        start, size = 0, self._left + got
         while size - start >= _HEAD.size:
-            length, number = _HEAD.unpack_from(data, start)
+            length, number = _HEAD.unpack_from(self._room, start)
             end = start + _HEAD.size + length
             if end > size:
                 break
-            self._early[number] = data[start + _HEAD.size : end]
+            self._early[number] = bytes(self._room[start + _HEAD.size : end])
             start = end
-        self._buffer = data[start:]
+        self._left = size - start
+        if self._left and start:
+            self._room[: self._left] = bytes(self._room[start:size])
 
     def _accepted(self, listener: socket.socket) -> socket.socket:
         self._socket, _ = listener.accept()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from actors import engine as engines
 from actors import face, launched, runtime
+from actors.address import host_key
 from actors.demand import check_labels
 from actors.environment import check_environment
 from actors.exceptions import ActorDiedError, ActorsError, ClusterTimeoutError, NoClusterError
@@ -127,7 +128,7 @@ class Cluster:
         if wanted is not None and len(found) < wanted:
             raise ClusterTimeoutError(
                 f"{wanted} nodes were expected and {len(found)} answer after {timeout:g} s: "
-                f"{', '.join(sorted(info.name for info in found))}. {_absent(missing)}"
+                f"{', '.join(sorted(info.name for info in found))}. {_absent(wanted - len(found), missing)}"
             )
 
     @property
@@ -288,7 +289,7 @@ def init(
             raise ActorsError(INSIDE)
         raise ActorsError(f"leave the engine {other.name!r} by shutdown() before it joins a LAN")
     if request.address == "local" and expect_nodes is not None and expect_nodes > local_nodes:
-        more = "local_nodes= says how many it has." if address == "local" or local_nodes > 1 else _absent({})
+        more = "local_nodes= says how many it has." if address == "local" or local_nodes > 1 else _absent(1, {})
         raise ClusterTimeoutError(
             f"expect_nodes={expect_nodes}, but this cluster is this machine alone, with {local_nodes}: nobody joins "
             f"it. {more}"
@@ -305,6 +306,7 @@ def init(
             raise ActorsError(
                 f"actors.init was called before with other arguments ({_cluster.request}): call actors.shutdown() first"
             )
+        host_key.cache_clear()  # ACTORS_HOME may be another than that of the cluster before
         cluster = Cluster(request, timeout)
         _cluster = cluster
         runtime.join(cluster.process)
@@ -333,13 +335,15 @@ def _device_node(request: InitArguments, timeout: float) -> DeviceNode:
     return node
 
 
-def _absent(missing: dict[str, str]) -> str:
-    said = "; ".join(f"{name}: {why}" for name, why in sorted(missing.items()))
-    return (
-        f"Not there: {said}. `actors doctor` looks for the cause."
-        if said
-        else ("No other device is paired: run `actors invite` here and `actors join CODE` there.")
-    )
+def _absent(lacking: int, missing: dict[str, str]) -> str:
+    """Says why so many nodes are lacking, by why each that is known of cannot be used."""
+    said = []
+    if missing:
+        each = "; ".join(f"{name}: {why}" for name, why in sorted(missing.items()))
+        said.append(f"Not there: {each}. `actors doctor` looks for the cause.")
+    if len(missing) < lacking:
+        said.append("No other device is paired: run `actors invite` here and `actors join CODE` there.")
+    return " ".join(said)
 
 
 def current_cluster() -> Cluster:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CALLS = 300
 ROUNDS = 5
+SIMULATED_SECONDS = 2.0
 KIB = 1 << 10
 MIB = 1 << 20
 
@@ -121,13 +122,17 @@ def recovery() -> dict[str, float]:
 
 
 def simulation() -> dict[str, float]:
-    """Measures how many events of a simulation go by in a second."""
-    from actors.testing import simulate  # late: a process that an actor moves to imports this module, and not pytest
+    """Measures how many events of each simulation go by in a second: moments at which something happens."""
+    from actors.testing.replay import WHAT  # late: a process that an actor moves to imports this module
 
-    events, begun = 0, time.perf_counter()
-    for seed in range(100):
-        events += simulate(seed).events
-    return {"events": events, "events_per_s": events / (time.perf_counter() - begun)}
+    found = {}
+    for what, simulate in WHAT.items():
+        events = seed = 0
+        begun = time.perf_counter()
+        while (seconds := time.perf_counter() - begun) < SIMULATED_SECONDS:
+            events, seed = events + simulate(seed).events, seed + 1
+        found[f"{what}_per_s"] = events / seconds
+    return found
 
 
 def main() -> None:

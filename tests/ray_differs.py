@@ -76,6 +76,10 @@ _FOUND_STILL = Difference(
 )
 _NO_SUPERVISOR = Difference("supervisors are of a LAN, and refused")
 _OLDER_CLASS = Difference("`get_if_exists=True` returns an actor of that name whatever its class", within=LONG)
+_RAY_PIP = Difference(
+    "requirements are installed by Ray, whose nodes need `virtualenv` for that; what goes wrong is said in its words"
+)
+_MADE_LATER = Difference("an environment that cannot be made is told by the first call, not by `.remote()`")
 _OWN_WORDS = Difference("the test looks into this package's own runtime")
 _RETRY_ORDER = Difference(
     "calls that are made once more after a death may come in another order", always=False, within=LONG
@@ -201,7 +205,21 @@ DIFFERS: dict[str, dict[str, Difference | None]] = {
     "moving": {"test_": Difference("`move` is refused")},
     "record": {"test_what_is_no_record_says_so": HOLDS, "test_": Difference("`record=` is refused")},
     "supervision": {"test_what_cannot_be_supervised_is_refused": HOLDS, "test_": _NO_SUPERVISOR},
-    "runtime_env": {},
+    "runtime_env": {
+        "test_a_working_dir_is_where_the_actor_runs_and_imports_from": Difference(
+            "modules of the cluster's own `PYTHONPATH` come before those of the working folder"
+        ),
+        "test_a_node_gets_a_folder_from_another_node_where_its_packer_has_it_no_more": _OWN_WORDS,
+        "test_folders_that_nobody_uses_any_more_are_removed_but_for_a_few": Difference(
+            "Ray keeps folders that nobody uses, up to 10 GB", within=LONG
+        ),
+        "test_packages_are_installed_once_for_those_who_ask": _RAY_PIP,
+        "test_what_pip_cannot_install_says_where_and_why": _RAY_PIP,
+        "test_an_environment_in_which_no_process_starts_says_what_it_printed": Difference(
+            "Ray tries for long to start a process whose environment lets none start", within=LONG
+        ),
+        "test_the_name_of_an_actor_that_could_not_be_made_is_free": _MADE_LATER,
+    },
     "travelling_code": {
         "test_get_if_exists_does_not_return_an_actor_of_an_older_class": _OLDER_CLASS,
         "test_an_actor_may_ask_for_another_by_a_class_it_was_sent": _OLDER_CLASS,

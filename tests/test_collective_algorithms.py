@@ -536,6 +536,18 @@ def test_wrong_arguments_of_one_rank_do_not_keep_the_others(case: str) -> None:
     assert run(3, work) == [3, 3, 3]
 
 
+def test_what_no_group_and_no_explanation_can_be_had_of() -> None:
+    def work(group: Group) -> Any:
+        with pytest.raises(TypeError, match=r"keys of the ranks must be integers, not \[1, None, 1\]"):
+            group.split(0, None if group.rank == 1 else 1)  # type: ignore[arg-type]
+        for nbytes in (-1, "64 MiB", float("nan")):
+            with pytest.raises(ValueError, match="nbytes must be a number of bytes, not "):
+                group.explain(nbytes)  # type: ignore[arg-type]
+        return group.allreduce(np.ones(1))[0]
+
+    assert run(3, work) == [3, 3, 3]
+
+
 def test_wrong_messages() -> None:
     def work(group: Group) -> None:
         if group.rank == 0:

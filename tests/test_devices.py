@@ -84,6 +84,8 @@ def test_start_stop_status(devices):
     status = one.status()
     assert (status["running"], status["paired"], status["node"]["address"]) == (True, False, "")
     assert "runs already" in one.does("start")
+    refused = one.run("start", "--port", "1")
+    assert (refused.returncode, "--port can only be had as it starts" in refused.stderr) == (1, True)
     nodes = json.loads(one.does("list", "nodes", "--json"))
     assert [node["alive"] for node in nodes] == [True]
     one.does("stop")
@@ -252,14 +254,18 @@ def test_expecting_more_than_there_are_says_who_is_missing(devices):
     source = """
 import actors
 try:
-    actors.init(expect_nodes=2, timeout=2)
+    actors.init(expect_nodes=%d, timeout=%g)
 except TimeoutError as error:
     print(error)
 """
-    out, err = a.program(source).communicate(timeout=60)
+    out, err = a.program(source % (2, 2)).communicate(timeout=60)
     assert "2 nodes were expected and 1 answer" in out
     assert b.status()["name"] in out
+    assert "No other device is paired" not in out
     assert "1 of 2 nodes are here" in err
+    out, _ = a.program(source % (3, 0.1)).communicate(timeout=60)
+    assert b.status()["name"] in out
+    assert "No other device is paired" in out
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from actors._wire import distributed_comm_pb2 as pb
 from actors.arena import LEAST_BYTES, Arena
 from actors.messages import Chunk, Payload, Shared
 from actors.transport import landing, pieces
-from actors.transport.bulk import Assembly, chunks
+from actors.transport.bulk import CHUNK_BYTES, Assembly, chunks
 from actors.transport.codec import MalformedMessageError, encode
 from actors.transport.landing import Landing
 
@@ -164,6 +164,19 @@ def test_what_the_process_has_in_memory_is_read_there(memory: Path) -> None:
             assembly.add(lifted)
         assert assembly is not None
         assert same(assembly.payload(), payload)
+        node.close()
+
+    asyncio.run(work())
+
+
+def test_what_lands_is_unfinished_until_its_part_is_whole(memory: Path) -> None:
+    async def work() -> None:
+        node = Landing(Arena(memory, "node"))
+        told = [bool(node.land(data)) and node.unfinished for data in frames(PAYLOAD)]
+        node.land(pieces.write(1, []) or b"")
+        assert not node.unfinished
+        of_big = -(-len(BIG) // CHUNK_BYTES)
+        assert told == 2 * [False, *[True] * (of_big - 1), False]
         node.close()
 
     asyncio.run(work())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cache
@@ -314,11 +315,22 @@ class TestBadInput:
             ({"max_requests": 0}, ValueError, "max_requests is 0"),
             ({"kv_memory": "much"}, ValueError, "kv_memory is 'much'"),
             ({"depth": 3}, TypeError, "depth"),
+            ({"path": 5}, TypeError, "a model is a path, or a name on the Hugging Face hub, not 5"),
+            (
+                {"path": "hf://a/b/c"},
+                ModelError,
+                "hf://a/b/c is no name of a model on the hub: hf://organisation/model",
+            ),
+            (
+                {"path": "hf://a/b", "weights": "local"},
+                ValueError,
+                "weights='local' has each node read the model",
+            ),
         ],
     )
     def test_options_that_cannot_be_meant(self, cluster, path, options, kind, said):
         with pytest.raises(kind, match=said):
-            ShardedModel.load(path, **options)
+            ShardedModel.load(**{"path": path, **options})
 
     def test_a_node_named_twice(self, cluster, path, names):
         with pytest.raises(ValueError, match="names one twice"):
@@ -342,7 +354,8 @@ class TestBadInput:
             ({"logit_bias": [1]}, TypeError, "logit_bias is"),
             ({"logprobs": 21}, ValueError, "logprobs is 21"),
             ({"stop": [""]}, ValueError, "stop has ''"),
-            ({"temprature": 1}, TypeError, "temprature"),
+            ({"processor": 5}, TypeError, "processor is 5; it must be a function"),
+            ({"temprature": 1}, TypeError, "an answer takes no temprature; how its tokens are chosen: temp"),
         ],
     )
     def test_sampling_is_refused_at_once(self, model, sampling, kind, said):
@@ -500,6 +513,26 @@ class TestDeath:
             free(model)
         eventually(lambda: all(map(is_gone, mine)), SOON, "the other stages' processes gone")
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("stage", [0, 1, 2])
+    def test_answers_go_on_when_a_stage_stands_still(self, cluster, path, stage):
+        with ShardedModel.load(path) as model:
+            tokens = model.tokens(PROMPT, max_tokens=LONG)
+            got, frozen = [next(tokens)], pids(model)[stage]
+            psutil.Process(frozen).suspend()
+            assert in_time(lambda: got + list(tokens), 25) == long_answer(path, tuple(PROMPT))  # a call waits for 30 s
+            assert len(model.plan.stages) == 3
+            eventually(lambda: is_gone(frozen), SOON, "the process that stood still gone")
+
+    @pytest.mark.slow
+    def test_a_stage_that_computes_for_long_is_waited_for(self, cluster, path):
+        with ShardedModel.load(path) as model:
+            before, start = pids(model), time.monotonic()
+            answer = model.submit(PROMPT, max_tokens=4, steer={2: Slow()})
+            assert len(list(answer)) == 4
+            assert time.monotonic() - start > 5
+            assert pids(model) == before
+
     def test_a_model_with_nothing_to_do_is_whole_again_before_somebody_asks(self, cluster, path, whole):
         with ShardedModel.load(path) as model:
             assert list(model.tokens(PROMPT, max_tokens=4)) == whole(PROMPT, 4)
@@ -533,6 +566,26 @@ class TestDeath:
         eventually(lambda: not all(node.alive for node in actors.nodes()), SOON, "the node known to be dead")
         with pytest.raises(PlacementError, match=f"no node is called '{lost.name}'"):
             ShardedModel.load(path, nodes=[lost.name])
+
+
+class Slow:
+    """Holds the interpreter of a stage once for long, without a pause, as a call into C does."""
+
+    held = False
+
+    def __call__(self, hidden):
+        if self.held:
+            return hidden
+        self.held = True
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(60)
+        try:
+            end = time.monotonic() + 5
+            while time.monotonic() < end:
+                sum(range(1000))
+        finally:
+            sys.setswitchinterval(before)
+        return hidden
 
 
 @cache

@@ -96,6 +96,7 @@ def test_the_tally_counts_answers_not_proofs():
 def test_a_name_is_made_fit_to_be_shown():
     assert readable("a\x1b[31mb\n") == "a[31mb"
     assert readable("\x00") == "device"
+    assert readable("attic/lamp") == "attic-lamp"
     assert len(readable("ä" * 500).encode()) <= 128
 
 
@@ -155,6 +156,19 @@ def test_the_right_code_joins():
             assert (welcome.inviter, waiting.names) == (ALICE.node_id, ["bob"])
             with pytest.raises(OSError):
                 await waiting.join(identity=Identity.create())
+
+    run(work)
+
+
+def test_a_device_that_joins_twice_takes_no_others_place():
+    async def work():
+        async with Waiting(uses=2) as waiting:
+            await waiting.join()
+            await waiting.join()
+            assert not waiting.over.done()
+            await waiting.join(identity=Identity.create(), name="carl")
+            assert await waiting.over == "used"
+            assert waiting.names == ["bob", "bob", "carl"]
 
     run(work)
 

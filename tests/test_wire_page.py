@@ -9,7 +9,7 @@ import pytest
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.messages import STREAM_WINDOW
-from actors.transport import acceptor, bulk, lane, local_link, peer, public, reception, standstill
+from actors.transport import acceptor, bulk, lane, local_link, peer, public, reception, standstill, together
 from actors.transport.codec import _READERS
 from actors.transport.letterbox import Limits
 from actors.transport.manner import BULK, CONTROL
@@ -56,6 +56,8 @@ def test_each_call_and_each_kind_of_message_is_named() -> None:
         ("A payload of more than {} MiB", bulk.INLINE_BYTES >> 20),
         ("Each is cut at every {} MiB", bulk.CHUNK_BYTES >> 20),
         ("at most {} MiB are under way", bulk.WINDOW_BYTES >> 20),
+        ("Up to {} of a part that is not whole", together.MOST_FRAMES),
+        ("together, in one frame, {} ms after the first", together.HELD_SECONDS * 1000),
         ("A stream may have {} items", STREAM_WINDOW),
         ("little-endian, at most {} MiB", local_link.MAX_FRAME_BYTES >> 20),
         ("Messages are at most {} characters", public.MOST_CHARACTERS),

@@ -12,12 +12,10 @@ import click
 
 import actors
 from actors.exceptions import ActorsError
-from actors.models import describe
 from actors.models.source import locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from actors.models import ShardedModel
 
@@ -77,8 +75,8 @@ def model_options(command: CommandT) -> CommandT:
     return decorated
 
 
-def find_model(model: str) -> Path:
-    """The file or directory of MODEL, looked at; tells on standard error how a download gets on.
+def find_model(model: str) -> str:
+    """The file or directory of MODEL, or its name on the hub, looked at; standard error tells how a download gets on.
 
     Raises:
         ModelError: there is none, or it is damaged or of a kind that is not known.
@@ -90,9 +88,7 @@ def find_model(model: str) -> Path:
         said = True
         click.echo(f"{text} …", err=True)
 
-    path = locate(model, progress)
-    describe(path)  # before anything is started
-    return path
+    return locate(model, progress)
 
 
 @contextmanager
@@ -106,7 +102,7 @@ def nodes_for_models(local_nodes: int | None) -> Iterator[None]:
         yield
 
 
-def load(path: Path, **options: Any) -> ShardedModel:
+def load(path: str, **options: Any) -> ShardedModel:
     """Cuts the model over the nodes that there are.
 
     Raises:

@@ -86,11 +86,11 @@ def _parts() -> tuple[Any, Any, Any]:
     return listen, Server, is_loopback
 
 
-def _name(model: str, path: Path) -> str:
-    return model if not Path(model).expanduser().exists() else path.absolute().name.removesuffix(".gguf")
+def _name(model: str, path: str) -> str:
+    return model if not Path(model).expanduser().exists() else Path(path).absolute().name.removesuffix(".gguf")
 
 
-def _names(model: str, path: Path, name: str | None) -> tuple[str, ...]:
+def _names(model: str, path: str, name: str | None) -> tuple[str, ...]:
     """The name that is shown, and others that clients may use."""
     return tuple(dict.fromkeys((name or _name(model, path), _name(model, path), model)))
 

@@ -9,6 +9,7 @@ import click
 
 from actors import device
 from actors.cli.word import OwnAddress
+from actors.exceptions import ActorsError
 from actors.parent import orders_line
 from actors.residing import START_SECONDS, start_node
 
@@ -30,6 +31,7 @@ def start(foreground: bool, install: bool, port: int | None, host: str | None) -
       actors start --port 50100 --host 192.168.1.20
     """  # noqa: D301 - click wants the character itself
     if (found := device.running()) is not None:
+        _check_it_counts(install, port, host)
         click.echo(f"The node of this device runs already: {found.name}, process {found.pid}.")
         return
     door = device.door()
@@ -53,6 +55,18 @@ def start(foreground: bool, install: bool, port: int | None, host: str | None) -
         click.echo(
             f"Node {running.name} runs, for this machine alone. To pair it with other devices, run `actors invite` on "
             "one of them and `actors join CODE` on the others."
+        )
+
+
+def _check_it_counts(install: bool, port: int | None, host: str | None) -> None:
+    """Raises an error where something was asked for that a node which runs already cannot be given."""
+    door = device.door()
+    asked = {"--install": install, "--port": port not in {None, 0, door.port}, "--host": host not in {None, door.host}}
+    words = " and ".join(word for word, given in asked.items() if given)
+    if words:
+        raise ActorsError(
+            f"the node of this device runs already, and {words} can only be had as it starts: run `actors stop`, which "
+            "ends its actors, and this again"
         )
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from actors.events import recorder
@@ -209,7 +210,10 @@ class Group:
             The new group, to be closed by `actors.collective.destroy_group`; None where ``color`` is None.
         """
         said = self.allgather({"color": color, "key": key}, timeout=timeout)
-        ranks, number = split_ranks([(one["color"], one["key"]) for one in said], self.rank)
+        try:
+            ranks, number = split_ranks([(one["color"], one["key"]) for one in said], self.rank)
+        except TypeError as error:
+            raise TypeError(f"the keys of the ranks must be integers, not {[one['key'] for one in said]}") from error
         if not ranks:
             return None
         return Group(self._fabric.sub(f"{self._fabric.group}/{self._calls}.{number}", ranks))
@@ -265,6 +269,8 @@ class Group:
         Where the ranks are is known after the first collective. The times are estimates, by what `actors bench` has
         measured on the device that made the group, else by that of another machine.
         """
+        if not (isinstance(nbytes, Real) and nbytes >= 0):
+            raise ValueError(f"nbytes must be a number of bytes, not {nbytes!r}")
         if self._engine is not None and nbytes > INLINE_BYTES:
             return f"{nbytes} bytes among {self.size} ranks: MLX's own ring, as backend='mlx' asks"
         return explained(nbytes, self._fabric.terrain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,12 +11,13 @@ from actors.actorclass import remote
 from actors.api import get, get_runtime_context, kill, nodes, wait
 from actors.exceptions import ActorsError
 
+from .hub import Hub, is_on_hub
 from .ledger import kept
 from .stock import Stock
 from .weights import Library, Sender, fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from actors.handle import ActorHandle
     from actors.nodeinfo import NodeInfo
@@ -125,6 +126,23 @@ class Shelves:
             found = holders(path, like=fingerprint(path), gone=gone)
             self._found[path] = {node.id for node in found}
         return [library(node, path) for node in found] + stocks(path, found, gone)
+
+
+@contextmanager
+def hub_of(path: str) -> Iterator[list[Sender]]:
+    """Who reads a model from the hub, for as long as it is wanted: an actor on this node, which has this device's keys.
+
+    It is a process of its own since that of a stage has no client of the hub's (`lean`). Nobody where the model is not
+    on the hub.
+    """
+    if not is_on_hub(path):
+        yield []
+        return
+    reader: ActorHandle = remote(Hub).options(node=get_runtime_context().get_node_id()).remote(path)
+    try:
+        yield [Sender(reader)]
+    finally:
+        kill(reader)
 
 
 def host(node: NodeInfo) -> str:

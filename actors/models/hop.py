@@ -66,7 +66,8 @@ def packed(hidden: Any) -> Any:
     name = str(hidden.dtype).rpartition(".")[2]
     if name not in _DTYPES:
         return hidden
-    plain = hidden.view(mx.uint32 if name == "float32" else mx.uint16)
+    # numpy has no bfloat16; what it has it sees as it lies there, without a step of MLX's.
+    plain = hidden.view(mx.uint16) if name == "bfloat16" else hidden
     return struct.pack(_HEAD, _DTYPES.index(name), *hidden.shape) + np.asarray(plain).tobytes()
 
 
@@ -79,8 +80,9 @@ def unpacked(value: Any) -> Any:
 
     kind, *shape = struct.unpack_from(_HEAD, value)
     name = _DTYPES[kind]
-    plain = np.frombuffer(value, np.uint32 if name == "float32" else np.uint16, offset=struct.calcsize(_HEAD))
-    return mx.array(plain.reshape(shape)).view(getattr(mx, name))
+    plain = np.frombuffer(value, "uint16" if name == "bfloat16" else name, offset=struct.calcsize(_HEAD))
+    hidden = mx.array(plain.reshape(shape))
+    return hidden.view(mx.bfloat16) if name == "bfloat16" else hidden
 
 
 def _tuples(value: Any) -> Any:

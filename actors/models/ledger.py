@@ -10,13 +10,17 @@ import json
 import os
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from actors.home import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+
+HEADERS: Final = "headers"
+"""What is noted of a model of which no layer is here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,17 @@ class Manifest:
     pieces: tuple[Piece, ...]
 
 
-def completed(manifest: Manifest, stocks: Iterable[frozenset[Piece]]) -> Manifest | None:
-    """A manifest with the digests that others know of; None where nobody has some piece."""
+def filled(manifest: Manifest, stocks: Iterable[frozenset[Piece]]) -> Manifest:
+    """A manifest with the digests that others know of, where it has none."""
     known = {piece.place: piece for stock in stocks for piece in stock}
-    found = tuple(known.get(piece.place, piece) for piece in manifest.pieces)
-    return replace(manifest, pieces=found) if all(piece.digest for piece in found) else None
+    found = (piece if piece.digest else known.get(piece.place, piece) for piece in manifest.pieces)
+    return replace(manifest, pieces=tuple(found))
+
+
+def completed(manifest: Manifest, stocks: Iterable[frozenset[Piece]]) -> Manifest | None:
+    """The same; None where nobody has some piece."""
+    found = filled(manifest, stocks)
+    return found if all(piece.digest for piece in found.pieces) else None
 
 
 def digest(data: bytes) -> bytes:
@@ -79,8 +89,30 @@ def note(folder: Path, model: str, layers: str, manifest: Manifest) -> None:
 
 def pieces(folder: Path) -> frozenset[Piece]:
     """All that were noted."""
-    found = (each for entry in _entries(folder) for each in entry["pieces"])
-    return frozenset(Piece(name, start, size, bytes.fromhex(code)) for name, start, size, code in found)
+    return frozenset(piece for entry in _entries(folder) for piece in _pieces(entry))
+
+
+def is_there(folder: Path, piece: Piece) -> bool:
+    """Whether these bytes are what their digest says."""
+    try:
+        with (folder / piece.name).open("rb") as file:
+            file.seek(piece.start)
+            return digest(file.read(piece.size)) == piece.digest
+    except OSError:
+        return False
+
+
+def noted(folder: Path, model: str, layers: str) -> list[Piece]:
+    """Those that were noted of these layers of a model; none where they are not here."""
+    file = _beside(folder) / f"{layers}.json"
+    entry = json.loads(file.read_text()) if file.exists() else {"model": None}
+    return _pieces(entry) if entry["model"] == model else []
+
+
+def models() -> list[str]:
+    """What the models are called that this node was sent something of, the latest first."""
+    files = sorted(weights_dir().glob("*.pieces/*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+    return list(dict.fromkeys(str(json.loads(file.read_text())["model"]) for file in files))
 
 
 def kept(model: str) -> list[str]:
@@ -96,6 +128,10 @@ def file_of(folder: Path, names: Sequence[str]) -> Path:
 
 def _beside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.pieces")
+
+
+def _pieces(entry: dict[str, Any]) -> list[Piece]:
+    return [Piece(name, start, size, bytes.fromhex(code)) for name, start, size, code in entry["pieces"]]
 
 
 def _entries(folder: Path) -> Iterator[dict[str, Any]]:

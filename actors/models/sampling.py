@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from actors.exceptions import ModelError
@@ -71,6 +71,9 @@ class Sampling:
             ValueError: one is out of its range.
             TypeError: there is no such argument.
         """
+        known = [each.name for each in fields(cls)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise TypeError(f"an answer takes no {', '.join(unknown)}; how its tokens are chosen: {', '.join(known)}")
         if logit_bias is None:
             return cls(**settings)
         wrong = f"logit_bias is {logit_bias!r}; it must be a mapping of token ids to numbers"

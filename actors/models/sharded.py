@@ -6,7 +6,6 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
@@ -18,18 +17,19 @@ from .checkpoint import open_checkpoint
 from .conversation import Conversation
 from .extra import require_mlx_lm
 from .generation import Generation, Token
-from .holders import headers
 from .kinship import open_draft
 from .means import ARITHMETIC
 from .recipe import Recipe, shape_of
 from .remains import check_shadow
 from .sampling import Request, Sampling, check_stops, refuse_if_never
+from .source import whereabouts
 from .succession import Succession
 from .tokenizer import load_tokenizer
 from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from .beside import Code
@@ -120,7 +120,9 @@ class ShardedModel:
         """Cuts a model by its layers and loads each piece on a node of its own.
 
         Args:
-            path: a `.gguf` file, or a directory of mlx-lm or Hugging Face.
+            path: a `.gguf` file, a directory of mlx-lm or Hugging Face, or what a model is called on the Hugging Face
+                hub (`"organisation/model"`, with `@` and a revision or `/` and one `.gguf` file behind it, if need be).
+                Of that each node fetches what its stage needs, and keeps it in its cache.
             nodes: names of the nodes to use, in the order of the layers; None takes all that are alive. Where there
                 are more of them than layers, the last ones get nothing to do.
             strategy: `"pipeline"` cuts the model by its layers, so that several answers keep all nodes busy; `"tensor"`
@@ -161,10 +163,9 @@ class ShardedModel:
         if kv_memory is not None:
             _check_bound("kv_memory", kv_memory)
         require_mlx_lm()
-        path = Path(path).expanduser().absolute()  # the stages run in other folders
-        here = path if path.exists() or weights == "local" else headers(path) or path
+        name, here = whereabouts(path, weights)
         checkpoint = open_checkpoint(here)
-        info = replace(checkpoint.info(), path=str(path))
+        info = replace(checkpoint.info(), path=name)
         if shadow and strategy == "tensor":
             raise ValueError("shadow=True is for a model cut by its layers; use strategy='pipeline', or load without")
         if shadow:
@@ -318,6 +319,8 @@ class ShardedModel:
     def _request(self, prompt: str | Sequence[int], max_tokens: int, processor: Any, sampling: Sampling) -> Request:
         if not isinstance(prompt, str | Sequence):
             raise TypeError(f"a prompt is a text or a list of tokens, not {prompt!r}")
+        if processor is not None and not callable(processor):
+            raise TypeError(f"processor is {processor!r}; it must be a function that makes one of tokens and logits")
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         if sampling.temperature > 0 and sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbits(64))  # so that it can be gone on with elsewhere
@@ -409,9 +412,8 @@ def _check_strategy(strategy: str) -> None:
 
 
 def _draft(path: str | Path, model: Path, tokenizer: Tokenizer) -> ModelInfo:
-    path = Path(path).expanduser().absolute()
-    here = path if path.exists() else headers(path) or path
-    return replace(open_draft(here, model, tokenizer), path=str(path))
+    name, here = whereabouts(path, "auto")
+    return replace(open_draft(here, model, tokenizer), path=name)
 
 
 def _check_bound(name: str, value: object) -> None:

@@ -18,9 +18,11 @@ from actors.util.progress import tqdm
 from .cores import keep_to_core
 from .extra import on_cpu
 from .heap import keep_together
+from .hub import is_on_hub
 from .lean import require_lean_mlx_lm
 from .openblas import bring
 from .stagecaches import StageCaches, awaited
+from .stock import complete
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -292,22 +294,25 @@ def connect(stages: Sequence[ActorHandle]) -> None:
 
 def found(path: str, first: int, last: int, libraries: Sequence[ActorHandle], *, send: bool) -> str:
     """Where this device sees the weights of these layers."""
+    if is_on_hub(path):
+        return str(complete(path, first, last) or _fetched(path, first, last, libraries))
     return _fetched(path, first, last, libraries) if libraries and (send or not Path(path).exists()) else path
 
 
 def _fetched(path: str, first: int, last: int, libraries: Sequence[ActorHandle]) -> str:
     """Where the weights of these layers are, once they are here; whoever made the model sees how far that is."""
+    from .holders import hub_of
     from .weights import Sender, fetch
 
     what = f"weights of layers {first} to {last} to {get_runtime_context().node_name}, bytes"
     bar: tqdm[None] = tqdm(desc=what)
-    with bar:
+    with bar, hub_of(path) as hubs:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        return str(fetch([Sender(each) for each in libraries], first, last, progress=progress, model=path))
+        return str(fetch([Sender(each) for each in libraries], first, last, progress=progress, model=path, hubs=hubs))
 
 
 def computing(means: Means, *, blas: bool, wide: bool) -> str:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from actors.exceptions import ModelError
 
 from . import ledger
 from .ledger import Manifest, Piece
 from .weights import Library
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Stock(Library):
@@ -28,3 +34,16 @@ class Stock(Library):
 
     def _piece(self, name: str, start: int, size: int) -> Piece:
         return self._known.get((name, start, size), Piece(name, start, size, b""))
+
+
+def complete(model: str, first: int, last: int) -> Path | None:
+    """Where this node keeps all that a stage of these layers needs of a model, undamaged; None if it does not."""
+    for key in ledger.kept(model):
+        folder = ledger.weights_dir() / key
+        try:
+            wanted = Stock(key).manifest(first, last)
+        except ModelError:  # a part, without what tells what it is a part of
+            continue
+        if all(piece.digest and ledger.is_there(folder, piece) for piece in wanted.pieces):
+            return ledger.file_of(folder, [name for name, _ in wanted.files])
+    return None

@@ -6,18 +6,15 @@ import atexit
 import select
 import socket
 import threading
-import time
 from collections import deque
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
-
-_LOOK: Final = 50e-6  # seconds: to be woken takes about as long
 
 
 class Source(Protocol):
@@ -37,6 +34,7 @@ class Turns(Executor):
         self._jobs: deque[Callable[[], None]] = deque()
         self._source: Source | None = None
         self._ended = self._rung = False
+        self._heard = -1  # which file of the source is polled
         self._bell, self._ear = socket.socketpair()
         for end in (self._bell, self._ear):
             end.setblocking(False)
@@ -100,21 +98,13 @@ class Turns(Executor):
         self._ear.close()
 
     def _sleep(self, other: int) -> None:
-        if other >= 0:
-            self._poll.register(other, select.POLLIN)
-        try:
-            ready = self._look() if other >= 0 else self._poll.poll()
-        finally:
+        if other != self._heard:
+            if self._heard >= 0:
+                self._poll.unregister(self._heard)
             if other >= 0:
-                self._poll.unregister(other)
+                self._poll.register(other, select.POLLIN)
+            self._heard = other
+        ready = self._poll.poll()
         if any(number == self._ear.fileno() for number, _ in ready):
             with suppress(BlockingIOError):
                 self._ear.recv(64)
-
-    def _look(self) -> list[tuple[int, int]]:
-        """Waits; a moment without sleep, as what comes next is often under way."""
-        until = time.perf_counter() + _LOOK
-        while time.perf_counter() < until:
-            if ready := self._poll.poll(0):
-                return ready
-        return self._poll.poll()

@@ -5,16 +5,23 @@ A model need not wait: what its stages do can be done again by others. So it doe
 the device is gone, which takes some seconds: a stage on another host that does not answer for a second, while others
 do, is gone on without. Should it be merely slow, that costs the time of taking in an answer's tokens once more.
 
+Of a stage on this host the end of its process is seen at once. What is not seen is one that stands still: it does not
+answer for two seconds, while others do, and uses no time of any core, as one does that is slow. It is ended, and then
+goes the way of all that die.
+
 A model that has nothing to do is looked after too, less often, so that it is whole again before somebody asks.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary, WeakMethod
 
-from actors.api import get, get_runtime_context, is_initialized, nodes, wait
+import psutil
+
+from actors.api import get, get_runtime_context, is_initialized, kill, nodes, wait
 from actors.exceptions import ActorDiedError, ActorsError
 
 from .holders import host
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 _EVERY: Final = 0.25  # seconds between two looks while answers are under way
 _IDLE: Final = 1.0  # and while none are
 _LOOKS: Final = 4  # without an answer, while others answer; they are counted, since this process may have stood still
+_STILL: Final = 8  # the same for a stage on this host, each without a hundredth of a second on a core
 _GONE: Final = 2  # looks at which all agree that a node is gone
 
 
@@ -96,6 +104,8 @@ class Watch:
             if (pulse := pulses.get(each)) is None:
                 pulse = pulses[each] = Pulse(each)
             silent = pulse.silent(there, idle=not busy)
+            for actor in pulse.still(silent):
+                threading.Thread(target=_end, args=(actor,), daemon=True).start()
             if silent or pulse.died:
                 lost(each, silent)
         return bool(busy)
@@ -111,10 +121,14 @@ class Pulse:
     def __init__(self, deployment: Deployment) -> None:
         pairs = zip(deployment.plan.stages, deployment.stages, strict=True)
         self._stages = {stage.node: actor for stage, actor in pairs}
+        self._pids = {held["node"]: int(held["pid"]) for held in deployment.held}
         self.died = False
         self._asked: dict[str, ObjectRef[None]] = {}
         self._missed = dict.fromkeys(self._stages, 0)
         self._absent = dict.fromkeys(self._stages, 0)
+        self._here: set[str] = set()
+        self._used: dict[str, float] = {}
+        self._still = dict.fromkeys(self._stages, 0)
 
     def silent(self, there: Collection[NodeInfo], *, idle: bool) -> set[str]:
         """Names of the nodes that are not waited for any more, after another look.
@@ -125,14 +139,33 @@ class Pulse:
         """
         alive = {node.name: node for node in there if node.alive}
         home = next((host(node) for node in alive.values() if node.id == get_runtime_context().get_node_id()), "")
+        self._here = {name for name in self._stages if name in alive and host(alive[name]) == home}
         for name, actor in self._stages.items():
             self._absent[name] = 0 if name in alive else self._absent[name] + 1
-            if name in alive and (idle or host(alive[name]) != home):
+            if name in alive:
                 self._ask(name, actor, idle=idle)
         gone = {name for name, looks in self._absent.items() if looks >= _GONE}
-        if min(self._missed.values()) > 0:  # nobody answers: it is this device that is cut off, or stood still
+        if self._nobody_answers:
             return gone
-        return gone | {name for name, looks in self._missed.items() if looks >= _LOOKS}
+        return gone | {name for name, looks in self._missed.items() if looks >= _LOOKS and name not in self._here}
+
+    def still(self, but: Collection[str]) -> list[ActorHandle]:
+        """Stages on this host that stand still, after the same look, each once.
+
+        Args:
+            but: names of nodes that are not counted on any more anyway.
+        """
+        for name in self._here:
+            used = _core_seconds(self._pids.get(name))
+            stands = self._missed[name] > 0 and used == self._used.get(name) and not self._nobody_answers
+            self._still[name] = self._still[name] + 1 if stands else 0
+            self._used[name] = used
+        return [self._stages[name] for name in self._here if self._still[name] == _STILL and name not in but]
+
+    @property
+    def _nobody_answers(self) -> bool:
+        """It is this device that is cut off, or stood still."""
+        return min(self._missed.values()) > 0
 
     def _ask(self, name: str, actor: ActorHandle, *, idle: bool) -> None:
         asked = self._asked.get(name)
@@ -142,6 +175,20 @@ class Pulse:
         if idle and asked is not None:
             self.died |= _is_death(asked)
         self._asked[name], self._missed[name] = actor.beat.remote(), 0
+
+
+def _core_seconds(pid: int | None) -> float:
+    """What a process of this host has used of its cores; 0 where it is not to be seen."""
+    try:
+        used = psutil.Process(pid).cpu_times() if pid is not None else None
+    except psutil.Error:
+        used = None
+    return 0.0 if used is None else used.user + used.system
+
+
+def _end(actor: ActorHandle) -> None:
+    with suppress(ActorsError, TimeoutError):
+        kill(actor)
 
 
 def _is_death(beat: ObjectRef[None]) -> bool:

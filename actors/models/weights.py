@@ -8,33 +8,30 @@ lack it (`stock`).
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import struct
+import time
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from actors.api import get
 from actors.exceptions import ActorsError, ModelError
 
 from . import ledger
 from .checkpoint import open_checkpoint
-from .ledger import Manifest, Piece, completed, digest
+from .ledger import Manifest, Piece, completed, digest, filled
+from .spans import parts, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from actors.handle import ActorHandle
 
 T = TypeVar("T")
 
-_PIECE: Final = 8 << 20  # bytes in one message
-_SMALL: Final = 1 << 20  # bytes of a tensor outside of the layers that every stage gets
-_NUMBER: Final = re.compile(r"\.(\d+)\.")
 _TRIES: Final = 3
-_PLAIN: Final = (".json", ".jinja", ".model", ".tiktoken", ".txt")
+_NOTED: Final = 1.0  # seconds between two notes of what came from a hub
 
 
 class Source(Protocol):
@@ -53,6 +50,14 @@ class Source(Protocol):
         ...
 
 
+class Hub(Source, Protocol):
+    """One that is far away, and better told before what it will be asked for."""
+
+    def expect(self, pieces: Sequence[Piece]) -> None:
+        """It will be asked for these, in this order."""
+        ...
+
+
 class Library:
     """The weights of the model at `path`, for those who lack them; an actor where the model is."""
 
@@ -65,9 +70,9 @@ class Library:
 
         None is for a program that has no stage: headers, configuration and tokenizer.
         """
-        spans = dict(_spans(self._path, first, last))
-        files = tuple((name, self._file(name).stat().st_size) for name in spans)
-        pieces = [self._piece(name, *part) for name, found in spans.items() for span in found for part in _parts(*span)]
+        needed = dict(spans(self._path, first, last))
+        files = tuple((name, self._file(name).stat().st_size) for name in needed)
+        pieces = [self._piece(name, *part) for name, found in needed.items() for span in found for part in parts(*span)]
         return Manifest(_key(files, pieces), files, tuple(pieces))
 
     def pieces(self) -> frozenset[Piece] | None:
@@ -108,6 +113,10 @@ class Sender:
         found: frozenset[Piece] | None = get(self._library.pieces.remote())
         return found
 
+    def expect(self, pieces: Sequence[Piece]) -> None:
+        """See `Hub.expect`; of a library that is one."""
+        get(self._library.expect.remote(pieces))
+
 
 def fetch(
     sources: Sequence[Source],
@@ -117,6 +126,7 @@ def fetch(
     progress: Callable[[int, int], None] | None = None,
     *,
     model: str = "",
+    hubs: Sequence[Hub] = (),
 ) -> Path:
     """Bring what a stage of these layers needs here, and return where it is: a path to load the stage from.
 
@@ -127,32 +137,65 @@ def fetch(
         folder: where to keep it; None is the user's cache.
         progress: told how many bytes are here, and of how many, after each piece.
         model: what the model is called where it comes from, for others to ask for it here.
+        hubs: have all of it too, far away, without digests: asked for what nobody else has, the first one that answers.
 
     Raises:
         ModelError: a piece arrived damaged several times, nobody has it who answers, or there is no room for it.
     """
-    holders = _Holders(sources)
+    holders = _Holders(sources, hubs)
     manifest = holders.manifest(first, last)
-    total, done = sum(piece.size for piece in manifest.pieces), 0
     here = (ledger.weights_dir() if folder is None else folder) / manifest.key
+    arrival = _Arrival(here, manifest, model, ledger.HEADERS if first is None else f"{first} to {last}")
+    holders.expect([piece for piece in arrival.pieces if not piece.digest])
+    total, done = sum(piece.size for piece in manifest.pieces), 0
     try:
         here.mkdir(parents=True, exist_ok=True)
         for name, size in manifest.files:
             handle = os.open(_inside(here, name), os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 os.ftruncate(handle, size)
-                for piece in manifest.pieces:
+                for piece in arrival.pieces:
                     if piece.name == name:
-                        _bring(holders, piece, handle)
+                        arrival.came(_bring(holders, piece, handle))
                         done += piece.size
                         if progress is not None:
                             progress(done, total)
             finally:
                 os.close(handle)
-        ledger.note(here, model, "headers" if first is None else f"{first} to {last}", manifest)
+        arrival.note()
+    except ActorsError:
+        arrival.interrupted()
+        raise
     except OSError as error:
         raise ModelError(f"the weights cannot be kept in {here}: {error.strerror or error}") from error
     return ledger.file_of(here, [name for name, _ in manifest.files])
+
+
+class _Arrival:
+    """What is here of a manifest, noted from time to time where nobody else could tell it again."""
+
+    def __init__(self, here: Path, manifest: Manifest, model: str, layers: str) -> None:
+        self.pieces = filled(manifest, [ledger.pieces(here)]).pieces
+        self._here, self._manifest, self._model, self._layers = here, manifest, model, layers
+        self._came: list[Piece] = []
+        self._hurried = any(not piece.digest for piece in self.pieces)
+        self._noted = time.monotonic()
+
+    def came(self, piece: Piece) -> None:
+        """It is here, as its digest says."""
+        self._came.append(piece)
+        if self._hurried and time.monotonic() - self._noted >= _NOTED:
+            self.note()
+
+    def interrupted(self) -> None:
+        """There comes no more this time."""
+        if self._hurried and self._came:
+            self.note()
+
+    def note(self) -> None:
+        """All that came is found again."""
+        ledger.note(self._here, self._model, self._layers, replace(self._manifest, pieces=tuple(self._came)))
+        self._noted = time.monotonic()
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -161,19 +204,22 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _bring(holders: _Holders, piece: Piece, handle: int) -> None:
-    if digest(os.pread(handle, piece.size, piece.start)) == piece.digest:
-        return
-    view = memoryview(holders.read(piece))
+def _bring(holders: _Holders, piece: Piece, handle: int) -> Piece:
+    """Have a piece here, which may be there already; with its digest."""
+    if piece.digest and digest(os.pread(handle, piece.size, piece.start)) == piece.digest:
+        return piece
+    data = holders.read(piece)
+    view = memoryview(data)
     while view:
         view = view[os.pwrite(handle, view, piece.start + piece.size - len(view)) :]
+    return piece if piece.digest else replace(piece, digest=digest(data))
 
 
 class _Holders:
-    """Several sources of the same weights, as one."""
+    """Several sources of the same weights, as one; hubs are asked for what none of the others has."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = list(sources)
+    def __init__(self, sources: Sequence[Source], hubs: Sequence[Hub] = ()) -> None:
+        self._sources, self._hubs = list(sources), list(hubs)
         self._stocks: dict[Source, frozenset[Piece] | None] = {}
         self._turn = 0
         self._cause: Exception | None = None
@@ -185,8 +231,12 @@ class _Holders:
         found = self._ask(lambda source: source.manifest(first, last), self._has_all)
         if found is not None:
             return found
+        stocks = [stock for stock in self._stocks.values() if stock]
+        found = self._ask_hub(lambda hub: hub.manifest(first, last))
+        if found is not None:
+            return filled(found, stocks)
         part = self._ask(lambda source: source.manifest(first, last), lambda _: True)
-        whole = None if part is None else completed(part, [stock for stock in self._stocks.values() if stock])
+        whole = None if part is None else completed(part, stocks)
         if part is None:
             raise self._none_left()
         if whole is None:
@@ -201,8 +251,10 @@ class _Holders:
         for _ in range(_TRIES * max(len(self._sources), 1)):
             data = self._ask(lambda source: source.read(piece), lambda source: self._has(source, piece))
             if data is None:
+                data = self._ask_hub(lambda hub: hub.read(piece))
+            if data is None:
                 raise self._none_left()
-            if digest(data) == piece.digest:
+            if digest(data) == piece.digest or not piece.digest:
                 return data
         raise ModelError(
             f"{piece.size} bytes of {piece.name} from {piece.start} on arrived damaged {_TRIES} times: the file "
@@ -228,6 +280,26 @@ class _Holders:
                 return found
         return None
 
+    def expect(self, pieces: Sequence[Piece]) -> None:
+        """These will have to be read from a hub, in this order."""
+
+        def told(hub: Hub) -> bool:
+            hub.expect(pieces)
+            return True
+
+        if pieces:
+            self._ask_hub(told)
+
+    def _ask_hub(self, what: Callable[[Hub], T]) -> T | None:
+        """What the first hub that answers says; None where none does."""
+        while self._hubs:
+            try:
+                return what(self._hubs[0])
+            except (ActorsError, OSError) as error:
+                self._cause = error
+                del self._hubs[0]
+        return None
+
     def _try(self, source: Source, what: Callable[[Source], T]) -> T | None:
         """What a source says; None, and it is asked no more, where it does not answer."""
         try:
@@ -238,7 +310,8 @@ class _Holders:
             return None
 
     def _none_left(self) -> ModelError:
-        error = ModelError(f"nobody who has the weights can give them out any more: {self._cause}")
+        told = getattr(self._cause, "cause", None) or self._cause  # without the remote traceback
+        error = ModelError(f"nobody who has the weights can give them out any more: {told}")
         error.__cause__ = self._cause
         return error
 
@@ -250,69 +323,3 @@ def _key(files: Sequence[tuple[str, int]], pieces: Sequence[Piece]) -> str:
         seen.update(f"{name} {size} ".encode())
     seen.update(b"".join(piece.digest for piece in pieces if piece.start == 0))
     return seen.hexdigest()
-
-
-def _parts(start: int, size: int) -> Iterator[tuple[int, int]]:
-    for begin in range(start, start + size, _PIECE):
-        yield begin, min(_PIECE, start + size - begin)
-
-
-def _spans(path: Path, first: int | None, last: int | None) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """Files, each with the ranges of bytes (start, size) that a stage needs of it; the header first."""
-    if first is None or last is None:
-        yield from _header_spans(path)
-        return
-    if not path.is_dir():
-        yield path.name, _of_gguf(path, first, last)
-        return
-    total = open_checkpoint(path).info().layers
-    for file in sorted(path.iterdir()):
-        if file.suffix in _PLAIN:
-            yield file.name, [(0, file.stat().st_size)]
-        elif file.suffix == ".safetensors" and file.name.startswith("model"):
-            yield file.name, _of_safetensors(file, first, last, total)
-
-
-def _header_spans(path: Path) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """All but the weights."""
-    if not path.is_dir():
-        yield path.name, _of_gguf(path, 0, -1)[:1]
-        return
-    for file in sorted(path.iterdir()):
-        if file.suffix == ".safetensors" and file.name.startswith("model"):
-            with file.open("rb") as opened:
-                (length,) = struct.unpack("<Q", opened.read(8))
-            yield file.name, [(0, 8 + length)]
-        elif file.suffix in _PLAIN:
-            yield file.name, [(0, file.stat().st_size)]
-
-
-def _of_safetensors(path: Path, first: int, last: int, total: int) -> list[tuple[int, int]]:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        entries: dict[str, Any] = json.loads(file.read(length))
-    spans = [(0, 8 + length)]
-    for name, entry in entries.items():
-        if name != "__metadata__":
-            begin, end = entry["data_offsets"]
-            if _is_needed(name, end - begin, first, last, total):
-                spans.append((8 + length + begin, end - begin))
-    return spans
-
-
-def _is_needed(name: str, nbytes: int, first: int, last: int, total: int) -> bool:
-    number = _NUMBER.search(name)
-    if number is not None:
-        return first <= int(number[1]) <= last
-    return nbytes < _SMALL or first == 0 or last == total - 1
-
-
-def _of_gguf(path: Path, first: int, last: int) -> list[tuple[int, int]]:
-    from .ggufmodel import GgufCheckpoint
-
-    checkpoint = GgufCheckpoint.open(path)
-    tensors = checkpoint.file.tensors
-    header = min(entry.start for entry in tensors.values())
-    needed = checkpoint.needed(first, last)
-    wanted = [entry for name, entry in tensors.items() if name in needed or entry.nbytes < _SMALL]
-    return [(0, header), *((entry.start, entry.nbytes) for entry in wanted)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
 PIPE_SECONDS = 0.02
+LOOKS = (0.0, 0.05, 0.2, 0.5, 1.0)  # seconds before each look at a process whose connection broke
 
 
 class NodeService:
@@ -139,13 +141,18 @@ class NodeService:
             self._in_background(self._look_after(address))
 
     async def _look_after(self, address: Address) -> None:
-        try:
-            await probe_socket(address.socket)
-        except GoneError:
-            self._local.pop(address.process, None)
-            self._process.acceptor.expire(address.process)
-        except UnreachableError:
-            pass  # silence is not death
+        for pause in LOOKS:  # one that has been killed may still be answered for while the system takes it apart
+            await asyncio.sleep(pause)
+            try:
+                await probe_socket(address.socket)
+            except GoneError:
+                self._local.pop(address.process, None)
+                with contextlib.suppress(FileNotFoundError):  # there still if it was killed
+                    os.unlink(address.socket)
+                self._process.acceptor.expire(address.process)
+                return
+            except UnreachableError:
+                pass  # silence is not death
 
     def gone(self, visitor: Visitor) -> None:
         """A process will not come back: the actors it owned end."""

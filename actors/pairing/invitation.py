@@ -98,6 +98,7 @@ class Invitation:
     joined: Callable[[Member], None]
     _peers: dict[asyncio.Task[Any], asyncio.StreamWriter] = field(default_factory=dict, init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _let_in: set[str] = field(default_factory=set, init=False)  # ids of those who have come
     _answered: int = field(default=0, init=False)  # who may still prove the code, or is just being let in
     _server: asyncio.Server | None = field(default=None, init=False)
 
@@ -205,13 +206,19 @@ class Invitation:
         except BaseException:
             self.tally.uses += 1
             raise
+        if member.id in self._let_in:  # somebody typed the code twice there: that takes no other's place
+            self.tally.uses += 1
+        self._let_in.add(member.id)
         log.info("%s at %s has joined", member.name, where)
         self.joined(member)
 
 
 def readable(name: str) -> str:
-    """A name as it may be shown: what is not printable goes, and so does what is too long."""
-    bare = "".join(c for c in name if c.isprintable()).strip()
+    """A name as it may be shown: what is not printable goes, and so does what is too long.
+
+    No slash either: it stands between a node's name and that of an actor there.
+    """
+    bare = "".join(c for c in name if c.isprintable()).replace("/", "-").strip()
     while len(bare.encode()) > NAME_BYTES - 8:
         bare = bare[:-1]
     return bare or "device"

@@ -32,9 +32,13 @@ class Landing:
 
     Args:
         arena: memory that this node shares with the process.
+
+    Attributes:
+        unfinished: what landed last has more to come, and is of no use to the process before.
     """
 
     def __init__(self, arena: Arena) -> None:
+        self.unfinished = False
         self._arena = arena
         self._transfer = self._next = 0
         self._sizes: deque[int] = deque()  # of the part that is coming, and of those to come
@@ -50,12 +54,14 @@ class Landing:
             MalformedMessageError: it names memory of this host.
         """
         found = pieces.read(data)
+        self.unfinished = False
         if found is None:
             _check(data)
             return data
         ack, messages = found
         landed = [(number, self._landed(number, chunk)) for number, chunk in messages]
         changed = any(isinstance(chunk.data, Shared) for _, chunk in landed)
+        self.unfinished = bool(landed) and isinstance(landed[-1][1].data, Shared) and self._draft is not None
         return (pieces.write(ack, landed) or data) if changed else data
 
     def _landed(self, number: int, chunk: Chunk) -> Chunk:

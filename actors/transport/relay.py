@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 from actors.refusals import refused
 from actors.transport.codec import MalformedMessageError
+from actors.transport.link import as_quick
+from actors.transport.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.transport.landing import Landing
     from actors.transport.link import RawLink
+
+    Sink = RawLink | Together
 
 
 async def relay(outer: RawLink, inner: RawLink, age: Callable[[], int], landing: Landing | None) -> None:
@@ -26,13 +30,22 @@ async def relay(outer: RawLink, inner: RawLink, age: Callable[[], int], landing:
     """
     inward = landing.land if landing is not None else _as_it_is
     outward = landing.lift if landing is not None else _as_it_is
-    ways = {asyncio.create_task(_pump(outer, inner, inward, age)), asyncio.create_task(_pump(inner, outer, outward))}
+    quick, begun = as_quick(inner), age()
+    together = None
+    if landing is not None and quick is not None:
+        together = Together(quick, lambda: landing.unfinished, lambda: age() == begun)
+    ways = {
+        asyncio.create_task(_pump(outer, together or inner, inward, age)),
+        asyncio.create_task(_pump(inner, outer, outward)),
+    }
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
+        if together is not None:
+            together.drop()
         if landing is not None:
             landing.close()
 
@@ -42,7 +55,7 @@ def _as_it_is(data: bytes) -> bytes:
 
 
 async def _pump(
-    source: RawLink, sink: RawLink, turn: Callable[[bytes], bytes], age: Callable[[], int] = lambda: 0
+    source: RawLink, sink: Sink, turn: Callable[[bytes], bytes], age: Callable[[], int] = lambda: 0
 ) -> None:
     begun = age()
     try:

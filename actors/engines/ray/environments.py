@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
@@ -26,6 +27,9 @@ def sent(env: dict[str, Any] | None) -> dict[str, Any] | None:
     if env is None or not env.keys() & SENT.keys():
         return env
     found = dict(env)
+    place = env.get("working_dir")
+    if isinstance(place, str | Path) and "://" not in str(place) and not Path(place).exists():
+        raise RuntimeEnvError(f"runtime_env['working_dir']: {place} is no folder and no .zip file")
     with tempfile.TemporaryDirectory(prefix="actors-env-") as scratch:
         for key, send in SENT.items():
             try:
