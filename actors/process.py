@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from actors import arena
+from actors import arena, hoard
 from actors.address import Address, host_key
 from actors.answer import Answer, ask
 from actors.arena import Arena
@@ -136,6 +136,7 @@ class Process:
 
     def _trim(self, own: Arena) -> None:
         own.trim()
+        hoard.trim()
         if not self._closed:
             self.loop.call_later(IDLE_SECONDS / 4, self._trim, own)
 
