@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from actors import engine as engines
 from actors import face, launched, runtime
+from actors.address import host_key
 from actors.demand import check_labels
 from actors.environment import check_environment
 from actors.exceptions import ActorDiedError, ActorsError, ClusterTimeoutError, NoClusterError
@@ -305,6 +306,7 @@ def init(
             raise ActorsError(
                 f"actors.init was called before with other arguments ({_cluster.request}): call actors.shutdown() first"
             )
+        host_key.cache_clear()  # ACTORS_HOME may be another than that of the cluster before
         cluster = Cluster(request, timeout)
         _cluster = cluster
         runtime.join(cluster.process)

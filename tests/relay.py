@@ -47,7 +47,8 @@ class Connection:
             if own is not None and own.family != socket.AF_UNIX:
                 with contextlib.suppress(OSError):
                     own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's own, where it has ended with something unsent
+                writer.transport.abort()
 
 
 class Relay:
@@ -71,6 +72,7 @@ class Relay:
         self.held = [0, 0]
         self._loop = asyncio.new_event_loop()
         self._open = [asyncio.Event(), asyncio.Event()]
+        self._fuses: list[int | None] = [None, None]
         self._loses = False
         self._delay = 0.0
         self._rate = 0.0
@@ -91,6 +93,15 @@ class Relay:
     def cut(self) -> None:
         """Resets all connections; new ones may come."""
         self._do(lambda: [connection.abort() for connection in list(self._connections)])
+
+    def cut_after(self, way: int, count: int) -> None:
+        """Lets so many more bytes pass that way, wherever within a frame that is, and ends all connections then."""
+        self._do(lambda: self._fuses.__setitem__(way, count))
+
+    @property
+    def has_cut(self) -> bool:
+        """Whether what `cut_after` was to do has been done."""
+        return self._fuses == [None, None]
 
     def half_close(self, way: int) -> None:
         """Ends one direction of all connections; the other goes on."""
@@ -143,10 +154,7 @@ class Relay:
                 host, _, port = self._target.rpartition(":")
                 onward = await asyncio.open_connection(host, int(port))
         except OSError:
-            if self._path is not None and self._server is not None:  # where nobody listens, neither does this
-                self._server.close()
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path)
+            self._listen_no_more()  # where nobody listens, neither does this
             writer.transport.abort()
             return
         finally:
@@ -175,14 +183,31 @@ class Relay:
                 finally:
                     self.held[way] -= len(data)
                 if not connection.lost:
-                    writer.write(data)
+                    last = self._burn(way, len(data))
+                    writer.write(data if last is None else data[:last])
                     self.passed[way] += len(data)
                     await writer.drain()
+                    if last is not None:
+                        for each in self._connections:  # what has passed arrives
+                            for end in each.writers:
+                                end.close()
+                        return
             if not connection.lost:
                 writer.write_eof()
                 return
             await asyncio.Event().wait()  # a cable that was pulled does not tell that one end has hung up
         connection.abort()
+
+    def _burn(self, way: int, count: int) -> int | None:
+        """Returns how many of so many bytes may pass before the cut; None if that is not due."""
+        left = self._fuses[way]
+        if left is None:
+            return None
+        if count < left:
+            self._fuses[way] = left - count
+            return None
+        self._fuses[way] = None
+        return left
 
     def _do(self, what: Callable[[], Any]) -> None:
         async def work() -> None:
@@ -198,9 +223,15 @@ class Relay:
             raise
         return future.result(10)
 
+    def _listen_no_more(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
     async def _end(self) -> None:
-        assert self._server is not None
-        self._server.close()
+        self._listen_no_more()
         while self._connections or self._arriving:
             for connection in list(self._connections):
                 for task in connection.tasks:
@@ -224,26 +255,22 @@ class Relay:
         self.close()
 
 
-class Detour:
-    """A second way to an actor, by a relay; the actor is to lie on another host than the one where the test runs.
+class Byway:
+    """A second way to an actor: by a relay that stands before its process or its node's door.
 
     Args:
         handle: the actor's, which has answered before.
-        lane: ``"door"`` for TLS by the door of its node, ``"socket"`` for the Unix socket of its process.
+        relay: the address of a relay, its ``HOST:PORT`` or path; the lane is TLS by the door, or the Unix socket.
     """
 
-    def __init__(self, handle: actors.ActorHandle[Any], lane: str) -> None:
+    def __init__(self, handle: actors.ActorHandle[Any], relay: str) -> None:
         self._process = current()
         self._handle = handle
-        near = self._process.portal.run(line_of(handle).located())
-        self._near = near
-        if lane == "door":
-            door = next(info.address for info in actors.nodes() if info.id == near.node)
-            self.relay = Relay(door)
-            where = replace(near, host="elsewhere", socket="", doors=(self.relay.address,))
+        self._near = near = whereabouts(handle)
+        if relay.startswith("/"):
+            where = replace(near, socket=relay)
         else:
-            self.relay = Relay(near.socket, near.socket.removesuffix(".sock") + "-relay")
-            where = replace(near, socket=self.relay.address)
+            where = replace(near, host="elsewhere", socket="", doors=(relay,))
         self._forget()  # else the peer that is there already would be used
 
         async def locate(_: str | None) -> Address:
@@ -257,16 +284,33 @@ class Detour:
         return calls.call(self.line, self._handle._spec.methods[method], args, {})
 
     def close(self) -> None:
-        """Ends the relay; the actor is to be found on the direct way again."""
+        """Ends the connection by the relay; the actor is to be found on the direct way again."""
         if self.line.peer is not None:
             peer = self.line.peer
             self._process.portal.run(peer.close("the test is over"))
         self._forget()
-        self.relay.close()
 
     def _forget(self) -> None:
         self._process.forget(self._near.process)
         self._process._dead.pop(self._near.process, None)
+
+
+class Detour(Byway):
+    """A second way to an actor, with its relay; the actor is to lie on another host than the one where the test runs.
+
+    Args:
+        handle: the actor's, which has answered before.
+        lane: ``"door"`` for TLS by the door of its node, ``"socket"`` for the Unix socket of its process.
+    """
+
+    def __init__(self, handle: actors.ActorHandle[Any], lane: str) -> None:
+        self.relay = relay_to(handle, lane)
+        super().__init__(handle, self.relay.address)
+
+    def close(self) -> None:
+        """Ends the relay as well."""
+        super().close()
+        self.relay.close()
 
     def __enter__(self) -> Self:
         return self
@@ -275,3 +319,16 @@ class Detour:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def whereabouts(handle: actors.ActorHandle[Any]) -> Address:
+    """Where an actor is."""
+    return current().portal.run(line_of(handle).located())
+
+
+def relay_to(handle: actors.ActorHandle[Any], lane: str) -> Relay:
+    """A relay to an actor: to the door of its node, or to the Unix socket of its process."""
+    near = whereabouts(handle)
+    if lane == "door":
+        return Relay(next(info.address for info in actors.nodes() if info.id == near.node))
+    return Relay(near.socket, near.socket.removesuffix(".sock") + "-relay")

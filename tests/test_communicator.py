@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -435,6 +435,52 @@ def test_bad_requests_are_named(root, pair, request_, message):
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(details)
     assert pair.each(lambda comm, _: comm.barrier()) == [None, None]
+
+
+def test_whatever_comes_to_a_ranks_port_it_serves_on():
+    """Bytes that are no HTTP/2, requests that are no messages, and messages whose fields hold anything."""
+    anything = st.builds(
+        pb.CommData, comm_type=st.text(max_size=5), pickle_data=st.none() | st.binary(max_size=9),
+        tensor_data=st.none() | st.builds(
+            pb.TensorData, data=st.binary(max_size=9), shape=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3),
+            dtype=st.sampled_from(["float32", "bfloat16", "O", ""]),
+        ),
+        metadata=st.dictionaries(st.sampled_from(["kind", "proof"]), st.text(max_size=5)),
+    )  # fmt: skip
+    ranks = st.integers(-(2**31), 2**31 - 1)
+    sends = st.builds(pb.SendRequest, source_rank=ranks | st.integers(0, 1), dest_rank=st.integers(0, 1), data=anything)
+    with job(2, timeout=10.0) as ranks_there:
+        host, _, port = ranks_there.addresses[0].rpartition(":")
+        with grpc.insecure_channel(ranks_there.addresses[0]) as channel:
+            plain = {
+                name: getattr(channel, how)(f"/distributed_comm.DistributedComm/{name}")
+                for name, how in [("Send", "unary_unary"), ("Receive", "unary_stream"), ("Broadcast", "unary_unary"),
+                                  ("AllReduce", "unary_unary"), ("Barrier", "unary_unary"), ("Call", "unary_unary")]
+            }  # fmt: skip
+
+            @settings(max_examples=60, deadline=None)
+            @given(
+                st.one_of(
+                    st.tuples(st.sampled_from(sorted(plain)), st.binary(max_size=40)),
+                    st.tuples(st.just("Send"), sends.map(pb.SendRequest.SerializeToString)),
+                )
+            )
+            def fuzz(asked):
+                name, data = asked
+                with suppress(grpc.RpcError):
+                    answer = plain[name](data, timeout=0.2)
+                    list(answer) if name == "Receive" else answer
+
+            @settings(max_examples=20, deadline=None)
+            @given(st.binary(max_size=60), st.booleans())
+            def noise(data, greets):
+                with socket.create_connection((host, int(port)), timeout=10) as stranger:
+                    stranger.sendall((b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" if greets else b"") + data)
+
+            fuzz()
+            noise()
+        ranks_there.comms[1].send("still here", 0, "after")
+        assert ranks_there.comms[0].receive(1, "after") == "still here"
 
 
 def test_a_pickle_needs_a_proof(root, pair):

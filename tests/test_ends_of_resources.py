@@ -22,7 +22,7 @@ from relay import Detour
 
 import actors
 from actors.cluster import current
-from actors.exceptions import ActorDiedError, SerializationError
+from actors.exceptions import ActorDiedError, SerializationError, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,6 +212,28 @@ def test_a_program_without_descriptors_is_told_why_it_cannot_reach_a_new_actor(e
     assert actors.get(Eater.remote().ping.remote(), timeout=PATIENCE) == "here"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one set the limits of another process")
+def test_a_node_without_descriptors_says_so_and_goes_on(eater: Any) -> None:
+    node = actors.nodes()[1]
+    there = Eater.options(node=node.id).remote()
+    assert actors.get(there.ping.remote(), timeout=PATIENCE) == "here"
+    process = psutil.Process(node.pid)
+    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds(), hard))
+    try:
+        first, *refs = [Eater.options(node=node.id).remote().ping.remote() for _ in range(3)]
+        for error in (failure(ref, PATIENCE) for ref in refs):
+            assert isinstance(error, ActorDiedError)
+            assert error.verdict is Verdict.NEVER_STARTED
+            assert f"node {node.name} cannot start a process: Too many open files" in str(error)
+            assert "ulimit -n" in str(error)
+        assert actors.get([there.ping.remote(), eater.ping.remote()], timeout=PATIENCE) == ["here", "here"]
+    finally:
+        process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    assert actors.wait([first], timeout=PATIENCE)[0] == [first]  # it may have had the spare worker
+    assert actors.get(Eater.options(node=node.id).remote().ping.remote(), timeout=PATIENCE) == "here"
+
+
 # -- memory and room --------------------------------------------------------------------------------------------
 
 
@@ -332,6 +354,53 @@ def test_a_state_folder_without_room_is_an_error_that_says_so(tmp_path: Path) ->
         home.rmdir()
     assert done.returncode == 0, done.stderr
     assert "No space left" in done.stdout, (done.stdout, done.stderr)
+
+
+FULL_LATER = """
+    import os
+    import numpy as np
+    import actors
+
+    @actors.remote
+    class Echo:
+        def echo(self, value):
+            return value
+
+    def fill(name):
+        with open(os.path.join(os.environ["ACTORS_HOME"], name), "wb", 0) as full:
+            try:
+                while True:
+                    full.write(bytes(1024))
+            except OSError as error:
+                return error.strerror
+
+    with actors.init():
+        echo = Echo.remote()
+        assert actors.get(echo.echo.remote(1), timeout=60) == 1
+        print(fill("full"), flush=True)
+        large = np.arange(1 << 20, dtype=np.float64)
+        assert np.array_equal(actors.get(echo.echo.remote(large), timeout=60), large)
+        try:
+            print(actors.get(Echo.remote().echo.remote(2), timeout=60))
+        except actors.exceptions.ActorError as error:
+            print(error)
+        os.unlink(os.path.join(os.environ["ACTORS_HOME"], "full"))
+        assert actors.get(Echo.remote().echo.remote(3), timeout=60) == 3
+        assert actors.get(echo.echo.remote(4), timeout=60) == 4
+        print("full and free again")
+"""
+
+
+def test_a_state_folder_that_fills_up_later_harms_nobody(tmp_path: Path) -> None:
+    home = Path(tempfile.mkdtemp(prefix="room-", dir="/tmp"))
+    try:
+        script = f"mount -t tmpfs -o size=2m tmpfs {home}; chmod 700 {home}"
+        done = mounted(script, FULL_LATER, tmp_path, ACTORS_HOME=str(home))
+    finally:
+        home.rmdir()
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    first, *_, last = done.stdout.splitlines()
+    assert (first, last) == ("No space left on device", "full and free again"), done.stdout
 
 
 @pytest.mark.slow

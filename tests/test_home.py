@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from clusters import succeed
 
 from actors import home
 from actors.exceptions import ActorsError
@@ -326,3 +327,25 @@ print(*sorted({"cryptography", "grpc", "platformdirs", "numpy", "psutil", "zeroc
 """
     with start(program) as process:
         assert finish(process).strip() == ""
+
+
+HOMES = """
+    import os, tempfile
+    import actors
+
+    @actors.remote
+    class Here:
+        def home(self):
+            return os.environ["ACTORS_HOME"]
+
+    base = os.environ["ACTORS_HOME"]
+    for name in ("one", "other"):
+        os.environ["ACTORS_HOME"] = home = os.path.join(base, name)
+        with actors.init():
+            assert actors.get(Here.remote().home.remote(), timeout=20) == home
+        print(name)
+"""
+
+
+def test_a_program_may_change_its_home_between_two_clusters():
+    assert succeed(HOMES) == ["one", "other"]

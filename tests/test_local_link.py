@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from links import Linked
 
 import actors
+from actors._wire import distributed_comm_pb2 as pb
 from actors.handle import line_of
 from actors.transport.link import GoneError, LinkLostError
 from actors.transport.local_link import HEAD_BYTES, MAX_FRAME_BYTES, READ_AHEAD_BYTES, LocalLink, dial_local
+from actors.transport.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -64,6 +66,49 @@ def test_frames_arrive_whole_and_in_order_wherever_the_bytes_are_cut(frames: lis
         return [await link.read_bytes() for _ in range(len(frames) + 1)]
 
     assert asyncio.run(work()) == [*frames, None]
+
+
+@given(st.lists(st.binary(max_size=12), max_size=8), st.lists(st.tuples(*[st.integers(0, 60)] * 2), max_size=6))
+def test_a_session_whose_links_are_cut_within_frames_loses_nothing(
+    messages: list[bytes], cuts: list[tuple[int, int]]
+) -> None:
+    """Each of its links lasts for so many bytes there, and so many back, wherever within a frame that is."""
+
+    async def work() -> None:
+        sender: Session[bytes] = Session()
+        receiver: Session[bytes] = Session()
+        delivered: list[bytes] = []
+        for message in messages:
+            sender.push(message, len(message))
+        for there, back in [*cuts, (None, None)]:
+            sender.connected(receiver.received)
+            sent = []
+            while batch := sender.take(2, 20):
+                sent.append(pb.Frame(envelopes=[pb.Envelope(seq=n, data=pb.CommData(pickle_data=m)) for n, m in batch]))
+            acks = []
+            for frame in await _carried(sent, there):
+                new = [one for one in frame.envelopes if receiver.accept(one.seq)]
+                delivered.extend(one.data.pickle_data for one in new)
+                acks.append(pb.Frame(ack=receiver.received))
+            for frame in await _carried(acks, back):
+                sender.acknowledged(frame.ack)
+            assert delivered == messages[: len(delivered)]
+        assert delivered == messages
+        assert sender.idle
+
+    asyncio.run(work())
+
+
+async def _carried(frames: list[pb.Frame], last: int | None) -> list[pb.Frame]:
+    """What comes of frames where the link ends after so many bytes."""
+    link = LocalLink()
+    link.connection_made(Pipe())
+    link.data_received(b"".join(_framed(frame.SerializeToString()) for frame in frames)[:last])
+    link.connection_lost(None)
+    found = []
+    while (data := await link.read_bytes()) is not None:
+        found.append(pb.Frame.FromString(data))
+    return found
 
 
 @given(st.binary(max_size=3), st.integers(MAX_FRAME_BYTES + 1, 2**32 - 1), st.binary(max_size=20), st.integers(1, 8))

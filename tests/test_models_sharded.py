@@ -315,11 +315,22 @@ class TestBadInput:
             ({"max_requests": 0}, ValueError, "max_requests is 0"),
             ({"kv_memory": "much"}, ValueError, "kv_memory is 'much'"),
             ({"depth": 3}, TypeError, "depth"),
+            ({"path": 5}, TypeError, "a model is a path, or a name on the Hugging Face hub, not 5"),
+            (
+                {"path": "hf://a/b/c"},
+                ModelError,
+                "hf://a/b/c is no name of a model on the hub: hf://organisation/model",
+            ),
+            (
+                {"path": "hf://a/b", "weights": "local"},
+                ValueError,
+                "weights='local' has each node read the model",
+            ),
         ],
     )
     def test_options_that_cannot_be_meant(self, cluster, path, options, kind, said):
         with pytest.raises(kind, match=said):
-            ShardedModel.load(path, **options)
+            ShardedModel.load(**{"path": path, **options})
 
     def test_a_node_named_twice(self, cluster, path, names):
         with pytest.raises(ValueError, match="names one twice"):
@@ -343,6 +354,7 @@ class TestBadInput:
             ({"logit_bias": [1]}, TypeError, "logit_bias is"),
             ({"logprobs": 21}, ValueError, "logprobs is 21"),
             ({"stop": [""]}, ValueError, "stop has ''"),
+            ({"processor": 5}, TypeError, "processor is 5; it must be a function"),
             ({"temprature": 1}, TypeError, "an answer takes no temprature; how its tokens are chosen: temp"),
         ],
     )

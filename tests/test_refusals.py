@@ -23,15 +23,19 @@ from actors._wire import distributed_comm_pb2 as pb
 from actors.cluster import current
 from actors.collective.near import DATAGRAM_BYTES, NearFabric, _frame
 from actors.collective.terrain import scattered
+from actors.exceptions import ArgumentError, AuthenticationError
 from actors.handle import line_of
+from actors.identity import Identity
 from actors.messages import Call, Cancel, Chunk, Item, Message, Outcome, Payload, Reply, Transfer
-from actors.pairing.exchange import LARGEST_BYTES, PairingError
+from actors.pairing.code import Code
+from actors.pairing.exchange import LARGEST_BYTES, Inviter, Joiner, PairingError
 from actors.pairing.wire import receive
 from actors.transport import shorthand
 from actors.transport.acceptor import Acceptor
 from actors.transport.codec import MalformedMessageError, decode, encode
 from actors.transport.local_link import HEAD_BYTES, LocalLink
 from actors.transport.peer import Peer
+from actors.transport.public import _part
 from actors.transport.reception import Reception
 from actors.version import PROTOCOL
 
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     from actors.transport.acceptor import Visitor
 
 SECRET = b"run me"
+NPY = b"\x93NUMPY\x01\x00"
+DEVICE = Identity.create()
 
 
 def framed(data: bytes) -> bytes:
@@ -63,6 +69,14 @@ def envelope(number: int, message: Message) -> pb.Frame:
 
 def call(number: int = 1) -> Call:
     return Call(number, "actor", "run", Payload(SECRET))
+
+
+def _data_of(data: bytes) -> pb.CommData | None:
+    """Bytes as protobuf reads them; None where it does not."""
+    try:
+        return pb.CommData.FromString(data)
+    except DecodeError:
+        return None
 
 
 class Taker:
@@ -243,6 +257,58 @@ def test_whatever_comes_to_a_pairing_is_part_of_it_or_an_error(data: bytes, with
             assert isinstance(await receive(reader), dict)
 
     asyncio.run(work())
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=8) | st.sampled_from(["QQ==", "U0xBVkU=" * 9]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+pairing_messages = st.fixed_dictionaries(
+    {},
+    optional={
+        "version": st.sampled_from([1, 2]) | json_values,
+        **dict.fromkeys(("pake", "confirm", "sealed"), json_values),
+    },
+)
+
+
+@settings(max_examples=25, deadline=None)  # each takes the 60 ms of three exchanges
+@given(pairing_messages, st.binary(max_size=80))
+def test_whatever_a_pairing_message_says_is_an_error_of_pairing(message: dict[str, Any], sealed: bytes) -> None:
+    """The steps of both sides, taken with what the other has not said; nobody is let in."""
+    code = Code("42", "7K2MXQ9D")
+    for first in (Inviter(code).answer, Joiner(code).prove):
+        with contextlib.suppress(PairingError):
+            first(message)
+    joiner, inviter = Joiner(code), Inviter(code)
+    joiner.prove(inviter.answer(joiner.hello()))
+    assert inviter.keys is not None
+    for second in (lambda: inviter.prove(message, DEVICE), lambda: joiner.meet(message),
+                   lambda: inviter.keys.read_card("joiner", sealed)):  # fmt: skip
+        with pytest.raises((PairingError, AuthenticationError)):
+            second()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(
+        st.builds(pb.CommData, json_data=st.text(max_size=12) | st.just(50_000).map("[".__mul__)),
+        st.builds(pb.CommData, numpy_data=st.binary(max_size=60) | st.binary(max_size=60).map(NPY.__add__)),
+        st.builds(pb.CommData, pickle_data=st.binary(max_size=9)),
+        st.builds(
+            lambda tensor, kind: pb.CommData(tensor_data=tensor, metadata={"kind": kind}),
+            st.builds(pb.TensorData, data=st.binary(max_size=16), dtype=st.sampled_from(["float32", "bool", "O", ""]),
+                      shape=st.lists(st.sampled_from([-1, 0, 1, 2, 4, 2**31 - 1]), max_size=33)),
+            st.sampled_from(["", "numpy", "torch"]),
+        ),
+        st.binary(max_size=40).map(_data_of),
+    )
+)  # fmt: skip
+def test_whatever_an_argument_of_a_public_call_holds_is_a_value_or_refused(data: pb.CommData | None) -> None:
+    if data is not None:
+        with contextlib.suppress(ArgumentError):
+            _part(data).value()
 
 
 def test_a_pairing_message_that_is_too_long_is_not_even_read() -> None:

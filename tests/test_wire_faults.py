@@ -1,4 +1,4 @@
-"""Real faults on real processes: relays that cut, hold, lose and throttle, processes stopped and killed at each step.
+"""Real faults on real processes: relays that cut, hold, lose and throttle.
 
 The calls go by a relay to the Unix socket of an actor's process, or to the TLS door of its node.
 """
@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from clusters import eventually, failure
+from clusters import eventually
 from relay import BACK, THERE, Detour
 
 import actors
-from actors.exceptions import ActorDiedError, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("cluster")
 PATIENCE = 60.0
@@ -58,31 +54,11 @@ class Ledger:
 
 
 @actors.remote
-class Steps:
-    """Writes into a file what begins and ends, and waits at a second one while that is there."""
+class Bystander:
+    """Has nothing to do with it."""
 
     def pid(self) -> int:
         return os.getpid()
-
-    def run(self, folder: Path, name: str) -> str:
-        with (folder / "log").open("a") as log:
-            log.write(f"began {name}\n")
-        while (folder / f"stop-{name}").exists():
-            time.sleep(0.005)
-        with (folder / "log").open("a") as log:
-            log.write(f"ended {name}\n")
-        return name
-
-
-@actors.remote
-class Asker:
-    """Calls another actor."""
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def ask(self, steps: Any, folder: Path, name: str) -> Any:
-        return actors.get(steps.run.remote(folder, name))
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +74,7 @@ def there(cls: Any) -> Any:
     return actor
 
 
-FIRST: dict[Any, str] = {Ledger: "state", Steps: "pid", Asker: "pid"}
-
-
-@pytest.fixture(scope="module")
-def survivor(cluster: actors.Cluster) -> Any:
-    """One that is never killed."""
-    return there(Steps)
-
-
-def acknowledged(detour: Detour) -> bool:
-    """Whether the other side has taken in all that was sent."""
-    return bool(detour.line.peer is not None and detour.line.peer._conversation.control.session.idle)
+FIRST: dict[Any, str] = {Ledger: "state", Bystander: "pid"}
 
 
 # -- cuts -------------------------------------------------------------------------------------------------------
@@ -181,6 +146,48 @@ def test_large_values_pass_once_through_cuts(lane: str) -> None:
 
 
 @pytest.mark.parametrize("way", [THERE, BACK])
+@pytest.mark.parametrize(
+    ("lane", "every"),
+    [
+        ("socket", 23),
+        pytest.param("socket", 7, marks=pytest.mark.slow),
+        pytest.param("door", 197, marks=pytest.mark.slow),
+    ],
+)
+def test_a_cut_after_any_byte_of_a_hello_and_a_short_call(lane: str, every: int, way: int) -> None:
+    ledger = there(Ledger)
+    number = 0
+    with Detour(ledger, lane) as detour:
+        while True:
+            detour.relay.cut()
+            detour.relay.cut_after(way, number * every)
+            assert actors.get(detour.call("add", number), timeout=PATIENCE) == number
+            number += 1
+            if not detour.relay.has_cut:  # more than all the bytes there are
+                break
+    assert number * every > 100
+    assert actors.get(ledger.state.remote(), timeout=PATIENCE) == (number, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [THERE, BACK])
+@pytest.mark.parametrize("lane", LANES)
+def test_a_cut_after_some_bytes_of_a_large_value(lane: str, way: int) -> None:
+    """Around each border of a chunk, and anywhere else."""
+    ledger = there(Ledger)
+    data = os.urandom((3 << 20) + 5)
+    places = [0, 1, 30, *((2 << 20) + off for off in (-30, -1, 0, 1, 30, 100)), 999_999, 3 << 20]
+    number = 0
+    with Detour(ledger, lane) as detour:
+        for place in places:
+            detour.relay.cut_after(way, place)
+            assert actors.get(detour.call("add_large", number, data), timeout=PATIENCE) == data
+            assert detour.relay.has_cut
+            number += 1
+    assert actors.get(ledger.state.remote(), timeout=PATIENCE) == (number, [])
+
+
+@pytest.mark.parametrize("way", [THERE, BACK])
 @pytest.mark.parametrize("lane", LANES)
 def test_one_direction_that_is_closed(lane: str, way: int) -> None:
     ledger = there(Ledger)
@@ -231,164 +238,16 @@ def test_a_pulled_cable_is_noticed_and_used_again_when_healed() -> None:
     assert actors.get(ledger.state.remote(), timeout=PATIENCE) == (4, [])
 
 
-def test_one_callers_trouble_does_not_hold_up_another() -> None:
+def test_trouble_with_one_actor_does_not_hold_up_calls_of_others() -> None:
     ledger = there(Ledger)
-    asker = there(Asker)
-    steps = there(Steps)
+    bystanders = [there(Bystander), Bystander.remote()]
     with Detour(ledger, "socket") as detour:
         detour.relay.hold(THERE, BACK)
         data = bytes(3 << 20)
         held = [detour.call("add_large", number, data) for number in range(3)]
         eventually(lambda: detour.relay.held[THERE] > 0, PATIENCE)
-        # The same actor and another one of its node, by others that have no trouble.
-        assert actors.get(steps.pid.remote(), timeout=PATIENCE) > 0
-        assert actors.get(asker.pid.remote(), timeout=PATIENCE) > 0
+        # By the same caller, at the same node and at another: they have no trouble.
+        assert all(pid > 0 for pid in actors.get([one.pid.remote() for one in bystanders], timeout=PATIENCE))
         assert actors.wait(held, timeout=0.1)[0] == []
         detour.relay.let_go()
         assert [len(value) for value in actors.get(held, timeout=PATIENCE)] == [len(data)] * 3
-
-
-# -- stopped and killed at each step ----------------------------------------------------------------------------
-
-STEPS = ["before it is sent", "sent", "received", "running", "replied", "acknowledged"]
-
-
-class Scene:
-    """One call, brought to one of its steps."""
-
-    def __init__(self, folder: Path, detour: Detour, step: str) -> None:
-        self.folder = folder
-        self.detour = detour
-        relay = detour.relay
-        self.first = None
-        if step == "sent":
-            relay.hold(THERE)
-            self.ref = self.run("it")
-            eventually(lambda: relay.held[THERE] > 0, PATIENCE)
-        elif step == "received":
-            self.latch("first")
-            self.first = self.run("first")
-            self.ref = self.run("it")
-            eventually(lambda: self.count("began first") and acknowledged(detour), PATIENCE)
-        elif step == "running":
-            self.latch("it")
-            self.ref = self.run("it")
-            eventually(lambda: self.count("began it"), PATIENCE)
-        elif step == "replied":
-            relay.hold(BACK)
-            self.ref = self.run("it")
-            eventually(lambda: self.count("ended it") and relay.held[BACK] > 0, PATIENCE)
-        elif step == "acknowledged":
-            self.ref = self.run("it")
-            assert actors.get(self.ref, timeout=PATIENCE) == "it"
-
-    def run(self, name: str) -> Any:
-        return self.detour.call("run", self.folder, name)
-
-    def latch(self, name: str) -> None:
-        (self.folder / f"stop-{name}").touch()
-
-    def count(self, line: str) -> int:
-        log = self.folder / "log"
-        return log.read_text().splitlines().count(line) if log.exists() else 0
-
-    def go_on(self) -> None:
-        self.detour.relay.let_go()
-        for latch in self.folder.glob("stop-*"):
-            latch.unlink()
-
-
-@contextmanager
-def scene(steps: Any, folder: Path, lane: str, step: str) -> Iterator[tuple[Scene, int]]:
-    pid = actors.get(steps.pid.remote(), timeout=PATIENCE)
-    with Detour(steps, lane) as detour:
-        eventually(lambda: detour.line.peer is not None and detour.line.peer._conversation.control.linked, PATIENCE)
-        yield Scene(folder, detour, step), pid
-
-
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("lane", LANES)
-def test_an_actor_that_is_killed_at_each_step_of_a_call(lane: str, step: str, tmp_path: Path) -> None:
-    with scene(there(Steps), tmp_path, lane, step) as (it, pid):
-        os.kill(pid, signal.SIGKILL)
-        if step == STEPS[0]:
-            eventually(lambda: not psutil.pid_exists(pid))
-            it.ref = it.run("it")
-        it.go_on()
-        try:
-            outcome: Any = actors.get(it.ref, timeout=PATIENCE)
-        except ActorDiedError as error:
-            outcome = error.verdict
-        expected = {
-            # A door that has not heard of the death yet takes the call: then it has been sent.
-            STEPS[0]: {Verdict.NEVER_STARTED, *([Verdict.MAY_HAVE_RUN] if lane == "door" else [])},
-            "sent": {Verdict.NEVER_STARTED, Verdict.MAY_HAVE_RUN},
-            "received": {Verdict.NEVER_STARTED, Verdict.MAY_HAVE_RUN},
-            "running": {Verdict.MAY_HAVE_RUN},
-            "replied": {"it", Verdict.MAY_HAVE_RUN},
-            "acknowledged": {"it"},
-        }
-        assert outcome in expected[step]
-        assert it.count("began it") == (1 if step in STEPS[3:] else 0)
-        assert isinstance(failure(it.run("later"), PATIENCE), ActorDiedError)
-
-
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("lane", LANES)
-def test_an_actor_that_is_stopped_at_each_step_of_a_call_goes_on(
-    lane: str, step: str, tmp_path: Path, survivor: Any
-) -> None:
-    with scene(survivor, tmp_path, lane, step) as (it, pid):
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            if step == STEPS[0]:
-                it.ref = it.run("it")
-            it.go_on()
-            late = it.run("late")
-            assert actors.wait([late], timeout=0.2) == ([], [late])
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        assert actors.get([it.ref, late], timeout=PATIENCE) == ["it", "late"]
-        assert [it.count(f"began {name}") for name in ("it", "late")] == [1, 1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", STEPS)
-def test_a_node_that_is_stopped_until_its_connections_break(step: str, tmp_path: Path, survivor: Any) -> None:
-    with scene(survivor, tmp_path, "door", step) as (it, _):
-        lane = it.detour.line.peer._conversation.control  # type: ignore[union-attr]
-        node = actors.nodes()[1].pid
-        os.kill(node, signal.SIGSTOP)
-        try:
-            if step == STEPS[0]:
-                it.ref = it.run("it")
-            it.go_on()
-            late = it.run("late")
-            eventually(lambda: not lane.linked, 20, "its caller notices")
-        finally:
-            os.kill(node, signal.SIGCONT)
-        assert actors.get([it.ref, late], timeout=PATIENCE) == ["it", "late"]
-        assert [it.count(f"began {name}") for name in ("it", "late")] == [1, 1]
-
-
-@pytest.mark.parametrize("step", ["received", "running"])
-def test_a_caller_that_is_killed_at_a_step_of_its_call(step: str, tmp_path: Path) -> None:
-    steps, asker = there(Steps), there(Asker)
-    pid = actors.get(asker.pid.remote(), timeout=PATIENCE)
-    with Detour(steps, "socket") as detour:
-        it = Scene(tmp_path, detour, "nothing")
-        name = "it" if step == "running" else "first"
-        it.latch(name)
-        if step == "received":
-            first = it.run("first")
-            eventually(lambda: it.count("began first"), PATIENCE)
-        asked = asker.ask.remote(steps, tmp_path, "it")
-        if step == "running":
-            eventually(lambda: it.count("began it"), PATIENCE)
-        os.kill(pid, signal.SIGKILL)
-        assert isinstance(failure(asked, PATIENCE), ActorDiedError)
-        it.go_on()
-        if step == "received":
-            assert actors.get(first, timeout=PATIENCE) == "first"
-        assert actors.get(it.run("later"), timeout=PATIENCE) == "later"
-        assert it.count("began it") <= 1

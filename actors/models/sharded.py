@@ -6,7 +6,6 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from weakref import WeakSet
 
@@ -18,20 +17,19 @@ from .checkpoint import open_checkpoint
 from .conversation import Conversation
 from .extra import require_mlx_lm
 from .generation import Generation, Token
-from .holders import headers
-from .hub import SCHEME
 from .kinship import open_draft
 from .means import ARITHMETIC
 from .recipe import Recipe, shape_of
 from .remains import check_shadow
 from .sampling import Request, Sampling, check_stops, refuse_if_never
-from .source import on_hub
+from .source import whereabouts
 from .succession import Succession
 from .tokenizer import load_tokenizer
 from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from .beside import Code
@@ -165,7 +163,7 @@ class ShardedModel:
         if kv_memory is not None:
             _check_bound("kv_memory", kv_memory)
         require_mlx_lm()
-        name, here = _whereabouts(path, weights)
+        name, here = whereabouts(path, weights)
         checkpoint = open_checkpoint(here)
         info = replace(checkpoint.info(), path=name)
         if shadow and strategy == "tensor":
@@ -321,6 +319,8 @@ class ShardedModel:
     def _request(self, prompt: str | Sequence[int], max_tokens: int, processor: Any, sampling: Sampling) -> Request:
         if not isinstance(prompt, str | Sequence):
             raise TypeError(f"a prompt is a text or a list of tokens, not {prompt!r}")
+        if processor is not None and not callable(processor):
+            raise TypeError(f"processor is {processor!r}; it must be a function that makes one of tokens and logits")
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         if sampling.temperature > 0 and sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbits(64))  # so that it can be gone on with elsewhere
@@ -406,25 +406,13 @@ def _each(answer: Generation, what: Callable[[Token], Any]) -> Iterator[Any]:
         answer.cancel()
 
 
-def _whereabouts(model: str | Path, weights: str) -> tuple[str, Path]:
-    """What nodes are to call a model, and where its headers at least are here."""
-    path, away = Path(model).expanduser().absolute(), str(model).startswith(SCHEME)  # the stages run in other folders
-    if away and weights == "local":
-        raise ValueError(f"weights='local' has each node read the model at a path, and {model} is none")
-    if path.exists() or weights == "local":
-        return str(path), path
-    there = None if away else headers(path)
-    found = on_hub(str(model)) if there is None else None
-    return found or (str(path), there or path)
-
-
 def _check_strategy(strategy: str) -> None:
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
 
 
 def _draft(path: str | Path, model: Path, tokenizer: Tokenizer) -> ModelInfo:
-    name, here = _whereabouts(path, "auto")
+    name, here = whereabouts(path, "auto")
     return replace(open_draft(here, model, tokenizer), path=name)
 
 

@@ -46,6 +46,33 @@ def locate(model: str, on_progress: Callable[[str], None] | None = None) -> str:
     return name
 
 
+def whereabouts(model: str | Path, weights: str) -> tuple[str, Path]:
+    """What nodes are to call a model, and where it is here: at least all but its weights.
+
+    Args:
+        model: a path, as this program or another node sees it, or a name on the hub.
+        weights: see `ShardedModel.load`.
+
+    Raises:
+        ModelError: the hub has no such model, or it cannot be fetched.
+        ValueError: it is on the hub, and nodes are to read a path.
+        TypeError: it is neither a text nor a path.
+    """
+    from .holders import headers
+    from .hub import is_on_hub
+
+    if not isinstance(model, str | Path):
+        raise TypeError(f"a model is a path, or a name on the Hugging Face hub, not {model!r}")
+    path, away = Path(model).expanduser().absolute(), is_on_hub(str(model))  # the stages run in other folders
+    if away and weights == "local":
+        raise ValueError(f"weights='local' has each node read the model at a path, and {model} is none")
+    if path.exists() or weights == "local":
+        return str(path), path
+    there = None if away else headers(path)
+    found = on_hub(str(model)) if there is None else None
+    return found or (str(path), there or path)
+
+
 def on_hub(model: str, on_progress: Callable[[str], None] | None = None) -> tuple[str, Path] | None:
     """A model on the Hugging Face hub, whose headers, configuration and tokenizer are fetched.
 
@@ -62,12 +89,14 @@ def on_hub(model: str, on_progress: Callable[[str], None] | None = None) -> tupl
         likely a path.
 
     Raises:
-        ModelError: the hub has no such model, or it cannot be fetched.
+        ModelError: the hub has no such model, or it cannot be fetched, or `model` begins as a name and is none.
     """
-    from .hub import SCHEME, HubName, Listing, remembered, skeleton
+    from .hub import HubName, Listing, is_on_hub, remembered, skeleton
 
     name = HubName.read(model)
-    if name is None or (not model.startswith(SCHEME) and Path(model).expanduser().parent.exists()):
+    if name is None and is_on_hub(model):
+        raise ModelError(f"{model} is no name of a model on the hub: hf://organisation/model[@revision][/file.gguf]")
+    if name is None or (not is_on_hub(model) and Path(model).expanduser().parent.exists()):
         return None
     require_mlx_lm()
     try:

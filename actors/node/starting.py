@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
 from dataclasses import dataclass
@@ -65,3 +66,16 @@ async def start(python: str, variables: Mapping[str, str] | None = None, folder:
         env={**os.environ, **tuned(os.environ), "PYTHONUNBUFFERED": "1", **(variables or {})}, cwd=folder,
     )  # fmt: skip
     return Started(Process(transport, protocol, loop), transport, protocol.exited)
+
+
+def no_process(node: str, error: OSError) -> str:
+    """Says why a node cannot start a process, and what helps."""
+    helps = {
+        errno.EMFILE: "end other actors there, or start it with a higher `ulimit -n`",
+        errno.ENFILE: "end other programs there",
+        errno.EAGAIN: "end other processes there, or start it with a higher `ulimit -u`",
+        errno.ENOMEM: "end other actors there",
+    }
+    said = f"node {node} cannot start a process: {error.strerror or error}"
+    more = helps.get(error.errno or 0)
+    return f"{said}. It goes on with what it has; {more}" if more else said

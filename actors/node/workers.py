@@ -16,7 +16,7 @@ from actors import arena
 from actors.home import arena_dir
 from actors.ids import new_id
 from actors.node.environments import PLAIN
-from actors.node.starting import start
+from actors.node.starting import no_process, start
 from actors.parent import orders_line
 from actors.progress import Progress
 from actors.stdio import read_origin
@@ -130,7 +130,10 @@ class Workers:
         """
         if environment is not None:
             return await self._take_in(environment, driver)
-        worker = await self._spare_worker() or await self._start(PLAIN)
+        try:
+            worker = await self._spare_worker() or await self._start(PLAIN)
+        except OSError as error:
+            raise RuntimeError(no_process(str(self._orders["node_name"]), error)) from error
         try:
             return worker, await self._readied(worker)
         finally:
