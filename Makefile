@@ -78,10 +78,12 @@ soak: $(VENV)/.test ## every fault at random for an hour (SOAK=SECONDS), then a 
 	$(BIN)/python -m pytest --run-slow -s tests/test_soak.py
 
 SEEDS := 10000
+CROWDS := 500
 simulate: $(VENV)/.test ## 10,000 seeds each of all that is simulated, on a simulated network (SEEDS=N); SEED=N shows one
 	for what in calls names ownership collectives membership; do \
 	  $(BIN)/python -m actors.testing.replay $(or $(SEED),0) --of $$what $(if $(SEED),,--many $(SEEDS)) || exit 1; \
 	done
+	$(BIN)/python -m actors.testing.replay $(or $(SEED),0) --of crowd $(if $(SEED),,--many $(CROWDS))
 
 # One that fails does not keep the others from running. `lan.py` needs root and Linux.
 bench: $(VENV)/.test ## all benchmarks beside their peers, which are installed apart: an hour; figures in build/bench

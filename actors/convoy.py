@@ -113,7 +113,7 @@ class Member(Job):
         self._calls = calls
         if calls.terms is not PLAIN:
             self.origin = calls.terms.origin
-            self.traceparent = calls.terms.trace
+            self.came = calls.terms.trace
 
     @property
     def call(self) -> Call:  # type: ignore[override]  # few are asked for it

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 
+MOST_TIMES = 4
 _give_up_core = getattr(os, "sched_yield", None)  # which not every system has
 
 
@@ -28,7 +29,7 @@ bustle = Bustle()
 
 
 class Courtesy:
-    """Of one piece of work. It gives away as much time as it takes, at most: other programs want cores too."""
+    """Of one piece of work. It takes at most so many times as long as without: other programs want cores too."""
 
     def __init__(self) -> None:
         self._seen = bustle.messages
@@ -41,6 +42,6 @@ class Courtesy:
             return
         self._seen = bustle.messages
         now = time.monotonic()
-        if 2 * self._given <= now - self._begun:
+        if self._given <= (MOST_TIMES - 1) / MOST_TIMES * (now - self._begun):
             _give_up_core()
             self._given += time.monotonic() - now

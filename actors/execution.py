@@ -122,7 +122,7 @@ class Execution:
             except Held as held:
                 self._mailbox.until_released(held)
         token = current.set(job)
-        if job.traceparent:
+        if job.came:
             job.traced = tracing.serve(job)
         try:
             result = self._call(job)

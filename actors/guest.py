@@ -49,6 +49,11 @@ class Guest:
         """Sends calls to this life of the actor, see `call`."""
         self._host.call_together(numbers, self.address.guest, method, payload, callers, terms)
 
+    @property
+    def roots(self) -> str:
+        """See `Party`."""
+        return self._host.roots
+
     def credit(self, number: int, upto: int) -> None:
         """See `Party`."""
         self._host.credit(number, upto)

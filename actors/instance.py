@@ -24,7 +24,7 @@ from actors.failure import Place, pack, unpack
 from actors.gathering import Gathering
 from actors.job import Job, State
 from actors.mailbox import Mailbox
-from actors.messages import CONSTRUCT, DEPART, GO, PLAIN, PREPARE, RETIRE, STAY, Call, Cancel, Outcome, Payload
+from actors.messages import CONSTRUCT, DEPART, GO, PLAIN, PREPARE, RETIRE, ROOTED, STAY, Call, Cancel, Outcome, Payload
 from actors.pause import Pause, beside
 from actors.record import Record
 from actors.runtime import ActorExit, current, joined
@@ -154,7 +154,11 @@ class Instance:
 
     def anywhere(self, call: Call | Calls) -> bool:
         """See `actors.service.Target`."""
-        return self._begun and (call.terms is PLAIN or call.terms.plain) and not call.method.startswith("__")
+        return (
+            self._begun
+            and (call.terms is PLAIN or call.terms is ROOTED or call.terms.plain)
+            and not call.method.startswith("__")
+        )
 
     def _begin(self, job: Job) -> None:
         """Has the object made by a call of `CONSTRUCT`."""

@@ -9,8 +9,9 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from actors.messages import PLAIN, STREAM_WINDOW, VALUE, Call, Item, Outcome, Payload, Reply
+from actors.messages import PLAIN, ROOT, STREAM_WINDOW, VALUE, Call, Item, Outcome, Payload, Reply
 from actors.runtime import Running
+from actors.traceids import of_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,8 @@ class Job(Running):
         awaiting: the actor's loop is free while it runs, so that it can be cancelled.
         arrived: when it came (epoch).
         started: when it began to run; 0 before.
-        trace: see `actors.events.CallEnded`.
+        came: the trace it came with; see `actors.messages.Terms`.
+        trace: see `actors.events.CallEnded`; ids that nobody has looked at yet are what they follow from.
         escort: the actor's state that goes with its value; None where none does.
         settled: the actor's state may be taken while it runs, see `actors.gathering`.
     """
@@ -66,7 +68,8 @@ class Job(Running):
     escort: Escort | None = None
     settled = False
     started = 0.0
-    trace = ""
+    came = ""
+    trace: str | tuple[str, int] = ""
     state = QUEUED
     reason: Exception | None = None
     awaiting = False
@@ -88,7 +91,17 @@ class Job(Running):
         self.arrived = time.time()
         if terms is not PLAIN:
             self.origin = terms.origin
-            self.traceparent = terms.trace
+            self.came = terms.trace
+
+    @property
+    def roots(self) -> tuple[str, int]:
+        """What the ids of a trace follow from that begins with it: see `actors.traceids.of_call`."""
+        return f"{self._visitor.process} {self._visitor.session}", self.key[1]
+
+    @property
+    def traceparent(self) -> str:  # type: ignore[override]  # few are asked for it
+        """See `Running`."""
+        return self.came if self.came != ROOT else of_call(*self.roots)[0]
 
     def post_reply(self, outcome: Outcome, payload: Payload) -> None:
         """Sends the one reply; only for the mailbox, which knows that there was none."""
@@ -96,7 +109,7 @@ class Job(Running):
             outcome, payload = Outcome.KEPT, self.escort.beside(payload)
         self._visitor.post(Reply(self.key[1], outcome, payload))
         if self.traced is not None:  # afterwards: nobody waits for it
-            self.trace = self.traced.traceparent[3:52]
+            self.trace = self.roots if self.came == ROOT else self.traced.traceparent[3:52]
 
     def knows(self, process: str, minor: int) -> bool:
         """Whether its caller is this process, and knows so much of what was added to the protocol."""

@@ -14,7 +14,7 @@ from opentelemetry import context as contexts
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
-from actors.messages import TRACEPARENT
+from actors.messages import ROOT, TRACEPARENT
 from actors.runtime import current
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ class LateServed:
         here: the context of OpenTelemetry's that it began in. While that is the current one, its own is shown.
     """
 
-    __slots__ = ("_context", "_job", "_maker", "_span", "here")
+    # As they are until somebody looks.
+    _span: LateSpan | None = None
+    _context: Context | None = None
 
     def __init__(self, maker: LateSpans, job: Job) -> None:
         self._maker = maker
         self._job: Job | None = job
-        self._span: LateSpan | None = None
-        self._context: Context | None = None
         self.here = maker.here.get()
 
     @property
@@ -60,10 +60,13 @@ class LateServed:
     def _made(self) -> LateSpan:
         job = self._job
         assert job is not None
-        came = job.traceparent if TRACEPARENT.fullmatch(job.traceparent) is not None else ""  # from whoever wrote it
         assert job.actor is not None
         facts = job.actor.spec, job.method, job.actor.node, job.started - job.arrived
-        span = self._maker.part(came, int(job.started * 1e9), self._maker.describe_served, facts)
+        began = int(job.started * 1e9)
+        if job.came == ROOT:
+            return self._maker.of_call(job.roots, 1, began, self._maker.describe_served, facts)
+        came = job.came if TRACEPARENT.fullmatch(job.came) is not None else ""  # from whoever wrote it
+        span = self._maker.part(came, began, self._maker.describe_served, facts)
         assert span is not None
         return span
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     Description = tuple[str, SpanKind, dict[str, Any]]
     Describe = Callable[..., Description]
+    Roots = tuple[str, int]
+    Parent = SpanContext | str | Roots | None
     Exit = tuple[deque[ReadableSpan], int, Callable[[ReadableSpan], None]]
 
 METRICS = "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"
@@ -56,16 +58,21 @@ class _Awaited:
 
 
 class LateSpan(_Span):
-    """See above. `LateSpans` alone makes it, past the constructor.
+    """See above. `LateSpans` alone makes it, past the constructor."""
 
-    Attributes:
-        traceparent: its ids and flags, as they travel.
-    """
+    __slots__ = ("_end_time", "_note", "_start_time", "_traceparent")
 
-    __slots__ = ("_end_time", "_note", "_start_time", "traceparent")
+    _traceparent: str | tuple[Roots, int]  # or what it follows from, and its place in that
+    _note: tuple[LateSpans, Parent, Describe, tuple[Any, ...]] | None
 
-    traceparent: str
-    _note: tuple[LateSpans, SpanContext | str | None, Describe, tuple[Any, ...]] | None
+    @property
+    def traceparent(self) -> str:
+        """Its ids and flags, as they travel."""
+        known = self._traceparent
+        if not isinstance(known, str):
+            roots, place = known
+            known = self._traceparent = traceids.of_call(*roots)[place]
+        return known
 
     def made(self, name: str) -> Any:
         """Returns an attribute that it does not have yet: the SDK's own constructor fills in everything."""
@@ -82,11 +89,11 @@ class LateSpan(_Span):
         parent = self._note[1] if self._note is not None else None
         return _context(self.traceparent, False, parent if isinstance(parent, SpanContext) else None)
 
-    def _become(
-        self, maker: LateSpans, parent: SpanContext | str | None, describe: Describe, facts: tuple[Any, ...]
-    ) -> None:
+    def _become(self, maker: LateSpans, parent: Parent, describe: Describe, facts: tuple[Any, ...]) -> None:
         tracer, began, ended = maker.tracer, self._start_time, self._end_time
         name, kind, attributes = describe(*facts)
+        if type(parent) is tuple:
+            parent = traceids.of_call(*parent)[0]
         around = _context(parent, kind is SpanKind.SERVER) if isinstance(parent, str) else parent
         common: dict[str, Any] = {
             "name": name, "context": self._ids(), "parent": around, "kind": kind, "resource": tracer.resource,
@@ -161,6 +168,7 @@ class LateSpans:
             self._new_trace = lambda: f"00-{ids.generate_trace_id():032x}-{ids.generate_span_id():016x}"
         random = TraceFlags.RANDOM_TRACE_ID if ids.is_trace_id_random() else 0
         self._first = f"-{TraceFlags.SAMPLED | random:02x}"  # the flags of a trace that begins here
+        self._roots = type(ids) is RandomIdGenerator and self._first == traceids.ROOT_FLAGS
 
     @classmethod
     def of(cls, tracer: object, describe_served: Describe, here: ContextVar[Context]) -> LateSpans | None:
@@ -199,6 +207,31 @@ class LateSpans:
         came = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
         return self.part(came, time.time_ns(), describe, facts, context)
 
+    def roots(self) -> bool:
+        """Whether a call that is made here begins a trace, of which nobody needs to be told the ids."""
+        return not self.here.get() and self._roots and ((running := current.get()) is None or running.traced is None)
+
+    def is_as_known(self) -> bool:
+        """Whether its provider tells the same processors of its spans as when they were looked at."""
+        return self._processor._span_processors is self._known
+
+    def of_call(self, roots: Roots, place: int, began: int, describe: Describe, facts: tuple[Any, ...]) -> LateSpan:
+        """Returns a span that has begun then, of a call that begins a trace.
+
+        Args:
+            roots: see `actors.traceids.of_call`.
+            place: 0 for the part of its caller, 1 for that of its actor.
+            began: when, in nanoseconds (epoch).
+            describe: see `start`.
+            facts: likewise.
+        """
+        span = _new(LateSpan)
+        span._traceparent = (roots, place) if roots[0] and roots[1] else traceids.new_trace() + self._first
+        span._note = (self, roots if place else None, describe, facts)
+        span._start_time = began
+        span._end_time = None
+        return span
+
     def serves(self, came: str) -> bool:
         """Whether a call that comes with this ``traceparent`` can have a late span here."""
         if self._processor._span_processors is not self._known and not self._look():
@@ -218,7 +251,7 @@ class LateSpans:
         else:
             return None
         span = _new(LateSpan)
-        span.traceparent = traceparent
+        span._traceparent = traceparent
         span._note = (self, around or came or None, describe, facts)
         span._start_time = began
         span._end_time = None

@@ -130,7 +130,8 @@ class Terms:
         group: the concurrency group it runs in; empty for the method's own.
         returns: how many values the method gives, or `STREAMING`.
         origin: by what in the driver the call was made; see `actors.face.Face`.
-        trace: W3C's ``traceparent``; empty for no trace. See `actors.tracing`.
+        trace: W3C's ``traceparent``; empty for no trace, `ROOT` for one that begins with this call. See
+            `actors.tracing`.
     """
 
     remaining: float | None = None
@@ -146,6 +147,10 @@ class Terms:
 
 
 PLAIN = Terms()
+ROOT = "+"
+"""For a `Terms.trace` that both ends know without being told: it follows from the number of the call in its session,
+see `actors.traceids.of_call`."""
+ROOTED = Terms(trace=ROOT)
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """What `Terms.trace` looks like."""
 PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})  # which are the same wherever they are

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from actors import tracing
 from actors.exceptions import GetTimeoutError, TaskCancelledError, Verdict
 from actors.failure import raised_kind
-from actors.messages import PLAIN, VALUE, Outcome, Payload, Terms
+from actors.messages import PLAIN, ROOT, ROOTED, VALUE, Outcome, Payload, Terms
 from actors.sealed import Sealed, of_error, of_reply
 
 if TYPE_CHECKING:
@@ -100,13 +100,14 @@ class OpenCall:
         retry_exceptions: what it is sent again for that the method raised.
         origin: see `actors.messages.Terms`.
         trace: see there.
+        asked: the number it was sent by last, also once it is over; 0 before.
         span: its part of a trace, see `actors.tracing`; None where there is none.
     """
 
     __slots__ = (
-        "__weakref__", "deadline", "forced", "group", "hold", "in_room", "line", "method", "nbytes", "needs", "number",
-        "origin", "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "span", "target",
-        "trace",
+        "__weakref__", "asked", "deadline", "forced", "group", "hold", "in_room", "line", "method", "nbytes", "needs",
+        "number", "origin", "over", "payload", "peer", "place", "retries", "retry_exceptions", "returns", "span",
+        "target", "trace",
     )  # fmt: skip
     anywhere = True  # see `actors.transport.peer.Caller`
 
@@ -120,6 +121,7 @@ class OpenCall:
         self.returns = 1
         self.origin = ""
         self.trace = ""
+        self.asked = 0
         self.span: Any = None
         self.deadline: float | None = None
         self.retries = 0
@@ -140,8 +142,13 @@ class OpenCall:
 
     def terms(self) -> Terms:
         """Returns how the call is to be answered, as of now."""
-        if self.deadline is None and not self.group and self.returns == 1 and not (self.origin or self.trace):
-            return PLAIN
+        if self.trace == ROOT and self.peer is not None and not self.peer.roots:
+            tracing.name_root(self)
+        if self.deadline is None and not self.group and self.returns == 1 and not self.origin:
+            if not self.trace:
+                return PLAIN
+            if self.trace == ROOT:
+                return ROOTED
         remaining = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         return Terms(remaining, self.group, self.returns, self.origin, self.trace)
 
@@ -149,11 +156,14 @@ class OpenCall:
         """The call has been given its number."""
         self.peer = peer
         self.target = target
-        self.number = number
+        self.number = self.asked = number
+        if self.trace is ROOT:
+            tracing.sent(self)
 
     def replied(self, reply: Reply) -> None:
         """See `actors.transport.peer.Caller`."""
         self.number = None
+        self.asked = reply.number
         if reply.outcome is VALUE:
             self.end(of_reply(reply))
         elif reply.outcome is Outcome.RAISED and self._may_try_again(raising=True):
@@ -171,11 +181,11 @@ class OpenCall:
         self.number = None
         if not self.over and self.line.manner.follows and not death.intended:
             if verdict is Verdict.NEVER_STARTED or death.moved:
-                self.line.take_back(self)
+                self._again()
                 return
             if self.line.manner.restarts and self._may_try_again(raising=False):
                 self.retries -= self.retries > 0
-                self.line.take_back(self)
+                self._again()
                 return
         self.end(of_error(self.line.died_of(death, self.method, verdict)))
 
@@ -184,7 +194,7 @@ class OpenCall:
         if self.over or not (death.moved or (self.line.manner.restarts and not death.intended)):
             self.end(of_reply(reply))
         else:
-            self.line.take_back(self)
+            self._again()
 
     def _may_try_again(self, *, raising: bool) -> bool:
         wanted = bool(self.retry_exceptions) if raising else True
@@ -198,7 +208,7 @@ class OpenCall:
             self.end(of_reply(reply))
         else:
             self.retries -= self.retries > 0
-            self.line.take_back(self)
+            self._again()
 
     def yielded(self, item: Item) -> None:
         """See `actors.transport.peer.Caller`."""
@@ -211,8 +221,13 @@ class OpenCall:
             self.settle(sealed)  # before: after an interrupt the answer comes again
             self.over = True
             if self.span is not None:
-                span, self.span = self.span, None
-                tracing.answered(span, None if sealed.outcome is Outcome.VALUE else sealed.outcome.name.lower())
+                tracing.call_answered(self, None if sealed.outcome is VALUE else sealed.outcome.name.lower())
+
+    def _again(self) -> None:
+        """Goes once more, by another number, as the same part of its trace."""
+        if self.trace == ROOT:
+            tracing.name_root(self)
+        self.line.take_back(self)
 
     def release(self) -> None:
         """Gives back the room in its line, unless the actor still has the call."""

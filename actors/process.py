@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from actors import arena
+from actors import arena, hoard
 from actors.address import Address, host_key
 from actors.answer import Answer, ask
 from actors.arena import Arena
@@ -136,6 +136,7 @@ class Process:
 
     def _trim(self, own: Arena) -> None:
         own.trim()
+        hoard.trim()
         if not self._closed:
             self.loop.call_later(IDLE_SECONDS / 4, self._trim, own)
 
@@ -247,9 +248,32 @@ class Process:
         if not self._closed:
             self.peer(owner).post(Tally(dumps((self.address, changes))))
 
-    def forget(self, process: str) -> None:
-        """Drops a dead peer, so that a process with the same id would be dialled anew."""
-        self._peers.pop(process, None)
+    def forget(self, process: str, *, dead: bool = False) -> None:
+        """Drops a dead peer, so that a process with the same id would be dialled anew; with ``dead`` no other one."""
+        peer = self._peers.get(process)
+        if peer is not None and not (dead and peer.death is None):
+            del self._peers[process]
+
+    def bury_nodes(self) -> None:
+        """Drops the dead among nodes that nobody watches: one that was only out of reach is dialled anew."""
+        for process in [process for process, peer in self._peers.items() if peer.address.is_node and peer.death]:
+            del self._peers[process]
+
+    async def rest(self, kept: Callable[[str], bool]) -> None:
+        """Ends conversations with nodes that nothing was said in since this was called last. Only on the I/O loop.
+
+        Those stay of which something is open or watched, and those with the nodes of processes that are spoken to:
+        what this process owns on a node ends with its conversation.
+
+        Args:
+            kept: whether one with a node, by its id, is to stay.
+        """
+        used = {peer.address.node for peer in self._peers.values() if not peer.address.is_node}
+        for process, peer in list(self._peers.items()):
+            node = peer.address.node
+            if peer.address.is_node and peer.rests() and node not in used and not kept(node):
+                self.forget(process)
+                await peer.close("nothing was said for long")
 
     async def ask(
         self, address: Address, target: str, method: str, *args: Any, timeout: float | None = ASK_SECONDS, **kwargs: Any

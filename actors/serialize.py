@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from actors import arena, sources
+from actors import arena, hoard, sources
 from actors.exceptions import SerializationError, VersionMismatchError
 from actors.holdings import Hold
 from actors.large import copied
@@ -123,7 +123,11 @@ def loads(payload: Payload) -> Any:
     """
     if not payload.buffers:
         return pickle.loads(payload.pickle)
-    return pickle.loads(payload.pickle, buffers=[memoryview(buffer).toreadonly() for buffer in payload.buffers])
+    buffers = [memoryview(buffer).toreadonly() for buffer in payload.buffers]
+    if "mlx.core" not in sys.modules:
+        return pickle.loads(payload.pickle, buffers=buffers)
+    with hoard.room(max(buffer.nbytes for buffer in buffers)):
+        return pickle.loads(payload.pickle, buffers=buffers)
 
 
 def raising(error: Exception) -> bytes:

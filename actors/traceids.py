@@ -1,6 +1,7 @@
 """Ids of traces and spans, drawn from the system many at a time: to draw one takes longer than all else about a span.
 
-They are as random as those of OpenTelemetry's SDK, which looks for the 0 that comes once in 2**64 times.
+They are as random as those of OpenTelemetry's SDK, which looks for the 0 that comes once in 2**64 times. Those of a
+trace that begins with a call are not drawn at all: both ends make them of what they know of the call, when they like.
 """
 
 from __future__ import annotations
@@ -8,9 +9,25 @@ from __future__ import annotations
 import os
 
 AT_ONCE = 64
+ROOT_FLAGS = "-03"
+"""Of such a trace: it is in the sample, and its id is random."""
 
 _traces: list[str] = []  # that nobody has yet
 _spans: list[str] = []
+
+
+def of_call(roots: str, number: int) -> tuple[str, str]:
+    """Returns the ``traceparent`` s of a call that begins a trace: of its part at its caller, and of that at its actor.
+
+    Args:
+        roots: the caller's process and the session, both of which are random.
+        number: the call's in that.
+    """
+    from hashlib import blake2b  # which a process that has no traces need not load
+
+    drawn = blake2b(f"{roots} {number}".encode(), digest_size=32).hexdigest()
+    trace = f"00-{drawn[:32]}"
+    return f"{trace}-{drawn[32:48]}{ROOT_FLAGS}", f"{trace}-{drawn[48:]}{ROOT_FLAGS}"
 
 
 def new_trace() -> str:

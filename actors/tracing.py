@@ -9,19 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from functools import partial
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from actors import runtime
-from actors.messages import CONSTRUCT, TRACEPARENT
+from actors.messages import CONSTRUCT, ROOT, TRACEPARENT
 from actors.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.job import Job
-    from actors.latespan import LateSpans
+    from actors.latespan import LateSpan, LateSpans
     from actors.opencall import OpenCall
     from actors.runtime import Running, Traced
     from actors.spec import ActorSpec, Construction
@@ -41,11 +41,9 @@ class _Source:
         self.provider = provider
         self.api, self.context = api, import_module("opentelemetry.context")
         self._tracer = provider.get_tracer("actors", __version__)
-        self._late_served: Callable[[LateSpans, Job], Traced]
+        self.late_served: Callable[[LateSpans, Job], Traced]
         self.late = self._late_spans()
-        self.current = api.get_tracer_provider
-        if getattr(api, "_TRACER_PROVIDER", None) is provider:  # what that returns, in a third of the time
-            self.current = partial(getattr, api, "_TRACER_PROVIDER", None)
+        self._names = vars(api)
 
     def _late_spans(self) -> LateSpans | None:
         if "opentelemetry.sdk.trace" not in sys.modules:
@@ -56,10 +54,15 @@ class _Source:
 
             here = context_of_calls()
             late = LateSpans.of(self._tracer, _server, here) if here is not None else None
-            self._late_served = LateServed
+            self.late_served = LateServed
             return late
         except (ImportError, AttributeError):  # an SDK that is made in another way
             return None
+
+    def is_in_use(self) -> bool:
+        """Whether its provider is the program's."""
+        # The first is what the second returns, in a fifth of the time.
+        return self._names.get("_TRACER_PROVIDER") is self.provider or self.api.get_tracer_provider() is self.provider
 
     def part(self, describe: Callable[..., Any], *facts: Any) -> tuple[Any, str]:
         """Returns a span that has begun, a part of what the code that runs here is part of, and its ``traceparent``.
@@ -74,8 +77,8 @@ class _Source:
 
     def serve(self, job: Job) -> Traced | None:
         """A call begins to run; returns its part of the trace that it came with, None where it came with none."""
-        if self.late is not None and self.late.serves(job.traceparent):
-            return self._late_served(self.late, job)
+        if self.late is not None and self.late.serves(job.came):
+            return self.late_served(self.late, job)
         return Served(self, job) if TRACEPARENT.fullmatch(job.traceparent) is not None else None
 
     def served(self, came: str, name: str, kind: Any, attributes: dict[str, Any]) -> tuple[Any, str]:
@@ -90,13 +93,14 @@ class _Source:
 
 
 _known: _Source | None = None
+_late: LateSpans | None = None  # its late spans, while calls may begin traces with them
 
 
 def _source() -> _Source | None:
     """Returns what makes spans where this program has loaded OpenTelemetry, and something that records; else None."""
     global _known  # noqa: PLW0603 - one a process, as its provider is
     known = _known
-    if known is not None and known.current() is known.provider:
+    if known is not None and known.is_in_use():
         return known
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
@@ -110,15 +114,30 @@ def _source() -> _Source | None:
 
 def begin(call: OpenCall, running: Running | None) -> None:
     """A call is made in ``running``: it is part of the trace that this code is part of, or begins one."""
+    global _late  # noqa: PLW0603 - one a process, as its provider is
+    late = _late
+    if late is not None and late.roots():
+        call.span, call.trace = (late, time.time_ns()), ROOT
+        return
     source = _source()
     if source is None:
         call.trace = running.traceparent if running is not None else ""
         return
-    late = source.late
-    if late is not None and (span := late.start(_client, (call.line.label, call.method))) is not None:
-        call.span, call.trace = span, span.traceparent
-        return
     call.span, call.trace = source.part(_client, call.line.label, call.method)
+    if source.late is not None and source.late.is_as_known():
+        _late = source.late
+
+
+def sent(call: OpenCall) -> None:
+    """A call that begins a trace is on its way: its span is made while its answer is waited for."""
+    global _late  # noqa: PLW0603 - as above
+    span = call.span
+    if type(span) is not tuple:  # the answer was quicker
+        return
+    late = span[0]
+    call.span = _root(call, *span)
+    if not late.is_as_known() or _known is None or _known.late is not late or not _known.is_in_use():
+        _late = None
 
 
 def begin_making(class_name: str) -> tuple[Any, str]:
@@ -167,6 +186,26 @@ def _parent_of(span: Any) -> str:
     if not context.is_valid:
         return ""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def call_answered(call: OpenCall, error: str | None) -> None:
+    """A call that has a span has had its answer."""
+    span, call.span = call.span, None
+    answered(_root(call, *span) if type(span) is tuple else span, error)
+
+
+def name_root(call: OpenCall) -> None:
+    """The trace that a call begins has the ids that follow from where it was sent, if they know that there."""
+    span = call.span
+    if type(span) is tuple:
+        call.span = span = _root(call, *span)
+    if span is not None:
+        call.trace = span.traceparent
+
+
+def _root(call: OpenCall, late: LateSpans, began: int) -> LateSpan:
+    roots = call.peer.roots if call.peer is not None else "", call.asked
+    return late.of_call(roots, 0, began, _client, (call.line.label, call.method))
 
 
 def answered(span: Any, error: str | None) -> None:
@@ -226,7 +265,10 @@ class Served:
 
 def serve(job: Job) -> Traced | None:
     """A call begins to run; returns its part of the trace that it came with, if any."""
-    if not job.traceparent or not (_ready or _set_up()):
+    known = _known
+    if known is not None and (late := known.late) is not None and job.came == ROOT and _ready and late.is_as_known():
+        return known.late_served(late, job)
+    if not job.came or not (_ready or _set_up()):
         return None
     source = _source()
     if source is not None:
@@ -244,7 +286,7 @@ def _facts(job: Job) -> tuple[Any, ...]:
 
 def serve_making(job: Job, construction: Construction) -> Traced | None:
     """A constructor begins to run: the first is part of the trace in which its actor was asked for."""
-    job.traceparent = "" if construction.spec.life else construction.trace
+    job.came = "" if construction.spec.life else construction.trace
     return serve(job)
 
 

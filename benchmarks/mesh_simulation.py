@@ -16,6 +16,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from actors.node.neighbours import MESH_LIMIT, REST_TICKS, TICK_SECONDS
 from actors.simulation.membership import World
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.05
 LAST_START_SECONDS = 1.0
+REST_SECONDS = 2 * REST_TICKS * TICK_SECONDS + 30
+"""After which what is not used is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Met:
     Attributes:
         nodes: how many.
         seconds: from the last start until all knew all.
-        links: connections of a node.
+        links: connections of a node, then.
+        kept: the same in the end.
         frames: that it sent until then.
         kilobytes: of these.
         idle_frames: that it sends in a second afterwards.
@@ -42,6 +46,7 @@ class Met:
     nodes: int
     seconds: float
     links: float
+    kept: float
     frames: float
     kilobytes: float
     idle_frames: float
@@ -51,8 +56,8 @@ class Met:
 class Meeting(World):
     """Devices that start within a second, know each other's addresses, and are left alone."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(0, size, (), trace=False)
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(0, size, (), trace=False, limit=limit)
         self.met: Met | None = None
 
     async def probes(self, node: Node) -> None:
@@ -67,18 +72,20 @@ class Meeting(World):
         while not self._all_know_all():  # noqa: ASYNC110 - that looking costs nothing here
             await asyncio.sleep(LOOK_SECONDS)
         then, frames, sent, links = self.loop.time(), lan.frames, lan.sent_bytes, len(lan.links)
+        until += REST_SECONDS if size > self.limit else 0.0
         await asyncio.sleep(until - then)
         rest = (until - then) * size
         self.met = Met(
-            size, max(0.0, then - LAST_START_SECONDS), links / size, frames / size, sent / size / 1e3,
+            size, max(0.0, then - LAST_START_SECONDS), links / size, len(lan.links) / size, frames / size,
+            sent / size / 1e3,
             (lan.frames - frames) / rest, (lan.sent_bytes - sent) / rest / 1e3,
         )  # fmt: skip
 
 
-def meet(size: int) -> Met:
-    """Lets so many nodes meet, and looks at them for a minute."""
+def meet(size: int, limit: int = MESH_LIMIT) -> Met:
+    """Lets so many nodes meet, of which each is connected with all others up to a limit, and looks at them."""
     logging.disable(logging.CRITICAL)
-    meeting = Meeting(size)
+    meeting = Meeting(size, limit)
     try:
         meeting.run()
     finally:
@@ -91,8 +98,10 @@ def main() -> None:
     """Prints one line of JSON for each number of nodes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nodes", nargs="*", type=int, default=[10, 32, 100])
-    for count in parser.parse_args().nodes:
-        met = meet(count)
+    parser.add_argument("--limit", type=int, default=MESH_LIMIT, help="up to which all are connected with all")
+    arguments = parser.parse_args()
+    for count in arguments.nodes:
+        met = meet(count, arguments.limit)
         print(json.dumps({name: round(getattr(met, name), 3) for name in Met.__slots__}), flush=True)
 
 

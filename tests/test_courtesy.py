@@ -1,11 +1,11 @@
-"""What takes long gives its core up where messages come, and no more than half of its time."""
+"""What takes long gives its core up where messages come, and keeps a share of the time."""
 
 from __future__ import annotations
 
 import pytest
 
 from actors import courtesy
-from actors.courtesy import Courtesy, bustle
+from actors.courtesy import MOST_TIMES, Courtesy, bustle
 
 
 class _Clock:
@@ -51,7 +51,7 @@ def test_each_piece_gives_way_to_what_has_come_meanwhile(clock: _Clock) -> None:
     assert clock.times == 10
 
 
-def test_where_others_take_the_core_for_long_it_keeps_half_of_the_time(clock: _Clock) -> None:
+def test_where_others_take_the_core_for_long_it_keeps_its_share_of_the_time(clock: _Clock) -> None:
     clock.lost = 0.004
     courteous = Courtesy()
     for _ in range(1000):
@@ -59,7 +59,7 @@ def test_where_others_take_the_core_for_long_it_keeps_half_of_the_time(clock: _C
         bustle.messages += 1
         courteous.give_way()
     worked, given = 1000 * 0.00025, clock.times * clock.lost
-    assert 0.8 * worked <= given <= worked + clock.lost
+    assert 0.8 * MOST_TIMES <= (worked + given) / worked <= 1.1 * MOST_TIMES
 
 
 def test_a_system_that_cannot_give_a_core_up(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:

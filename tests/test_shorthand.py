@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors._wire import distributed_comm_pb2 as pb
-from actors.messages import PLAIN, Call, Credit, Item, Outcome, Payload, Reply, Terms, Transfer
+from actors.messages import PLAIN, ROOT, Call, Credit, Item, Outcome, Payload, Reply, Terms, Transfer
 from actors.transport import shorthand
 from actors.transport.codec import MalformedMessageError, decode, encode
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 NUMBERS = st.integers(1, 2**63 - 1) | st.integers(1, 300)
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=200)
 PICKLES = st.binary(max_size=300)
-PASSED_ON = st.builds(Terms, st.none(), st.just(""), st.just(1), st.just("") | TEXTS, st.just("") | TEXTS)
+PASSED_ON = st.builds(
+    Terms, st.none(), st.just(""), st.just(1), st.just("") | TEXTS, st.just("") | st.just(ROOT) | TEXTS
+)
 CALLS = st.builds(Call, NUMBERS, TEXTS, TEXTS, st.builds(Payload, PICKLES), st.just(PLAIN) | PASSED_ON)
 VALUES = st.builds(Reply, NUMBERS, st.just(Outcome.VALUE), st.builds(Payload, PICKLES))
 BATCHES = st.lists(st.tuples(NUMBERS, CALLS | VALUES), max_size=5)

@@ -12,10 +12,17 @@ from actors import holdings
 from actors.collective import group, regroup
 from actors.count import Counts
 from actors.holdings import Holdings, Passage
+from actors.node.directory import Directory
 from actors.node.members import Members
 from actors.node.names import Names
 from actors.node.residence import Residence
-from actors.simulation import simulate_collectives, simulate_membership, simulate_names, simulate_ownership
+from actors.simulation import (
+    simulate_collectives,
+    simulate_crowd,
+    simulate_membership,
+    simulate_names,
+    simulate_ownership,
+)
 from actors.testing import SimulationError, simulate
 from actors.transport.session import Session
 from actors.transport.standstill import Standstill
@@ -132,6 +139,19 @@ def test_names_hold_over_two_hundred_seeds() -> None:
     assert simulate_names(7, trace=True) == simulate_names(7, trace=True)
 
 
+def test_names_that_three_nodes_know_hold_as_well() -> None:
+    for seed in range(40):
+        simulate_names(seed, nodes=8, sparse=True)
+
+
+@pytest.mark.parametrize("method", ["claimants", "_tell"])
+def test_a_directory_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    monkeypatch.setattr(Directory, method, _no_others)
+    with pytest.raises(SimulationError, match=r"which an actor on node|is held on nodes"):
+        for seed in range(300):
+            simulate_names(seed, nodes=8, sparse=True)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -227,6 +247,7 @@ REPLAYED = {
     "ownership": simulate_ownership,
     "collectives": simulate_collectives,
     "membership": simulate_membership,
+    "crowd": simulate_crowd,
 }
 
 
@@ -237,6 +258,11 @@ def test_a_seed_of_the_others_is_replayed_by_one_command(what: str) -> None:
     simulated = REPLAYED[what]
     assert done.stdout.splitlines() == simulated(5, trace=True).trace
     assert f"1 seeds of {what} held" in done.stderr
+
+
+async def _no_others(*_: Any) -> list[Any]:
+    """In place of those that may have a name."""
+    return []
 
 
 async def _nothing(*_: Any, **__: Any) -> None:

@@ -289,7 +289,7 @@ class Recorded:
 
     @staticmethod
     def job(traceparent):
-        job = SimpleNamespace(traceparent=traceparent, method="echo", trace="", arrived=time.time())
+        job = SimpleNamespace(came=traceparent, traceparent=traceparent, method="echo", trace="", arrived=time.time())
         job.started = job.arrived
         job.actor = SimpleNamespace(node="desk", spec=SimpleNamespace(id="actor-7", class_name="Echo"))
         return job
@@ -431,6 +431,98 @@ def test_what_a_method_opens_hangs_below_its_call_though_its_span_is_late():
     assert by_id[own.context.span_id].parent.span_id == call.context.span_id
     assert by_id[inner.context.span_id].parent.span_id == own.context.span_id
     assert by_id[int(parent[36:52], 16)].parent.span_id == call.context.span_id
+
+
+@pytest.mark.slow
+def test_a_call_that_goes_again_after_a_death_is_the_same_part_of_its_trace(tmp_path):
+    pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
+    mark = tmp_path / "came"
+    succeed(
+        f"""
+        import os, time
+        import recording
+        recording.in_batches()
+        import actors
+        actors.init("local", num_cpus=2)
+
+        @actors.remote(max_restarts=1, max_task_retries=1)
+        class Actor:
+            def came(self):
+                from actors import runtime
+                return runtime.running().came
+            def die(self, mark):
+                from actors import runtime
+                if not os.path.exists(mark):
+                    with open(mark, "w") as file:
+                        file.write(runtime.running().traceparent)
+                    os._exit(3)
+                return runtime.running().came
+
+        actor = Actor.remote()
+        for _ in range(100):  # the first go to a process that has not been met
+            if (came := actors.get(actor.came.remote())) == "+":
+                break
+            time.sleep(0.05)
+        assert came == "+", came
+        again = actors.get(actor.die.remote({str(mark)!r}))
+        assert again == open({str(mark)!r}).read(), again
+        (died,) = [span for span in recording.plain() if span["name"] == "Actor.die"]
+        assert again == f"00-{{died['trace']}}-{{died['id']}}-03", died
+        """,
+        beside={"recording.py": SETUP},
+    )
+
+
+def test_both_ends_of_a_call_that_begins_a_trace_name_it_alike_and_nothing_of_it_travels():
+    from actors import tracing
+    from actors.job import Job
+    from actors.messages import ROOTED, Call, Payload
+
+    with Recorded() as recorded:
+        assert recorded.source.late is not None
+        recorded.call()  # its processors were looked at
+        late, peer = recorded.source.late, SimpleNamespace(roots="process-1 session-2")
+        assert late.roots()
+        call = SimpleNamespace(peer=peer, asked=7, line=SimpleNamespace(label="Echo(actor-7)"), method="echo")
+        visitor = SimpleNamespace(process="process-1", session="session-2")
+        job = Job(Call(7, "actor-7", "echo", Payload(b""), ROOTED), visitor, "")
+        job.actor, job.started = recorded.job("").actor, time.time()
+        served = recorded.source.serve(job)
+        nested = served.traceparent
+        served.end()
+        tracing._root(call, late, time.time_ns()).end()
+        served, made = recorded.flushed()[-2:]
+    assert served.context.trace_id == made.context.trace_id == int(nested[3:35], 16)
+    assert (served.parent.span_id, served.parent.is_remote) == (made.context.span_id, True)
+    assert made.parent is None
+    assert served.context.span_id == int(nested[36:52], 16) != made.context.span_id
+    assert job.traceparent == f"00-{made.context.trace_id:032x}-{made.context.span_id:016x}-03"
+
+
+def test_who_does_not_know_what_a_trace_follows_from_is_sent_it():
+    from actors.messages import ROOT, TRACEPARENT
+    from actors.opencall import OpenCall
+    from actors.traceids import of_call
+
+    with Recorded() as recorded:
+        recorded.call()
+
+        def begun(roots):
+            line = SimpleNamespace(label="Echo(actor-7)", hold=None, take_back=lambda call: None)
+            call = OpenCall(line, "echo", SimpleNamespace(nbytes=0), [])
+            call.span, call.trace = (recorded.source.late, time.time_ns()), ROOT
+            call.peer = SimpleNamespace(roots=roots)
+            return call
+
+        older, newer = begun(""), begun("process-1 session-2")
+        assert TRACEPARENT.fullmatch(older.terms().trace)
+        assert older.terms().trace == older.span.traceparent
+        assert newer.terms().trace == ROOT
+        newer.asked = 7
+        newer._again()
+        assert newer.terms().trace == newer.span.traceparent == of_call("process-1 session-2", 7)[0]
+        newer.span.end()
+        assert [span.name for span in recorded.flushed()[2:]] == ["Echo.echo"]
 
 
 def test_a_traceparent_that_is_none_begins_a_trace_of_its_own():

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from actors.events.event import CallEnded, CollectivesEnded
 from actors.events.tally import Tally
+from actors.traceids import of_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +67,7 @@ class Over(Protocol):
     method: str
     arrived: float
     started: float
-    trace: str
+    trace: str | tuple[str, int]
 
 
 class Watched(Protocol):
@@ -94,7 +95,7 @@ class Surroundings(Protocol):
         """Returns the process that a session belongs to."""
 
 
-_Ended = tuple["ActorSpec", str, str, float, float, float, int, str]
+_Ended = tuple["ActorSpec", str, str, float, float, float, int, str | tuple[str, int]]
 
 
 class Recorder:
@@ -189,7 +190,8 @@ class Recorder:
                 events.append(
                     CallEnded(
                         at, spec.id, spec.class_name, method, self._around.caller_of(session), queued, ran,
-                        OUTCOMES[outcome], self.node, self.process, os.getpid(), trace,
+                        OUTCOMES[outcome], self.node, self.process, os.getpid(),
+                        trace if isinstance(trace, str) else of_call(*trace)[1][3:52],
                     )
                 )  # fmt: skip
         left_out = shown + self._report_stretches(events, tallies)

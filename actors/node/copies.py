@@ -14,7 +14,7 @@ from actors.exceptions import ActorDiedError
 from actors.frozen import travelling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from actors.address import Address
     from actors.courier import Lease
@@ -250,4 +250,9 @@ def heirs(members: Members, spec: ActorSpec) -> list[Member]:
         and matches(demand.selector, member.info.labels)
         and all(member.totals.get(name, 0) >= count for name, count in needs.items())
     ]
-    return sorted(found, key=lambda member: hashlib.sha256(f"{spec.id}/{member.info.id}".encode()).digest())
+    return in_order(spec.id, found)
+
+
+def in_order(actor: str, members: Iterable[Member]) -> list[Member]:
+    """Returns nodes in the order in which an actor prefers them for its heirs."""
+    return sorted(members, key=lambda member: hashlib.sha256(f"{actor}/{member.info.id}".encode()).digest())

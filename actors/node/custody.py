@@ -14,7 +14,7 @@ from actors.handle import kept_by
 from actors.life import Life
 from actors.lodging import take_charge
 from actors.messages import Payload
-from actors.node.copies import Copies, Ward, heirs
+from actors.node.copies import Copies, Ward, heirs, in_order
 from actors.node.wards import Wards
 from actors.serialize import dumps, loads
 from actors.strategy import NodeAffinitySchedulingStrategy
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 REMEMBERED_CHARGES = 1000  # detached actors that have ended, for those who ask how
 SETTLE_SECONDS = 0.25  # before another node's actors are taken over: where all end together, nobody shall begin
 ASK_SECONDS = 5.0
+FIRST_ASKED = 16  # of many nodes, for an actor whose keeper is gone: its heirs are among them
 
 
 class Custody:
@@ -202,12 +203,23 @@ class Custody:
     async def custodian(self, _: Visitor, actor: str) -> Address | None:
         """Returns the node that has charge of a detached actor now; waits while one is about to take it over."""
         while True:
-            said = await asyncio.gather(*(self._held_by(member.where, actor) for member in self._members.standing()))
+            said = await self._asked(actor)
             if found := next((where for where, what in said if what == "charge"), None):
                 return found
             if not any(what == "copy" for _, what in said):
                 return None
             await asyncio.sleep(0.05)
+
+    async def _asked(self, actor: str) -> list[tuple[Address, str | None]]:
+        """Returns what nodes have of an actor: all of them; where they are many, those first that are its heirs."""
+        standing = self._members.standing()
+        first = len(standing)
+        if self._members.sparse:
+            standing, first = in_order(actor, standing), FIRST_ASKED
+        said = await asyncio.gather(*(self._held_by(member.where, actor) for member in standing[:first]))
+        if not any(what is not None for _, what in said):
+            said = await asyncio.gather(*(self._held_by(member.where, actor) for member in standing))
+        return said
 
     async def _held_by(self, where: Address, actor: str) -> tuple[Address, str | None]:
         try:

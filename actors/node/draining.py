@@ -70,8 +70,7 @@ class Draining:
         """Tells every node whether anything new may be placed on this one."""
         me = self._members.me
         me.info = replace(me.info, draining=draining)
-        others = [member for member in self._members.alive() if member is not me]
-        told = (self._tell(member.where, draining) for member in others)
+        told = (self._tell(member.where, draining) for member in self._members.partners())
         await asyncio.gather(*told)
 
     async def _tell(self, where: Address, draining: bool) -> None:

@@ -37,6 +37,9 @@ MOST_TRIES = 10
 QUIET_SECONDS = 0.3
 """A connection that is up again by then was never missed."""
 
+OPEN_SECONDS = 5.0
+"""The same for one that was not up before, to a node that others say is there."""
+
 
 @dataclass(slots=True, eq=False)
 class Member:
@@ -52,6 +55,8 @@ class Member:
         totals: its resources, in parts; see `actors.demand`.
         free: what of them is free, by that report and what was sent there since.
         lost: the process of it that a conversation has found dead, before this node's own watch has.
+        peer: what is watched of it; None where nothing is, since others do.
+        met: whether those that want to speak with each that comes were told of it.
     """
 
     info: NodeInfo
@@ -66,6 +71,13 @@ class Member:
     free: Parts = field(init=False)
     asking: asyncio.Task[None] | None = field(default=None, repr=False)
     lost: str | None = None
+    peer: Peer | None = field(default=None, repr=False)
+    met: bool = False
+
+    @property
+    def linked(self) -> bool:
+        """Whether a connection that is watched is up."""
+        return self.peer is not None and self.peer.linked
 
     def __post_init__(self) -> None:
         self.totals = parts(self.info.resources)
@@ -84,14 +96,18 @@ class Members:
         self.failures: dict[str, str] = {}  # what taking in a node failed with last, by id
         self._blamed: set[tuple[str, tuple[str, ...]]] = set()
         self._tries: dict[str, int] = {}  # that came to nothing, by id
-        self._closed = False
+        self._closed = self._told_soon = False
         self._telling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self.on_joined: list[Callable[[Member], None]] = []  # told of each that comes, or is back after a silence
         self.on_ended: list[Callable[[], None]] = []  # told whenever one is known to have ended
         self.watchers: list[Callable[[], None]] = []  # told of each that comes or goes
         self.on_fate: Callable[[Member], None] | None = None  # told of each that comes, and when it goes
+        self.on_verdict: Callable[[Member], None] | None = None  # told where one that is watched is silent or ended
         self.trusted: Callable[[str], bool] | None = None  # whether a node may come at all
+        self.belonging: Callable[[], int] = lambda: 0  # how many may come, where that is known
+        self.wanted: Callable[[str, bool], bool] | None = None  # whether one that is not known is to be met
+        self.sparse = False  # most are known by what others say; see `actors.node.neighbours`
 
     def get(self, node: str) -> Member:
         """Returns the node with this id, which must be known."""
@@ -113,6 +129,14 @@ class Members:
     def standing(self) -> list[Member]:
         """Returns the nodes that are not known to have ended: those that answer, and those that are only silent."""
         return [member for member in self.all() if not member.ended]
+
+    def partners(self) -> list[Member]:
+        """Returns those that this node speaks to of its own accord: all that answer; where it is sparse, neighbours."""
+        return [m for m in self.alive() if m is not self.me and (not self.sparse or m.peer is not None)]
+
+    def joining(self) -> int:
+        """Returns how many are just being met."""
+        return len(self._joining)
 
     def why(self, id: str) -> str:
         """Returns why a node that was here does not answer; empty for one that does, or was never here."""
@@ -136,6 +160,8 @@ class Members:
             return
         if known is not None and not known.ended and known.where.process == where.process:
             self._moved(known, where.doors)
+            return
+        if self.wanted is not None and not self.wanted(id, proved):
             return
         attempts = self._joining.setdefault(id, {})
         if where.doors in attempts:
@@ -231,7 +257,58 @@ class Members:
         await self._tell()
         self._met(member)
 
+    # -- what others say ----------------------------------------------------------------------------------------
+
+    def said_here(self, info: NodeInfo, where: Address) -> None:
+        """Others say that a node is there, and what it is. What is watched here is known better."""
+        known = self._all.get(info.id)
+        if known is not None and not known.ended and known.where.process == where.process:
+            self._moved(known, where.doors)
+            back = not known.info.alive and known.peer is None
+            known.info = replace(info, alive=back or known.info.alive)
+            if back:
+                known.why = ""
+                self._tell_once()
+            return
+        if known is not None:
+            _let_go(known)
+            if not known.ended:
+                self._ended(known, "it was started anew")
+        member = self._all[info.id] = Member(replace(info, alive=True), where)
+        self._process.directory[info.id] = where
+        self._process.forget(where.process, dead=True)  # it is not, after all
+        if self.on_fate is not None:
+            self.on_fate(member)
+        self._tell_once()
+
+    def said_silent(self, member: Member) -> None:
+        """Others say that a node does not answer."""
+        if member.info.alive and not member.linked:
+            self._hush(member)
+
+    def said_ended(self, member: Member, reason: str) -> None:
+        """Others say that a node has ended."""
+        if not member.ended and not member.linked:
+            _let_go(member)
+            self._ended(member, reason)
+            self._tell_once()
+
+    def watch(self, member: Member) -> None:
+        """Looks after a node from now on, of which others have told."""
+        self._process.forget(member.where.process, dead=True)
+        peer = member.peer = self._process.peer(member.where)
+        member.watch = self._process.loop.create_task(self._watch(member, peer, OPEN_SECONDS))
+
+    def unwatch(self, member: Member) -> None:
+        """Leaves it to others to look after a node; what is said to it goes on."""
+        if member.peer is not None:
+            member.peer.on_link = None
+        _let_go(member)
+
+    # -- what is seen here --------------------------------------------------------------------------------------
+
     def _met(self, member: Member) -> None:
+        member.met = True
         if member is not self.me:
             for told in self.on_joined:
                 told(member)
@@ -257,10 +334,13 @@ class Members:
             _let_go(member)
             await self._tell()
 
-    async def _watch(self, member: Member, peer: Peer) -> None:
+    async def _watch(self, member: Member, peer: Peer, patience: float = QUIET_SECONDS) -> None:
+        member.peer = peer
         peer.on_link = lambda up: self._linked(member, up)
         if not peer.linked:
-            self._linked(member, False)
+            member.quiet = asyncio.get_running_loop().call_later(patience, self._silent, member)
+        elif not member.met and patience != QUIET_SECONDS:
+            self._met(member)
         await peer.dead.wait()
         self._process.forget(member.where.process)
         assert peer.death is not None
@@ -277,9 +357,16 @@ class Members:
             member.info, member.why = replace(member.info, alive=True), ""
             self._tell_soon()
             self._met(member)
+        elif not member.met:
+            self._met(member)
 
     def _silent(self, member: Member) -> None:
         """A node does not answer: nothing is placed there. Whether it has ended, only more time can tell."""
+        self._hush(member)
+        if self.on_verdict is not None:
+            self.on_verdict(member)
+
+    def _hush(self, member: Member) -> None:
         member.info = replace(member.info, alive=False)
         member.why = f"it has been silent since {time.strftime('%H:%M:%S')}"
         self._tell_soon()
@@ -289,12 +376,24 @@ class Members:
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
+    def _tell_once(self) -> None:
+        """Tells of all that is said in one go: many may come or go at once."""
+        if not self._told_soon:
+            self._told_soon = True
+            self._tell_soon()
+
     async def died(self, member: Member, reason: str) -> None:
         """A node is known to be gone."""
+        self._ended(member, reason)
+        if self.on_verdict is not None:
+            self.on_verdict(member)
+        await self._tell()
+
+    def _ended(self, member: Member, reason: str) -> None:
         if member.quiet is not None:
             member.quiet.cancel()
         member.info = replace(member.info, alive=False)
-        member.ended = True
+        member.ended, member.peer = True, None
         member.why = f"{reason}, at {time.strftime('%H:%M:%S')}"
         member.actors = 0
         for told in self.on_ended:
@@ -303,9 +402,9 @@ class Members:
             self.on_fate(member)
         if member.where.host == self._process.address.host:  # its actors end with it, and it buries them no more
             self._process.loop.call_later(ORPHANED_SECONDS, self._process.clear_after_others)
-        await self._tell()
 
     async def _tell(self) -> None:
+        self._told_soon = False
         for watcher in self.watchers:
             watcher()
         async with self._changed:
@@ -335,6 +434,7 @@ def _let_go(member: Member) -> None:
         member.watch.cancel()
     if member.quiet is not None:
         member.quiet.cancel()
+    member.watch = member.quiet = member.peer = None
 
 
 def _bracketed(address: str) -> str:

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from actors.exceptions import ActorAlreadyExistsError, ActorDiedError
+from actors.node.directory import Directory
 from actors.node.names import Names
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Naming:
         self._members = members
         self._lost = lost
         self._tasks: set[asyncio.Task[None]] = set()
+        self.directory = Directory(process, members, self.names, self._met)
         members.on_joined.append(self._met)
 
     async def claim(self, spec: ActorSpec) -> None:
@@ -67,7 +69,9 @@ class Naming:
 
     async def _holder(self, spec: ActorSpec) -> str | None:
         """Returns the name of the node where the name is taken, if there is one. All are asked at once."""
-        others = self._others()
+        others = await self.directory.claimants((spec.namespace, spec.name or "")) if self._members.sparse else []
+        if self.directory.asks_all:
+            others = self._others()
         held = await asyncio.gather(*(self._holds(member, spec) for member in others))
         return next((member.info.name for member, holds in zip(others, held, strict=True) if holds), None)
 
@@ -80,6 +84,10 @@ class Naming:
             log.info("node %s was not asked for a name: %s", member.info.name, error)
             return False
         return holds
+
+    async def where_else(self, name: str, namespace: str) -> list[Member]:
+        """Returns the other nodes that may have an actor of this name."""
+        return self._others() if self.directory.asks_all else await self.directory.holders((namespace, name))
 
     def _others(self) -> list[Member]:
         return [member for member in self._members.alive() if member is not self._members.me]
@@ -132,5 +140,6 @@ class Naming:
 
     def close(self) -> None:
         """Compares no more."""
+        self.directory.close()
         for task in self._tasks:
             task.cancel()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from actors.console import Line
+from actors.demand import parts
 from actors.exceptions import ActorDiedError, PlacementError
-from actors.node.choice import Guarded, Obstacle, Offer, choose, inventory, obstacle
+from actors.node.choice import Guarded, Obstacle, Offer, choose, inventory, obstacle, suitable
 from actors.node.places import Places
 from actors.node.stock import whole
 from actors.node.waiting import Part, Waiting
@@ -34,6 +36,9 @@ POLL_SECONDS = 1.0  # between two looks, should the word of a release on another
 WARN_SECONDS = 1.0
 AGAIN_SECONDS = 30.0  # between two warnings of the same kind
 GUARD_SECONDS = 5.0  # in which nobody who came later takes what one waits for; then whoever fits goes first
+SAMPLE = 16  # of many nodes so many are asked for each kind of actor that waits
+MOST_SHAPES = 16  # kinds of actors that are looked for at a time
+FRESH_SECONDS = 2.0  # how old the word of one of many may be
 ATTEMPTS = 3  # to reserve, where others are quicker
 
 
@@ -57,6 +62,7 @@ class Placing:
         self._printing = printing
         self._turns = itertools.count()  # of actors that are spread one by one
         self._waiting = Waiting()
+        self._sample = SAMPLE
         self._kicked = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._told: dict[Hashable, float] = {}  # drivers, of what, and when
@@ -81,7 +87,7 @@ class Placing:
         self._check_node(demand)
         if not demand.holds:
             if demand.strategy == "DEFAULT" or waited:
-                await self._refresh(self._now() - (0 if waited else REPORT_SECONDS))
+                await self._refresh(self._now() - (0 if waited else REPORT_SECONDS), [demand])
             chosen = choose(demand, self._offers(), [self._turn(seat)], {}, grouped=seat is not None)
             if chosen is not None:
                 return self._sent_to(chosen[0]).where
@@ -111,19 +117,33 @@ class Placing:
                 f"there are: {alive or 'no others'}"
             )
 
-    def _offers(self) -> list[Offer]:
-        me = self._members.me
+    def _offers(self, *, everyone: bool = False) -> list[Offer]:
+        """Returns what nodes have to give; where they are many, those that have said so of late, if not all."""
+        me, sparse = self._members.me, self._members.sparse and not everyone
+        since = self._now() - FRESH_SECONDS
         return [
             Offer(
                 member.info.id, member.info.name, member.info.labels, member.totals,
                 self.places.report()[1] if member is me else member.free, member.actors,
             )
-            for member in self._members.alive() if not member.info.draining
+            for member in self._members.alive()
+            if not member.info.draining and (not sparse or member is me or member.reported > since)
         ]  # fmt: skip
 
-    async def _refresh(self, since: float) -> None:
-        """Asks the nodes for what is free, whose last word on it is older than that."""
-        old = [member for member in self._members.alive() if member.reported <= since]
+    def _asked(self, demands: Iterable[Demand] | None) -> list[Member]:
+        """Returns the nodes that are asked for what is free: all; where they are many, some of those that would do."""
+        if demands is None or not self._members.sparse:
+            return self._members.alive()
+        offers, chosen = self._offers(everyone=True), {self._members.me.info.id}
+        for demand in itertools.islice(demands, MOST_SHAPES):
+            needs = parts(demand.needs)
+            able = [offer.id for offer in suitable(demand, offers) if offer.able(needs)]
+            chosen.update(random.sample(able, min(len(able), self._sample)))
+        return [self._members.get(node) for node in chosen]
+
+    async def _refresh(self, since: float, demands: Iterable[Demand] | None = None) -> None:
+        """Asks the nodes for what is free, whose last word on it is older than that; see `_asked`."""
+        old = [member for member in self._asked(demands) if member.reported <= since]
         for member in old:
             member.reported = self._now()
             member.asking = self._process.loop.create_task(self._ask(member))
@@ -201,12 +221,25 @@ class Placing:
 
     async def _round(self) -> None:
         began = self._now()
-        await self._refresh(began - REPORT_SECONDS)
-        if await self._serve():
-            await self._refresh(began)  # nobody is refused, nor left waiting, by an old report
-            await self._serve()
+        await self._refresh(began - REPORT_SECONDS, self._demands())
+        left = await self._serve()
+        if left:
+            await self._refresh(began, self._demands())  # nobody is refused, nor left waiting, by an old report
+            left = await self._serve()
+        if left and self._members.sparse and self._somebody_is_late():
+            await self._refresh(began)  # nobody is refused because of those that were asked
+            left = await self._serve()
+        self._sample = min(self._sample * 2, len(self._members.alive())) if left else SAMPLE
         self._refuse_late()
         self._warn()
+
+    def _demands(self) -> list[Demand]:
+        """Returns what is waited for, each kind once."""
+        return list({wish.shape: wish.demand for wish in self._waiting if wish.complete}.values())
+
+    def _somebody_is_late(self) -> bool:
+        now = self._now()
+        return any(wish.complete and wish.deadline <= now for wish in self._waiting)
 
     async def _serve(self) -> bool:
         """Places whom it can; returns whether some are left."""
@@ -218,7 +251,10 @@ class Placing:
             if wish.shape not in failed:  # thousands of a kind are looked at once
                 if await self._place(wish, guarded):
                     continue
-                failed[wish.shape] = obstacle(wish.demand, self._offers(), len(wish.turns), guarded)
+                offers = self._offers()
+                if not suitable(wish.demand, offers):
+                    offers = self._offers(everyone=True)
+                failed[wish.shape] = obstacle(wish.demand, offers, len(wish.turns), guarded)
             wish.obstacle = failed[wish.shape]
         return bool(failed)
 

@@ -93,7 +93,7 @@ class Residence:
         self._since = time.time()
         self._changed_at = 0.0  # on the loop's clock: when the circle of members, or this node, was last new
         self._tasks: set[asyncio.Task[None]] = set()
-        members.trusted = self._trust.__contains__
+        members.trusted, members.belonging = self._trust.__contains__, self._trust.__len__
         members.on_joined.append(self._joined)
 
     async def start(self) -> None:
@@ -181,7 +181,7 @@ class Residence:
 
     async def _tell_removed(self, roll: Roll, gone: list[str]) -> None:
         plain = roll.to_plain()
-        told = [member for member in self._others() if member.info.id in gone]
+        told = [member for member in self._members.alive() if member.info.id in gone and member is not self._members.me]
         asks = [self._process.ask(m.where, "trust", "merge", plain, timeout=FAREWELL_SECONDS) for m in told]
         await asyncio.gather(*asks, return_exceptions=True)
 
@@ -194,7 +194,7 @@ class Residence:
         await self._process.cut(id, reason)
 
     def _others(self) -> list[Member]:
-        return [member for member in self._members.alive() if member is not self._members.me]
+        return self._members.partners()
 
     def _joined(self, member: Member) -> None:
         self._remember(member.where)
@@ -279,7 +279,7 @@ class Residence:
         import_module("actors.transport.grpc_server")  # which wants the I/O loop's thread
 
     async def told(self, visitor: Visitor) -> None:
-        """Returns once all members that answer know what this device knows."""
+        """Returns once all members that answer know what this device knows; of many, its neighbours."""
         self._must_be_local(visitor)
         await self._look()
         await asyncio.gather(*(self._exchange(member) for member in self._others()))

@@ -25,6 +25,7 @@ from actors.node.draining import Draining
 from actors.node.environments import Environments
 from actors.node.hosting import Hosting
 from actors.node.members import Member, Members
+from actors.node.neighbours import MESH_LIMIT, Neighbours
 from actors.node.observatory import Observatory
 from actors.node.opinion import Opinion
 from actors.node.publicity import Publicity
@@ -80,6 +81,8 @@ class Node:
             labels=labels(orders["id"], orders["name"], orders["labels"]), device=found, versions=versions(),
         )  # fmt: skip
         self._members = Members(self.process, Member(info, self.process.address))
+        self._neighbours = Neighbours(self.process, self._members, _mesh_limit())
+        self.process.serve("neighbours", self._neighbours)
         self._service = NodeService(self.process, self._members)
         self._observatory = self._service.observatory = Observatory(self.process, self._members, self._service)
         self.process.serve("events", self._observatory)
@@ -94,6 +97,7 @@ class Node:
         self.process.on_link_lost = self._service.link_lost
         self.process.serve("node", self._service)
         self.process.serve("names", self._service.naming)
+        self.process.serve("directory", self._service.naming.directory)
         self.process.serve("custody", self._service.custody)
         self.process.serve(
             "draining", Draining(self.process, self._members, self._service.workers, self._service.custody)
@@ -177,6 +181,7 @@ class Node:
             await self._discovery.__aexit__(None, None, None)
         if self._residence is not None:
             await self._residence.close()
+        self._neighbours.close()
         self._members.close()
         self._service.close()
         await self._service.workers.close()
@@ -255,6 +260,11 @@ def _serve(orders: dict[str, Any], parent: int, door: Door | None, portal: Porta
     # Where the driver was killed, the last of its nodes to end clears up after it.
     if door is None:
         remove_if_dead(Path(orders["folder"]))
+
+
+def _mesh_limit() -> int:
+    """Up to how many nodes are all connected with each other; tests see with few what else comes with many."""
+    return int(os.environ.get("ACTORS_MESH_LIMIT", MESH_LIMIT))
 
 
 def _take_descriptors() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import ssl
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,12 @@ STEADY_SECONDS = 600.0
 
 ASK_SECONDS = 4.0
 MOST_STRANGERS = 1000
+MOST_SOUGHT = 128
+"""Members that are looked for at a time. Of more a few, at random: the first to answer tell of the others."""
+
+FEW_SOUGHT = 32
+FEWER_SOUGHT = 8
+"""The same where some have answered."""
 
 
 class Seeking:
@@ -101,6 +108,8 @@ class Seeking:
     async def _run(self) -> None:
         while True:
             due = [id for id in self._missing() if self._next.get(id, 0.0) <= self._process.loop.time()]
+            if len(due) > MOST_SOUGHT or self._members.sparse:
+                due = random.sample(due, min(len(due), FEWER_SOUGHT if self._members.partners() else FEW_SOUGHT))
             if due:
                 known = await asyncio.to_thread(self._disk.doors)
                 await asyncio.gather(*(self._seek(id, tuple(known[id])) for id in due if known.get(id)))

@@ -139,6 +139,32 @@ class NodeService:
         address = self.route(visitor.process)
         if address is not None:
             self._in_background(self._look_after(address))
+        elif self._members.sparse and not visitor.process.startswith("node-"):
+            self._in_background(self._look_after_other(visitor))
+
+    async def _look_after_other(self, visitor: Visitor) -> None:
+        """A connection with a process of another node broke, which does not tell all nodes how its processes end."""
+        ended = False
+        if visitor.node is None:
+            ended = await self._has_ended_here(visitor.process)
+        elif (member := self._members.find(visitor.node)) is not None:
+            with contextlib.suppress(TimeoutError, ActorDiedError):  # else its silence will tell
+                asked = self._process.ask(member.where, "node", "autopsy", visitor.process, timeout=ASK_SECONDS)
+                ended = await asked is not None
+        if ended:
+            self._process.acceptor.expire(visitor.process)
+
+    async def _has_ended_here(self, process: str) -> bool:
+        """Whether a process of this host has ended; see `_look_after`."""
+        for pause in LOOKS:
+            await asyncio.sleep(pause)
+            try:
+                await probe_socket(str(self._process.folder / f"{process}.sock"))
+            except GoneError:
+                return True
+            except UnreachableError:
+                pass
+        return False
 
     async def _look_after(self, address: Address) -> None:
         for pause in LOOKS:  # one that has been killed may still be answered for while the system takes it apart
@@ -173,6 +199,9 @@ class NodeService:
         if worker.spec is not None:
             if worker.moved or not worker.spec.restarts:  # else it is kept for the next life
                 self._names.release(worker.spec)
+            if self._members.sparse:
+                self._placing.look_again()  # others look themselves whether it has ended, see `link_lost`
+                return
             for member in self._members.alive():
                 if member is not self._members.me:
                     self._in_background(self._tell_end(member, worker.id))
@@ -350,9 +379,7 @@ class NodeService:
         found = self._there(self._names.find(name, namespace))
         if found is not None or not everywhere:
             return found
-        for member in self._members.alive():
-            if member is self._members.me:
-                continue
+        for member in await self.naming.where_else(name, namespace):
             try:
                 there: tuple[Payload, Address | None] | None = await self._process.ask(
                     member.where, "node", "lookup", name, namespace, False, timeout=ASK_SECONDS

@@ -6,6 +6,7 @@ order, at most once, one answer, true verdicts, and that what was acknowledged i
 """
 
 from .collectives import simulate_collectives as simulate_collectives
+from .crowd import simulate_crowd as simulate_crowd
 from .faults import FAULTS as FAULTS
 from .faults import Fault as Fault
 from .membership import simulate_membership as simulate_membership

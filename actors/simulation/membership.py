@@ -14,6 +14,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from actors.exceptions import Verdict
+from actors.node.neighbours import MESH_LIMIT
 from actors.node.residence import COMPARE_SECONDS, REFRESH_SECONDS
 from actors.trust.roll import found
 
@@ -80,7 +81,9 @@ def rolls(size: int) -> Roll:
 class World:
     """The devices, what goes wrong, and what must hold."""
 
-    def __init__(self, seed: int, size: int, faults: Sequence[Fault], trace: bool) -> None:
+    def __init__(self, seed: int, size: int, faults: Sequence[Fault], trace: bool, limit: int = MESH_LIMIT) -> None:
+        self.limit = limit
+        self.grows = False  # nodes do not know how many there will be
         self.outcome = Outcome(faults=tuple(faults))
         self.loop = Machines()
         self.chance = random.Random(f"membership/{seed}")  # noqa: S311 - to be the same again is what is wanted
@@ -189,10 +192,13 @@ class World:
 
     async def probes(self, node: Node) -> None:
         """Has a node call others, now and then."""
-        tasks: set[asyncio.Task[None]] = set()
         chance = random.Random(f"probes/{node.process.id}")  # noqa: S311 - as above
+        await self._probe(node, chance, PROBE_SECONDS)
+
+    async def _probe(self, node: Node, chance: random.Random, pause: tuple[float, float]) -> None:
+        tasks: set[asyncio.Task[None]] = set()
         while True:
-            await asyncio.sleep(chance.uniform(*PROBE_SECONDS))
+            await asyncio.sleep(chance.uniform(*pause))
             others = [member for member in node.members.standing() if member is not node.members.me]
             if others:
                 key = f"{node.process.id}/{len(self._probes)}"
@@ -307,6 +313,9 @@ class World:
             said = {id for other in near if other.disk.roll is not None for id in other.disk.roll.removed}
             left = [id for id in said if id in roll.members]
             assert not left, f"{device.number} has not heard that {left[0]} was removed"
+        self._probes_are_over()
+
+    def _probes_are_over(self) -> None:
         living = tuple(f"{device.node.process.id}/" for device in self.devices if device.node is not None)
         for key, probe in self._probes.items():
             if not probe.over and probe.begun is not None and key.startswith(living):

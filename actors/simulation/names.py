@@ -45,11 +45,15 @@ class _Node:
 
     def __init__(self, world: _World, number: int) -> None:
         self.number = number
-        self.info = SimpleNamespace(name=f"node-{number}")
+        self.info = SimpleNamespace(name=f"node-{number}", id=f"node-{number}", alive=True)
         self.where = self  # as it is known to others
+        self.process = self.node = self.info.id
+        self.ended = False
+        self.sparse = world.sparse
         self.me = self
         self.silent: set[int] = set()  # nodes that are taken for silent
         self.on_joined: list[Callable[[Any], None]] = []
+        self.watchers: list[Callable[[], None]] = []
         self.loop = world.loop
         self._world = world
         self.naming = Naming(self, self, lambda *_: None)  # type: ignore[arg-type]
@@ -59,13 +63,27 @@ class _Node:
         """See `actors.node.members.Members`."""
         return [node for node in self._world.nodes if node.number not in self.silent]
 
+    def standing(self) -> list[_Node]:
+        """See `actors.node.members.Members`."""
+        return self._world.nodes
+
+    all = standing
+
+    def find(self, id: str) -> _Node:
+        """See `actors.node.members.Members`."""
+        return next(node for node in self._world.nodes if node.info.id == id)
+
+    def tell(self, other: _Node, target: str, method: str, *args: Any) -> None:
+        """See `actors.process.Process`."""
+        self.loop.create_task(self.ask(other, target, method, *args, timeout=LONGEST_SECONDS))
+
     async def ask(self, other: _Node, target: str, method: str, *args: Any, timeout: float) -> Any:
         """See `actors.process.Process`."""
-        assert target == "names"
+        service = {"names": other.naming, "directory": other.naming.directory}[target]
         answer: asyncio.Future[Any] = self.loop.create_future()
 
         def arrived() -> None:
-            asked = self.loop.create_task(getattr(other.naming, method)(None, *args))
+            asked = self.loop.create_task(getattr(service, method)(None, *args))
             asked.add_done_callback(lambda done: self._world.send(other, self, lambda: came(done.result())))
 
         def came(value: Any) -> None:
@@ -75,6 +93,10 @@ class _Node:
         self._world.send(self, other, arrived)
         async with asyncio.timeout(timeout):
             return await answer
+
+    def begin(self) -> None:
+        """Nodes have been many for long."""
+        self.naming.directory.begin(-LONGEST_SECONDS)
 
     def claim(self, spec: Named) -> None:
         """An actor here wants its name."""
@@ -92,12 +114,18 @@ class _Node:
         """One that was taken for silent is back."""
         if other.number in self.silent:
             self.silent.discard(other.number)
-            for told in self.on_joined:
-                told(other)
+            if not self.sparse:
+                for told in self.on_joined:
+                    told(other)
+            for changed in self.watchers:
+                changed()
 
 
 class _World:
-    def __init__(self, seed: int, nodes: int, claims: int, cuts: Sequence[Fault], trace: bool) -> None:
+    def __init__(  # noqa: PLR0917 - one place makes it
+        self, seed: int, nodes: int, claims: int, cuts: Sequence[Fault], trace: bool, sparse: bool
+    ) -> None:
+        self.sparse = sparse
         self.outcome = Outcome(faults=tuple(cuts))
         self.loop = VirtualLoop()
         self.claimed: list[asyncio.Task[None]] = []
@@ -109,6 +137,8 @@ class _World:
         self._last: dict[tuple[int, int], float] = {}
         self._given: dict[str, tuple[str, bool]] = {}  # whether each actor was given the name that it wanted
         self._claims = claims
+        for node in self.nodes if sparse else ():
+            self.loop.call_soon(node.begin)
         for number in range(claims):
             spec = Named(f"actor-{self._chance.randrange(1000):03}-{number}", f"name-{self._chance.randrange(3)}")
             self._at(self._chance.uniform(0, SPAN_SECONDS), self.nodes[self._chance.randrange(nodes)].claim, spec)
@@ -191,7 +221,9 @@ def _length(chance: random.Random) -> float:
     return chance.expovariate(0.3) if chance.random() < 0.5 else chance.uniform(0.8, 1.0) * NOTICED_SECONDS
 
 
-def simulate_names(seed: int, *, nodes: int = 4, claims: int = 16, cuts: int = 5, trace: bool = False) -> Outcome:
+def simulate_names(
+    seed: int, *, nodes: int = 4, claims: int = 16, cuts: int = 5, sparse: bool = False, trace: bool = False
+) -> Outcome:
     """Runs nodes that give names over a network which is cut now and then; the same seed gives the same run.
 
     A claim gets exactly one answer. Without cuts no two actors ever have one name; after cuts none do once all nodes
@@ -202,6 +234,7 @@ def simulate_names(seed: int, *, nodes: int = 4, claims: int = 16, cuts: int = 5
         nodes: how many there are.
         claims: how many actors want a name, of three.
         cuts: how many times a link is cut.
+        sparse: whether names are known by three nodes each; see `actors.node.directory`.
         trace: whether to write down what happens.
 
     Raises:
@@ -214,4 +247,6 @@ def simulate_names(seed: int, *, nodes: int = 4, claims: int = 16, cuts: int = 5
     ]
 
     with unheard():
-        return held(lambda chosen, trace: _World(seed, nodes, claims, chosen, trace), seed, plan, "names", trace)
+        return held(
+            lambda chosen, trace: _World(seed, nodes, claims, chosen, trace, sparse), seed, plan, "names", trace
+        )

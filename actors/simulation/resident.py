@@ -15,6 +15,7 @@ from actors.exceptions import ActorDiedError
 from actors.identity import Identity
 from actors.node.members import Member, Members
 from actors.node.naming import Naming
+from actors.node.neighbours import Neighbours
 from actors.node.residence import Residence
 from actors.nodeinfo import NodeInfo
 from actors.process import Process
@@ -216,13 +217,17 @@ class Node:
         self.process.server = Server(self)  # type: ignore[assignment]
         info = NodeInfo(id, name, "", True, device.number, "zeroconf", {}, {}, {}, {})
         self.members = Members(self.process, Member(info, self.process.address))
+        self.neighbours = Neighbours(self.process, self.members, device.world.limit)
         naming = Naming(self.process, self.members, lambda *_: None)
         self.residence = Residence(
             self.process, self.members, list, Door(), disk=device.disk, reside=partial(Resided, self)
         )
+        if device.world.grows:
+            self.members.belonging = lambda: 0
         self.members.watchers.append(lambda: device.world.saw(self))
         for service, instance in (
             ("node", Described(self.members)), ("names", naming), ("trust", self.residence), ("probe", Probed(device)),
+            ("neighbours", self.neighbours),
         ):  # fmt: skip
             self.process.serve(service, instance)
 

@@ -11,6 +11,7 @@ from actors.simulation import (
     SimulationError,
     simulate,
     simulate_collectives,
+    simulate_crowd,
     simulate_membership,
     simulate_names,
     simulate_ownership,
@@ -27,6 +28,7 @@ WHAT: dict[str, Callable[..., Outcome]] = {
     "ownership": simulate_ownership,
     "collectives": simulate_collectives,
     "membership": simulate_membership,
+    "crowd": simulate_crowd,
 }
 
 

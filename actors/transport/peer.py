@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 RESUME_SECONDS = 30.0  # silence up to here is not death
 HELLO_SECONDS = 5.0
 REDIAL_SECONDS = 0.1
+ROOTS = 4  # see `actors.version.MINOR`
 _KEPT = Outcome.KEPT  # see `VALUE`
 
 
@@ -102,6 +103,13 @@ class Party(Protocol):
     address: Address
     death: Death | None
 
+    @property
+    def roots(self) -> str:
+        """What the ids of a trace that a call begins follow from, beside its number; empty where it has to be told.
+
+        See `actors.traceids.of_call`.
+        """
+
     def call(self, target: str, method: str, payload: Payload, caller: Caller, terms: Terms = PLAIN) -> int:
         """Sends a call."""
 
@@ -135,6 +143,7 @@ class Peer:
 
     Attributes:
         minor: how far the process knows what was added to the protocol, see `actors.version`; 0 until it was met.
+        roots: see `Party`.
         linked: whether a connection is up now.
         on_link: told on the I/O loop whenever that changes.
     """
@@ -185,7 +194,9 @@ class Peer:
         )
         self._bulk: asyncio.Task[None] | None = None
         self._met = False  # a link has been up
+        self._said = -1  # how much, when that was asked last; see `rests`
         self.minor = 0
+        self.roots = ""
         self.linked = False
         self.on_link: Callable[[bool], None] | None = None
         self._control = loop.create_task(self._keep_up(self._conversation.control, "control"))
@@ -327,6 +338,7 @@ class Peer:
             verdict_at = last = None
             self._met = True
             self.minor = welcome.minor
+            self.roots = f"{self._me} {self._session}" if self.minor >= ROOTS else ""
             begun = self._loop.time()
             if name == "control":
                 self._link_is(True)
@@ -425,6 +437,12 @@ class Peer:
         """Ends the conversation without a word: the other side is trusted no longer."""
         self._autopsy = None
         await self._died(death)
+
+    def rests(self) -> bool:
+        """Whether nothing was said since this was asked last, nothing is open, and nobody waits for its end."""
+        said, self._said = self._said, self._conversation.control.session.sent
+        silent = said == self._said and self._conversation.idle and self.linked
+        return silent and not self._calls and not self._watchers and self.death is None
 
     async def drained(self) -> None:
         """Waits until the other side has all that was posted, or is gone."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from actors.messages import PLAIN, VALUE, Call, Payload, Reply, Terms
+from actors.messages import PLAIN, ROOT, ROOTED, VALUE, Call, Payload, Reply, Terms
 from actors.transport.varint import SHORT, read_varint, varint
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _TARGET, _METHOD, _NUMBER = 0x0A, 0x12, 0x18
 _ORIGIN, _TRACE = b"\x8a\x01", b"\x92\x01"
 _TRACED = _TRACE + b"\x37"  # a traceparent, all of which are as long
 _TRACED_BYTES = len(_TRACED) + 0x37
+_ROOTED = _TRACE + b"\x01" + ROOT.encode()
+_ROOTED_BYTES = len(_ROOTED)
 _CALL_HEAD = b"\x0a\x04call\x22"  # the kind, and the tag of the pickle
 _REPLY_HEAD = b"\x0a\x05reply\x22"
 
@@ -45,7 +47,9 @@ def write(ack: int, messages: Sequence[tuple[int, Message]]) -> bytes | None:
         if type(message) is Call:
             kind = _CALL_HEAD
             header = _addressed(message.target, message.method) + varint(message.number)
-            if (terms := message.terms) is not PLAIN:
+            if (terms := message.terms) is ROOTED:
+                header += _ROOTED
+            elif terms is not PLAIN:
                 if terms.remaining is not None or terms.group or terms.returns != 1:
                     return None
                 if terms.origin:
@@ -148,7 +152,9 @@ def _message(data: bytes, at: int, stop: int) -> Plain | None:
         return None
     number, at = read_varint(data, at + 1)
     terms = PLAIN
-    if stop - at == _TRACED_BYTES and is_call and data.startswith(_TRACED, at):
+    if stop - at == _ROOTED_BYTES and is_call and data.startswith(_ROOTED, at):
+        terms, at = ROOTED, stop
+    elif stop - at == _TRACED_BYTES and is_call and data.startswith(_TRACED, at):
         terms = Terms(None, "", 1, "", data[at + len(_TRACED) : stop].decode())
         at = stop
     elif at != stop and is_call:
