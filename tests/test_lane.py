@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import threading
 import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,7 @@ from memory_links import MemoryLink, link_pair
 from actors._wire import distributed_comm_pb2 as pb
 from actors.messages import Call, Cancel, Chunk, Credit, Item, Message, Outcome, Payload, Reply, Tensor, Transfer
 from actors.transport import bulk, conversation, lane
+from actors.transport.codec import encode
 from actors.transport.conversation import Conversation
 from actors.transport.lane import Lane
 from actors.transport.manner import CONTROL
@@ -140,6 +142,39 @@ def test_what_is_posted_before_the_first_link_waits_for_it() -> None:
         async with carried((left, right)):
             await left.drained()
         assert at_right == [Cancel(1)]
+
+    run(work())
+
+
+def test_a_frame_that_a_thread_takes_in_while_another_link_brings_it_again_arrives_once() -> None:
+    taken: list[Message] = []
+    half, go_on = threading.Event(), threading.Event()
+
+    def deliver(message: Message) -> None:
+        taken.append(message)
+        if len(taken) == 1:
+            half.set()
+            assert go_on.wait(20)
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        lane = Lane(loop, deliver, lambda _: True, manner=SMALL)
+        old, new = link_pair()
+        frame = pb.Frame()
+        for number in (1, 2, 3):
+            one = frame.envelopes.add()
+            one.seq = number
+            encode(Cancel(number), one.data)
+        data = frame.SerializeToString()
+        lane._link = old
+        leading = asyncio.create_task(asyncio.to_thread(lane._take_here, old, data))
+        await asyncio.to_thread(half.wait, 20)
+        lane._link = new
+        loop.call_later(0.2, go_on.set)  # were it not waited for, all would be delivered meanwhile
+        await asyncio.to_thread(lane._take_bytes, new, data)
+        assert await leading
+        assert taken == [Cancel(number) for number in (1, 2, 3)]
+        lane.close()
 
     run(work())
 

@@ -70,6 +70,7 @@ class Lane:
         self._age = age
         self._link_age = 0
         self._lock = threading.RLock()  # of the session; re-entered where the end of an object posts a message
+        self._taking = threading.RLock()  # held while a frame is taken in: a newer link may bring the same one again
         self._writing = False
         self._posted: deque[tuple[Message, int]] = deque()
         self._scheduled = False
@@ -276,9 +277,10 @@ class Lane:
             return
         session, (ack, messages) = self.session, plain
         self._acknowledged(ack)
-        for number, message in messages:
-            if session.accept(number):
-                self._deliver(message)
+        with self._taking:
+            for number, message in messages:
+                if session.accept(number):
+                    self._deliver(message)
         self._schedule_ack()
 
     def _take(self, link: RawLink, frame: pb.Frame) -> None:
@@ -308,36 +310,48 @@ class Lane:
                 ack, messages = frame.ack, [(envelope.seq, decode(envelope.data)) for envelope in frame.envelopes]
             except (DecodeError, MalformedMessageError):
                 return False
-        number = session.received
-        for its_number, message in messages:
-            number += 1
-            if its_number != number or not anywhere(message):
+        with self._taking:
+            if self._link is not link or not self._are_next(messages, anywhere) or not self._acknowledged_here(ack):
                 return False
-        if ack:
-            with self._lock:
-                if ack > session.sent:
-                    return False
-                try:
-                    session.acknowledged(ack)
-                except BaseException:
-                    session.mend_acknowledged()
-                    raise
-            if self._room_wanted:
-                self._loop.call_soon_threadsafe(self._room.set)
-        for number, message in messages:
-            self._deliver(message)
-            session.accept(number)
+            for number, message in messages:
+                self._deliver(message)
+                session.accept(number)
         if messages and not self._ack_timed:
             self._ack_timed = True
             self._loop.call_soon_threadsafe(self._time_ack)
         return True
 
+    def _are_next(self, messages: Sequence[tuple[int, Message]], anywhere: Callable[[Message], bool]) -> bool:
+        number = self._session.received
+        for its_number, message in messages:
+            number += 1
+            if its_number != number or not anywhere(message):
+                return False
+        return True
+
+    def _acknowledged_here(self, ack: int) -> bool:
+        if not ack:
+            return True
+        session = self._session
+        with self._lock:
+            if ack > session.sent:
+                return False
+            try:
+                session.acknowledged(ack)
+            except BaseException:
+                session.mend_acknowledged()
+                raise
+        if self._room_wanted:
+            self._loop.call_soon_threadsafe(self._room.set)
+        return True
+
     def _take_in(self, frame: pb.Frame) -> None:
         session, deliver = self.session, self._deliver
         self._acknowledged(frame.ack)
-        for envelope in frame.envelopes:
-            if session.accept(envelope.seq):
-                deliver(decode(envelope.data))
+        with self._taking:
+            for envelope in frame.envelopes:
+                if session.accept(envelope.seq):
+                    deliver(decode(envelope.data))
         if frame.HasField("goodbye"):
             self.goodbye = frame.goodbye
         else:
