@@ -199,7 +199,6 @@ DIFFERS: dict[str, dict[str, Difference | None]] = {
     },
     "saved_state": {
         "test_of_two_states": HOLDS,
-        "test_what_is_missing_is_said": HOLDS,
         "test_": _NO_CHECKPOINT,
     },
     "moving": {"test_": Difference("`move` is refused")},

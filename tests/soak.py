@@ -280,29 +280,42 @@ class Faults:
         return "node stopped"
 
 
-def resident(process: psutil.Process) -> int:
-    """Bytes that a process has in memory, without what glibc keeps free for later: after an hour that is most of it."""
+class _Mallinfo(ctypes.Structure):
+    """What glibc's ``mallinfo2`` returns."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+    )]  # fmt: skip
+
+
+def weight() -> str:
+    """How large this process is: with what glibc keeps free among what is used, which grows for hours, and without."""
     gc.collect()
-    with contextlib.suppress(AttributeError):  # elsewhere it keeps less
-        ctypes.CDLL(None).malloc_trim(0)
-    return process.memory_info().rss
+    resident = f"{psutil.Process().memory_info().rss >> 20} MiB"
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except AttributeError:  # no glibc, or an old one
+        return resident
+    mallinfo.restype = _Mallinfo
+    heap = mallinfo()
+    used, free = (heap.uordblks + heap.hblkhd) >> 20, heap.fordblks >> 20
+    return f"{resident} ({used} used and {free} free in C's heap, {sys.getallocatedblocks():,} blocks of Python's)"
 
 
 def soak(seconds: float, seed: int, streams: int = 6) -> Ledger:
     """Runs for so long, on a cluster of its own; returns the ledger."""
     ledger, over = Ledger(), threading.Event()
-    here = psutil.Process()
     with actors.init(local_nodes=NODES, log_to_driver=False), tempfile.TemporaryDirectory(prefix="soak-") as folder:
         callers = [Stream(number, Path(folder), ledger, over, seed) for number in range(streams)]
         try:
             time.sleep(min(5.0, seconds / 4))
-            before = resident(here)
+            before = weight()
             Faults(callers, ledger, over, seed).run(seconds)
         finally:
             over.set()
             for caller in callers:
                 caller.thread.join(2 * PATIENCE)
-        print(f"memory of the driver: {before >> 20} MiB, then {resident(here) >> 20} MiB", flush=True)
+        print(f"memory of the driver: {before}, then {weight()}", flush=True)
     for caller in callers:
         if caller.error is not None:
             raise caller.error
