@@ -19,10 +19,11 @@ from memory_links import MemoryLink, link_pair
 from actors._wire import distributed_comm_pb2 as pb
 from actors.messages import Call, Cancel, Chunk, Credit, Item, Message, Outcome, Payload, Reply, Tensor, Transfer
 from actors.transport import bulk, conversation, lane
-from actors.transport.codec import encode
+from actors.transport.codec import decode, encode
 from actors.transport.conversation import Conversation
 from actors.transport.lane import Lane
 from actors.transport.manner import CONTROL
+from actors.transport.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -177,6 +178,40 @@ def test_a_frame_that_a_thread_takes_in_while_another_link_brings_it_again_arriv
         lane.close()
 
     run(work())
+
+
+def test_what_an_objects_end_posts_while_another_message_is_pushed_is_sent_once_and_loses_none() -> None:
+    class Ending(Session[Message]):
+        def push(self, message: Message, size: int = 0) -> None:
+            super().push(message, size)
+            if message == Cancel(1):
+                lane.post(Cancel(2))
+
+    class Written:
+        def __init__(self) -> None:
+            self.frames: list[bytes] = []
+
+        def send(self, data: bytes) -> bool:
+            self.frames.append(data)
+            return True
+
+        send_here = send
+
+    async def work() -> None:
+        lane._session = Ending()
+        lane.post(Cancel(1))
+        link: Any = Written()
+        lane._link = lane._idle = link
+        assert lane.session.has_unsent
+        lane._flush()
+        sent = [envelope for data in link.frames for envelope in pb.Frame.FromString(data).envelopes]
+        assert [(each.seq, decode(each.data)) for each in sent] == [(1, Cancel(1)), (2, Cancel(2))]
+        lane.close()
+
+    loop = asyncio.new_event_loop()
+    lane = Lane(loop, lambda _: None)
+    loop.run_until_complete(work())
+    loop.close()
 
 
 def test_posts_of_many_threads_all_arrive() -> None:

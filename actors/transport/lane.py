@@ -96,9 +96,14 @@ class Lane:
         return self._session
 
     def _push(self) -> None:
-        while self._posted:
-            self._session.push(*self._posted[0])
-            self._posted.popleft()
+        # What an object's end posts meanwhile, on this very thread, is pushed after this and sent by the loop.
+        writing, self._writing = self._writing, True
+        try:
+            while self._posted:
+                self._session.push(*self._posted[0])
+                self._posted.popleft()
+        finally:
+            self._writing = writing
 
     @property
     def linked(self) -> bool:
