@@ -224,7 +224,7 @@ def test_what_the_hub_does_not_give_is_told(hub, tmp_path, monkeypatch):
 
 def test_damaged_files_on_the_hub_are_told(hub, tmp_path):
     hub.changed.add("config.json")
-    with pytest.raises(ModelError, match=r"config.json of hf://tiny/wide@.* arrived damaged 3 times"):
+    with pytest.raises(ModelError, match=r"config.json of hf://tiny/wide@.* arrived damaged 3 times from the Hugging Face hub"):
         locate("tiny/wide")
     hub.changed.clear()
     file = tmp_path / "source" / "model.safetensors"
@@ -243,6 +243,21 @@ def test_damaged_files_on_the_hub_are_told(hub, tmp_path):
     (tmp_path / "files" / "tiny.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(ModelError, match=r"tiny.gguf is GGUF of version 0"):
         locate("tiny/files/tiny.gguf")
+
+
+def test_a_file_that_has_become_shorter_on_the_hub_is_told(hub, tmp_path):
+    name = locate("tiny/wide")
+    file = tmp_path / "source" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"the Hugging Face hub sent \d+ bytes of model.safetensors of .* on, not \d+"):
+        fetch([], 0, 7, hubs=[reader(name)], model=name)
+
+
+def test_a_place_that_cannot_be_written_is_told(hub, tmp_path, monkeypatch):
+    (tmp_path / "taken").touch()
+    monkeypatch.setattr("actors.models.ledger.weights_dir", lambda: tmp_path / "taken" / "weights")
+    with pytest.raises(ModelError, match=r"^hf://tiny/wide@\w+ cannot be kept in .*taken/weights: "):
+        locate("tiny/wide")
 
 
 def test_pieces_without_digests_are_those_of_a_stage_alone(hub):
