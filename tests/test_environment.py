@@ -274,7 +274,9 @@ def test_modules_are_named_by_their_place(tmp_path: Path) -> None:
         packed(__import__("sys"))
 
 
-@pytest.mark.parametrize(("name", "words"), [("missing", "no folder and no .zip file here"), ("broken.zip", "as a zip file")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("missing", "no folder and no .zip file here"), ("broken.zip", "as a zip file")]
+)
 def test_a_working_dir_that_is_none_is_refused(name: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"no zip")
     with pytest.raises(RuntimeEnvError, match=words):

@@ -149,7 +149,7 @@ def test_cancelling(tmp_path: Path) -> None:
     @actors.remote
     def asleep(path: str) -> None:
         Path(path).touch()
-        time.sleep(600)
+        time.sleep(60)
 
     waiting = double.remote(latch.wait.remote(1))
     actors.cancel(waiting)
