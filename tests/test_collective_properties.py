@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thread_fabric import ThreadFabric, World
 
-from actors.collective import agreement, flow, pieces, ring, shared
+from actors.collective import agreement, flow, pieces, plan, ring, shared
 from actors.collective.group import Group
 from actors.collective.near import NearFabric
 from actors.costs import Costs
@@ -44,6 +44,8 @@ UFUNCS = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.ma
 @contextmanager
 def going(way: str, block: int) -> Iterator[None]:
     """Has small arrays go the way of large ones, in pieces of a few bytes."""
+    for plans in (plan._all_reduce, plan._all_reduce_structure):  # those of another way
+        plans.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         if way not in {"offer", "board"}:
             patch.setattr(agreement, "INLINE_BYTES", -1)
