@@ -205,7 +205,7 @@ def test_a_program_without_descriptors_is_told_why_it_cannot_reach_a_new_actor(e
     eventually(has_given_back)
     with no_descriptors():
         new = Eater.remote()
-        error = failure(new.ping.remote(), 50)
+        error = failure(new.ping.remote(), 100)  # other connections may be wanted before, each for as long
         assert isinstance(error, ActorDiedError)
         assert "Too many open files" in str(error)
     assert actors.get(eater.ping.remote(), timeout=PATIENCE) == "here"
