@@ -140,7 +140,8 @@ DIFFERS: dict[str, dict[str, Difference | None]] = {
     },
     "tasks": {
         "test_a_dead_worker_is_an_error_unless_the_task_may_be_tried_again": _EXIT_CODE,
-        "test_cancelling": _SLEEPING_TASK,
+        "test_cancelling_one_that_sleeps": _SLEEPING_TASK,
+        "test_a_task_has_a_deadline": _NO_DEADLINE,
         "test_idle_workers_end": _OWN_WORDS,
         "test_another_engine_is_not_joined_beside_the_cluster": _LAN_INIT,
     },

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from clusters import eventually, failure
+from clusters import eventually, failure, is_gone
 
 import actors
 from actors.exceptions import ActorDiedError, ActorUnavailableError, PlacementError
@@ -163,7 +163,9 @@ def test_one_that_has_ended_is_not_taken_over(lan: actors.Cluster) -> None:
     assert isinstance(failure(ledger.read.remote(), PATIENCE), ActorDiedError)
     assert "mortal" not in actors.list_named_actors()
     unlucky = Ledger.options(lifetime="detached", replicas=1).remote()
+    process = actors.get(unlucky.pid.remote(), timeout=PATIENCE)
     lose(node_of(unlucky))
+    eventually(lambda: is_gone(process))  # it ends with its node, a moment later
     assert isinstance(failure(unlucky.read.remote(), PATIENCE), ActorDiedError)
     with pytest.raises(PlacementError, match="asks for replicas=2, and 1 other nodes"):
         Ledger.options(replicas=2, **KEPT).remote()

@@ -139,6 +139,12 @@ def test_exceptions_are_tried_again_where_that_is_asked_for(tmp_path: Path) -> N
     assert isinstance(failure(fail_first.options(max_retries=2).remote(str(tmp_path / "b"), 1)), ConnectionError)
 
 
+@actors.remote
+def asleep(path: str) -> None:
+    Path(path).touch()
+    time.sleep(60)
+
+
 def test_cancelling(tmp_path: Path) -> None:
     latch = Latch.remote()
 
@@ -146,25 +152,28 @@ def test_cancelling(tmp_path: Path) -> None:
     def stuck(latch: Any) -> None:
         actors.get(latch.wait.remote())
 
-    @actors.remote
-    def asleep(path: str) -> None:
-        Path(path).touch()
-        time.sleep(60)
-
     waiting = double.remote(latch.wait.remote(1))
     actors.cancel(waiting)
     assert isinstance(failure(waiting), TaskCancelledError)
-    for force in (False, True):
-        path = tmp_path / str(force)
-        running = asleep.remote(str(path))
-        eventually(path.exists)
-        actors.cancel(running, force=force)
-        assert isinstance(failure(running), TaskCancelledError)
-    with pytest.raises(GetTimeoutError, match="within its timeout"):
-        actors.get(asleep.options(timeout=0.5).remote(str(tmp_path / "again")), timeout=20)
+    running = asleep.remote(str(tmp_path / "begun"))
+    eventually((tmp_path / "begun").exists)
+    actors.cancel(running, force=True)
+    assert isinstance(failure(running), TaskCancelledError)
     held = stuck.remote(latch)
     actors.get(latch.open.remote())
     actors.get(held, timeout=10)
+
+
+def test_cancelling_one_that_sleeps(tmp_path: Path) -> None:
+    running = asleep.remote(str(tmp_path / "begun"))
+    eventually((tmp_path / "begun").exists)
+    actors.cancel(running)
+    assert isinstance(failure(running), TaskCancelledError)
+
+
+def test_a_task_has_a_deadline(tmp_path: Path) -> None:
+    with pytest.raises(GetTimeoutError, match="within its timeout"):
+        actors.get(asleep.options(timeout=0.5).remote(str(tmp_path / "begun")), timeout=20)
 
 
 def test_an_argument_that_failed_fails_the_task() -> None:

@@ -19,6 +19,8 @@ from actors.threads import Threads
 
 MOST_MARKS = 10_000
 ASK_SECONDS = 60.0
+_NO_ACTOR = "ff" * 12
+"""What the ids begin with that Ray gives to tasks in place of an actor's; its job's number follows."""
 
 _borrowed = Threads("ray-cancel")
 
@@ -99,10 +101,13 @@ def _handle_of(raw: Any) -> Any:
     """Returns Ray's handle of the actor that a call was made to; None where it is none's, or over Ray's client."""
     worker = ray._private.worker.global_worker  # noqa: SLF001 - as `current_actor` of Ray's own context does
     task = getattr(raw, "task_id", None)
-    if task is None or not hasattr(worker, "core_worker") or task().actor_id().is_nil():
+    if task is None or not hasattr(worker, "core_worker"):
+        return None
+    actor = task().actor_id()
+    if actor.hex().startswith(_NO_ACTOR):  # Ray ends the process that asks for the handle of such a one
         return None
     try:
-        handle = worker.core_worker.get_actor_handle(task().actor_id())
+        handle = worker.core_worker.get_actor_handle(actor)
     except ValueError:  # it has no handle any more
         return None
     return handle if hasattr(handle, "_actors_cancel") else None
