@@ -104,18 +104,14 @@ class _Parts:
         self._sizes.append((names, len(names)))
         for name, value in tuple(names.items()):
             self._names.append((names, name, value))
-            self._add(value)
+            self._all_of(value) if name == "__annotations__" and type(value) is dict else self._add(value)
 
     def _class(self, cls: type) -> None:
         if type(cls) is not type:  # a metaclass may have it pickled in its own way
             raise _ChangeableError
         self._states.append((_state_of_class, cls, _state_of_class(cls)))
         self._each(cls.__bases__)
-        names = vars(cls)
-        self._sizes.append((names, len(names)))
-        for name, value in tuple(names.items()):
-            self._names.append((names, name, value))
-            self._all_of(value) if name == "__annotations__" else self._add(value)
+        self._all_of(vars(cls))
 
     def _function(self, function: FunctionType) -> None:
         code, names = function.__code__, function.__globals__

@@ -106,7 +106,7 @@ class Scene(Folder):
 
     def __init__(self, path: Path, detour: Detour, step: str) -> None:
         super().__init__(path)
-        self._detour = detour
+        self._detour, self._step = detour, step
         self._relay = relay = detour.relay
         if step == "sent":
             relay.hold(THERE)
@@ -142,6 +142,9 @@ class Scene(Folder):
         return self._detour.call("run", self.path, name)
 
     def go_on(self) -> None:
+        """Lets the call go on, which is made now where it was not yet."""
+        if self._step == STEPS[0]:
+            self.ref = self.run("it")
         self._relay.let_go()
         super().go_on()
 
@@ -182,7 +185,6 @@ class TestTheActor:
             os.kill(pid, signal.SIGKILL)
             if step == STEPS[0]:
                 eventually(lambda: not psutil.pid_exists(pid))
-                it.ref = it.run("it")
             it.go_on()
             told = outcome(it.ref)
             expected = {
@@ -204,8 +206,6 @@ class TestTheActor:
         with scene(survivor, tmp_path, lane, step) as (it, pid):
             os.kill(pid, signal.SIGSTOP)
             try:
-                if step == STEPS[0]:
-                    it.ref = it.run("it")
                 it.go_on()
                 late = it.run("late")
                 assert actors.wait([late], timeout=0.2) == ([], [late])
@@ -224,8 +224,6 @@ class TestTheActor:
             node = actors.nodes()[1].pid
             os.kill(node, signal.SIGSTOP)
             try:
-                if step == STEPS[0]:
-                    it.ref = it.run("it")
                 it.go_on()
                 late = it.run("late")
                 if lane == "door":
@@ -247,8 +245,6 @@ class TestTheNode:
             actors.get(other.pid.remote(), timeout=PATIENCE)
             os.kill(actors.nodes()[1].pid, signal.SIGKILL)
             eventually(lambda: not psutil.pid_exists(pid), PATIENCE, "its actor ends with it")
-            if step == STEPS[0]:
-                it.ref = it.run("it")
             it.go_on()
             told = outcome(it.ref)
             assert agrees(told, it)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.address import Address
 from actors.node.neighbours import Neighbours
-from actors.node.ring import NEAR, Ring, nearest
+from actors.node.ring import NEAR, Ring, in_order
 from actors.node.rumours import ENDED, HERE, SILENT, Record, Rumours, Word
 from actors.nodeinfo import NodeInfo
 from actors.simulation import SimulationError, simulate_crowd
@@ -57,9 +58,13 @@ def test_neighbours_reach_all_in_few_steps_and_are_few(nodes: set[str]) -> None:
 
 @given(crowds, st.text("abc", min_size=1, max_size=5))
 def test_one_that_goes_moves_what_it_kept_and_nothing_else(nodes: set[str], what: str) -> None:
-    kept = nearest(what, nodes, 3)
+    def keepers(ids: set[str]) -> list[str]:
+        members: Any = [SimpleNamespace(info=SimpleNamespace(id=id)) for id in ids]
+        return [member.info.id for member in in_order(what, members)[:3]]
+
+    kept = keepers(nodes)
     gone = min(nodes)
-    left = nearest(what, nodes - {gone}, 3)
+    left = keepers(nodes - {gone})
     assert [node for node in kept if node != gone] == left[: len(kept) - (gone in kept)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING
 from actors.demand import matches, parts
 from actors.exceptions import ActorDiedError
 from actors.frozen import travelling
+from actors.node.ring import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from actors.address import Address
     from actors.courier import Lease
@@ -243,16 +243,10 @@ def heirs(members: Members, spec: ActorSpec) -> list[Member]:
     needs = parts(demand.needs)
     found = [
         member
-        for member in members.alive()
-        if member is not members.me
-        and member.lost != member.where.process
+        for member in members.others()
+        if member.lost != member.where.process
         and not member.info.draining
         and matches(demand.selector, member.info.labels)
         and all(member.totals.get(name, 0) >= count for name, count in needs.items())
     ]
     return in_order(spec.id, found)
-
-
-def in_order(actor: str, members: Iterable[Member]) -> list[Member]:
-    """Returns nodes in the order in which an actor prefers them for its heirs."""
-    return sorted(members, key=lambda member: hashlib.sha256(f"{actor}/{member.info.id}".encode()).digest())

@@ -14,7 +14,8 @@ from actors.handle import kept_by
 from actors.life import Life
 from actors.lodging import take_charge
 from actors.messages import Payload
-from actors.node.copies import Copies, Ward, heirs, in_order
+from actors.node.copies import Copies, Ward, heirs
+from actors.node.ring import in_order
 from actors.node.wards import Wards
 from actors.serialize import dumps, loads
 from actors.strategy import NodeAffinitySchedulingStrategy
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.charge import Charge
-    from actors.node.members import Members
+    from actors.node.members import Member, Members
     from actors.process import Process
     from actors.spec import ActorSpec, Construction
     from actors.transport.acceptor import Visitor
@@ -213,13 +214,14 @@ class Custody:
     async def _asked(self, actor: str) -> list[tuple[Address, str | None]]:
         """Returns what nodes have of an actor: all of them; where they are many, those first that are its heirs."""
         standing = self._members.standing()
-        first = len(standing)
         if self._members.sparse:
-            standing, first = in_order(actor, standing), FIRST_ASKED
-        said = await asyncio.gather(*(self._held_by(member.where, actor) for member in standing[:first]))
-        if not any(what is not None for _, what in said):
-            said = await asyncio.gather(*(self._held_by(member.where, actor) for member in standing))
-        return said
+            said = await self._held_by_each(in_order(actor, standing)[:FIRST_ASKED], actor)
+            if any(what is not None for _, what in said):
+                return said
+        return await self._held_by_each(standing, actor)
+
+    async def _held_by_each(self, members: list[Member], actor: str) -> list[tuple[Address, str | None]]:
+        return await asyncio.gather(*(self._held_by(member.where, actor) for member in members))
 
     async def _held_by(self, where: Address, actor: str) -> tuple[Address, str | None]:
         try:

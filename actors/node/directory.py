@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from actors.exceptions import ActorDiedError, AuthenticationError
-from actors.node.ring import nearest
+from actors.node.ring import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,8 +95,7 @@ class Directory:
     # -- asking -------------------------------------------------------------------------------------------------
 
     def _keepers(self, key: Key) -> list[Member]:
-        standing = {member.info.id: member for member in self._members.standing()}
-        return [standing[node] for node in nearest("/".join(key), standing, KEEPERS)]
+        return in_order("/".join(key), self._members.standing())[:KEEPERS]
 
     async def claimants(self, key: Key) -> list[Member]:
         """Tells of a name that this node is about to give; returns the others that may have it."""

@@ -130,9 +130,13 @@ class Members:
         """Returns the nodes that are not known to have ended: those that answer, and those that are only silent."""
         return [member for member in self.all() if not member.ended]
 
+    def others(self) -> list[Member]:
+        """Returns the nodes that answer, but for this one."""
+        return [member for member in self.alive() if member is not self.me]
+
     def partners(self) -> list[Member]:
         """Returns those that this node speaks to of its own accord: all that answer; where it is sparse, neighbours."""
-        return [m for m in self.alive() if m is not self.me and (not self.sparse or m.peer is not None)]
+        return [member for member in self.others() if not self.sparse or member.peer is not None]
 
     def joining(self) -> int:
         """Returns how many are just being met."""

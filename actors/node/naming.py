@@ -71,7 +71,7 @@ class Naming:
         """Returns the name of the node where the name is taken, if there is one. All are asked at once."""
         others = await self.directory.claimants((spec.namespace, spec.name or "")) if self._members.sparse else []
         if self.directory.asks_all:
-            others = self._others()
+            others = self._members.others()
         held = await asyncio.gather(*(self._holds(member, spec) for member in others))
         return next((member.info.name for member, holds in zip(others, held, strict=True) if holds), None)
 
@@ -87,10 +87,7 @@ class Naming:
 
     async def where_else(self, name: str, namespace: str) -> list[Member]:
         """Returns the other nodes that may have an actor of this name."""
-        return self._others() if self.directory.asks_all else await self.directory.holders((namespace, name))
-
-    def _others(self) -> list[Member]:
-        return [member for member in self._members.alive() if member is not self._members.me]
+        return self._members.others() if self.directory.asks_all else await self.directory.holders((namespace, name))
 
     async def holds(self, _: Visitor, name: str, namespace: str, claimant: str) -> bool:
         """Whether an actor of this node has the name, or claims it with the better right."""

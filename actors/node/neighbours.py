@@ -218,10 +218,12 @@ class Neighbours:
                 self._apply(node)  # what was seen here counts no more
 
     def _forget_removed(self) -> None:
-        trusted = self._members.trusted
         for word in self._rumours.words():
-            if trusted is not None and word.node != self._me and not trusted(word.node):
+            if word.node != self._me and not self._may_come(word.node):
                 self._rumours.forget(word.node)
+
+    def _may_come(self, node: str) -> bool:
+        return self._members.trusted is None or self._members.trusted(node)
 
     def _look_again(self) -> None:
         """Tries neighbours which this node has given up, and others have not."""
@@ -257,9 +259,8 @@ class Neighbours:
 
     def _take(self, words: Iterable[Word], why: str) -> None:
         """Takes in what was heard, and tells it on where it is new."""
-        trusted = self._members.trusted
         for word in words:
-            if trusted is not None and word.node != self._me and not trusted(word.node):
+            if word.node != self._me and not self._may_come(word.node):
                 continue
             if word.node == self._me and self._is_soon(word):
                 continue
@@ -398,8 +399,7 @@ class Neighbours:
     # -- service ------------------------------------------------------------------------------------------------
 
     def _check(self, visitor: Visitor) -> None:
-        trusted = self._members.trusted
-        if visitor.node is not None and trusted is not None and not trusted(visitor.node):
+        if visitor.node is not None and not self._may_come(visitor.node):
             raise AuthenticationError("this device is no member of the cluster")
 
     async def hear(self, visitor: Visitor, where: Address, words: list[Word]) -> None:

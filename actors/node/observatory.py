@@ -226,7 +226,7 @@ class Observatory:
 
     async def _ping(self) -> list[tuple[str, float | None]]:
         """Returns how long it takes to each other node and back; None for one that does not answer at once."""
-        others = self._others()
+        others = self._members.others()
         found = await asyncio.gather(*(self._trip(member) for member in others), return_exceptions=True)
         return [
             (member.info.name, seconds if not isinstance(seconds, BaseException) else None)
@@ -249,10 +249,11 @@ class Observatory:
 
     async def clocks(self, _: Visitor) -> dict[str, float]:
         """Returns how many seconds each node's clock is ahead of this one's, by the node's name."""
-        found = await asyncio.gather(*(self._ahead(member) for member in self._others()), return_exceptions=True)
+        others = self._members.others()
+        found = await asyncio.gather(*(self._ahead(member) for member in others), return_exceptions=True)
         ahead = {
             member.info.name: seconds
-            for member, seconds in zip(self._others(), found, strict=False)
+            for member, seconds in zip(others, found, strict=True)
             if not isinstance(seconds, BaseException)
         }
         return {self._members.me.info.name: 0.0, **ahead}
@@ -271,7 +272,7 @@ class Observatory:
 
     async def cluster(self, visitor: Visitor) -> ClusterView:
         """Returns what all nodes look like just now."""
-        others = self._others()
+        others = self._members.others()
         asks = [self._process.ask(member.where, "events", "view", timeout=ASK_SECONDS) for member in others]
         mine, *theirs = await asyncio.gather(self.view(visitor), *asks, return_exceptions=True)
         if isinstance(mine, BaseException):
@@ -301,7 +302,7 @@ class Observatory:
         timeout = min(timeout, MOST_WAIT_SECONDS)
         me = self._members.me
         asks: dict[str, asyncio.Task[Any]] = {}
-        for member in [me, *self._others()]:
+        for member in [me, *self._members.others()]:
             known = numbers.get(member.info.id)
             wait = timeout if known is not None else 0.0
             work: Coroutine[Any, Any, Any] = (
@@ -322,9 +323,6 @@ class Observatory:
         done = {id: ask for id, ask in asks.items() if ask.done() and not ask.cancelled() and ask.exception() is None}
         return {id: ask.result() for id, ask in done.items()}
 
-    def _others(self) -> list[Member]:
-        return [member for member in self._members.alive() if member is not self._members.me]
-
     # -- what was printed --------------------------------------------------------------------------------------------
 
     async def logs(self, _: Visitor, lines: int) -> list[tuple[str, int, str | None, str | None, str | None, LogLine]]:
@@ -343,7 +341,7 @@ class Observatory:
     async def all_logs(self, visitor: Visitor, lines: int) -> list[Any]:
         """Returns the last lines that each worker of the cluster has printed; see `logs`."""
         asks = [self._process.ask(member.where, "events", "logs", lines, timeout=ASK_SECONDS) for member in
-                self._others()]  # fmt: skip
+                self._members.others()]  # fmt: skip
         found = await asyncio.gather(self.logs(visitor, lines), *asks, return_exceptions=True)
         return [line for some in found if not isinstance(some, BaseException) for line in some]
 

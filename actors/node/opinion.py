@@ -70,7 +70,7 @@ class Opinion:
         return {id: there - middle for id, there in told.items()}
 
     async def _of_others(self, method: str, *args: Any, seconds: float = ASK_SECONDS) -> dict[str, Any]:
-        others = [member for member in self._members.alive() if member is not self._members.me]
+        others = self._members.others()
         asked = [self._process.ask(member.where, "doctor", method, *args, timeout=seconds) for member in others]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return {

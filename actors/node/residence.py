@@ -181,7 +181,7 @@ class Residence:
 
     async def _tell_removed(self, roll: Roll, gone: list[str]) -> None:
         plain = roll.to_plain()
-        told = [member for member in self._members.alive() if member.info.id in gone and member is not self._members.me]
+        told = [member for member in self._members.others() if member.info.id in gone]
         asks = [self._process.ask(m.where, "trust", "merge", plain, timeout=FAREWELL_SECONDS) for m in told]
         await asyncio.gather(*asks, return_exceptions=True)
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from actors.node.members import Member
+
 NEAR = 2
 """So many are neighbours on either side."""
 
@@ -65,6 +67,6 @@ class Ring:
         return list(dict.fromkeys([*self.near(node), *self.far(node)]))
 
 
-def nearest(what: str, nodes: Iterable[str], count: int) -> list[str]:
-    """Returns the nodes that something is kept at: whichever are there, each thing has its own order of them."""
-    return sorted(nodes, key=lambda node: place(f"{what}/{node}"))[:count]
+def in_order(what: str, members: Iterable[Member]) -> list[Member]:
+    """Returns nodes in the order in which something prefers to be kept there: whichever there are, it has its own."""
+    return sorted(members, key=lambda member: place(f"{what}/{member.info.id}"))

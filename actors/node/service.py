@@ -146,7 +146,7 @@ class NodeService:
         """A connection with a process of another node broke, which does not tell all nodes how its processes end."""
         ended = False
         if visitor.node is None:
-            ended = await self._has_ended_here(visitor.process)
+            ended = await _has_ended(str(self._process.folder / f"{visitor.process}.sock"))
         elif (member := self._members.find(visitor.node)) is not None:
             with contextlib.suppress(TimeoutError, ActorDiedError):  # else its silence will tell
                 asked = self._process.ask(member.where, "node", "autopsy", visitor.process, timeout=ASK_SECONDS)
@@ -154,31 +154,12 @@ class NodeService:
         if ended:
             self._process.acceptor.expire(visitor.process)
 
-    async def _has_ended_here(self, process: str) -> bool:
-        """Whether a process of this host has ended; see `_look_after`."""
-        for pause in LOOKS:
-            await asyncio.sleep(pause)
-            try:
-                await probe_socket(str(self._process.folder / f"{process}.sock"))
-            except GoneError:
-                return True
-            except UnreachableError:
-                pass
-        return False
-
     async def _look_after(self, address: Address) -> None:
-        for pause in LOOKS:  # one that has been killed may still be answered for while the system takes it apart
-            await asyncio.sleep(pause)
-            try:
-                await probe_socket(address.socket)
-            except GoneError:
-                self._local.pop(address.process, None)
-                with contextlib.suppress(FileNotFoundError):  # there still if it was killed
-                    os.unlink(address.socket)
-                self._process.acceptor.expire(address.process)
-                return
-            except UnreachableError:
-                pass  # silence is not death
+        if await _has_ended(address.socket):
+            self._local.pop(address.process, None)
+            with contextlib.suppress(FileNotFoundError):  # there still if it was killed
+                os.unlink(address.socket)
+            self._process.acceptor.expire(address.process)
 
     def gone(self, visitor: Visitor) -> None:
         """A process will not come back: the actors it owned end."""
@@ -202,9 +183,8 @@ class NodeService:
             if self._members.sparse:
                 self._placing.look_again()  # others look themselves whether it has ended, see `link_lost`
                 return
-            for member in self._members.alive():
-                if member is not self._members.me:
-                    self._in_background(self._tell_end(member, worker.id))
+            for member in self._members.others():
+                self._in_background(self._tell_end(member, worker.id))
 
     async def _tell_end(self, member: Member, process: str) -> None:
         with contextlib.suppress(TimeoutError, ActorDiedError):  # else its silence will tell
@@ -417,11 +397,8 @@ class NodeService:
         me = self._members.me.info.name
         names += [(space, f"{me}/{name}") for space, name in self._names.all_aside(namespace)]
         if everywhere:
-            for member in self._members.alive():
-                if member is not self._members.me:
-                    names += await self._process.ask(
-                        member.where, "node", "named", namespace, False, timeout=ASK_SECONDS
-                    )
+            for member in self._members.others():
+                names += await self._process.ask(member.where, "node", "named", namespace, False, timeout=ASK_SECONDS)
         return sorted(names)
 
     async def kill(self, _: Visitor, process: str, no_restart: bool = True) -> None:
@@ -439,3 +416,16 @@ class NodeService:
     async def autopsy(self, _: Visitor, process: str) -> Any:
         """Returns how a process of this node ended; None for one that is not known to have."""
         return await self.workers.autopsy(process)
+
+
+async def _has_ended(socket: str) -> bool:
+    """Whether the process of this host that has this socket has ended, by some looks."""
+    for pause in LOOKS:  # one that has been killed may still be answered for while the system takes it apart
+        await asyncio.sleep(pause)
+        try:
+            await probe_socket(socket)
+        except GoneError:
+            return True
+        except UnreachableError:
+            pass  # silence is not death
+    return False

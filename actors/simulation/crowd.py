@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .outcome import Outcome
-    from .resident import Device, Node
+    from .resident import Device
 
 KINDS = ("cut", "cut", "split", "stall", "crash", "crash", "crash", "clock", "address", "revoke")
 
@@ -27,11 +27,11 @@ LOST_SECONDS = 3.0
 KNOWN_SECONDS = 50.0
 """After the last that went wrong, after which all know all: what was lost is looked for, and heard of."""
 
-PROBE_SECONDS = (5.0, 30.0)
-
 
 class Crowd(World):
     """The devices, what goes wrong, and what must hold."""
+
+    pause = (5.0, 30.0)
 
     def __init__(self, seed: int, size: int, limit: int, faults: Sequence[Fault], trace: bool) -> None:
         super().__init__(seed, size, faults, trace, limit)
@@ -45,11 +45,6 @@ class Crowd(World):
 
     def _see(self) -> None:
         """See `World`: pairs are not looked after one by one."""
-
-    async def probes(self, node: Node) -> None:
-        """Has a node call others, now and then."""
-        chance = random.Random(f"probes/{node.process.id}")  # noqa: S311 - to be the same again is what is wanted
-        await self._probe(node, chance, PROBE_SECONDS)
 
     def _is_calm(self, seconds: float) -> bool:
         """Whether for so long no connection was in the way of news."""
@@ -112,8 +107,8 @@ def simulate_crowd(
 
     In the end all that live know all others, by the process that runs there now, and miss all that do not. A killed
     one is missed by all within 3 s, unless something else is wrong. Calls start once at most and never after their
-    callers were told that they failed, as in `simulate_membership`. Who was
-    removed is connected with nobody that knows.
+    callers were told that they failed, as in `simulate_membership`. Who was removed is connected with nobody that
+    knows.
 
     Args:
         seed: decides all that is left to chance.
@@ -125,7 +120,7 @@ def simulate_crowd(
     Raises:
         SimulationError: a promise was broken.
     """
-    chance = random.Random(f"crowd-faults/{seed}")  # noqa: S311 - as above
+    chance = random.Random(f"crowd-faults/{seed}")  # noqa: S311 - to be the same again is what is wanted
     plan = [
         Fault(
             5 + chance.uniform(0, SPAN_SECONDS), chance.choice(KINDS), chance.randrange(64 * 1024),

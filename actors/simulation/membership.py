@@ -79,7 +79,13 @@ def rolls(size: int) -> Roll:
 
 
 class World:
-    """The devices, what goes wrong, and what must hold."""
+    """The devices, what goes wrong, and what must hold.
+
+    Attributes:
+        pause: seconds between two calls of a device to others, the least and the most.
+    """
+
+    pause = PROBE_SECONDS
 
     def __init__(self, seed: int, size: int, faults: Sequence[Fault], trace: bool, limit: int = MESH_LIMIT) -> None:
         self.limit = limit
@@ -193,12 +199,9 @@ class World:
     async def probes(self, node: Node) -> None:
         """Has a node call others, now and then."""
         chance = random.Random(f"probes/{node.process.id}")  # noqa: S311 - as above
-        await self._probe(node, chance, PROBE_SECONDS)
-
-    async def _probe(self, node: Node, chance: random.Random, pause: tuple[float, float]) -> None:
         tasks: set[asyncio.Task[None]] = set()
         while True:
-            await asyncio.sleep(chance.uniform(*pause))
+            await asyncio.sleep(chance.uniform(*self.pause))
             others = [member for member in node.members.standing() if member is not node.members.me]
             if others:
                 key = f"{node.process.id}/{len(self._probes)}"

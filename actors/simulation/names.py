@@ -63,6 +63,10 @@ class _Node:
         """See `actors.node.members.Members`."""
         return [node for node in self._world.nodes if node.number not in self.silent]
 
+    def others(self) -> list[_Node]:
+        """See `actors.node.members.Members`."""
+        return [node for node in self.alive() if node is not self]
+
     def standing(self) -> list[_Node]:
         """See `actors.node.members.Members`."""
         return self._world.nodes

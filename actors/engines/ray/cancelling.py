@@ -62,18 +62,19 @@ class Calls:
             return False
 
 
-def cancel_call(raw: Any, recursive: bool) -> bool:
-    """Cancels a call, soon; returns whether it is one that may wait for its turn at an actor which is known here.
+def cancel(raw: Any, *, force: bool = False, recursive: bool = True) -> None:
+    """Cancels a call or task; soon, if it is one that may wait for its turn at an actor which is known here.
 
     Args:
         raw: Ray's own reference to its result, or to its stream.
+        force: see `actors.cancel`.
         recursive: whether to cancel what it has called.
     """
-    handle = _handle_of(raw)
+    handle = None if force else _handle_of(raw)
     if handle is None:
-        return False
-    _borrowed.start(_cancel, handle, raw, recursive)
-    return True
+        ray.cancel(raw, force=force, recursive=recursive)
+    else:
+        _borrowed.start(_cancel, handle, raw, recursive)
 
 
 def forget_stream(raw: Any) -> None:
@@ -83,8 +84,8 @@ def forget_stream(raw: Any) -> None:
 
 def _forget(raw: Any) -> None:
     try:
-        if ray.is_initialized() and not cancel_call(raw, True):
-            ray.cancel(raw)
+        if ray.is_initialized():
+            cancel(raw)
     except (rays.RayError, RuntimeError, ValueError):  # the cluster is being left, or the call is over
         return
 

@@ -13,7 +13,7 @@ from actors.refs import ObjectRef
 from actors.stream import ObjectRefGenerator
 from actors.threads import Threads
 
-from .cancelling import cancel_call, forget_stream
+from .cancelling import cancel, forget_stream
 from .errors import translated, translating
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ class RayRef(ObjectRef[Any]):
 
     def cancel(self, *, force: bool = False, recursive: bool = True) -> None:
         """See `ObjectRef`."""
-        if force or not cancel_call(self.raw, recursive):
-            ray.cancel(self.raw, force=force, recursive=recursive)
+        cancel(self.raw, force=force, recursive=recursive)
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._value_of().__await__()
@@ -119,9 +118,7 @@ class RayStream(ObjectRefGenerator[Any]):
     def close(self, *, force: bool = False, recursive: bool = True) -> None:
         """See `ObjectRefGenerator`."""
         self._over = True
-        call = self.raw._generator_ref  # noqa: SLF001 - as `ray.cancel` does
-        if force or not cancel_call(call, recursive):
-            ray.cancel(call, force=force, recursive=recursive)
+        cancel(self.raw._generator_ref, force=force, recursive=recursive)  # noqa: SLF001 - as `ray.cancel` does
 
     def __del__(self) -> None:
         """The producer stops."""
