@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,12 +174,40 @@ ADVICE = {
     "VersionMismatchError": "bring both devices to one version of what is named",
     "WrongCodeError": "type the code again, as the other device shows it",
 }
-"""What to do, by kind; a row of the page on troubleshooting goes before."""
+"""What to do, by kind; a row of the page on troubleshooting goes before, and what stands in `NEARER`."""
+
+_DAMAGED = "what the other device or the file holds is not what this package writes: `actors leave`, and pair again"
+NEARER = (
+    ("ModelError", r"cannot be cut|never called|Llama family|cannot make out|must stay together",
+     "leave `strategy=` at `'auto'`; a model that cannot be cut at all runs on one node: `nodes=[…]`"),
+    ("ModelError", r"not supported|no architecture|not known here|can be read|variant of the arch",
+     "take the model's Hugging Face directory, or another quantisation of it"),
+    ("ModelError", r"chat template refuses", "send the messages as this model's template wants them, mostly user and assistant by turns"),
+    ("ModelError", r"cannot be kept|no place to keep", "make room there, or give another folder by `ACTORS_HOME`"),
+    ("ModelError", r"was closed|of another line", "make or load it again"),
+    ("ModelError", r"is there any more|can give them out", "bring one of the devices back that had it, or load it again"),
+    ("CollectiveError", r"another thread of this rank", "call from one thread of a rank at a time, or under another tag or group"),
+    ("CollectiveError", r"^rank … of …", "read what that rank printed; each rank has to call a collective, or none"),
+    ("CollectiveError", r"without data", "something else than this package sends to the rank's port"),
+    ("CollectiveError", r"was closed here", "make a new group: this one was destroyed or has ended"),
+    ("CollectiveError", r"another engine", "make groups of actors of one engine"),
+    ("CollectiveError", r"on Ray, collectives", "call collectives in methods, once all are made"),
+    ("AuthenticationError", r"statements? about trust|in another's name|holds more than|^it is |no private key", _DAMAGED),
+    ("AuthenticationError", r"another certificate|not its own|shows the certificate|lacks this device", _DAMAGED),
+    ("AuthenticationError", r"another version|cannot be used", "`actors invite --bundle FILE` again, by this version of the package"),
+    ("AuthenticationError", r"others can read", "delete that file"),
+    ("AuthenticationError", r"belongs to that cluster already", "nothing: it is a member"),
+    ("AuthenticationError", r"own device", "ask a node of the same device"),
+    ("LookupError", r"kept here", "nothing: the node asks whoever keeps it since"),
+    ("LookupError", r"^… means", "give more of its id, as `actors list actors` shows it"),
+    ("LookupError", r"kept nothing", "what is older than the node's memory of lines is gone"),
+)  # fmt: skip
+"""What to do, by kind and words, where the kind alone says too little."""
 
 _ROW = re.compile(r"^\| (.+?) \|(?: .+? \|)? (.*?) \|$", re.MULTILINE)
 _SAYS = re.compile(
     r"[:;,.] (?:or |and |then )?(?:add|ask|await|call|choose|convert|correct|fetch|give|install|keep|leave it|look|make|"
-    r"mark|name|pass|pick|put|remove|rename|run|say|send|set|start|take|try|use|wait)\b|`actors ",
+    r"load|mark|name|pass|pick|put|read|remove|rename|replace|report|restore|run|say|send|set|start|take|try|use|wait)\b|`actors ",
     re.IGNORECASE,
 )
 """In texts that say themselves what to do."""
@@ -197,13 +226,22 @@ def advised() -> list[tuple[str, str]]:
 
 def quotes(quote: str, message: Message) -> bool:
     """Whether words that a page quotes are of a message; a number or name may stand for what varies in it."""
+    found = _quoted(quote)
+    return found is not None and bool(found[0].search(message.text) or _said(message.text).search(found[1]))
+
+
+@cache
+def _quoted(quote: str) -> tuple[re.Pattern[str], str] | None:
+    """What finds the words of a quote, and the quote; None where they are too few to be of one message alone."""
     quote = re.sub(r"\d+(\.\d+)?( [KMGT]iB)?", GAP, quote)
-    pieces = [re.escape(piece.strip()) for piece in quote.split(GAP) if piece.strip()]
-    if not any(len(piece.split()) > 1 for piece in quote.split(GAP)):
-        return False
-    plain = ".*".join(pieces)
-    varying = ".+".join(re.escape(part) for part in message.text.split(GAP))
-    return bool(re.search(plain, message.text) or re.search(varying, quote))
+    if not any(len(piece.split()) > 2 for piece in quote.split(GAP)):
+        return None
+    return re.compile(".*".join(re.escape(piece.strip()) for piece in quote.split(GAP) if piece.strip())), quote
+
+
+@cache
+def _said(text: str) -> re.Pattern[str]:
+    return re.compile(".+".join(re.escape(part) for part in text.split(GAP)))
 
 
 def page() -> str:
@@ -221,10 +259,15 @@ def page() -> str:
         mine = sorted({(m.text, m.kind): m for m in found if m.area == area}.items())
         for _, message in mine:
             own = [do for quote, do in rows if do and quotes(quote, message)]
-            advice = own[0] if own else "as it says" if _SAYS.search(message.text) else ADVICE[message.kind]
+            advice = own[0] if own else "as it says" if _SAYS.search(message.text) else _kinds_advice(message)
             lines.append(f"| {_code(f'{message.kind}: {message.text}')} | {advice} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _kinds_advice(message: Message) -> str:
+    nearer = (do for kind, words, do in NEARER if kind == message.kind and re.search(words, message.text))
+    return next(nearer, ADVICE[message.kind])
 
 
 def _code(text: str) -> str:

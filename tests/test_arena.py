@@ -186,8 +186,9 @@ def test_what_is_no_shared_memory_is_not_mapped(folder: Path, name: str) -> None
     (folder / "empty").touch()
     before = names(folder)
     arena = Arena(folder, "reader")
-    with pytest.raises((ValueError, OSError)):
+    with pytest.raises((ValueError, OSError)) as refused:
         arena.take([Shared(0, name, 0, 1)])
+    assert name != "empty" or str(refused.value) == "empty is no shared memory"
     assert names(folder) == before
 
 

@@ -11,23 +11,40 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import actors
+from actors import refs, runtime
+from actors.arrays import from_npy
+from actors.cluster import _launched_node
+from actors.collective import meeting
 from actors.collective.agreement import Offer
 from actors.collective.engine import check as check_ring
 from actors.communicator import GRPCCommunicator
 from actors.demand import check_labels
 from actors.environment import check_environment
-from actors.exceptions import ActorDiedError, ModelError
+from actors.exceptions import ActorDiedError, ModelError, PendingCallsLimitExceeded
+from actors.failure import Place
+from actors.holdings import Hold
+from actors.initarguments import meant
+from actors.launch.job import Job
+from actors.launch.job import _check as launching
+from actors.launch.job import _chosen as chosen_nodes
+from actors.models.partitioning import partition
+from actors.models.sampling import check_stops
 from actors.models.sharing import Shape
+from actors.muster import check_address
 from actors.options import ActorOptions, MethodOptions
 from actors.reduction import check_reduction
+from actors.returned import several
+from actors.saving import checkpoint_of
 from actors.strategy import NodeAffinitySchedulingStrategy
 from actors.supervision import Supervisor
 from actors.util.metrics import Counter, Gauge, Histogram
+from actors.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from discovery import NodeRecord
 from discovery.addresses import host_and_port as split
 from discovery.interfaces import chosen
@@ -39,7 +56,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 import error_messages  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LEDGER = Path(__file__).with_name("unprovoked.txt")
 WINDOW = 12
@@ -51,14 +68,23 @@ COMPOSED = {  # quoted on the page of troubleshooting, and put together from sev
 
 @cache
 def said_in_tests() -> str:
-    """All strings of all tests, as one text; what escapes a character in a pattern is left out."""
+    """All strings of all tests, as one text, but for what is told to a reader; what escapes a character is left out."""
     strings = [
         node.value
-        for path in sorted(Path(__file__).parent.glob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for path in sorted(Path(__file__).parent.glob("test_*.py"))
+        for node in _quoting(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     return "\n".join(strings).replace("\\", "")
+
+
+def _quoting(tree: ast.AST) -> Iterator[ast.AST]:
+    """All parts of a program, but for docstrings and what an assertion says that fails."""
+    for node in ast.iter_child_nodes(tree):
+        told = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not told and not (isinstance(tree, ast.Assert) and node is tree.msg):
+            yield node
+            yield from _quoting(node)
 
 
 def windows(text: str) -> set[str]:
@@ -155,6 +181,47 @@ def executor() -> Any:
     return object.__new__(actors.util.Executor)
 
 
+def npy() -> bytes:
+    """An array of one number, as `numpy.save` writes it."""
+    import io
+
+    import numpy as np
+
+    file = io.BytesIO()
+    np.save(file, np.zeros(1))
+    return file.getvalue()
+
+
+@actors.remote
+class Rank:
+    """A member of a group that asks for what cannot be."""
+
+    def refused(self) -> list[str]:
+        import numpy as np
+
+        import actors.collective as col
+
+        wrong: list[Callable[[], object]] = [
+            lambda: col.reducescatter(np.float32(1.0)),
+            lambda: col.reducescatter(np.ones(3)),
+            lambda: col.broadcast(np.ones(1), 9),
+            lambda: col.allreduce("text"),
+            lambda: col.allreduce({"a": "text"}),
+            lambda: col.recv(1 - col.get_rank(), tag=1.5),
+            lambda: col.barrier(timeout="5"),
+            lambda: col.barrier(timeout=-1),
+        ]
+        said = []
+        for each in wrong:
+            try:
+                each()
+            except Exception as error:
+                said.append(str(error))
+            else:
+                said.append("it was not refused")
+        return said
+
+
 REFUSED: list[tuple[Callable[[], object], str]] = [
     # options
     (lambda: options(checkpoint="soon"), "checkpoint must be 'call', '100 calls' or '10s', not 'soon'"),
@@ -184,6 +251,22 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: check_labels({"a": "-"}), "must be up to 63 letters, digits, '-', '_' and '.', with a letter"),
     (lambda: NodeAffinitySchedulingStrategy(3), "node_id must be a node's id or name, not 3"),  # type: ignore[arg-type]
     (lambda: NodeAffinitySchedulingStrategy("n", "no"), "soft must be True or False, not 'no'"),  # type: ignore[arg-type]
+    (
+        lambda: options(isolation="thread", runtime_env={"env_vars": {"A": "1"}}),
+        "shares its process with others, which has one environment: leave runtime_env= out, or isolation=",
+    ),
+    (
+        lambda: checkpoint_of(Rank.cls, options(checkpoint="call", max_restarts=1)),
+        "checkpoint='call' needs Rank to have __actor_save__(self), which returns its state, and __actor_load__(self,",
+    ),
+    (
+        lambda: Rank.options(max_restarts=1).group(2),
+        "max_restarts= and lifetime= are not for groups: one of a group cannot come back alone",
+    ),
+    (
+        PlacementGroupSchedulingStrategy,
+        "there are no placement groups: make actors that belong together by Class.group(size), or place them by sched",
+    ),
     # runtime_env
     (lambda: check_environment({"env_vars": 3}), "runtime_env['env_vars'] must be a dict of strings, not 3"),
     (lambda: check_environment({"pip": {"no": 1}}), "runtime_env['pip'] has no key 'no'; there is: 'packages'"),
@@ -203,6 +286,26 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: actors.init("local", engine="ray"), "engine='ray' needs the package ray, which is not installed: "),
     (lambda: actors.get_actor(""), "an actor's name is a non-empty string, not ''"),
     (lambda: actors.remote(3), "@actors.remote goes before a class or a function, not 3; options are given by name"),  # type: ignore[call-overload]
+    (actors.remote, "@actors.remote() needs options; without any leave the parentheses out"),
+    (Rank, "use Rank.remote(...) to make an actor, or Rank.cls(...) to make a plain object here"),
+    (lambda: Rank.refused, "'refused' is called on an actor: make one first, by Rank.remote(...)"),
+    (lambda: actors.wait([], timeout="5"), "timeout must be a number of seconds or None, not '5'"),
+    (
+        lambda: meant("192.0.2.7:1", 1),
+        "this device is not paired with the one at 192.0.2.7:1: run `actors invite` there and `actors join CODE` here",
+    ),
+    (
+        lambda: _launched_node(SimpleNamespace(), SimpleNamespace(resources={"CPU": 1.0}, labels={})),
+        "this rank joins the cluster that `actors launch` has started it in: leave num_cpus=, num_gpus=, resources=",
+    ),
+    (
+        lambda: launching(Job(1, __file__, nodes=("all",), folder="/tmp")),
+        "does not lie in /tmp, which is what the nodes get",
+    ),
+    (
+        lambda: several([1, 2], 3, Place("desk", "Rank(actor-1)", "two", 1)),
+        "Rank(actor-1).two on node desk (pid 1): expected 3 returned values, got 2; num_returns= says how",
+    ),
     (lambda: actors.nonsense, "module 'actors' has no attribute 'nonsense'"),
     (lambda: actors.wait(3), "actors.wait takes a list of ObjectRefs, not "),  # type: ignore[arg-type]
     (lambda: actors.wait([], num_returns="1"), "num_returns must be a whole number, not '1'"),  # type: ignore[call-overload]
@@ -210,6 +313,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: actors.kill(3), "an actor handle is needed, not "),  # type: ignore[arg-type]
     (lambda: check_reduction("most", "float32"), "unknown op 'most'; known: "),
     (lambda: check_reduction("mean", "int32"), "the mean of int32 is not a int32: convert to a floating dtype first"),
+    (lambda: check_reduction("sum", "object"), "arrays of dtype object cannot be reduced; bool, integers, floats and"),
     # supervisors
     (
         lambda: Supervisor({}, strategy="none"),
@@ -236,6 +340,20 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         lambda: actors.models.ShardedModel.load("nowhere", arithmetic="float8"),
         "arithmetic must be one of auto, stored, float32, not 'float8'",
     ),
+    (
+        lambda: GRPCCommunicator().init(world_size=2),
+        "rank is not given, and RANK is not set: give it, or start with `actors launch`",
+    ),
+    (
+        lambda: check_address("0.0.0.0:1"),
+        "'0.0.0.0' is not a loopback address: for mutual TLS give the one that the others reach",
+    ),
+    (
+        lambda: partition([1.0], [1.0], nbytes=[], capacities=[1.0]),
+        "memory is given for 0 of 1 layers and 1 of 1 stages",
+    ),
+    (lambda: check_stops(["end", ""]), "stop has '' in it; it must be texts that are not empty"),
+    (lambda: from_npy(npy() + b"more"), "the array of numpy.save ends after 136 bytes, but 140 came"),
     (lambda: actors.util.Executor(0), "workers must be a whole number from 1, not 0"),
     (lambda: actors.util.Queue("3"), "maxsize must be a whole number, not '3'"),
     (lambda: Counter(""), "a metric's name is a non-empty string, not ''"),
@@ -273,7 +391,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
 @pytest.mark.parametrize(("wrong", "words"), [pytest.param(*each, id=each[1][:40]) for each in REFUSED])
 def test_bad_input_is_refused_where_it_is_given(wrong: Callable[[], object], words: str) -> None:
     with pytest.raises(
-        (ValueError, TypeError, NotImplementedError, AttributeError, ModelError, actors.exceptions.NoClusterError)
+        (ValueError, TypeError, NotImplementedError, AttributeError, actors.exceptions.ActorsError)
     ) as caught:
         wrong()
     assert words in str(caught.value)
@@ -294,6 +412,8 @@ def test_what_a_client_is_told_of_an_error_that_is_not_its_own() -> None:
 
     lost = error_of(ActorDiedError("stage 1 was on desk"))
     assert str(lost) == "a device that holds a part of the model was lost: stage 1 was on desk"
+    full = error_of(PendingCallsLimitExceeded("64 calls wait"))
+    assert (full.status, str(full)) == (429, "too many requests wait for the model already; try again soon")
     assert str(error_of(KeyError("x"))) == "the server failed at this request: KeyError: 'x'"
 
 
@@ -340,36 +460,6 @@ def test_a_queue_that_was_shut_down_says_so() -> None:
 
 
 @actors.remote
-class Rank:
-    """A member of a group that asks for what cannot be."""
-
-    def refused(self) -> list[str]:
-        import numpy as np
-
-        import actors.collective as col
-
-        wrong: list[Callable[[], object]] = [
-            lambda: col.reducescatter(np.float32(1.0)),
-            lambda: col.reducescatter(np.ones(3)),
-            lambda: col.broadcast(np.ones(1), 9),
-            lambda: col.allreduce("text"),
-            lambda: col.allreduce({"a": "text"}),
-            lambda: col.recv(1 - col.get_rank(), tag=1.5),
-            lambda: col.barrier(timeout="5"),
-            lambda: col.barrier(timeout=-1),
-        ]
-        said = []
-        for each in wrong:
-            try:
-                each()
-            except Exception as error:
-                said.append(str(error))
-            else:
-                said.append("it was not refused")
-        return said
-
-
-@actors.remote
 def task() -> int:
     return 1
 
@@ -409,6 +499,16 @@ def test_what_a_cluster_is_asked_for_in_vain(cluster: actors.Cluster) -> None:
         (lambda: actors.get(waits, timeout=0.05), "was not there within 0.05 s; the call goes on"),
         (task, "to run it on a worker, or task.function(...) to run it here"),  # type: ignore[operator]
         (lambda: group.refused.map([1]), "map needs one value for each of 2 actors: "),
+        (
+            lambda: actors.get(refs._restore(Hold("value-none", runtime.joined().address))),
+            "value value-none is not kept any more by this process",
+        ),
+        (lambda: chosen_nodes(Job(1, "x.py", nodes=("nowhere",))), "no node 'nowhere' answers; there are: "),
+        (
+            lambda: meeting.meet(SimpleNamespace(folder="/nowhere")),
+            "this rank has joined another cluster, and the ranks of its job are not in it: call actors.init() without",
+        ),
+        (one.add, "call it as add.remote(...): it runs in another process"),
         (lambda: actors.kill(group), "a group has its own .kill()"),
         (lambda: actors.get_runtime_context().current_actor, "this code runs in no actor: current_actor is there in"),
         (lambda: actors.put(waits), "actors.put was given an ObjectRef, which is kept already: pass it on as it is"),

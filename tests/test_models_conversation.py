@@ -110,9 +110,9 @@ class TestConversation:
     def test_what_was_closed_is_no_longer_held(self, model):
         talk = model.conversation()
         said(talk.submit(START, max_tokens=2))
-        with pytest.raises(ModelError, match="was closed"):
+        with pytest.raises(ModelError, match="this conversation was closed"):
             talk.close() or talk.submit(THEN)
-        with pytest.raises(ModelError, match="was closed"):
+        with pytest.raises(ModelError, match="this conversation was closed"):
             talk.fork()
 
     def test_one_answer_at_a_time(self, model):

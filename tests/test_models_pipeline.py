@@ -66,5 +66,5 @@ def test_an_error_in_a_layer_is_told_and_harms_nothing(cluster):
         with pytest.raises(TaskError, match="two rows, please"):
             pipeline(mx.zeros((3,)))
         assert pipeline(mx.ones((2,))).tolist() == [1.0, 1.0]
-    with pytest.raises(ModelError, match="was closed"):
+    with pytest.raises(ModelError, match="this pipeline was closed"):
         pipeline(mx.ones((2,)))
