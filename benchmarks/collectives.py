@@ -55,6 +55,9 @@ CASES = (
     Case("reduce-scatter 64 MiB", "reducescatter", 64 * MIB, 3, True),
     Case("all-reduce 12.5 MiB", "allreduce", 200 * 65536, 5, True),
     Case("tree of 200, 12.5 MiB", "tree of 200", 200 * 65536, 5, True),
+    Case("all-reduce 200 KiB", "allreduce", 200 * 1024, 100, False),
+    Case("tree of 200, 200 KiB", "tree of 200", 200 * 1024, 100, False),
+    Case("the same, joined by hand", "200 joined by hand", 200 * 1024, 100, False),
 )
 LARGE = {2: CASES, 4: (CASES[0], CASES[4]), 8: (CASES[0], CASES[4])}
 """Beyond two ranks, what there are goals for."""

@@ -3,11 +3,11 @@
     python benchmarks/collectives_lan.py [--rounds 7] [--gbit 1] [--json]
 
 About a minute, root and Linux (see `lan.py`). All take turns, round after round. Of the raw streams one sends 64 MiB to
-the other host; or two do, one each way, which is what an all-reduce of two ranks has to move; or these do besides what
-cannot be spared of what is ours: the bytes are cut out of an array, written to memory that another process could map,
-and half of them are added up; or all of an all-reduce is done by hand, with two processes on each host
-(`collectives_by_hand.py`). Gloo encrypts nothing. Both hosts share the processors of one machine, and its memory is
-their network, unless ``--gbit`` makes it one of a real speed.
+the other host; or two do, one each way, which is what an all-reduce of two ranks has to move; or two without TLS, which
+tells its share; or these do besides what cannot be spared of what is ours: the bytes are cut out of an array, written
+to memory that another process could map, and half of them are added up; or all of an all-reduce is done by hand, with
+two processes on each host (`collectives_by_hand.py`). Gloo encrypts nothing. Both hosts share the processors of one
+machine, and its memory is their network, unless ``--gbit`` makes it one of a real speed.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ BY_HAND = str(Path(__file__).with_name("collectives_by_hand.py"))
 PAYLOAD = 64 << 20
 PATIENCE = 120.0
 ONE_WAY, BOTH_WAYS = "raw gRPC stream", "raw gRPC streams both ways"
-BARE = "these, cut, landed and added"
+OPEN = "both ways without TLS"
+BARE = "both ways, cut, landed, added"
 HAND = "an all-reduce by hand"
-GO, LANDING = "go", "landing"
+GO, LANDING, UNSEALED = "go", "landing", "without TLS"
 
 
-def serve(turn: Callable[[], Any], landing: Callable[[], Any] | None = None) -> None:
-    """Answers each line of standard input with the seconds that a turn, or the other one, took here."""
+def serve(turn: Callable[[], Any], **others: Callable[[], Any]) -> None:
+    """Answers each line of standard input with the seconds that a turn, or the one of this name, took here."""
     print(json.dumps("ready"), flush=True)
     for word in sys.stdin:
         begun = time.perf_counter()
-        answer = landing() if landing is not None and word.strip() == LANDING else turn()
+        answer = others.get(word.strip(), turn)()
         print(json.dumps(answer if answer is not None else time.perf_counter() - begun), flush=True)
 
 
@@ -112,8 +113,8 @@ def raw(folder: Path, number: int, hosts: list[str]) -> None:
     value = np.ones(PAYLOAD, np.uint8)
     halves = value.view(np.float32).reshape(2, -1)
 
-    def stream(data: Any = None) -> float:
-        return PAYLOAD / float(run(raw_throughput(hosts[1 - number], mine, theirs.certificate, data)))
+    def stream(data: Any = None, certificate: bytes | None = theirs.certificate) -> float:
+        return PAYLOAD / float(run(raw_throughput(hosts[1 - number], mine, certificate, data)))
 
     def landing() -> float:
         begun, streaming = time.perf_counter(), stream(value)
@@ -121,7 +122,7 @@ def raw(folder: Path, number: int, hosts: list[str]) -> None:
         np.add(halves[0], halves[1], out=halves[0])
         return time.perf_counter() - begun - spent
 
-    serve(stream, landing)
+    serve(stream, **{LANDING: landing, UNSEALED: lambda: stream(None, None)})
     run(server.stop(None))
 
 
@@ -182,6 +183,7 @@ def measure(rounds: int, gbit: float | None) -> dict[str, list[float]]:
             "gloo": of_gloo.turn,
             ONE_WAY: lambda: streams.turn(1),
             BOTH_WAYS: streams.turn,
+            OPEN: lambda: streams.turn(word=UNSEALED),
             BARE: lambda: streams.turn(word=LANDING),
             HAND: hands.turn,
         }
@@ -208,10 +210,10 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"seconds": times, "times as long as ours": figures}))
         return
-    print(f"{'64 MiB between two hosts':28}{'seconds':>10}{'best':>8}{'times ours':>12}{'best':>8}")
+    print(f"{'64 MiB between two hosts':34}{'seconds':>10}{'best':>8}{'times ours':>12}{'best':>8}")
     for side, found in times.items():
         ratio = figures[side]
-        print(f"{side:28}{statistics.median(found):10.3f}{min(found):8.3f}{ratio['median']:12.2f}{ratio['best']:8.2f}")
+        print(f"{side:34}{statistics.median(found):10.3f}{min(found):8.3f}{ratio['median']:12.2f}{ratio['best']:8.2f}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from actors.transport.bulk import CHUNK_BYTES
 from actors.transport.credentials import channel_credentials, peer_node_id, server_credentials
 from actors.transport.options import channel_options, server_options
 
-SECURE, PLAIN, RAW = 50101, 50102, 50103
+SECURE, PLAIN, RAW, BARE = 50101, 50102, 50103, 50105
 CALLS, ROUNDS = 300, 7
 LARGE, CHUNK = 64 << 20, CHUNK_BYTES  # what a raw stream does best with, too
 CHUNKS, LANDED, PING = "/raw.Raw/Chunks", "/raw.Raw/Landed", "/raw.Raw/Ping"
@@ -109,6 +109,7 @@ async def serve_raw(mine: Identity, trust: TrustSet) -> grpc.aio.Server:
     handlers[PING.rpartition("/")[2]] = grpc.stream_stream_rpc_method_handler(_ping)
     raw.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     raw.add_secure_port(f"0.0.0.0:{RAW}", server_credentials(mine, trust))
+    raw.add_insecure_port(f"0.0.0.0:{BARE}")
     await raw.start()
     return raw
 
@@ -154,17 +155,23 @@ async def raw_latency(host: str, mine: Identity, certificate: bytes) -> float:
     return statistics.median(times)
 
 
-async def raw_throughput(host: str, mine: Identity, certificate: bytes, value: np.ndarray | None = None) -> float:
+async def raw_throughput(
+    host: str, mine: Identity, certificate: bytes | None, value: np.ndarray | None = None
+) -> float:
     """Bytes a second of one stream of chunks.
 
     Args:
         host: serves it.
         mine: this end's key.
-        certificate: the other end's.
+        certificate: the other end's; None does without TLS.
         value: what is sent, and written to shared memory there; None sends one chunk again and again.
     """
-    credentials, options = channel_credentials(mine, certificate)
-    async with grpc.aio.secure_channel(f"{host}:{RAW}", credentials, options=(*channel_options(), *options)) as channel:
+    if certificate is None:
+        opened = grpc.aio.insecure_channel(f"{host}:{BARE}", options=channel_options())
+    else:
+        credentials, options = channel_credentials(mine, certificate)
+        opened = grpc.aio.secure_channel(f"{host}:{RAW}", credentials, options=(*channel_options(), *options))
+    async with opened as channel:
         await channel.channel_ready()
         chunk = bytes(CHUNK)
         begun = time.perf_counter()

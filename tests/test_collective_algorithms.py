@@ -651,6 +651,24 @@ def test_a_rank_that_never_comes_is_named_on_all(monkeypatch: pytest.MonkeyPatch
     assert run_ranks([ThreadFabric(world, rank) for rank in range(size)], work) == [None] * size
 
 
+def test_who_is_a_call_ahead_names_the_rank_that_stalls_not_one_that_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rank 2 falls silent having sent its part of the second barrier to rank 3 alone, which is in the third then."""
+    monkeypatch.setattr(group_module, "_grace", lambda seconds: seconds / 2)
+    world = World(4)
+
+    def work(group: Group) -> None:
+        for _ in range(3):
+            # Rank 3 looks for the culprit between 1 s and 2 s; those that wait for it say so at 1.5 s.
+            group.barrier(timeout=2 if group.rank == 3 else 3)
+
+    results = run_ranks([ThreadFabric(world, rank, mute_after=4 if rank == 2 else None) for rank in range(4)], work)
+    for result in survivors(results, 2):
+        assert isinstance(result, CollectiveError)
+        assert "rank 2 (actor Member on node thread-2) sent nothing" in str(result)
+
+
 def test_threads_of_one_rank_take_turns() -> None:
     world = World(2)
     first, second = (Group(ThreadFabric(world, rank)) for rank in range(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -153,3 +154,20 @@ def test_a_rank_that_calls_something_else_is_told_apart_from_the_others(way: str
 
     with properties.going(way, 64):
         assert properties.run(way, SIZE, HOSTS, work) == [len(CALLS) * len(others)] * SIZE
+
+
+@pytest.mark.parametrize("way", properties.WAYS)
+def test_who_comes_when_the_others_have_given_up_gets_no_result(way: str) -> None:
+    """What they have brought may lie there still, so that it could be had: but then one rank would be a step ahead."""
+    given_up = threading.Event()
+
+    def work(group: Group) -> None:
+        group.barrier(timeout=30)
+        if group.rank == VICTIM:
+            assert given_up.wait(30)
+        with pytest.raises(CollectiveError, match=f"rank {VICTIM} .* sent nothing"):
+            group.allreduce(BIG, timeout=1)
+        given_up.set()
+
+    with properties.going(way, 1 << 20):
+        properties.run(way, SIZE, HOSTS, work)

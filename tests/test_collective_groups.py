@@ -18,7 +18,7 @@ import actors
 from actors import collective
 from actors.collective import agreement
 from actors.collective.structure import Structure
-from actors.exceptions import CollectiveError, TaskError
+from actors.exceptions import CollectiveError, SerializationError, TaskError
 
 if TYPE_CHECKING:
     from actors.collective.group import Group
@@ -40,6 +40,12 @@ class Loner:
 
     def allreduce(self, x: Any, group: Any = None, timeout: float = 20.0) -> Any:
         return actors.collective.allreduce(x, group=group, timeout=timeout)
+
+    def end_of(self, group: Any) -> Any:
+        return actors.collective.get_group(group)
+
+    def begin(self, group: Any) -> Any:
+        return actors.collective.barrier(group, async_op=True)
 
     def sizes(self, *groups: Any) -> list[tuple[int, int]]:
         return [(actors.collective.get_rank(group), actors.collective.get_world_size(group)) for group in groups]
@@ -133,6 +139,8 @@ def test_what_is_no_group_is_said_at_once(loners: list[Any]) -> None:
         create([loners[0], loners[0]])
     with pytest.raises(TypeError, match="int"):
         create([loners[0], 3])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="takes the handles of all ranks in a list; this is one handle"):
+        create(loners[0])
     with pytest.raises(TypeError, match="a group is ended, as create_group or split returned it, not a int"):
         actors.collective.destroy_group(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="group must be what create_group, split or get_group returned, not a str"):
@@ -143,6 +151,14 @@ def test_what_is_no_group_is_said_at_once(loners: list[Any]) -> None:
         create(loners, "nccl")
     with pytest.raises(ValueError, match="'jaccl', RDMA over Thunderbolt, is not there"):
         create(loners, "jaccl")
+
+
+def test_ends_of_a_group_and_work_under_way_stay_in_their_process(loners: list[Any]) -> None:
+    group = actors.collective.create_group(loners[:1])
+    with pytest.raises(SerializationError, match="a Group is one rank's end, which stays in its process; send what it"):
+        get(loners[0].end_of.remote(group))
+    with pytest.raises(SerializationError, match="a Work is under way in its process; send what its wait"):
+        get(loners[0].begin.remote(group))
 
 
 def test_ranks_split_by_color(loners: list[Any]) -> None:

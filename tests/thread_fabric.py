@@ -82,6 +82,10 @@ class ThreadFabric:
     def terrain(self) -> Terrain:
         return scattered(self.size, costs, "threads of one process")
 
+    @property
+    def aborted(self) -> str | None:
+        return self.world.aborted
+
     def now(self) -> float:
         return time.monotonic()
 

@@ -34,6 +34,10 @@ class Fabric(Protocol):
     def terrain(self) -> Terrain:
         """Where the ranks are; known after `meet`."""
 
+    @property
+    def aborted(self) -> str | None:
+        """Why the group has ended, as far as this member knows; None while it goes on."""
+
     def now(self) -> float:
         """Returns the time by which deadlines are, in seconds: ``time.monotonic``, but where time is simulated."""
 

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from actors.events import recorder
 from actors.exceptions import CollectiveError
@@ -87,6 +87,9 @@ class Group:
         self._broken: str | None = None
         self._by_board = False  # whether small calls go the short way; known after the first
         self.epoch = 1
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Group is one rank's end, which stays in its process; send what it says, as its rank or size")
 
     def __repr__(self) -> str:
         return f"<Group {self.name!r}, rank {self.rank} of {self.size}>"
@@ -246,7 +249,7 @@ class Group:
             name = f"{self._name}@{self.epoch + 1}"
             probe = old.sub(f"{name}?{self._tries}", range(old.size))
             try:
-                ranks = survivors(probe, seconds)
+                ranks = survivors(probe, self._name, seconds)
                 self._fabric = probe.sub(name, ranks)
             finally:
                 probe.close()
@@ -345,6 +348,9 @@ class Group:
             )
         try:
             self._check_usable()
+            # What all others have said of a call may lie here still, though they have given it up.
+            if (reason := self._fabric.aborted) is not None:
+                raise self._fail(reason)
             self._calls += 1
             engine = self._engine if self.size > 1 else None
             yield Channel(self._fabric, self._calls, start + seconds - _grace(seconds), engine=engine)

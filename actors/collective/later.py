@@ -7,7 +7,7 @@ from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextvars import Context, copy_context
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +24,9 @@ class Work:
     def __init__(self, future: Future[Any], name: str) -> None:
         self._future = future
         self._name = name
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Work is under way in its process; send what its wait() returns")
 
     def __repr__(self) -> str:
         return f"<Work {self._name}, {'done' if self.done() else 'under way'}>"

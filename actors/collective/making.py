@@ -48,6 +48,8 @@ def create_group(handles: Iterable[ActorHandle[Any]], backend: str = "auto") -> 
         TypeError: something that is no handle.
         ValueError: no actor, one of them twice, or no such backend.
     """
+    if isinstance(handles, ActorHandle):
+        raise TypeError("create_group takes the handles of all ranks in a list; this is one handle")
     members = list(handles)
     _check(members, backend)
     return chosen().group_of(members, backend)

@@ -75,6 +75,11 @@ class NearFabric:
         """See `Fabric`."""
         return self._under.group
 
+    @property
+    def aborted(self) -> str | None:
+        """See `Fabric`."""
+        return self._under.aborted
+
     def meet(self, deadline: float) -> None:
         """See `Fabric`."""
         if self._met:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .fabric import Fabric
 
 
-def survivors(fabric: Fabric, seconds: float) -> list[int]:
+def survivors(fabric: Fabric, group: str, seconds: float) -> list[int]:
     """Returns the ranks that take part, the same on each of them.
 
     Every rank says that it is here, and hears from all others until half of the time has passed, or until their death
@@ -18,6 +18,7 @@ def survivors(fabric: Fabric, seconds: float) -> list[int]:
 
     Args:
         fabric: carries nothing else.
+        group: name of what they are left of.
         seconds: how long to wait for the others in all.
 
     Raises:
@@ -35,7 +36,7 @@ def survivors(fabric: Fabric, seconds: float) -> list[int]:
         said = _hear(fabric, other, "present", start + seconds)
         if said is _NOTHING or list(said) != present:  # type: ignore[call-overload]  # what `survivors` itself sent
             raise CollectiveError(
-                f"group {fabric.group!r} could not be rebuilt: {fabric.describe(other)} came too late, or has heard of "
+                f"group {group!r} could not be rebuilt: {fabric.describe(other)} came too late, or has heard of "
                 "others than this rank; call rebuild() again on all that are left"
             )
     return present

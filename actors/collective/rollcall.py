@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .channel import Channel, SilentRankError
@@ -14,7 +15,8 @@ def suspects(channel: Channel, silence: SilentRankError, until: float) -> Sequen
     """Returns the ranks one of which keeps all others waiting; one alone, wherever that can be known.
 
     A rank that waited in vain tells all others whom it waited for. Their deadlines are about the same, so the
-    reports of all that still live come together, and who is waited for and does not report is the culprit.
+    reports of all that still live come together, and who is waited for and does not report is the culprit. Others may
+    be in the call before this one: the culprit has answered this rank there, and not them.
 
     Args:
         channel: the call that failed.
@@ -32,21 +34,21 @@ def suspects(channel: Channel, silence: SilentRankError, until: float) -> Sequen
     # Along the chain first: it is as long as it must be, and a rank off it may never report.
     rank = silence.rank
     while rank not in waits:
-        try:
-            waits[rank] = listening.recv(rank, "waits")
-        except SilentRankError:
+        said = _report(listening, rank)
+        if said is None:
             if rank not in silence.unheard:
                 return [rank]
             # It may itself wait for another unheard one, with more time left; who has reported is no suspect.
-            return [other for other in silence.unheard if other not in waits and not _has_reported(listening, other)]
-        rank = waits[rank]
+            return [other for other in silence.unheard if other not in waits and _report(listening, other) is None]
+        waits[rank] = rank = said
     return [silence.rank]
 
 
-def _has_reported(listening: Channel, rank: int) -> bool:
-    """Whether a rank's report has come by now, as it has from all that live and had no more time than this one."""
-    try:
-        listening.recv(rank, "waits")
-    except SilentRankError:
-        return False
-    return True
+def _report(listening: Channel, rank: int) -> int | None:
+    """Returns whom a rank has waited for in vain; None if it has not said so by the time to stop listening."""
+    before = Channel(listening.fabric, listening.call - 1, listening.deadline)
+    for channel in (listening, before):
+        with suppress(SilentRankError):
+            said: int = channel.recv(rank, "waits")
+            return said
+    return None

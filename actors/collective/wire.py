@@ -46,7 +46,7 @@ class WireFabric:
         self._spec = spec
         self._arrived = threading.Condition()
         self._inbox: dict[tuple[int, str], deque[Payload]] = {}
-        self._aborted: str | None = None
+        self.aborted: str | None = None  # see `Fabric`
         self._left: dict[int, tuple[str, int]] = {}  # why, and how many values it had sent to this one by then
         self._sent, self._taken = ([0] * len(spec.members) for _ in range(2))  # values, to each rank and from each
         self._peers: dict[int, Peer] = {}
@@ -120,8 +120,8 @@ class WireFabric:
             self._peers[dst].post(Tensor(self.group, self.rank, tag, payload))
 
     def _check_alive(self, rank: int) -> None:
-        if self._aborted is not None:
-            raise CollectiveError(self._aborted)
+        if self.aborted is not None:
+            raise CollectiveError(self.aborted)
         reason, sent = self._left.get(rank, ("", 0))
         if reason and self._taken[rank] >= sent:
             raise CollectiveError(reason)
@@ -188,8 +188,8 @@ class WireFabric:
 
     def _end(self, reason: str) -> None:
         with self._arrived:
-            first = self._aborted is None
-            self._aborted = self._aborted or reason
+            first = self.aborted is None
+            self.aborted = self.aborted or reason
             self._arrived.notify_all()
         if first:
             self._tell("CLOSED", reason)

@@ -213,6 +213,11 @@ class SimulatedFabric:
         """See `Fabric`."""
         return scattered(self.size, COSTS, "processes of a simulation")
 
+    @property
+    def aborted(self) -> str | None:
+        """See `Fabric`."""
+        return self._here.aborted.get(self.group)
+
     def now(self) -> float:
         """See `Fabric`."""
         return self._world.now
@@ -246,8 +251,8 @@ class SimulatedFabric:
         return loads(self._here.letters.pop(key))
 
     def _check(self, other: int) -> None:
-        if (reason := self._here.aborted.get(self.group)) is not None:
-            raise CollectiveError(reason)
+        if self.aborted is not None:
+            raise CollectiveError(self.aborted)
         if self._members[other] in self._here.known_dead:
             raise CollectiveError(f"{self.describe(other)} died")
 

@@ -57,7 +57,7 @@ class RayFabric:
         self._met = size == 1
         self._lanes: gloo.Lanes | None = None
         self._inbox: dict[tuple[int, str], deque[Any]] = {}
-        self._aborted: str | None = None
+        self.aborted: str | None = None  # see `Fabric`
         self._handles: Sequence[Any] = ()
         self._labels: Sequence[str] = ()
 
@@ -86,8 +86,8 @@ class RayFabric:
 
     def _check(self, deadline: float) -> None:
         """Raises where waiting for all the others is in vain."""
-        if self._aborted is not None:
-            raise CollectiveError(self._aborted)
+        if self.aborted is not None:
+            raise CollectiveError(self.aborted)
         if self._lost:
             raise self._gone(min(self._lost))
         for reason, reduced in tuple(self._left.values()):
@@ -100,11 +100,11 @@ class RayFabric:
         """Returns why gloo's reduction has failed: a rank is gone, as its connection will tell, or another said so."""
         until = min(deadline, time.monotonic() + LOOK_SECONDS)
         with self._arrived:
-            while not self._lost and self._aborted is None and time.monotonic() < until:
+            while not self._lost and self.aborted is None and time.monotonic() < until:
                 self._arrived.wait(SLICE_SECONDS)
         if self._lost:
             return self._gone(min(self._lost))
-        return CollectiveError(self._aborted or "gloo has lost a connection to another rank")
+        return CollectiveError(self.aborted or "gloo has lost a connection to another rank")
 
     def entered(self, handles: Sequence[Any], labels: Sequence[str]) -> None:
         """All members have been made: this is where they are."""
@@ -164,8 +164,8 @@ class RayFabric:
 
     def send(self, dst: int, tag: str, value: object, *, lent: bool = False) -> None:
         """See `Fabric`."""
-        if self._aborted is not None:
-            raise CollectiveError(self._aborted)
+        if self.aborted is not None:
+            raise CollectiveError(self.aborted)
         if dst in self._left:
             raise CollectiveError(self._left[dst][0])
         if dst in self._lost or (dst != self.rank and self._owner.is_dead(self._handles[dst])):
@@ -189,7 +189,7 @@ class RayFabric:
         while True:
             with self._arrived:
                 waiting = self._inbox.get(key)
-                if waiting is None and self._aborted is None and (deadline is None or time.monotonic() < deadline):
+                if waiting is None and self.aborted is None and (deadline is None or time.monotonic() < deadline):
                     left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
                     self._arrived.wait(max(left, 0.0))
                     waiting = self._inbox.get(key)
@@ -199,8 +199,8 @@ class RayFabric:
                         del self._inbox[key]
                     return value
                 left_behind, lost = self._left.get(src), src in self._lost  # it has sent nothing more: see `put`
-            if self._aborted is not None:
-                raise CollectiveError(self._aborted)
+            if self.aborted is not None:
+                raise CollectiveError(self.aborted)
             if left_behind is not None:
                 raise CollectiveError(left_behind[0])
             if deadline is not None and time.monotonic() >= deadline:
@@ -224,7 +224,7 @@ class RayFabric:
 
     def leave(self, reason: str) -> None:
         """See `Fabric`."""
-        if self._aborted is None and self._handles:
+        if self.aborted is None and self._handles:
             for rank in range(self.size):
                 if rank != self.rank:
                     with suppress(CollectiveError):  # it is gone itself
@@ -239,7 +239,7 @@ class RayFabric:
         """A value has come; Ray may bring one before another that was sent first."""
         with self._arrived:
             if tag == ABORT:
-                self._aborted = self._aborted or str(value)
+                self.aborted = self.aborted or str(value)
             else:
                 self._ahead[source, number] = (tag, value)
                 while (next_one := self._ahead.pop((source, self._taken[source]), None)) is not None:
@@ -259,5 +259,5 @@ class RayFabric:
     def end(self, reason: str) -> None:
         """The group is over."""
         with self._arrived:
-            self._aborted = self._aborted or reason
+            self.aborted = self.aborted or reason
             self._arrived.notify_all()
