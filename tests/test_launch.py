@@ -119,6 +119,23 @@ def test_the_ranks_are_a_group_and_communicators_find_each_other(launch: Any) ->
     assert said == [f"[{rank}] [28, 28, 28] 8.0 8.0 {(rank - 1) % 8}" for rank in range(8)]
 
 
+def test_the_group_of_a_job_that_was_destroyed_is_not_met_again(launch: Any) -> None:
+    status, said, complaints = launch(
+        2,
+        "import numpy as np\n"
+        "from actors import collective\n"
+        "from actors.exceptions import CollectiveError\n"
+        "pair = collective.split(0)\n"
+        "collective.destroy_group(collective.get_group())\n"
+        "try:\n"
+        "    collective.barrier(timeout=20)\n"
+        "except CollectiveError as error:\n"
+        "    print(str(error)[:48], pair.allreduce(np.ones(1))[0])\n",
+    )
+    assert (status, complaints) == (0, "")
+    assert said == [f"[{rank}] the group of all ranks of this job was destroyed 2.0" for rank in range(2)]
+
+
 @pytest.mark.slow
 def test_the_script_of_the_page_on_mpi(launch: Any) -> None:
     page = (Path(__file__).parents[1] / "docs" / "from-mpi.md").read_text("utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING
 
 from actors import launched
@@ -13,6 +14,8 @@ from actors.group import ActorGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from actors.launched import Launched
 
     from .group import Group
 
@@ -87,13 +90,27 @@ def current_group(group: Group | ActorGroup | None = None) -> Group:
 
 
 def _of_launch() -> Group | None:
-    """Returns the group of all ranks of the job that this process is a rank of, which it joins now; None without."""
+    """Returns the group of all ranks of the job that this process is a rank of, which it joins now; None without.
+
+    Raises:
+        CollectiveError: not all ranks came, or the group was destroyed.
+    """
     rank = launched.here()
     if rank is None:
         return None
+    with _meeting:
+        _meet_once(rank)
+    found = next(iter(_of_process.values()), None)
+    if found is None:
+        raise CollectiveError(
+            "the group of all ranks of this job was destroyed, and they meet only once: destroy it last, or not at "
+            "all, since it ends with the job"
+        )
+    return found
+
+
+@cache
+def _meet_once(rank: Launched) -> None:
     from .meeting import meet
 
-    with _meeting:
-        if not _of_process:
-            meet(rank)
-    return next(iter(_of_process.values()))
+    meet(rank)
