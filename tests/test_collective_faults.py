@@ -13,6 +13,7 @@ import pytest
 import test_collective_properties as properties
 from thread_fabric import Killed, ThreadFabric, World
 
+from actors.collective import shared
 from actors.collective.board import Board
 from actors.collective.group import Group
 from actors.collective.near import NearFabric
@@ -171,3 +172,34 @@ def test_who_comes_when_the_others_have_given_up_gets_no_result(way: str) -> Non
 
     with properties.going(way, 1 << 20):
         properties.run(way, SIZE, HOSTS, work)
+
+
+@pytest.mark.parametrize("step", ["show", "reduce_shown"])
+def test_a_rank_that_has_no_memory_for_its_part_fails_all_at_once(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Before it has said its part of a call that goes by a plan, and after: the others wait for no time to pass."""
+    act, short = getattr(shared, step), threading.Event()
+
+    def fails(channel: Any, *arguments: Any) -> Any:
+        if channel.rank == VICTIM and short.is_set():
+            raise MemoryError("no room")
+        return act(channel, *arguments)
+
+    def work(group: Group) -> None:
+        for _ in range(2):  # the second by a plan
+            group.allreduce(BIG, timeout=30)
+        group.barrier(timeout=30)
+        short.set()
+        with pytest.raises(MemoryError if group.rank == VICTIM else CollectiveError) as raised:
+            for _ in range(2):  # who was done before is told in the next call
+                group.allreduce(BIG, timeout=30)
+        if group.rank != VICTIM:
+            assert (
+                f"rank {VICTIM} (actor Member on node thread-{VICTIM}) left a collective: MemoryError: no room"
+                in str(raised.value)
+            )
+
+    monkeypatch.setattr(shared, step, fails)
+    start = time.monotonic()
+    with properties.going("shown", 1 << 20):
+        properties.run("shown", SIZE, HOSTS, work)
+    assert time.monotonic() - start < 25

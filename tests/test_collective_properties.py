@@ -28,7 +28,7 @@ WAYS = ("offer", "ring", "doubling", "board", "shown", "memory", "unordered", "h
 
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("float16", "float32", "float64", "complex64", "complex128", ">f4", ">i2"),
+    *("float16", "float32", "float64", "longdouble", "complex64", "complex128", "clongdouble", ">f4", ">i2"),
 )
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "plain": lambda x: x,

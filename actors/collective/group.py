@@ -30,6 +30,7 @@ from .structure import is_structure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .board import Board
     from .engine import Engine
     from .fabric import Fabric
     from .plan import Plan
@@ -308,12 +309,11 @@ class Group:
             board = channel.fabric.terrain.board if call is None else None
             if plan is None or board is None or not plan.usable(channel):
                 return self._at_length(channel, seconds, call or make())
-            own = plan.said(channel, x)
-            said = self._attempt(channel, seconds, lambda: board.exchange(channel, own))
-            if plan.agreed(said):
-                return plan.result(channel, said), plan.nbytes
+            result, said = self._attempt(channel, seconds, lambda: _by_plan(channel, board, plan, x))
+            if said is None:
+                return result, plan.nbytes
             call = make()
-            return self._done(channel, seconds, call, heard(call.offer, own, said, self.rank))
+            return self._done(channel, seconds, call, heard(call.offer, said[self.rank], said, self.rank))
 
     def _at_length(self, channel: Channel, seconds: float, call: Call) -> tuple[Any, int]:
         try:
@@ -391,6 +391,12 @@ class Group:
             raise CollectiveError(
                 f"group {self.name!r} is broken since an earlier call: {self._broken}. To use it again, {_WAY_OUT}"
             )
+
+
+def _by_plan(channel: Channel, board: Board, plan: Plan, x: Any) -> tuple[Any, list[Any] | None]:
+    """Returns the result where all ranks have said the same; else what they have said."""
+    said = board.exchange(channel, plan.said(channel, x))
+    return (plan.result(channel, said), None) if plan.agreed(said) else (None, said)
 
 
 def _agree(channel: Channel, call: Call, engine: Engine | None) -> list[Offer]:
