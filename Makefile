@@ -183,10 +183,11 @@ $(VENV)/.lint: pyproject.toml | $(VENV)/bin/python
 	  hypothesis pytest pytest-timeout
 	@touch $@
 
-# PyPI's torch for Linux brings gigabytes of CUDA, which gloo has no use for.
+# PyPI's torch for Linux brings gigabytes of CUDA, which gloo has no use for. Of one version pip prefers a build that is
+# marked, as 2.13.0+cpu; all else comes from where pip is set to look, which may have that build as well.
 .venv-ray/torch/.done: .venv-ray/.done
-	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target .venv-ray/torch \
-	  --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --retries 1 \
+	  --target .venv-ray/torch --find-links https://download.pytorch.org/whl/cpu/torch/ torch==2.13.0
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

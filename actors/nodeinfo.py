@@ -30,7 +30,7 @@ class NodeInfo:
         name: for people; unique in the cluster.
         address: its door as ``"HOST:PORT"``, empty where it has none.
         alive: whether it answers.
-        pid: of its process.
+        pid: of its process; None on a Ray cluster, which does not tell it.
         found_by: ``"zeroconf"``, or ``"local"`` for one that was started here.
         resources: what it has in all, by which actors are placed: ``"CPU"``, ``"GPU"``, ``"memory"`` (bytes),
             ``"node:NAME"`` (1, of this node alone) and what `actors.init` was told of.
@@ -45,7 +45,7 @@ class NodeInfo:
     name: str
     address: str
     alive: bool
-    pid: int
+    pid: int | None
     found_by: str
     resources: dict[str, float]
     labels: dict[str, str]

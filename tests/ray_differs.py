@@ -55,7 +55,7 @@ _IN_LATE = replace(_CANCELLED_LATE, within=LONG)
 _ONE_BY_ONE = Difference("each value of `map` is a call of its own: those before one that is refused are made")
 _CIRCLE = Difference("actors that wait for each other in a circle wait for ever", within=LONG)
 _NODE_AT_ONCE = Difference("a node that is not there is told by `.remote()` itself, not by the first call")
-_NO_NODE_PID = Difference("Ray does not tell the process of a node: its `pid` is 0")
+_NO_NODE_PID = Difference("Ray does not tell the process of a node: its `pid` is None")
 _SPREAD = Difference("Ray spreads a group over the nodes as well as it can, which may leave one out", always=False)
 _OWN_BOUND = Difference("no bound on what one caller has under way; `max_pending_calls=` of an actor is there")
 _BACKENDS = Difference('`create_group(backend=)` takes `"auto"` alone, and `explain` knows the ways that are there')
@@ -236,18 +236,6 @@ NOT_RUN = {
     "tracing": _NO_TRACE.why + "; the module starts LANs of its own",
 }
 """Modules of the black-box suite that are not run on Ray, and why."""
-
-
-def guard() -> None:
-    """Has a signal to the process of a node, whose number is 0 on Ray, fail: it would be for all of this session."""
-    send = os.kill
-
-    def kill(pid: int, number: int) -> None:
-        if pid == 0:
-            raise AssertionError(_NO_NODE_PID.why)
-        send(pid, number)
-
-    os.kill = kill
 
 
 def mark(items: Iterable[pytest.Item]) -> None:

@@ -209,6 +209,10 @@ def test_a_cluster_of_another_version_of_ray(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("cluster")
 @on_ray
 class TestOnRay:
+    def test_nodes_tell_no_process_that_could_be_signalled_by_mistake(self) -> None:
+        assert [node.pid for node in actors.nodes()] == [None] * 3  # to 0, a signal would be for this whole session
+        assert {node.found_by for node in actors.nodes()} == {"ray"}
+
     def test_ranks_know_their_place(self) -> None:
         group = Counter.group(2)
         assert actors.get(group.place.remote(), timeout=60) == [(0, 2), (1, 2)]

@@ -171,14 +171,14 @@ class Observatory:
             _measure, [os.getpid(), *pids.values()], arena_dir(self._process.folder)
         )
         me = self._members.me.info
-        own = ProcessView(self._process.id, me.pid, "node", resident.get(me.pid, 0), True)
+        own = ProcessView(self._process.id, os.getpid(), "node", resident.get(os.getpid(), 0), True)
         processes = [
             ProcessView(id, pid, id.partition("-")[0], resident.get(pid, 0), looks.get(id) is not None)
             for id, pid in pids.items()
             if pid
         ]  # a driver is shown by the node that is its home
         return NodeView(
-            id=me.id, name=me.name, address=me.address, pid=me.pid, chip=str(me.device["chip"]),
+            id=me.id, name=me.name, address=me.address, pid=os.getpid(), chip=str(me.device["chip"]),
             cpus=int(str(me.device["cpus"])), memory=int(str(me.device["memory"])), memory_used=memory, arena=arena,
             load=load, resources=me.resources, free=whole((await self._service.report(_))[1]), versions=me.versions,
             number=self.journal.last, at=time.time(), since=self._since,

@@ -199,7 +199,7 @@ class Ray:
         found = [
             NodeInfo(
                 id=node["NodeID"], name=node.get("NodeName") or node["NodeManagerHostname"],
-                address=f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", alive=node["Alive"], pid=0,
+                address=f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", alive=node["Alive"], pid=None,
                 found_by="ray", resources=dict(node["Resources"]), labels=dict(node.get("Labels") or {}),
                 device={}, versions={"ray": ray.__version__},
             )
