@@ -21,7 +21,7 @@ from actors.serialize import dumps_arguments
 from actors.transport.peer import Death
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from concurrent.futures import Future
 
     from actors.address import Address
@@ -38,8 +38,8 @@ STEADY_SECONDS = 60.0  # an actor that has lived this long is restarted at once 
 class Copies(Protocol):
     """Copies of an actor's state elsewhere; see `actors.node.copies`."""
 
-    async def saved(self, state: Payload | None, base: int | None = None) -> Lease | None:
-        """Returns when they are up to date; see `actors.node.copies`."""
+    def saved(self, state: Payload | None, base: int | None = None) -> Coroutine[Any, Any, Lease | None] | None:
+        """Returns what ends when they are up to date; see `actors.node.copies`."""
 
     def settle(self, state: Payload) -> None:
         """The actor has moved with this state."""
@@ -165,10 +165,10 @@ class Charge:
             peer = self._process.party(address)
             peer.call(self.spec.id, RETIRE, dumps_arguments((), {}), Nobody())
 
-    async def saved(
+    def saved(
         self, state: Payload, number: int | None = None, base: int | None = None, source: str | None = None
-    ) -> Lease | None:
-        """Takes the actor's state over, for the next time it is made; returns when it is safe.
+    ) -> Coroutine[Any, Any, Lease | None] | None:
+        """Takes the actor's state over, for the next time it is made; returns what ends when it is safe, None if it is.
 
         Args:
             state: itself.
@@ -179,7 +179,7 @@ class Charge:
         if source is not None and source != self._source:
             return None
         newest = self.keep(number, state)
-        return await self.copies.saved(state if newest else None, base) if self.copies is not None else None
+        return self.copies.saved(state if newest else None, base) if self.copies is not None else None
 
     def keep(self, number: int | None, state: Payload) -> bool:
         """See `actors.keeper.Charge`; returns whether no later one is here."""

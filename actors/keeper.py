@@ -8,13 +8,13 @@ import threading
 import weakref
 from concurrent.futures import Future, InvalidStateError
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.exceptions import ActorDiedError, ObjectLostError
 from actors.sealed import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from actors.address import Address
     from actors.courier import Lease
@@ -123,9 +123,9 @@ class Charge(Protocol):
     async def kill(self, no_restart: bool) -> None:
         """Ends the actor at once."""
 
-    async def saved(
+    def saved(
         self, state: Payload, number: int | None = None, base: int | None = None, source: str | None = None
-    ) -> Lease | None:
+    ) -> Coroutine[Any, Any, Lease | None] | None:
         """Takes the actor's state over, for the next time it is made; see `actors.charge.Charge`."""
 
     def keep(self, number: int, state: Payload) -> bool:
@@ -231,12 +231,12 @@ class Keeper:
     async def saved(self, _: Visitor, actor: str, state: Payload) -> None:
         """An actor of this process gives its state into safe keeping."""
         charge = self.charges.get(actor)
-        if charge is not None:  # else nothing refers to it any more: it is not made anew
-            await charge.saved(state)
+        if charge is not None and (safe := charge.saved(state)) is not None:
+            await safe  # without a charge nothing refers to it any more: it is not made anew
 
-    async def saved_as(
+    def saved_as(
         self, visitor: Visitor, actor: str, number: int, state: Payload, base: int | None = None
-    ) -> Lease | None:
+    ) -> Coroutine[Any, Any, Lease | None] | None:
         """As `saved`; of states, that with the highest number is the last.
 
         Args:
@@ -250,7 +250,7 @@ class Keeper:
             Leave to do that from now on; None where what it has still holds, or there are no heirs.
         """
         charge = self.charges.get(actor)
-        return await charge.saved(state, number, base, visitor.process) if charge is not None else None
+        return charge.saved(state, number, base, visitor.process) if charge is not None else None
 
     def kept(self, actor: str, number: int, state: Payload) -> None:
         """An actor of this process has sent its state with an answer. From any thread."""

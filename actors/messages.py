@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from actors.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import SupportsIndex
 
     from actors.address import Address
     from actors.holdings import Hold
@@ -81,6 +82,17 @@ class Payload:
     def nbytes(self) -> int:
         """Bytes of the pickle and all buffers."""
         return len(self.pickle) + sum(map(len, self.buffers)) if self.buffers else len(self.pickle)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is nothing but a pickle."""
+        return not (self.buffers or self.holds or self.shared)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """What is nothing but a pickle, as most states and functions are, is read and written in a part of the time."""
+        if type(self) is Payload and self.is_bare:
+            return Payload, (self.pickle,)
+        return object.__reduce_ex__(self, protocol)
 
 
 class Argument(Payload):

@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from actors import serialize
 from actors.exceptions import SerializationError
 from actors.messages import Payload
 from actors.serialize import dumps, dumps_arguments, loads
@@ -151,6 +152,18 @@ def test_a_payload_in_a_payload_is_not_copied() -> None:
     assert isinstance(back, Payload)
     assert [bytes(buffer) for buffer in back.buffers] == [b"x" * 1000, b"y" * 1000]
     assert np.shares_memory(np.frombuffer(back.buffers[0], np.uint8), np.frombuffer(block, np.uint8))
+
+
+def test_what_is_pickled_already_is_not_looked_through_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = dumps({"entries": [1, 2]})
+    with_buffers = dumps(np.arange(1000))
+    monkeypatch.setattr(serialize, "_Pickler", None)
+    sent = dumps_arguments(("actor-1", 7, state), {})
+    assert len(sent.pickle) < len(state.pickle) + 100
+    (actor, number, back), _ = loads(sent)
+    assert (actor, number, back, loads(back)) == ("actor-1", 7, state, {"entries": [1, 2]})
+    with pytest.raises(SerializationError):
+        dumps_arguments(("actor-1", 7, with_buffers), {})
 
 
 def test_pickling_keeps_nothing_alive() -> None:

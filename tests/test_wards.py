@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Payload
-from actors.node.copies import Ward
+from actors.node.copies import Copies, Ward
 from actors.node.wards import Wards
 from actors.spec import Construction
 
@@ -57,6 +57,12 @@ def test_a_later_state_takes_the_place_of_an_earlier_one_and_never_the_other_way
     wards.drop(ACTOR, 1)
     assert ACTOR not in wards
     assert wards.find(ACTOR) is None
+
+
+def test_a_state_that_no_heir_is_to_have_is_safe_at_once() -> None:
+    nobody: Any = None
+    copies = Copies(nobody, nobody, ward(0, 1), nobody, 0, nobody, nobody)
+    assert copies.saved(state(1)) is None  # and no coroutine, for which a node would make a task
 
 
 @given(st.lists(st.sampled_from(["send", "recall", "spread"]), max_size=30), st.data())

@@ -14,7 +14,8 @@ from actors.frozen import travelling
 from actors.node.ring import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from actors.address import Address
     from actors.courier import Lease
@@ -102,15 +103,16 @@ class Copies:
         gone = any(alive.get(node) != where.process for node, where in self._at.items())
         return gone or len(self._at) < self.replicas
 
-    async def saved(self, state: Payload | None, base: int | None = None) -> Lease | None:
-        """The actor has saved its state; returns when its heirs have it too, or a later one.
+    def saved(self, state: Payload | None, base: int | None = None) -> Coroutine[Any, Any, Lease | None] | None:
+        """The actor has saved its state; returns what ends when its heirs have it too, or a later one.
 
         Args:
             state: itself; None where a later one is known.
             base: the actor has sent it to the heirs by the leave that begins with this serial.
 
         Returns:
-            Leave to send states to the heirs itself from now on; None where what it has holds, or there are no heirs.
+            What gives leave to send states to the heirs itself from now on. None where there is nothing to wait for:
+            what leave it has holds, or there are no heirs.
         """
         if not self.replicas:
             return None
@@ -118,6 +120,9 @@ class Copies:
             if state is not None:
                 self._hold(state)
             return None
+        return self._bring(state)
+
+    async def _bring(self, state: Payload | None) -> Lease | None:
         if state is not None:
             self._latest, self._taken = state, self._taken + 1
             mine = self._taken

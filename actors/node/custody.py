@@ -337,7 +337,7 @@ class Passed:
         del number, state
         return False
 
-    async def saved(
+    def saved(
         self, state: Payload, number: int | None = None, base: int | None = None, source: str | None = None
     ) -> None:
         """Refuses: what it was is not what it is."""
