@@ -160,7 +160,7 @@ class TrustSet(Mapping[str, bytes]):
     Changes count at once for whoever holds the set; all methods may be called from any thread.
     """
 
-    __slots__ = ("_bundle", "_certificates", "_lock")
+    __slots__ = ("_certificates", "_joined", "_lock")
 
     def __init__(self, certificates: Iterable[bytes] = ()) -> None:
         """Trust these certificates.
@@ -169,6 +169,7 @@ class TrustSet(Mapping[str, bytes]):
             AuthenticationError: one is off the profile; see ``certificate.check_profile``.
         """
         self._lock = threading.Lock()
+        self._joined: tuple[dict[str, bytes], bytes] | None = None  # of certificates, all of them as one text
         self.replace(certificates)
 
     def __getitem__(self, node_id: str) -> bytes:
@@ -186,7 +187,10 @@ class TrustSet(Mapping[str, bytes]):
     @property
     def bundle(self) -> bytes:
         """All certificates as one PEM text, empty where nobody is trusted."""
-        return self._bundle
+        certificates, joined = self._certificates, self._joined
+        if joined is None or joined[0] is not certificates:
+            joined = self._joined = certificates, b"".join(certificates.values())
+        return joined[1]
 
     def add(self, certificate: bytes) -> str:
         """Trust one more device.
@@ -273,7 +277,6 @@ class TrustSet(Mapping[str, bytes]):
     def _set(self, certificates: dict[str, bytes]) -> None:
         # Swapped, never altered: readers, on gRPC's threads too, take no lock.
         self._certificates = dict(sorted(certificates.items()))
-        self._bundle = b"".join(self._certificates.values())
 
 
 def _trusted(path: Path) -> bytes | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.05
 LAST_START_SECONDS = 1.0
+COLLECT_SECONDS = 10.0
+"""Of simulated time, after which garbage is collected: a simulation has it lie, and many nodes make much of it."""
+
 REST_SECONDS = 2 * REST_TICKS * TICK_SECONDS + 30
 """After which what is not used is closed."""
 
@@ -63,17 +67,27 @@ class Meeting(World):
     async def probes(self, node: Node) -> None:
         """See `World`: nobody calls."""
 
+    def saw(self, node: Node) -> None:
+        """See `World`: nobody reads what nodes think of each other."""
+
     def _all_know_all(self) -> bool:
-        nodes = [device.node for device in self.devices if device.node is not None]
-        return len(nodes) == len(self.devices) == min(len(node.members.alive()) for node in nodes)
+        size = len(self.devices)
+        return all(device.node is not None and len(device.node.members.alive()) == size for device in self.devices)
+
+    async def _collect(self) -> None:
+        while True:
+            await asyncio.sleep(COLLECT_SECONDS)
+            gc.collect()
 
     async def _all(self, until: float) -> None:
         size, lan = len(self.devices), self.lan
+        collecting = asyncio.get_running_loop().create_task(self._collect())
         while not self._all_know_all():  # noqa: ASYNC110 - that looking costs nothing here
             await asyncio.sleep(LOOK_SECONDS)
         then, frames, sent, links = self.loop.time(), lan.frames, lan.sent_bytes, len(lan.links)
         until += REST_SECONDS if size > self.limit else 0.0
         await asyncio.sleep(until - then)
+        collecting.cancel()
         rest = (until - then) * size
         self.met = Met(
             size, max(0.0, then - LAST_START_SECONDS), links / size, len(lan.links) / size, frames / size,

@@ -56,6 +56,16 @@ def test_neighbours_reach_all_in_few_steps_and_are_few(nodes: set[str]) -> None:
     assert all(len(ring.neighbours(node)) <= 2 * NEAR + len(nodes).bit_length() for node in nodes)
 
 
+@given(crowds, st.integers(0, 10**6))
+def test_a_ring_that_one_has_joined_is_the_ring_of_all(nodes: set[str], number: int) -> None:
+    new = f"node{number}"
+    before, joined, anew = Ring(nodes), Ring(nodes).joined_by(new), Ring({*nodes, new})
+    for node in nodes | {new}:
+        assert joined.neighbours(node) == anew.neighbours(node)
+    before.joined_by(new)
+    assert all(before.neighbours(node) == Ring(nodes).neighbours(node) for node in nodes)
+
+
 @given(crowds, st.text("abc", min_size=1, max_size=5))
 def test_one_that_goes_moves_what_it_kept_and_nothing_else(nodes: set[str], what: str) -> None:
     def keepers(ids: set[str]) -> list[str]:
@@ -66,6 +76,22 @@ def test_one_that_goes_moves_what_it_kept_and_nothing_else(nodes: set[str], what
     gone = min(nodes)
     left = keepers(nodes - {gone})
     assert [node for node in kept if node != gone] == left[: len(kept) - (gone in kept)]
+
+
+@given(
+    st.lists(st.one_of(words, st.builds(described, st.sampled_from("abc"), st.integers(0, 4)), st.sampled_from("abc")))
+)
+def test_who_is_lacking_is_known_without_a_look_at_all(said: list[Word | Record | str]) -> None:
+    rumours = Rumours("me", 0)
+    for each in said:
+        if isinstance(each, Word):
+            rumours.hear(each)
+        elif isinstance(each, Record):
+            rumours.take(each)
+        else:
+            rumours.forget(each)
+        others = [word for word in rumours.words() if word.node != "me" and word.state != ENDED]
+        assert sorted(rumours.lacking()) == sorted(word.node for word in others if not rumours.knows(word.node))
 
 
 @given(st.lists(words), st.randoms(use_true_random=False))

@@ -341,6 +341,7 @@ def test_trust_changes_at_once():
     assert trust.bundle == ALICE.certificate
     trust.add(BOB.certificate)
     assert trust.bundle.count(b"BEGIN CERTIFICATE") == len(trust) == 2
+    assert trust.bundle is trust.bundle  # of a thousand devices it is a megabyte
     trust.remove(ALICE.node_id)
     trust.remove(ALICE.node_id)
     assert list(trust) == [BOB.node_id]

@@ -91,6 +91,7 @@ class Members:
         self._process = process
         self.me = me
         self._all: dict[str, Member] = {me.info.id: me}
+        self._order: list[Member] | None = None  # of `all`, until who is known or what one is called changes
         self._joining: dict[str, dict[tuple[str, ...], asyncio.Task[None]]] = {}  # by id and doors
         self._next: dict[str, Address] = {}  # what was announced last, where enough is being tried
         self.failures: dict[str, str] = {}  # what taking in a node failed with last, by id
@@ -119,8 +120,10 @@ class Members:
 
     def all(self) -> list[Member]:
         """Returns every node ever known, this one first, then by name."""
-        others = [member for member in self._all.values() if member is not self.me]
-        return [self.me, *sorted(others, key=lambda member: member.info.name)]
+        if self._order is None:
+            others = [member for member in self._all.values() if member is not self.me]
+            self._order = [self.me, *sorted(others, key=lambda member: member.info.name)]
+        return list(self._order)
 
     def alive(self) -> list[Member]:
         """Returns the nodes that answer."""
@@ -250,7 +253,7 @@ class Members:
     async def joined(self, info: NodeInfo, where: Address, peer: Peer | None) -> None:
         """A node has described itself."""
         member = Member(info, where)
-        self._all[info.id] = member
+        self._all[info.id], self._order = member, None
         self.failures.pop(info.id, None)
         self._tries.pop(info.id, None)
         self._process.directory[info.id] = where
@@ -269,7 +272,7 @@ class Members:
         if known is not None and not known.ended and known.where.process == where.process:
             self._moved(known, where.doors)
             back = not known.info.alive and known.peer is None
-            known.info = replace(info, alive=back or known.info.alive)
+            known.info, self._order = replace(info, alive=back or known.info.alive), None
             if back:
                 known.why = ""
                 self._tell_once()
@@ -279,6 +282,7 @@ class Members:
             if not known.ended:
                 self._ended(known, "it was started anew")
         member = self._all[info.id] = Member(replace(info, alive=True), where)
+        self._order = None
         self._process.directory[info.id] = where
         self._process.forget(where.process, dead=True)  # it is not, after all
         if self.on_fate is not None:
@@ -333,7 +337,7 @@ class Members:
         self._next.pop(id, None)
         for task in self._joining.pop(id, {}).values():
             task.cancel()
-        member = self._all.pop(id, None)
+        member, self._order = self._all.pop(id, None), None
         if member is not None:
             _let_go(member)
             await self._tell()

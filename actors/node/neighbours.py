@@ -181,7 +181,7 @@ class Neighbours:
             return False  # where a thousand are announced at once, the first to answer tell of the others
         if self._rumours.state(node) in {None, ENDED} and (proved or node in self._ring.near(node)):
             return True
-        return node in self._wanted or node in Ring([*self._standing(), node]).neighbours(self._me)
+        return node in self._wanted or node in self._ring.joined_by(node).neighbours(self._me)
 
     def _standing(self) -> set[str]:
         """All that are there, though this node may not reach them."""

@@ -126,18 +126,20 @@ class Residence:
                     await self._news.wait()
             self._news.clear()
             try:
-                await self._look()
+                if self._store.stamp() != self._stamp:
+                    await self._look()
             except (ActorsError, OSError) as error:
                 log.error("this device's trust cannot be read, and stays as it was: %s", error)
-            others, due, self._untold = self._others(), self._untold, set()
+            due, self._untold = self._untold, set()
             now, moved = self._process.loop.time(), False
             if now - refreshed > REFRESH_SECONDS:
                 refreshed = now
                 moved = self._refresh_doors()  # who dials this device is to know where it is now
             if now - compared > COMPARE_SECONDS:
-                compared = now
+                compared, others = now, self._others()
                 due |= {member.info.id for member in random.sample(others, min(len(others), MOST_COMPARED))}
-            self._exchange_with([member for member in others if moved or member.info.id in due])
+            if moved or due:
+                self._exchange_with([member for member in self._others() if moved or member.info.id in due])
 
     async def _look(self) -> None:
         """Takes over what has changed on disk."""
@@ -350,7 +352,7 @@ class Residence:
         for port in ports:
             try:
                 self._port = await self._process.server.listen_door(
-                    f"{host}:{port}", server_credentials(self._identity, self._trust, self._doorman.knocked),
+                    f"{host}:{port}", lambda: server_credentials(self._identity, self._trust, self._doorman.knocked),
                     self._member_at,
                 )  # fmt: skip
                 break

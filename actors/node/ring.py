@@ -41,6 +41,17 @@ class Ring:
         self._order = sorted((place(node), node) for node in set(nodes))
         self._places = [at for at, _ in self._order]
 
+    def joined_by(self, node: str) -> Ring:
+        """Returns the ring as it is with one node more, in a small part of the time that it takes to make it."""
+        more = Ring(())
+        more._order, more._places = [*self._order], [*self._places]
+        at = place(node), node
+        number = bisect_left(self._order, at)
+        if self._order[number : number + 1] != [at]:
+            more._order.insert(number, at)
+            more._places.insert(number, at[0])
+        return more
+
     def _at(self, number: int) -> str:
         return self._order[number % len(self._order)][1]
 

@@ -66,6 +66,7 @@ class Rumours:
         self._life = life
         self._words: dict[str, Word] = {me: Word(me, life, HERE)}
         self._records: dict[str, Record] = {}
+        self._lacking: dict[str, None] = {}  # see `lacking`; ordered, so that a simulation is the same each time
         self.digest = _hashed(self._words[me])  # of all words, in whichever order they came
 
     def _set(self, word: Word) -> None:
@@ -74,6 +75,15 @@ class Rumours:
             self.digest ^= _hashed(known)
         self._words[word.node] = word
         self.digest ^= _hashed(word)
+        self._look_at(word.node)
+
+    def _look_at(self, node: str) -> None:
+        """Notes whether a node is lacking: of a thousand nodes, a look at all for each piece of news takes long."""
+        word = self._words.get(node)
+        if word is None or word.state == ENDED or node == self.me or self.knows(node):
+            self._lacking.pop(node, None)
+        else:
+            self._lacking[node] = None
 
     def publish(self, info: NodeInfo, where: Address) -> Word | None:
         """This node describes itself; returns what is to be told where that is news."""
@@ -115,6 +125,7 @@ class Rumours:
         if record.info.id == self.me or (known is not None and record.life <= known.life):
             return False
         self._records[record.info.id] = record
+        self._look_at(record.info.id)
         return True
 
     def state(self, node: str) -> int | None:
@@ -133,10 +144,7 @@ class Rumours:
 
     def lacking(self) -> list[str]:
         """Returns the nodes that are said to be there, and of whose present life there is no record."""
-        return [
-            word.node for word in self._words.values()
-            if word.state != ENDED and word.node != self.me and not self.knows(word.node)
-        ]  # fmt: skip
+        return list(self._lacking)
 
     def words(self) -> list[Word]:
         """Returns all that is said."""
@@ -159,6 +167,7 @@ class Rumours:
         self._records.pop(node, None)
         if (word := self._words.pop(node, None)) is not None:
             self.digest ^= _hashed(word)
+        self._look_at(node)
 
     def clear(self) -> None:
         """Forgets what was said of all others."""

@@ -140,7 +140,7 @@ class Node:
         host = self._orders["door"].rpartition(":")[0]
         port = await self.process.server.listen_door(
             self._orders["door"],
-            server_credentials(identity, trust),
+            lambda: server_credentials(identity, trust),
             lambda context: peer_node_id(context.auth_context(), trust),
         )
         me = self._members.me

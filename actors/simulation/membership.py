@@ -17,6 +17,7 @@ from actors.exceptions import Verdict
 from actors.node.neighbours import MESH_LIMIT
 from actors.node.residence import COMPARE_SECONDS, REFRESH_SECONDS
 from actors.trust.roll import found
+from actors.trust.statement import signed
 
 from .faults import Fault
 from .lan import NOTICED_SECONDS, Lan
@@ -73,9 +74,13 @@ class Probe:
 def rolls(size: int) -> Roll:
     """Returns who belongs where so many devices are paired; making it anew for each run would take the most time."""
     roll = found(identity(0), "node-0")
-    for number in range(1, size):
-        roll = roll.added(identity(number - 1), identity(number).certificate, f"node-{number}")
-    return roll
+    return roll.merged(
+        signed(
+            identity(number - 1), "add", roll.cluster, identity(number).node_id,
+            certificate=identity(number).certificate, name=f"node-{number}",
+        )
+        for number in range(1, size)
+    )  # fmt: skip
 
 
 class World:
@@ -98,7 +103,7 @@ class World:
         self._trace = trace
         self._seed = seed
         self._faults = faults
-        self._told: dict[tuple[int, int], str] = {}
+        self._told: dict[tuple[int, int | None], str] = {}
         self._probes: dict[str, Probe] = {}
         self._removed: dict[str, float] = {}
         self._obeys: dict[tuple[int, str], float] = {}  # since when a device has a removal on its disk
@@ -137,7 +142,7 @@ class World:
                 if (one.number in half) != (two.number in half):
                     self.lan.cut(one, two, fault.seconds)
         elif fault.kind == "stall":
-            device.until = max(device.until, self.loop.time() + fault.seconds)
+            device.stall(fault.seconds)
             self.lan.silent(lambda end: end.there is device)
         elif fault.kind == "crash" and device.node is not None:
             device.kill()

@@ -133,10 +133,16 @@ class Device(Host):
     def kill(self) -> None:
         """Its node is killed."""
         assert self.node is not None
-        self.node.machine.dead = True
+        self.node.machine.die()
         self.node = None
         self.world.lan.unannounce(self)
         self.world.lan.off(self)
+
+    def stall(self, seconds: float) -> None:
+        """It stands still for so long, from now on."""
+        self.until = max(self.until, self.world.loop.time() + seconds)
+        if self.node is not None:
+            self.node.machine.stands_still()
 
     def announce(self) -> None:
         """It is announced again, at the address that it has now."""
@@ -160,14 +166,26 @@ class Incarnation:
         self.context.run(MACHINE.set, self)
         self._over = False
         self._loop.machines.append(self)
+        if device.until > self._loop.time():
+            self.stands_still()
 
     def wall(self) -> float:
         """See `Machine`."""
         return self._loop.time() + self._device.clock
 
+    def stands_still(self) -> None:
+        """Does nothing until its device does something again."""
+        self._loop.held.add(self)
+
+    def die(self) -> None:
+        """Does nothing any more."""
+        self.dead = True
+        self._loop.held.add(self)
+
     def holds_back(self, step: Step) -> bool:
         """See `Machine`."""
-        if self._over or not (self.dead or self._waiting or self._loop.time() < self._device.until):
+        if not (self.dead or self._waiting or self._loop.time() < self._device.until):
+            self._loop.held.discard(self)
             return False
         self._waiting.append(step)
         if len(self._waiting) == 1 and not self.dead:
@@ -184,11 +202,12 @@ class Incarnation:
         while self._waiting and (self._over or not self.dead):
             step = self._waiting.popleft()
             if not step.off:
-                self._loop.go_on(step)
+                self._loop.do(step)
 
     def ends(self) -> None:
         """See `Machine`."""
         self._over = True
+        self._loop.held.discard(self)
         self._loop.call_soon(self._go_on, context=contextvars.Context())
 
 

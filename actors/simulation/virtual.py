@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from asyncio import BaseEventLoop as Loop  # which lacks nothing that a loop may have
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Collection, Coroutine, Iterator
 else:
     from asyncio import AbstractEventLoop as Loop
 
@@ -58,6 +58,9 @@ class VirtualLoop(Loop):
     Attributes:
         moments: how many timers have gone off: all that happens, but for what follows from it at once.
     """
+
+    held: Collection[object] = ()
+    """Those that do nothing now; see `holds_back`."""
 
     def __init__(self) -> None:
         self.moments = 0
@@ -122,14 +125,14 @@ class VirtualLoop(Loop):
         before = _get_running_loop()
         self._running = True
         _set_running_loop(self)
-        ready, do = self._ready, self.do
+        ready = self._ready
         try:
             while not task.done():
                 if not ready:
                     self._let_time_pass()
                 step = ready.popleft()
-                if not step.off:
-                    do(step)
+                if not (step.off or (self.held and self.holds_back(step))):
+                    self.do(step)
         finally:
             _set_running_loop(before)
             self._running = False
@@ -146,6 +149,11 @@ class VirtualLoop(Loop):
                 ready.append(step)
         if not ready:
             raise RuntimeError("nothing will ever happen any more")
+
+    def holds_back(self, step: Step) -> bool:
+        """Whether a thing is not to be done now; asked where there are such that do nothing."""
+        del step
+        return False
 
     def do(self, step: Step) -> None:
         """Does one thing."""
@@ -217,26 +225,24 @@ MACHINE: contextvars.ContextVar[Machine | None] = contextvars.ContextVar("machin
 
 
 class Machines(VirtualLoop):
-    """A loop for several machines: each does its own work, and one that stands still or is off does none."""
+    """A loop for several machines: each does its own work, and one that stands still or is off does none.
+
+    Attributes:
+        machines: all that ever were.
+        held: those of them that stand still, are off, or have something to catch up with.
+    """
+
+    held: set[Machine]
 
     def __init__(self) -> None:
         super().__init__()
         self.machines: list[Machine] = []
+        self.held = set()
 
-    def do(self, step: Step) -> None:
-        """Does one thing, unless its machine does nothing."""
-        context = step.context
-        machine = context.get(MACHINE)
-        if machine is not None and machine.holds_back(step):
-            return
-        try:
-            context.run(step.what, *step.args)
-        except Exception as error:
-            self.call_exception_handler({"message": f"{step.what} failed", "exception": error})
-
-    def go_on(self, step: Step) -> None:
-        """Does one thing, of a machine that has held it back."""
-        super().do(step)
+    def holds_back(self, step: Step) -> bool:
+        """Whether the machine that a thing is work of does nothing now."""
+        machine = step.context.get(MACHINE)
+        return machine in self.held and machine.holds_back(step)
 
     def end(self) -> None:
         """Cancels what is still under way, on machines too that are off or stand still, and closes the loop."""

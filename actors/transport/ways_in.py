@@ -51,10 +51,10 @@ class WaysIn:
             await self._local.listen(path)
 
     async def listen_door(
-        self, address: str, credentials: grpc.ServerCredentials, member: Callable[[Any], str | None]
+        self, address: str, credentials: Callable[[], grpc.ServerCredentials], member: Callable[[Any], str | None]
     ) -> int:
-        """See `StreamServer`."""
-        return await self._by_grpc().listen_door(address, credentials, member)
+        """See `StreamServer`; the credentials are made here."""
+        return await self._by_grpc().listen_door(address, credentials(), member)
 
     async def close_door(self) -> None:
         """See `StreamServer`."""

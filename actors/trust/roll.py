@@ -48,9 +48,10 @@ class Roll:
         cluster: the cluster's id.
         members: who belongs at present, by node id.
         removed: node ids that are out for good.
+        digest: the hash of the set: two nodes with the same one know the same.
     """
 
-    __slots__ = ("cluster", "members", "removed", "statements")
+    __slots__ = ("cluster", "digest", "members", "removed", "statements")
 
     def __init__(self, statements: Iterable[Statement]) -> None:
         """Works out who belongs.
@@ -70,6 +71,7 @@ class Roll:
         kept: dict[str, Statement] = {root.id: root}
         _collect([s for s in given if s.kind != "found" and s.cluster == root.cluster], certificates, kept)
         self.statements = dict(sorted(kept.items()))
+        self.digest = hashlib.sha256("".join(self.statements).encode()).hexdigest()
         self.removed = frozenset(s.subject for s in kept.values() if s.kind == "rm")
         self.members = self._members(root, certificates)
 
@@ -94,11 +96,6 @@ class Roll:
         present = {id: name for id, name in names.items() if id not in self.removed}
         unique = _unique(present)
         return {id: Member(id, unique[id], certificates[id]) for id in sorted(present)}
-
-    @property
-    def digest(self) -> str:
-        """The hash of the set: two nodes with the same one know the same."""
-        return hashlib.sha256("".join(self.statements).encode()).hexdigest()
 
     def to_plain(self) -> list[dict[str, Any]]:
         """The statements as JSON knows them."""
