@@ -14,7 +14,8 @@ from tiny_models import BASE, llama_metadata, make_directory, make_gguf, write_g
 
 from actors.exceptions import ModelError  # noqa: E402
 from actors.models import describe  # noqa: E402
-from actors.models.gguf import Affine, read_header  # noqa: E402
+from actors.models.blocks import Affine  # noqa: E402
+from actors.models.gguf import read_header  # noqa: E402
 
 WORDS = ["<s>", "</s>", "a", "b", "ab", "\u0120", "\u65e5"]
 
@@ -130,8 +131,8 @@ def test_a_quantisation_that_cannot_be_read_is_called_by_name(tmp_path, tiny):
     name = b"blk.0.ffn_gate.weight"
     at = raw.index(name) + len(name) + 4 + 16
     bad = tmp_path / "odd.gguf"
-    bad.write_bytes(raw[:at] + struct.pack("<I", 6) + raw[at + 4 :])  # Q5_0, smaller than what was there
-    with pytest.raises(ModelError, match=r"stored as Q5_0; what can be read is F32, F16, BF16, Q4_0, Q4_1, Q8_0"):
+    bad.write_bytes(raw[:at] + struct.pack("<I", 9) + raw[at + 4 :])  # Q8_1, smaller than what was there
+    with pytest.raises(ModelError, match=r"stored as Q8_1; what can be read is F32, F16, BF16, Q4_0, Q4_1, Q5_0"):
         describe(bad)
     bad.write_bytes(raw[:at] + struct.pack("<I", 99) + raw[at + 4 :])
     with pytest.raises(ModelError, match="type number 99"):

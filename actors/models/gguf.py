@@ -19,11 +19,15 @@ import numpy as np
 
 from actors.exceptions import ModelError
 
+from .blocks import READABLE, TENSOR_TYPES, decode
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from .blocks import Affine, TensorType
 
 MAGIC: Final = b"GGUF"
 _VERSIONS: Final = (2, 3)
@@ -34,43 +38,6 @@ _SCALARS: Final = {
 }  # fmt: skip
 _MAX_DIMS: Final = 4
 _SMALLEST_ENTRY: Final = 13  # bytes of the shortest key with its value: no file holds more entries than fit
-
-
-@dataclass(frozen=True, slots=True)
-class TensorType:
-    """A way of storing numbers: `block` of them in `nbytes` bytes; `bits` each when they stay quantised."""
-
-    name: str
-    block: int
-    nbytes: int
-    bits: int | None = None
-
-
-# Types that cannot be read are listed too, so that the refusal can call them by name.
-TENSOR_TYPES: Final = {
-    0: TensorType("F32", 1, 4),
-    1: TensorType("F16", 1, 2),
-    2: TensorType("Q4_0", 32, 18, 4),
-    3: TensorType("Q4_1", 32, 20, 4),
-    6: TensorType("Q5_0", 32, 22),
-    7: TensorType("Q5_1", 32, 24),
-    8: TensorType("Q8_0", 32, 34, 8),
-    9: TensorType("Q8_1", 32, 36),
-    10: TensorType("Q2_K", 256, 84),
-    11: TensorType("Q3_K", 256, 110),
-    12: TensorType("Q4_K", 256, 144),
-    13: TensorType("Q5_K", 256, 176),
-    14: TensorType("Q6_K", 256, 210),
-    15: TensorType("Q8_K", 256, 292),
-    24: TensorType("I8", 1, 1),
-    25: TensorType("I16", 1, 2),
-    26: TensorType("I32", 1, 4),
-    27: TensorType("I64", 1, 8),
-    28: TensorType("F64", 1, 8),
-    30: TensorType("BF16", 1, 2),
-}
-READABLE: Final = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0")
-GROUP_SIZE: Final = 32  # numbers that share a scale, in every quantised type that can be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +62,6 @@ class ArrayEntry:
     start: int
     kind: int
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """A quantised matrix as MLX keeps it: number = scale * q + bias, one scale and bias for 32 numbers of a row.
-
-    `weight` is uint32 (rows, columns * bits / 32); `scales` and `biases` are float32 (rows, columns / 32).
-    """
-
-    weight: NDArray[np.uint32]
-    scales: NDArray[np.float32]
-    biases: NDArray[np.float32]
-    bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +94,14 @@ class GgufFile:
         entry = self.tensors[name]
         self.check_readable(entry)
         raw = np.memmap(self.path, np.uint8, "r", entry.start, (entry.nbytes,))
-        if entry.kind.bits is not None:
-            return _affine(raw, entry)
-        dtype = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[entry.kind.name]
-        return np.array(raw).view(dtype).reshape(entry.shape)
+        return decode(entry.kind, raw, entry.shape)
 
     def check_readable(self, entry: TensorEntry) -> None:
         """Refuse a tensor that `read` could not read, before anything is loaded."""
         if entry.kind.name not in READABLE:
             raise ModelError(
                 f"{self.path}: tensor {entry.name!r} is stored as {entry.kind.name}; what can be read is "
-                f"{', '.join(READABLE)}. Use a file in one of these quantisations, such as Q4_0, Q4_1 or Q8_0"
+                f"{', '.join(READABLE)}. Use a file in one of these quantisations, such as Q4_K_M or Q8_0"
             )
 
 
@@ -273,30 +224,3 @@ def _tensor(cursor: _Cursor) -> TensorEntry:
     if 0 in shape or shape[-1] % kind.block:
         raise ModelError(f"{cursor.path} is damaged: tensor {name!r} of type {kind.name} has the shape {shape}")
     return TensorEntry(name, shape, kind, cursor.scalar(10))
-
-
-def _affine(raw: NDArray[np.uint8], entry: TensorEntry) -> Affine:
-    """Blocks of (scale, bias?, 32 numbers) to MLX's three arrays."""
-    kind = entry.kind
-    assert kind.bits is not None
-    *rows, columns = entry.shape
-    blocks = raw.reshape(*rows, columns // kind.block, kind.nbytes)
-    scales = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0].astype(np.float32)
-    if kind.name == "Q8_0":
-        packed = np.ascontiguousarray(blocks[..., 2:]) ^ np.uint8(0x80)  # signed to unsigned
-        biases = scales * np.float32(-128)
-    else:
-        packed = _nibbles(blocks[..., -16:])
-        if kind.name == "Q4_1":
-            biases = np.ascontiguousarray(blocks[..., 2:4]).view("<f2")[..., 0].astype(np.float32)
-        else:
-            biases = scales * np.float32(-8)
-    weight = packed.reshape(*rows, -1).view("<u4")
-    return Affine(weight, scales, biases, kind.bits)
-
-
-def _nibbles(halves: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """GGUF keeps numbers 0 to 15 of a block in the low halves and 16 to 31 in the high ones; MLX wants them in turn."""
-    numbers = np.concatenate([halves & 0x0F, halves >> 4], axis=-1)
-    pairs: NDArray[np.uint8] = numbers[..., 0::2] | (numbers[..., 1::2] << 4)
-    return pairs

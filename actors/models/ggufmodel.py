@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import gguf, llama
+from .blocks import GROUP_SIZE, Affine
 from .checkpoint import ModelInfo
 from .extra import on_cpu, require_mlx_lm
 
@@ -35,7 +36,7 @@ class GgufCheckpoint:
     @property
     def quantised(self) -> bool:
         """Whether some weights have fewer than 16 bits."""
-        return any(entry.kind.bits is not None for entry in self.file.tensors.values())
+        return any(entry.kind.quantised for entry in self.file.tensors.values())
 
     def info(self) -> ModelInfo:
         """What the model is; nothing is loaded."""
@@ -84,7 +85,7 @@ class GgufCheckpoint:
         bits: dict[str, int] = {}
         for entry, name in self.needed(first, last).items():
             value = llama.unpermute(self.file, entry, self.file.read(entry))
-            if isinstance(value, gguf.Affine):
+            if isinstance(value, Affine):
                 module = name.removesuffix(".weight")
                 bits[module] = value.bits
                 weights += [
@@ -97,7 +98,7 @@ class GgufCheckpoint:
                 brain = self.file.tensors[entry].kind.name == "BF16"
                 weights.append((name, (plain.view(mx.bfloat16) if brain else plain).astype(dtype)))
             mx.eval([array for _, array in weights[-3:]])  # one tensor at a time, so that no copies pile up
-        settings = {module: {"group_size": gguf.GROUP_SIZE, "bits": each} for module, each in bits.items()}
+        settings = {module: {"group_size": GROUP_SIZE, "bits": each} for module, each in bits.items()}
         nn.quantize(model, class_predicate=lambda module, _: settings.get(module, False))
         model.eval()
         model.load_weights(weights, strict=False)
@@ -138,4 +139,4 @@ def _nbytes(entry: gguf.TensorEntry, width: int) -> int:
     count = math.prod(entry.shape)
     if entry.kind.bits is None:
         return count * width
-    return count * entry.kind.bits // 8 + 2 * width * count // gguf.GROUP_SIZE
+    return count * entry.kind.bits // 8 + 2 * width * count // GROUP_SIZE

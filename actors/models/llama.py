@@ -9,7 +9,8 @@ import numpy as np
 
 from actors.exceptions import ModelError
 
-from .gguf import Affine, ArrayEntry
+from .blocks import Affine
+from .gguf import ArrayEntry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
