@@ -23,12 +23,14 @@ from itertools import count
 from typing import TYPE_CHECKING, cast
 
 from actors.address import host_key
-from actors.courtesy import Courtesy
+from actors.courtesy import courteous
 from actors.draft import PIECE_BYTES, Draft, write
+from actors.emptying import LEAST_BYTES as MUCH_BYTES
+from actors.emptying import MODE, discard, unlink, wait
 from actors.mappings import KEEPS_DESCRIPTOR, Mappings
 from actors.messages import Shared
 from actors.reserve import Reserve
-from actors.spares import IDLE_SECONDS, KEPT_MODE, MODE, Spare, Spares, unlink
+from actors.spares import IDLE_SECONDS, KEPT_MODE, Spare, Spares
 
 if TYPE_CHECKING:
     import mmap
@@ -102,6 +104,7 @@ class Arena:
         try:
             if not _has_room(descriptor, size):
                 self._spares.trim(0)
+                wait()
                 if not _has_room(descriptor, size):
                     unlink(path)
                     return None
@@ -336,21 +339,23 @@ def _copy(buffer: memoryview, mapping: mmap.mmap, start: int) -> None:
 
     source = np.frombuffer(buffer, np.uint8)
     target = np.frombuffer(mapping, np.uint8, len(source), start)
+    if len(source) <= _COPIED_BYTES:
+        np.copyto(target, source)
+        return
     pieces = iter(range(0, len(source), _COPIED_BYTES))  # whose core has other work takes fewer of them
-    courtesy = Courtesy()
 
     def copy() -> None:
         for at in pieces:  # unlike a memoryview, numpy lets other threads run meanwhile
             np.copyto(target[at : at + _COPIED_BYTES], source[at : at + _COPIED_BYTES])
             courtesy.give_way()
 
-    shares = len(source) > _COPIED_BYTES and (os.cpu_count() or 1) > 1
-    other = threading.Thread(target=copy) if shares else None
-    if other is not None:
-        other.start()
-    copy()
-    if other is not None:
-        other.join()
+    with courteous() as courtesy:
+        other = threading.Thread(target=copy) if (os.cpu_count() or 1) > 1 else None
+        if other is not None:
+            other.start()
+        copy()
+        if other is not None:
+            other.join()
 
 
 def _laid_out(buffers: Sequence[memoryview]) -> tuple[list[int], int]:
@@ -403,7 +408,10 @@ def _ended(name: str, names: set[str], pid: int, then: Callable[..., None], *arg
 
 def _read_on(path: Path, mapping: Mapping, mappings: Mappings) -> None:
     """Gives up a name of another process's file, and keeps the mapping, since that file may come again."""
-    unlink(path)
+    if len(mapping) < MUCH_BYTES:
+        unlink(path)
+    else:
+        discard(path, mapping)
     mappings.keep(mapping)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from actors.courtesy import Courtesy
-from actors.spares import unlink
+from actors.courtesy import courteous
+from actors.emptying import unlink
 
 if TYPE_CHECKING:
     from actors.messages import Buffer
@@ -22,10 +22,15 @@ def write(descriptor: int, at: int, data: Buffer) -> None:
     Raises:
         OSError: they do not fit.
     """
-    view, done, courtesy = memoryview(data), 0, Courtesy()
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done : done + WRITTEN_BYTES], at + done)
-        courtesy.give_way()
+    view, done = memoryview(data), 0
+    if len(view) <= WRITTEN_BYTES:
+        while done < len(view):
+            done += os.pwrite(descriptor, view[done:], at + done)
+        return
+    with courteous() as courtesy:
+        while done < len(view):
+            done += os.pwrite(descriptor, view[done : done + WRITTEN_BYTES], at + done)
+            courtesy.give_way()
 
 
 class Draft:

@@ -5,10 +5,8 @@ The first write into new shared memory costs several times a copy, since the sys
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
-import stat
 import sys
 import time
 import weakref
@@ -16,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.emptying import discard, is_free, unlink
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MODE = 0o600  # of a file that may be written again
 KEPT_MODE = 0o400  # of one that must not: a forked child may read it, and has no name for it
 IDLE_SECONDS = 8.0
 
@@ -68,7 +67,7 @@ class Spares:
             return
         held = tuple(self._files)
         if len(held) >= MOST_FILES or spare.size + sum(other.size for other in held) > self._most:
-            _remove(spare)
+            discard(spare.path, spare.mapping)
         else:
             self._files.append(replace(spare, since=time.monotonic()))
 
@@ -85,7 +84,7 @@ class Spares:
             new_path: makes names.
         """
         for spare in reversed(tuple(self._files)):
-            if size <= spare.size <= 2 * size and _is_free(spare.path) and self._claim(spare):
+            if size <= spare.size <= 2 * size and is_free(spare.path) and self._claim(spare):
                 renamed = _renamed(spare, new_path())
                 if renamed is not None:
                     return renamed
@@ -98,7 +97,7 @@ class Spares:
         before = time.monotonic() - idle
         for spare in tuple(self._files):
             if spare.since <= before and self._claim(spare):
-                _remove(spare)
+                discard(spare.path, spare.mapping)
 
     def _claim(self, spare: Spare) -> bool:
         try:
@@ -115,7 +114,7 @@ def _renamed(spare: Spare, path: Path) -> Spare | None:
         return None
     # Readers make a name of their own from the one they were told, which is gone now. So if there is none beside this
     # one, there is no reader, and there will be none.
-    if not _is_free(path):
+    if not is_free(path):
         unlink(path)
         return None
     try:
@@ -124,15 +123,6 @@ def _renamed(spare: Spare, path: Path) -> Spare | None:
         unlink(path)
         return None
     return Spare(path, spare.size, mapping)
-
-
-def _is_free(path: Path) -> bool:
-    """Whether this is the only name of the file, and no forked child may read it."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return False
-    return found.st_nlink == 1 and stat.S_IMODE(found.st_mode) == MODE
 
 
 def _mapped(path: Path, size: int) -> mmap.mmap:
@@ -163,24 +153,5 @@ def most_bytes(folder: Path) -> int:
 def _drop(files: list[Spare], pid: int) -> None:
     if os.getpid() == pid:
         while files:
-            _remove(files.pop())
-
-
-def _remove(spare: Spare) -> None:
-    last = spare.path.with_name(f"{spare.path.name}x")
-    try:
-        spare.path.rename(last)
-    except OSError:  # the folder was removed
-        return
-    # Under a name that nobody was told, so none comes to read it now. Emptied as well, since readers may keep mappings
-    # of it, and with them its memory.
-    if _is_free(last):
-        with contextlib.suppress(OSError):
-            os.truncate(last, 0)
-    unlink(last)
-
-
-def unlink(path: Path | str) -> None:
-    """Takes a name of a file away, if it is there."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+            spare = files.pop()
+            discard(spare.path, spare.mapping)

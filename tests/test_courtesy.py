@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors import courtesy
-from actors.courtesy import MOST_TIMES, Courtesy, bustle
+from actors.courtesy import BUSTLE_SECONDS, MOST_TIMES, Courtesy, bustle
 
 
 class _Clock:
@@ -47,8 +47,15 @@ def test_each_piece_gives_way_to_what_has_come_meanwhile(clock: _Clock) -> None:
         bustle.messages += 1
         courteous.give_way()
     assert clock.times == 10
-    courteous.give_way()
-    assert clock.times == 10
+
+
+def test_the_next_message_is_expected_for_a_while_since_it_may_wait_for_this_core(clock: _Clock) -> None:
+    courteous = Courtesy()
+    bustle.messages += 1
+    for _ in range(1000):
+        courteous.give_way()
+        clock.now += 0.001
+    assert clock.times == pytest.approx(1000 * BUSTLE_SECONDS, abs=1)
 
 
 def test_where_others_take_the_core_for_long_it_keeps_its_share_of_the_time(clock: _Clock) -> None:

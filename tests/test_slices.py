@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actors.transport import slices
+from actors import slices
+from actors.courtesy import Courtesy
+from actors.draft import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def attributes() -> tuple[int, ...]:
@@ -63,3 +66,34 @@ def test_a_thread_of_another_policy_is_left_alone() -> None:
         return before
 
     assert _on_a_thread(batch)[1] == os.SCHED_BATCH
+
+
+def test_one_that_computes_for_long_has_long_slices_meanwhile_and_so_have_its_helpers() -> None:
+    def compute() -> tuple[tuple[int, ...], ...]:
+        slices.ask_to_run_soon()
+        with slices.computing_for_long():
+            long, helper = attributes(), _on_a_thread(attributes)
+        return long, helper, attributes()
+
+    with ThreadPoolExecutor(1) as pool:
+        long, helper, after = pool.submit(compute).result()
+    assert long[5] == helper[5] == slices.LONG_NANOSECONDS
+    assert after[5] == slices.SLICE_NANOSECONDS
+
+
+def test_what_copies_much_computes_for_long(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def write_much() -> None:
+        slices.ask_to_run_soon()
+        descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        try:
+            write(descriptor, 0, bytes(8 << 20))
+        finally:
+            os.close(descriptor)
+
+    give_way = Courtesy.give_way
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(Courtesy, "give_way", lambda self: (seen.append(attributes()[5]), give_way(self)))
+        pool.submit(write_much).result()
+    assert seen == [slices.LONG_NANOSECONDS] * 8

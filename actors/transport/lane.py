@@ -14,11 +14,11 @@ from google.protobuf.message import DecodeError
 
 from actors._wire import distributed_comm_pb2 as pb
 from actors.refusals import refused
+from actors.slices import ask_to_run_soon
 from actors.transport.codec import MalformedMessageError, decode, encode
 from actors.transport.link import LinkLostError, as_quick
 from actors.transport.manner import CONTROL
 from actors.transport.session import ProtocolError, Session
-from actors.transport.slices import ask_to_run_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

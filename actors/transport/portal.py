@@ -12,7 +12,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, TypeVar
 
-from actors.transport.slices import ask_to_run_soon
+from actors.slices import ask_to_run_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
