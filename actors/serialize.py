@@ -186,12 +186,19 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
         if kind.__module__ == "nanobind" and kind.__name__ in {"nb_func", "nb_method"}:
             return obj.__qualname__  # MLX's functions, which say where they are and refuse to pickle
         if isinstance(obj, type | FunctionType):
-            _travel_by_value(getattr(obj, "__module__", None))
-            if (marked := _marked(obj)) is not None:
-                return _unmarked, marked
-        elif isinstance(obj, ModuleType):
+            return NotImplemented if kind in _PLAIN_CODE and obj in _own else self._by_name_or_value(obj)
+        if isinstance(obj, ModuleType):
             _travel_by_value(obj.__name__)
-        return super().reducer_override(obj)
+        return NotImplemented
+
+    def _by_name_or_value(self, code: type | FunctionType) -> Any:
+        _travel_by_value(getattr(code, "__module__", None))
+        if (marked := _marked(code)) is not None:
+            return _unmarked, marked
+        if type(code) in _PLAIN_CODE and _is_own(code):
+            _own.add(code)
+            return NotImplemented
+        return super().reducer_override(code)
 
     def _code(self, code: CodeType) -> tuple[Any, ...]:
         """Reduces code as cloudpickle does, and adds its text and the name of its file, which that leaves out."""
@@ -204,6 +211,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is unt
 
 
 _NO_FILE = "<dynamic-code>"
+
+_PLAIN_CODE = {type, FunctionType}  # whose hash is no code of the program's
+_own: set[type | FunctionType] = set()
+"""This package's classes and functions that were met: they are in each handle and order, and go by their name."""
+
+
+def _is_own(code: type | FunctionType) -> bool:
+    ours = code.__module__.partition(".")[0] == "actors"
+    return ours and bool(cloudpickle.cloudpickle._should_pickle_by_reference(code))  # noqa: SLF001 - it offers nothing else
 
 
 def _lends_memory(array: Any) -> bool:

@@ -20,7 +20,8 @@ from hypothesis.extra import numpy as hnp
 
 from actors import serialize
 from actors.exceptions import SerializationError
-from actors.messages import Payload
+from actors.ids import new_id
+from actors.messages import Payload, Terms
 from actors.serialize import dumps, dumps_arguments, loads
 
 if TYPE_CHECKING:
@@ -335,7 +336,8 @@ assert not payload.buffers
 
 TAKE = """
 import sys
-from actors.messages import Payload
+from actors.ids import new_id
+from actors.messages import Payload, Terms
 from actors.serialize import loads
 tool, lazily, error = loads(Payload(sys.stdin.buffer.read()))
 assert "tools" not in sys.modules
@@ -369,6 +371,19 @@ def test_installed_code_travels_by_reference() -> None:
     for value in (functools.partial, Payload, np.mean, SerializationError, textwrap.dedent, threading.Thread):
         assert loads(dumps(value)) is value
         assert len(dumps(value).pickle) < 200
+
+
+def test_how_this_packages_own_code_travels_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str | None] = []
+    monkeypatch.setattr(serialize, "_own", set())
+    monkeypatch.setattr(serialize, "_travel_by_value", looked.append)
+    for _ in range(3):
+        assert loads(dumps([Terms(), new_id])) == [Terms(), new_id]
+    assert sorted(looked, key=str) == ["actors.ids", "actors.messages"]
+    pretends = type("Terms", (), {"__module__": "actors.messages"})  # a program's, which has another's name
+    made = loads(dumps(pretends()))
+    assert type(made) is pretends
+    assert serialize._own == {Terms, new_id}
 
 
 @pytest.mark.parametrize("function", [mx.add, mx.fast.rope, mx.random.normal, mx.array.sum])
