@@ -66,6 +66,8 @@ GOALS = (
     Goal("result_mlx", 1.3, "ray"),
     Goal("argument", 0.6, "copy"),
     Goal("result", 0.6, "copy"),
+    Goal("argument_mlx", 0.6, "copy", against=("argument", "median")),
+    Goal("result_mlx", 0.6, "copy", against=("result", "median")),
     Goal("argument", 0.9, "stream", by="ours-grpc"),
     Goal("result", 0.9, "stream", by="ours-grpc"),
     Goal("argument", 0.9, "stream-tcp", by="ours-tcp"),

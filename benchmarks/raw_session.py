@@ -23,13 +23,14 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from raw_socket import Relaying, Socket, listen
+from raw_socket import Giving, Relaying, Socket, listen
 from samples import Count, check, timed
-from target import Target
 from workloads import IN_FLIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from target import Target
 
 HEAD = struct.Struct("<IQQd")
 """Of a message: length of what follows, number, the last number that came from the other side, deadline."""
@@ -222,7 +223,7 @@ class Handed(Session):
 def main() -> None:
     """Serves until standard input ends."""
     path, kind, *peer = sys.argv[1:]
-    target = Relaying(CALLERS[kind](peer[0])) if peer else Target()
+    target = Relaying(CALLERS[kind](peer[0])) if peer else Giving()
 
     def answer(connection: socket.socket) -> None:
         callee = Callee(connection, target)

@@ -16,8 +16,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from raw_file import Much, going_on, mapped
 from samples import Count, check, timed
 from target import Target
+from workloads import BESIDE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +82,7 @@ class Socket:
 
     def start(self, folder: Path) -> None:
         """See `side.Side`."""
-        target = str(folder / "target.sock")
+        self._path = target = str(folder / "target.sock")
         self._target = self._started(target)
         self._relay = self._started(str(folder / "relay.sock"), target)
         check([self._target.call("echo", 1), self._relay.call("relay", 2)], [1, 2])
@@ -112,6 +114,26 @@ class Socket:
         """See `side.Side`."""
         return timed(count, lambda stamp: check(self._relay.call("relay", stamp), stamp))
 
+    alone = sync_call
+
+    def beside(self, count: Count) -> list[float]:
+        """Small calls by one connection while another thread here gets 1 GiB after 1 GiB by another."""
+        much = type(self).caller(self._path)
+        try:
+            with going_on(lambda: check(mapped(much.call("give")), BESIDE_BYTES)):
+                return self.sync_call(count)
+        finally:
+            much.close()
+
+    def beside_argument(self, count: Count) -> list[float]:
+        """The same while another thread here sends 1 GiB after 1 GiB."""
+        much, own = type(self).caller(self._path), Much()
+        try:
+            with going_on(lambda: check(much.call("get", own.written()), BESIDE_BYTES)):
+                return self.sync_call(count)
+        finally:
+            much.close()
+
     def stop(self) -> None:
         """See `side.Side`."""
         for process in self._processes:
@@ -122,6 +144,24 @@ class Socket:
             process.stdout.close()
         for caller in self._callers:
             caller.close()
+
+
+class Giving(Target):
+    """An object that gives and gets much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._much: Much | None = None
+
+    def give(self) -> str:
+        """Returns where 1 GiB lies now."""
+        if self._much is None:
+            self._much = Much()
+        return self._much.written()
+
+    def get(self, path: str) -> int:
+        """Takes 1 GiB from there and returns how many bytes that were."""
+        return mapped(path)
 
 
 class Relaying(Target):
@@ -166,7 +206,7 @@ def listen(path: str, answer: Callable[[socket.socket], object]) -> None:
 def main() -> None:
     """Serves until standard input ends."""
     path, *peer = sys.argv[1:]
-    target = Relaying(Caller(peer[0])) if peer else Target()
+    target = Relaying(Caller(peer[0])) if peer else Giving()
     listen(path, lambda connection: serve(connection, target))
 
 

@@ -127,11 +127,11 @@ def test_what_others_can_do_is_measured_beside_ours_and_goals_are_told(tmp_path:
 @pytest.mark.slow
 def test_the_floors_answer_rightly_and_so_does_ours_over_tcp(tmp_path: Path) -> None:
     file = tmp_path / "calls.json"
-    run = _run(
-        "--quick", "--only", "session", "handed", "ours-tcp", "sync_call", "in_flight", "nested", "--json", str(file)
-    )
+    small = ("sync_call", "in_flight", "nested", "beside", "beside_argument")
+    run = _run("--quick", "--only", "session", "handed", "ours-tcp", *small, "--json", str(file))
     assert run.returncode == 0, run.stderr
     workloads = json.loads(file.read_text())["workloads"]
+    assert set(workloads) == set(small)
     assert all(set(workload["sides"]) == {"ours", "session", "handed", "ours-tcp"} for workload in workloads.values())
 
 
