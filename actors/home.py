@@ -364,7 +364,15 @@ def _take(descriptor: int) -> bool:
 
 
 def _top_folder(below_home: str, platform_place: str) -> Path:
-    return private_folder(_place(below_home, platform_place).resolve(), forbidden=_OPEN_TO_WRITE)
+    path = _place(below_home, platform_place).resolve()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # paths of sockets go over the wire, where all text is UTF-8
+        shown = os.fsencode(path).decode(errors="replace")
+        raise ActorsError(
+            f"this locale cannot read the name of the folder {shown}; set LC_ALL=C.UTF-8, or {_WAY_OUT}"
+        ) from None
+    return private_folder(path, forbidden=_OPEN_TO_WRITE)
 
 
 def _place(below_home: str, platform_place: str) -> Path:

@@ -79,7 +79,8 @@ def announced(addresses: tuple[str, ...] | None) -> tuple[str, ...]:
     for address in addresses:
         if address.partition("%")[0] not in mine:
             has = ", ".join(sorted(mine)) or "none"
-            raise DiscoveryError(f"interfaces: {address} is not an address of this machine, which has {has}")
+            down = "; its loopback is switched off: `ip link set lo up`" if address in LOOPBACK else ""
+            raise DiscoveryError(f"interfaces: {address} is not an address of this machine, which has {has}{down}")
     return tuple(sorted({address.partition("%")[0] for address in addresses}))
 
 

@@ -316,7 +316,9 @@ def _open(addresses: tuple[str, ...] | None) -> AsyncZeroconf:
             if error.errno == errno.EADDRINUSE:
                 raise
             return AsyncZeroconf(interfaces=InterfaceChoice.All, ip_version=IPVersion.V4Only)  # no IPv6 here
-    except (OSError, RuntimeError, Error) as error:
+    except RuntimeError as error:  # zeroconf's, where there is nothing to listen on
+        raise DiscoveryError("multicast DNS cannot be used: no network interface is up") from error
+    except (OSError, Error) as error:
         raise DiscoveryError(f"multicast DNS cannot be used: {error}. {_advice(error)}") from error
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from clusters import Program, eventually
@@ -267,6 +268,7 @@ def test_colours_are_given_where_they_are_asked_for_and_nowhere_else(program):
     assert "\x1b" not in run(program, "list", "actors", FORCE_COLOR="1", NO_COLOR="1").stdout
     narrow = run(program, "list", "actors", COLUMNS="40").stdout
     assert max(map(len, narrow.splitlines())) <= 40
+    assert by_name(program, "counter")["id"] in narrow, "what one needs for the next command is whole"
 
 
 def test_a_shell_completes_commands_words_and_actors(program):
@@ -329,6 +331,26 @@ def test_a_table_is_cut_to_the_terminal_at_its_widest_columns(monkeypatch):
     assert not takes_color()
     shown = table(("A", "B"), [("x" * 30, 7), ("y", None)], 20)
     assert shown.splitlines() == ["A                  B", f"{'x' * 16}…  7", "y                  -"]
+
+
+def test_where_a_table_would_lose_its_columns_each_row_is_a_block(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = table(("NAME", "ID"), [("x" * 12, "one two three"), ("y", None)], 20)
+    assert shown.splitlines() == ["NAME  " + "x" * 12, "ID    one two three", "", "NAME  y", "ID    -"]
+    shown = table(("NAME", "ID", "WHY"), [("x" * 12, "one two three", "-")], 20)
+    assert shown.splitlines() == ["NAME  " + "x" * 12, "ID    one two three", "WHY   -"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_said_in_one_line(program):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from actors.cli import main; main()", "list", "actors", "--json"],
+            env={**os.environ, "ACTORS_HOME": str(program.home)}, stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    said = "actors: nothing more can be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 DRIVER = """

@@ -217,6 +217,16 @@ class TestTeller:
         assert console.file.getvalue().endswith(("\x1b[?25h\r\x1b[1A\x1b[2K", "\x1b[2K"))
         assert "\x1b[?25h" in console.file.getvalue()  # and back
 
+    def test_in_a_file_what_goes_on_unchanged_is_said_once(self):
+        console = self.screen(80)
+        teller = Teller(console, quiet=False)
+        teller.tell(tale.Begins("getting the model"))
+        for text in ("1 of 93 MB", "93 of 93 MB", "93 of 93 MB", "93 of 93 MB"):
+            teller.progress(text)
+        teller.close()
+        lines = ["getting the model", "getting the model: 1 of 93 MB", "getting the model: 93 of 93 MB"]
+        assert console.file.getvalue().splitlines() == [f"… {line}" for line in lines]
+
     def test_what_is_quiet_tells_only_what_is_going_on(self):
         told = self.tell(self.screen(80), tale.Begins("loading"), tale.Counted((1, 1), 11), tale.Said("he"), quiet=True)
         assert told == "… loading\n"

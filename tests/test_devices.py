@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -444,3 +445,14 @@ def test_a_bundle_makes_a_member_without_a_word(devices, tmp_path):
     assert not c.status()["paired"]
     a.does("revoke", "attic")
     eventually(lambda: b.status()["removed"])
+
+
+def test_an_invitation_that_only_this_machine_reaches_says_so(tmp_path):
+    one = Device(tmp_path / "one")
+    process = one.begin("invite", "--host", "127.0.0.1")
+    try:
+        shown = "".join(process.stdout.readline() for _ in range(5))
+    finally:
+        process.kill()
+        process.communicate()
+    assert re.search(r"add --address 127\.0\.0\.1:\d+, which only this machine reaches\. Waiting", shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import plistlib
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from actors.doctor.firewall import blocking_chain
 from actors.doctor.member import Case, diagnose
 from actors.doctor.versions import compare
 from actors.reach import Knock, Way, meaning
+from discovery import DiscoveryError
 from discovery.trial import Heard
 
 DOOR = "192.168.1.20:50099"
@@ -70,6 +72,38 @@ def test_macos_keeps_multicast_back():
     assert not finding.ok
     assert "errno 65" in finding.what
     assert "Local Network" in finding.do
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="only root makes a place without a network",
+)
+def test_without_any_network_no_program_is_blamed_for_it(tmp_path):
+    code = """
+import actors
+from actors.doctor import machine
+print(machine.port_5353())
+try:
+    actors.init(local_nodes=2)
+except actors.exceptions.ActorsError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", code], env={**os.environ, "ACTORS_HOME": str(tmp_path / "home")},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    finding, refused = done.stdout.splitlines()
+    assert "multicast DNS cannot be used: no network interface is up" in finding
+    assert "end the program" not in finding
+    assert "its loopback is switched off: `ip link set lo up`" in refused
+
+
+def test_a_program_that_keeps_the_port_is_to_be_ended(monkeypatch):
+    def taken():
+        raise DiscoveryError("taken") from OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(machine.discovery, "browse", taken)
+    assert machine.port_5353().do == "end the program that holds UDP port 5353"
 
 
 def test_versions():

@@ -187,6 +187,15 @@ class Counter:
 
 
 @actors.remote
+class Hasty:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def hello(self):
+        return "hello"
+
+
+@actors.remote
 class Asker:
     def ask(self, other):
         return actors.get(other.sleep.remote(30))
@@ -215,6 +224,15 @@ def test_a_life_is_told_from_its_making_to_its_end(cluster):
     assert "SIGKILL" in dead.reason
     told = [e.state for e in observer.past() if isinstance(e, ActorChanged) and e.id == seen.id]
     assert told.index("PENDING_CREATION") < told.index("ALIVE") < told.index("DEAD")
+
+
+def test_one_that_ends_before_it_tells_anything_has_a_place_too(cluster):
+    observer = Observer.here()
+    hasty = Hasty.remote()
+    with pytest.raises(actors.exceptions.ActorDiedError, match="SIGKILL"):
+        actors.get(hasty.hello.remote())
+    (dead,) = eventually(lambda: [one for one in of_class(observer.view(), "Hasty", state="DEAD") if one.reason])
+    assert (dead.node, dead.pid is not None) == (actors.nodes()[0].name, True)
 
 
 def test_one_that_is_made_anew_is_alive_again_in_its_next_life(cluster):

@@ -103,6 +103,17 @@ def test_a_file_in_the_place_of_home_is_refused(monkeypatch, tmp_path):
         home.cache_dir()
 
 
+def test_a_home_that_the_locale_cannot_read_is_refused(tmp_path):
+    ascii_only = {"ACTORS_HOME": str(tmp_path / "café"), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = "from actors import home; home.state_dir()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **ascii_only}, capture_output=True, check=False
+    )
+    said = done.stderr.splitlines()[-1].decode("ascii", "backslashreplace")
+    assert "this locale cannot read the name of the folder" in said
+    assert said.endswith("set LC_ALL=C.UTF-8, or set ACTORS_HOME to a folder of your own")
+
+
 @pytest.mark.parametrize("bits", [0o770, 0o707, 0o777])
 def test_a_home_that_others_can_write_is_refused(bits):
     base = home.state_dir()

@@ -89,6 +89,7 @@ class Teller:
         self._quiet = quiet  # only what is going on, no results: these go elsewhere
         self._status: Any = nullcontext()
         self._what = ""
+        self._shown = ""
         self._column = 0  # where the model's answer has got to in its line; 0 while it is silent
         self._word = ""  # its last word, which may go on
 
@@ -134,8 +135,9 @@ class Teller:
     def _show(self, text: str) -> None:
         if self._console.is_terminal:
             self._status.update(f"{escape(text)} …")
-        else:
+        elif text != self._shown:  # in a file, what goes on unchanged is said once
             self._line(f"… {text}")
+        self._shown = text
 
     def _say(self, event: tale.Event) -> None:
         match event:

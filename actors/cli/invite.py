@@ -194,9 +194,12 @@ def _show(code: Code, address: str, uses: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"code": str(code), "expires": expires, "address": address}))
         return
+    from actors.muster import is_loopback
+
     whom = "the other device" if uses == 1 else f"each of the {uses} other devices"
     click.echo(f"On {whom}, within ten minutes, run:\n\n    actors join {code}\n")
-    click.echo(f"Where that finds nothing, add --address {address}. Waiting …")
+    alone = ", which only this machine reaches" if is_loopback(address) else ""
+    click.echo(f"Where that finds nothing, add --address {address}{alone}. Waiting …")
 
 
 def _tell(member: Member, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 AGAIN_SECONDS = 0.02
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 COMMANDS = {
     "demo": "See the whole idea work, on this machine alone.",
@@ -127,11 +129,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read the output has gone; the interpreter must not try to write what is left of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()  # whoever read the output has gone
         sys.exit(1)
     except ActorsError as error:
         click.echo(f"actors: {error}", err=True)
         statuses = ((NoClusterError, 3), (AuthenticationError, 4), (TimeoutError, 5))
         sys.exit(next((status for kind, status in statuses if isinstance(error, kind)), 1))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _write_no_more()
+        click.echo(f"actors: nothing more can be written: {error.strerror}", err=True)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _write_no_more() -> None:
+    """The interpreter, which ends, must not try to write what is left of the output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

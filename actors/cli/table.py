@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NARROWEST = 4  # characters of a column
+NARROWEST = 10  # characters of the widest column
 COLORS = {
     "ALIVE": "green", "alive": "green", "OPEN": "green", "ok": "green", "RUNNING": "cyan", "PENDING_CREATION": "yellow",
     "RESTARTING": "yellow", "QUEUED": "yellow", "DEAD": "red", "gone": "red", "CLOSED": "red",
@@ -56,6 +57,8 @@ def width() -> int | None:
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], limit: int | None = None) -> str:
     """Returns rows under headers. Where the terminal is narrow, the widest columns are cut with an ellipsis.
 
+    Where no more than a few characters of each would be left, each row is a block of lines instead, a value on each.
+
     Args:
         headers: of the columns.
         rows: as many values each.
@@ -63,7 +66,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], limit: int |
     """
     cells = [[_plain(value) for value in row] for row in rows]
     widths = [max([len(header), *(len(row[i]) for row in cells)]) for i, header in enumerate(headers)]
-    while limit is not None and sum(widths) + 2 * (len(widths) - 1) > limit and max(widths) > NARROWEST:
+    while limit is not None and sum(widths) + 2 * (len(widths) - 1) > limit:
+        if max(widths) <= NARROWEST:
+            return _blocks(headers, cells, limit)
         widths[widths.index(max(widths))] -= 1
     lines = ["  ".join(_fit(header, w) for header, w in zip(headers, widths, strict=True)).rstrip()]
     lines[0] = paint(lines[0], bold=True)
@@ -72,6 +77,19 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], limit: int |
         fitted[-1] = fitted[-1].rstrip()
         lines.append("  ".join(paint(f, COLORS.get(c)) for f, c in zip(fitted, row, strict=True)).rstrip())
     return "\n".join(lines)
+
+
+def _blocks(headers: Sequence[str], cells: Sequence[Sequence[str]], limit: int) -> str:
+    lead = max(map(len, headers)) + 2
+    blocks = []
+    for row in cells:
+        lines = []
+        for header, cell in zip(headers, row, strict=True):
+            first, *rest = textwrap.wrap(cell, max(NARROWEST, limit - lead))
+            lines.append(paint(header, bold=True) + " " * (lead - len(header)) + paint(first, COLORS.get(cell)))
+            lines += [" " * lead + line for line in rest]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
 def _plain(value: object) -> str:

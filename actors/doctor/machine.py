@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,9 @@ def port_5353() -> Finding:
         with discovery.browse():
             pass
     except discovery.DiscoveryError as error:
-        return Finding("port 5353", ok=False, what=str(error), do="end the program that holds UDP port 5353")
+        taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+        do = "end the program that holds UDP port 5353" if taken else "give addresses: actors.init('HOST:PORT')"
+        return Finding("port 5353", ok=False, what=str(error), do=do)
     return Finding("port 5353", ok=True, what="UDP port 5353 is shared with whoever else uses it")
 
 

@@ -148,9 +148,13 @@ class Observatory:
                 state = RESTARTING if actor.restarts and not death.intended else DEAD
                 self._add(replace(actor, at=time.time(), state=state, reason=death.reason))
         spec = worker.spec
-        if spec is not None and spec.id not in self._state.actors:  # it never came to its constructor
+        if spec is None:
+            return
+        known = self._state.actors.get(spec.id)
+        if known is None or known.life < spec.life or not known.process:  # it ended before it could tell where it lives
             state = RESTARTING if spec.restarts and not death.intended else DEAD
-            self._add(ActorChanged.of(spec, state, reason=death.reason, node=self._members.me.info.name))
+            place = {"node": self._members.me.info.name, "process": worker.id, "pid": worker.subprocess.pid}
+            self._add(ActorChanged.of(spec, state, reason=death.reason, **place))
 
     # -- this node, as others see it ----------------------------------------------------------------------------
 
