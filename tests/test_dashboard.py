@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,8 @@ from browser import chromium
 from clusters import Program, eventually
 
 from actors.dashboard.alerts import alerts
-from actors.events.event import ActorChanged
+from actors.dashboard.plain import pulse_of
+from actors.events.event import ActorChanged, GroupChanged
 from actors.events.view import ClusterView, NodeView, OpenCallView, ProcessView
 
 pytest.importorskip("starlette", reason="the dashboard's extra, serve, is not installed")
@@ -48,7 +50,7 @@ PROGRAM = """
             self.took.observe(0.5)
             return self.n
         def sleep(self, seconds):
-            print("good night <b>bold</b>", flush=True)
+            print("good \\x1b[31mnight\\x1b[0m <b>bold</b>", flush=True)
             time.sleep(seconds)
         def mean(self):
             return float(col.allreduce(np.ones(3), "mean").sum())
@@ -296,6 +298,41 @@ def test_alerts_say_in_plain_words_what_is_wrong(view, said):
         assert any(said in what for what in found), found
 
 
+def test_those_of_one_class_that_died_alike_are_one_alert():
+    dead = [
+        replace(
+            ACTOR,
+            id=f"actor-{n}",
+            name=None,
+            state="DEAD",
+            at=ACTOR.at + n,
+            reason=f"Counter(actor-{n}) on node here is gone",
+        )
+        for n in range(5)
+    ]
+    (one,) = alerts(ClusterView((node(events=dead[:1]),)))
+    assert (one["what"], one["actor"]) == ("Counter(actor-0) on node here is gone.", "actor-0")
+    other = replace(ACTOR, id="actor-x", state="DEAD", reason="it never came to life")
+    many = alerts(ClusterView((node(events=(*dead, other)),)))
+    assert {(alert["what"], alert["actor"]) for alert in many} == {
+        ("5 of Counter have died, the last: Counter(actor-4) on node here is gone.", "actor-4"),
+        ("Counter c has died: it never came to life.", "actor-x"),
+    }
+
+
+def test_a_group_of_which_one_has_died_is_broken():
+    labels = ("Counter[0](actor-1)", "Counter[1](actor-2)")
+    member = GroupChanged(time.time(), "group-1", 0, 2, labels, "grpc", "OPEN", "here")
+    second = replace(ACTOR, id="actor-2")
+    assert ClusterView((node(events=(ACTOR, second, member)),)).fate(member) == ("OPEN", "")
+    died = replace(second, state="DEAD", reason="killed")
+    view = ClusterView((node(events=(ACTOR, died, member)),))
+    assert view.fate(member) == ("BROKEN", "Counter[1](actor-2) has died")
+    (shown,) = pulse_of(view)["groups"]
+    assert (shown["state"], shown["reason"]) == view.fate(member)
+    assert view.fate(replace(member, state="CLOSED", reason="left")) == ("CLOSED", "left")
+
+
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -373,6 +410,10 @@ def test_axe_finds_no_serious_fault(page, theme, width):
 
 def test_when_the_cluster_ends_the_page_says_so(page, program, dashboard):
     program.process.kill()
+    page.browser.set_window_size(390, 1000)
     eventually(lambda: "not there" in page.text("live"), 30)
+    assert page.text("live").endswith("not seen from here"), "all of it, what to do as well"
+    across = page.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert across <= 0, "it is not to be pushed sideways"
     assert dashboard.known("/metrics")[0] in {200, 503}
     assert dashboard.process.poll() is None

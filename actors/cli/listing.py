@@ -145,8 +145,9 @@ def _groups(found: Found) -> list[dict[str, Any]]:
             )  # fmt: skip
             label = member.members[member.rank] if member.rank < len(member.members) else ""
             row["members"].append({"rank": member.rank, "label": label, "node": member.node, "state": member.state})
-            if member.state != "OPEN":
-                row["state"], row["reason"] = member.state, row["reason"] or member.reason
+            state, reason = view.fate(member)
+            if state != "OPEN":
+                row["state"], row["reason"] = state, row["reason"] or reason
         for done in view.state.collectives.values():
             if done.rank == 0 and done.group in rows:
                 rows[done.group]["collectives"][done.op] = {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NARROWEST = 10  # characters of the widest column
 COLORS = {
     "ALIVE": "green", "alive": "green", "OPEN": "green", "ok": "green", "RUNNING": "cyan", "PENDING_CREATION": "yellow",
-    "RESTARTING": "yellow", "QUEUED": "yellow", "DEAD": "red", "gone": "red", "CLOSED": "red",
+    "RESTARTING": "yellow", "QUEUED": "yellow", "DEAD": "red", "gone": "red", "CLOSED": "red", "BROKEN": "red",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from actors.events import ClusterView
+    from actors.events import ActorChanged, ClusterView
 
 STUCK_SECONDS = 30.0
 QUEUE = 1_000  # calls that wait at one actor
@@ -96,17 +96,27 @@ def _full(view: ClusterView) -> list[dict[str, str]]:
 
 
 def _died(view: ClusterView) -> list[dict[str, str]]:
+    """Those of one class that ended alike are told together, by the last of them."""
     now = time.time()
-    return [
-        _alert(
-            "bad" if actor.state == "DEAD" else "warn",
-            f"{actor.class_name} {actor.name or actor.id} {'has died' if actor.state == 'DEAD' else 'is made anew'}: "
-            f"{actor.reason}.".replace("..", "."),
-            "", actor.id,
-        )
-        for actor in view.actors(ended=True)
-        if actor.state in {"DEAD", "RESTARTING"}
-        and now - actor.at < RECENT_SECONDS
-        and actor.reason
-        and not any(wanted in actor.reason for wanted in _WANTED)
-    ][-20:]  # fmt: skip
+    alike: dict[tuple[str, str, str], list[ActorChanged]] = {}
+    for actor in view.actors(ended=True):
+        if (
+            actor.state in {"DEAD", "RESTARTING"}
+            and now - actor.at < RECENT_SECONDS
+            and actor.reason
+            and not any(wanted in actor.reason for wanted in _WANTED)
+        ):
+            how = actor.reason.replace(actor.id, "").replace(f" on node {actor.node} ", " ")
+            alike.setdefault((actor.class_name, actor.state, how), []).append(actor)
+    lasts = [(max(each, key=lambda actor: actor.at), len(each)) for each in alike.values()]
+    lasts.sort(key=lambda last: last[0].at)
+    return [_death(actor, count) for actor, count in lasts[-20:]]
+
+
+def _death(actor: ActorChanged, count: int) -> dict[str, str]:
+    dead = actor.state == "DEAD"
+    who = f"{actor.class_name} {actor.name or actor.id} {'has died' if dead else 'is made anew'}"
+    if count > 1:
+        who = f"{count} of {actor.class_name} {'have died' if dead else 'are made anew'}, the last"
+    told = actor.reason if actor.id in actor.reason and count == 1 else f"{who}: {actor.reason}"
+    return _alert("bad" if dead else "warn", f"{told}.".replace("..", "."), "", actor.id)

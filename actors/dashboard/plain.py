@@ -78,8 +78,9 @@ def _groups(view: ClusterView) -> list[dict[str, Any]]:
             member.id, {"id": member.id, "size": member.size, "state": "OPEN", "nodes": [], "ops": [], "reason": ""}
         )
         row["nodes"].append(member.node)
-        if member.state != "OPEN":
-            row["state"], row["reason"] = member.state, row["reason"] or member.reason
+        state, reason = view.fate(member)
+        if state != "OPEN":
+            row["state"], row["reason"] = state, row["reason"] or reason
     for done in view.state.collectives.values():
         if done.group in rows and done.rank == 0:
             rows[done.group]["ops"].append([done.op, done.count, done.nbytes, done.seconds, done.failed])

@@ -11,7 +11,7 @@ from actors.events.tally import merge
 from actors.frozen import travelling
 
 if TYPE_CHECKING:
-    from actors.events.event import ActorChanged, Event
+    from actors.events.event import ActorChanged, Event, GroupChanged
     from actors.events.tally import Tallies
 
 
@@ -129,6 +129,15 @@ class ClusterView:
     def actors(self, *, ended: bool = False) -> list[ActorChanged]:
         """Returns the actors, without the workers of tasks and hosts; those that have ended too if asked for."""
         return [actor for actor in self.state.actors.values() if (ended or actor.state != DEAD) and not actor.ours]
+
+    def fate(self, member: GroupChanged) -> tuple[str, str]:
+        """Returns the state of a member's group and why, as a clause: ``"BROKEN"`` where one of its actors has died."""
+        if member.state == "OPEN":
+            for label in member.members:
+                actor = self.state.actors.get(label.rpartition("(")[2].rstrip(")"))
+                if actor is not None and actor.state == DEAD:
+                    return "BROKEN", f"{label} has died"
+        return member.state, member.reason
 
     @property
     def calls(self) -> list[OpenCallView]:

@@ -31,6 +31,7 @@ const bytes = (b) => b < 1e3 ? `${b} B` : b < 1e6 ? `${(b / 1e3).toFixed(0)} kB`
 const count = (n) => n < 1e4 ? String(n) : n < 1e6 ? `${(n / 1e3).toFixed(1)}k` : `${(n / 1e6).toFixed(1)}M`;
 const clock = (at) => new Date(at * 1e3).toTimeString().slice(0, 8) + "." + String(Math.floor(at * 1e3 % 1e3)).padStart(3, "0");
 const nameOf = (actor) => actor.name || actor.id.replace("actor-", "");
+const ESCAPES = /\x1b(\[[0-9;?]*[ -\/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)/g;  // colours of terminals, links, titles
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // Rows are kept and changed in place: what has the focus, or is being read, stays where it is.
@@ -97,13 +98,13 @@ const takes = {
   events(data) {
     for (const event of data) {
       if (event.kind === "CallEnded") seen.calls.push(event);
-      else if (event.kind === "LogPrinted") seen.lines.push(event);
+      else if (event.kind === "LogPrinted") seen.lines.push({ ...event, text: event.text.replace(ESCAPES, "") });
     }
     if (seen.calls.length > MOST_CALLS) seen.calls.splice(0, seen.calls.length - MOST_CALLS);
     if (seen.lines.length > MOST_LINES) seen.lines.splice(0, seen.lines.length - MOST_LINES);
     mark("logs", "latest");
   },
-  gone(data) { live("off", `not there: ${data.why}`.slice(0, 90)); },
+  gone(data) { live("off", `not there: ${data.why}`); },
 };
 
 function live(state, text) {
@@ -144,7 +145,7 @@ const draws = {
     $("alerts").hidden = !alerts.length;
     $("alerts").querySelector("ul").replaceChildren(...alerts.map((alert) => make("li", {},
       make("b", { class: alert.level, textContent: alert.level === "bad" ? "problem" : "look" }),
-      make("span", { textContent: alert.what }), make("em", { textContent: alert.do }),
+      make("span", {}, `${alert.what} `, make("em", { textContent: alert.do })),
       ...(alert.actor ? [make("button", { type: "button", textContent: "Open", onclick: () => open(alert.actor) })] : []))));
   },
 
@@ -294,7 +295,7 @@ let paused = null, shown = [], palette = null, lastRows = [], drawnAt = -1e3;
 function hue(text) {
   let hash = 7;
   for (const letter of text) hash = (hash * 31 + letter.charCodeAt(0)) | 0;
-  return ((hash % 360) + 360) % 360;
+  return 80 + ((hash % 240) + 240) % 240;  // never the red of what failed, nor the orange of what waits
 }
 
 function timeline(now = 0) {
