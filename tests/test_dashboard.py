@@ -411,8 +411,8 @@ def test_axe_finds_no_serious_fault(page, theme, width):
 def test_when_the_cluster_ends_the_page_says_so(page, program, dashboard):
     program.process.kill()
     page.browser.set_window_size(390, 1000)
-    eventually(lambda: "not there" in page.text("live"), 30)
-    assert page.text("live").endswith("not seen from here"), "all of it, what to do as well"
+    eventually(lambda: page.text("live").startswith("not there"), 30)
+    eventually(lambda: page.text("live").endswith("not seen from here"), 30)  # all of it, what to do as well
     across = page.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert across <= 0, "it is not to be pushed sideways"
     assert dashboard.known("/metrics")[0] in {200, 503}
