@@ -215,10 +215,9 @@ class _Creation:
             face.current.adopt(self.charge)
         line.held_by(self._hold)
         keeper.when_free(self._id, partial(_retire, self._process, self._id))
-        self._process.portal.soon(self.charge.begin)
+        self._process.portal.soon(_set_out, self.charge, line)
         if self._making is not None:
             self._making.follow(self._process, self.charge)
-        line.find()
         return self.handle
 
     async def hand_over(self) -> None:
@@ -249,6 +248,12 @@ class _Creation:
 
 
 # What follows is kept for as long as the actor is, and must not keep the actor.
+
+
+def _set_out(charge: Charge, line: Line) -> None:
+    """Has an actor made, and its line look for it. Together, since each wake of the loop is a pause of who makes it."""
+    charge.begin()
+    line.search()
 
 
 class _Making:

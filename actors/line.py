@@ -102,9 +102,10 @@ class Line:
 
     def find(self, where: Address | None = None) -> None:
         """Starts to look for the actor, at ``where`` if that is known; the line opens when it is found."""
-        self.process.portal.soon(self._begin, None, where)
+        self.process.portal.soon(self.search, None, where)
 
-    def _begin(self, left: str | None, where: Address | None = None) -> None:
+    def search(self, left: str | None = None, where: Address | None = None) -> None:
+        """Looks for another life of the actor than ``left``; see `find`. On the I/O loop."""
         if where is not None:
             self._opened(where)
         else:
@@ -157,7 +158,7 @@ class Line:
         if death.intended:
             self.fail(self.died_of(death, "", Verdict.NEVER_STARTED))
         else:
-            self._begin(peer.address.life)
+            self.search(peer.address.life)
 
     def fail(self, error: ActorError) -> None:
         """The actor will never answer: everything in line is told, and every later call."""

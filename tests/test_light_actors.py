@@ -17,6 +17,7 @@ import pytest
 from clusters import Latch, eventually, failure, succeed
 
 import actors
+from actors.cluster import current
 from actors.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
@@ -131,6 +132,21 @@ def _died(ref: actors.ObjectRef[Any], verdict: Verdict, words: str) -> None:
     assert isinstance(error, ActorDiedError), error
     assert error.verdict is verdict
     assert words in str(error)
+
+
+def test_to_make_one_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    portal, woken = current().portal, []
+    actors.get(Light.remote().add.remote())  # so that its host is there
+
+    def soon(callback: Any, *args: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            woken.append(callback)
+        type(portal).soon(portal, callback, *args)
+
+    monkeypatch.setattr(portal, "soon", soon)
+    light = Light.remote()
+    assert len(woken) == 1
+    assert actors.get(light.add.remote(), timeout=PATIENCE) == 1
 
 
 def test_they_share_a_process_and_are_none_the_less_themselves() -> None:
