@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,16 +24,23 @@ from actors.cluster import current
 from actors.ids import new_id
 from actors.messages import Payload, Tensor
 from actors.serialize import dumps, loads
+from actors.transport.bell import Bell
 from actors.transport.ways_out import all_by_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.address import Address
+    from actors.transport.acceptor import Visitor
     from actors.transport.peer import Peer
+
+__all__ = ["Bell", "Inlet", "Outlet", "Place"]
 
 SMALL_BYTES: Final = 64 << 10
 """What goes by a socket has no more bytes than this."""
+
+LEAD_SECONDS: Final = 0.5
+"""For so long who waits reads messages itself, as long as most steps take; then another thread wakes it."""
 
 _HEAD: Final = Struct("<IQ")  # bytes that follow, and the value's number
 _ROOM: Final = 2 * SMALL_BYTES  # bytes read at once: a value that is not whole yet fits, and some more
@@ -60,9 +68,12 @@ class Inlet:
         ring: called, on any thread, when something has come that `fileno` does not show.
 
     Attributes:
+        anywhere: see `switchboard.Lane`.
         place: where it is found, for the `Outlet` of one other process.
         ended: the socket is closed at its other end.
     """
+
+    anywhere = True
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._process = current()
@@ -71,6 +82,8 @@ class Inlet:
         self._next = 0
         self._early: dict[int, Any] = {}
         self._brought: deque[tuple[int, Payload]] = deque()
+        self._visitor: Visitor | None = None  # who sends messages
+        self._leader = 0  # the thread that reads them itself now
         self._room = memoryview(bytearray(_ROOM))  # fresh memory for each value would cost more than to read it
         self._left = 0  # bytes in it of a value that has not come whole
         self.ended = False
@@ -93,12 +106,33 @@ class Inlet:
             self._read(self._socket)
         while self._brought:
             number, payload = self._brought.popleft()
-            self._early[number] = loads(payload)
+            if number >= self._next:  # else it has come a second time
+                self._early[number] = loads(payload)
         found = []
         while self._next in self._early:
             found.append(self._early.pop(self._next))
             self._next += 1
         return found
+
+    def lead(self, done: Callable[[], bool], bell: Bell) -> None:
+        """Reads messages on this thread, so that no other needs to wake it: for a while, where that can be.
+
+        Args:
+            done: whether there is something else to do; not asked for again before `bell` is rung.
+            bell: wakes this thread.
+        """
+        visitor = self._visitor
+        if visitor is not None and not self._brought:
+            self._leader = threading.get_ident()
+            try:
+                visitor.lead(lambda: bool(self._brought) or done(), LEAD_SECONDS, bell)
+            finally:
+                self._leader = 0
+
+    @property
+    def brought(self) -> bool:
+        """Whether a message waits to be taken by `arrived`."""
+        return bool(self._brought)
 
     def close(self) -> None:
         """Takes nothing any more."""
@@ -108,11 +142,13 @@ class Inlet:
     async def open(self) -> None:
         """See `switchboard.Lane`."""
 
-    def take(self, message: Tensor) -> None:
+    def take(self, message: Tensor, visitor: Visitor) -> None:
         """See `switchboard.Lane`."""
         assert isinstance(message.payload, Payload)
+        self._visitor = visitor
         self._brought.append((int(message.tag), message.payload))
-        self._ring()
+        if threading.get_ident() != self._leader:
+            self._ring()
 
     @property
     def _path(self) -> str:
@@ -201,7 +237,7 @@ class Outlet:
             with suppress(OSError):
                 self._socket.sendall(_HEAD.pack(len(value), self._number) + value)
         else:
-            self._peer.post(Tensor(self._place.id, 0, str(self._number), dumps(value)))
+            self._peer.post(Tensor(self._place.id, 0, str(self._number), dumps(value)), at_once=True)
         self._number += 1
 
     def close(self) -> None:

@@ -152,7 +152,7 @@ class Process:
                 for call in _each(message):
                     self._called(call, visitor.together)
         elif isinstance(message, Tensor):
-            self.switchboard.arrived(message, visitor.process)
+            self.switchboard.arrived(message, visitor)
         elif isinstance(message, Tally):
             assert isinstance(message.payload, Payload)
             self._holders[visitor.process], changes = loads(message.payload)
@@ -166,6 +166,8 @@ class Process:
 
     def anywhere(self, message: Any) -> bool:
         """See `actors.transport.acceptor.Receiver`."""
+        if isinstance(message, Tensor):
+            return self.switchboard.anywhere(message)
         target = self.targets.get(message.target) if isinstance(message, (Call, Calls)) else None
         return target is not None and target.anywhere(message)
 

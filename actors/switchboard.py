@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from actors.messages import Tensor
+    from actors.transport.acceptor import Visitor
 
 
 REMEMBERED_GROUPS = 1000
 
 
 class Lane(Protocol):
-    """One group's way into this process."""
+    """One group's way into this process.
+
+    Attributes:
+        anywhere: `take` may be called on any thread, and once more with the same value.
+    """
+
+    anywhere: bool
 
     @property
     def group(self) -> str:
@@ -21,8 +28,8 @@ class Lane(Protocol):
     async def open(self) -> None:
         """Gets ready to take values. On the I/O loop."""
 
-    def take(self, message: Tensor) -> None:
-        """A value of another member has come. On the I/O loop."""
+    def take(self, message: Tensor, visitor: Visitor) -> None:
+        """A value of another member has come, from this process. On the I/O loop, or see `anywhere`."""
 
 
 class Switchboard:
@@ -33,37 +40,42 @@ class Switchboard:
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
-        self._early: dict[str, list[tuple[str, Tensor]]] = {}  # with their senders
+        self._early: dict[str, list[tuple[Visitor, Tensor]]] = {}  # with their senders
         self._closed: dict[str, None] = {}  # what comes late for them is for nobody
 
     def __len__(self) -> int:
         """How many values wait for their group."""
         return sum(map(len, self._early.values()))
 
-    def arrived(self, message: Tensor, sender: str) -> None:
-        """A value has come from this process. On the I/O loop."""
+    def anywhere(self, message: Tensor) -> bool:
+        """Whether `arrived` may be called on any thread with this value."""
+        lane = self._lanes.get(message.group)
+        return lane is not None and lane.anywhere
+
+    def arrived(self, message: Tensor, visitor: Visitor) -> None:
+        """A value has come from this process. On the I/O loop, or see `anywhere`."""
         lane = self._lanes.get(message.group)
         if lane is not None:
-            lane.take(message)
+            lane.take(message, visitor)
         elif message.group not in self._closed:
-            self._early.setdefault(message.group, []).append((sender, message))
+            self._early.setdefault(message.group, []).append((visitor, message))
 
     def gone(self, sender: str) -> None:
         """A process has ended. On the I/O loop."""
-        left = {group: [e for e in early if e[0] != sender] for group, early in self._early.items()}
+        left = {group: [e for e in early if e[0].process != sender] for group, early in self._early.items()}
         self._early = {group: early for group, early in left.items() if early}
 
     async def add(self, lane: Lane) -> None:
         """Opens a group. On the I/O loop."""
         await lane.open()
         self._lanes[lane.group] = lane
-        for _, message in self._early.pop(lane.group, []):
-            lane.take(message)
+        for visitor, message in self._early.pop(lane.group, []):
+            lane.take(message, visitor)
 
     def remove(self, group: str) -> None:
         """Closes a group. On the I/O loop."""
+        self._closed[group] = None  # first: who brings a value on another thread looks for the lane, then here
         self._lanes.pop(group, None)
-        self._closed[group] = None
         while len(self._closed) > REMEMBERED_GROUPS:
             del self._closed[next(iter(self._closed))]
         self._early.pop(group, None)

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from models_floor import floors
+
 import actors
 from actors.models.stage import Row, Step
 from actors.models.stageactor import StageActor, connect
@@ -93,7 +95,11 @@ def hop(say: Callable[[str, float, str], None]) -> None:
 
 
 def far(say: Callable[[str, float, str], None]) -> None:
-    """A hop of 2.3 kB by gRPC, within a host and to another one with mutual TLS (a network lab: root, Linux)."""
+    """A hop of 2.3 kB by gRPC, within a host and to another one with mutual TLS (a network lab: root, Linux).
+
+    What bare processes take there and back comes first.
+    """
+    floors(say)
     with _all_by_grpc(), actors.init(local_nodes=2):
         one, two = passed()
         say("hop: by gRPC on one host, the second stage adds, us", two - one, "<= 300")

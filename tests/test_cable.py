@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
+import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from clusters import eventually
+from clusters import SOON, eventually
 
 import actors
 from actors.cable import SMALL_BYTES, Outlet
+from actors.cluster import current
 
 VALUES = [b"", b"a", ("a tuple", 1), bytes(SMALL_BYTES), b"b" * (SMALL_BYTES + 1), None, b"c", {"d": b"d" * 3_000_000}]
 
@@ -75,3 +80,91 @@ def test_what_is_sent_to_one_that_is_gone_harms_nobody(cluster):
     for value in 3 * VALUES:
         outlet.send(value)
     outlet.close()
+
+
+@actors.remote
+class Leader:
+    """Has an inlet, whose messages its own thread reads, or another one that is not the I/O loop's."""
+
+    def __init__(self) -> None:
+        from actors.cable import Inlet
+        from actors.transport.bell import Bell
+
+        self._bell = Bell()
+        self._inlet = Inlet(self._bell.ring)
+
+    def place(self):
+        return self._inlet.place
+
+    def read(self, count, *, leads, begun="", over=""):
+        """Returns so many values, and whether another thread woke this one.
+
+        Args:
+            count: how many.
+            leads: reads them itself, rather than wait for who does.
+            begun: a file that is made once the I/O loop stands still, which it does until all are there.
+            over: a file that is made in the end.
+        """
+        with standing_still() if begun else nullcontext():
+            if begun:
+                Path(begun).touch()
+            got, rung, until = [], False, time.monotonic() + SOON
+            while len(got) < count and time.monotonic() < until:
+                if leads:
+                    self._inlet.lead(lambda: False, self._bell)
+                else:
+                    select.select([self._bell], [], [], 0.1)
+                rung = bool(select.select([self._bell], [], [], 0)[0]) or rung
+                self._bell.mute()
+                got += self._inlet.arrived()
+            if over:
+                Path(over).touch()
+            return got, rung
+
+
+@contextmanager
+def standing_still():
+    """The I/O loop of this process does nothing meanwhile."""
+    stands, goes_on = threading.Event(), threading.Event()
+
+    def stand():
+        stands.set()
+        goes_on.wait(SOON)
+
+    current().portal.soon(stand)
+    assert stands.wait(SOON)
+    try:
+        yield
+    finally:
+        goes_on.set()
+
+
+def outlet_of(reader):
+    """The other end, by messages, by which one value has gone already."""
+    outlet = Outlet(replace(actors.get(reader.place.remote()), path=""))
+    outlet.send(b"first")
+    assert actors.get(reader.read.remote(1, leads=False))[0] == [b"first"]
+    return outlet
+
+
+def test_who_waits_reads_messages_past_the_loop(cluster, tmp_path):
+    reader = Leader.remote()
+    outlet = outlet_of(reader)
+    values = [bytes([number]) * 2304 for number in range(10)]
+    reading = reader.read.remote(len(values), leads=True, begun=str(tmp_path / "begun"))
+    eventually((tmp_path / "begun").exists)
+    for value in values:
+        outlet.send(value)
+    assert actors.get(reading) == (values, False)
+
+
+def test_who_sends_writes_messages_past_the_loop(cluster, tmp_path):
+    reader = Leader.remote()
+    outlet = outlet_of(reader)
+    values = [bytes([number]) * 2304 for number in range(10)]  # more than may be on their way unacknowledged
+    reading = reader.read.remote(len(values), leads=False, over=str(tmp_path / "over"))
+    with standing_still():
+        for value in values:
+            outlet.send(value)
+        eventually((tmp_path / "over").exists, what="all that was sent is there")
+    assert actors.get(reading)[0] == values

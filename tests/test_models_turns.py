@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import threading
+from collections import deque
 from concurrent.futures import CancelledError
 
 import pytest
@@ -82,6 +84,45 @@ def test_what_comes_by_a_socket_is_done_between(turns):
     turns.submit(turns.hear, None).result(SOON)
     heard.mine.close()
     heard.theirs.close()
+
+
+class Led:
+    """A source without a file: the thread waits for what comes as it can itself, for a while."""
+
+    def __init__(self) -> None:
+        self.brought, self.got = deque[bytes](), list[tuple[bytes, str]]()
+        self.leads, self.told = threading.Event(), threading.Event()
+        self.patience = SOON
+
+    def fileno(self) -> int:
+        return -1
+
+    def lead(self, done, bell) -> bool:
+        self.leads.set()
+        select.select([bell], [], [], self.patience)
+        assert done() or self.patience < SOON
+        return bool(self.brought)
+
+    def come(self) -> None:
+        while self.brought:
+            self.got.append((self.brought.popleft(), threading.current_thread().name))
+            self.told.set()
+
+
+@pytest.mark.parametrize("patience", [SOON, 0.0])
+def test_it_waits_for_what_comes_without_a_file_until_it_is_rung(turns, patience):
+    led = Led()
+    led.patience = patience
+    turns.submit(turns.hear, led).result(SOON)
+    assert led.leads.wait(SOON)
+    for count in range(20):
+        assert turns.submit(int, count).result(SOON) == count
+        led.brought.append(b"x")
+        turns.ring()
+        assert led.told.wait(SOON)
+        led.told.clear()
+    assert led.got == 20 * [(b"x", "mlx")]
+    turns.submit(turns.hear, None).result(SOON)
 
 
 def test_a_loop_waits_for_it(turns):

@@ -14,7 +14,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import pytest
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actors.process import Process
+    from actors.transport.acceptor import Visitor
 
 PATIENCE = 30.0
 ALIVE = 8  # actors at once
@@ -308,13 +310,14 @@ class Members:
     """A group that takes what comes for it."""
 
     group = "group-1"
+    anywhere = False
 
     def __init__(self) -> None:
         self.taken: list[Tensor] = []
 
     async def open(self) -> None: ...
 
-    def take(self, message: Tensor) -> None:
+    def take(self, message: Tensor, _: object) -> None:
         self.taken.append(message)
 
 
@@ -322,7 +325,7 @@ def test_a_value_waits_for_its_group_no_longer_than_its_sender_lives() -> None:
     switchboard, members = Switchboard(), Members()
     early = [Tensor(group, rank, "tag", Payload(b"")) for group in ("group-1", "group-2") for rank in range(2)]
     for message in early:
-        switchboard.arrived(message, f"worker-{message.source}")
+        switchboard.arrived(message, cast("Visitor", SimpleNamespace(process=f"worker-{message.source}")))
     switchboard.gone("worker-0")
     assert len(switchboard) == 2
     asyncio.run(switchboard.add(members))

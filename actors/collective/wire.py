@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from actors.collective.terrain import Terrain
     from actors.process import Process
     from actors.spec import GroupSpec
+    from actors.transport.acceptor import Visitor
     from actors.transport.peer import Death, Peer
 
 ABORT = "abort"  # the tag that ends a group; no algorithm uses it
@@ -40,6 +41,8 @@ class WireFabric:
 
     A member is watched by the session to it, so that whoever waits for one that has ended is told.
     """
+
+    anywhere = False
 
     def __init__(self, process: Process, spec: GroupSpec) -> None:
         self._process = process
@@ -163,7 +166,7 @@ class WireFabric:
         """See `Fabric`."""
         return f"rank {rank} ({self._spec.labels[rank]})"
 
-    def take(self, message: Tensor) -> None:
+    def take(self, message: Tensor, _: Visitor) -> None:
         """A value of another member has come. On the I/O loop."""
         assert isinstance(message.payload, Payload)
         if message.tag == ABORT:

@@ -23,7 +23,7 @@ from .stagecaches import awaited
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from actors.cable import Place
+    from actors.cable import Bell, Place
     from actors.handle import ActorHandle
 
     from .stage import Step
@@ -123,6 +123,11 @@ class Line:
     def fileno(self) -> int:
         """See `turns.Source`."""
         return self._inlet.fileno()
+
+    def lead(self, done: Callable[[], bool], bell: Bell) -> bool:
+        """See `turns.Source`."""
+        self._inlet.lead(done, bell)
+        return self._inlet.brought
 
     def come(self) -> None:
         """See `turns.Source`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import atexit
 import select
-import socket
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from actors.cable import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,17 @@ class Source(Protocol):
     def fileno(self) -> int:
         """What can be read when there is some; -1 where only `Turns.ring` tells."""
 
+    def lead(self, done: Callable[[], bool], bell: Bell) -> bool:
+        """Waits, where there is no file, for a while if that can be, until ``done`` or something has come.
+
+        Args:
+            done: whether there is something else to do; it changes only as ``bell`` is rung.
+            bell: wakes this thread.
+
+        Returns:
+            Whether something has come.
+        """
+
     def come(self) -> None:
         """Does what there is, without waiting; must not raise."""
 
@@ -35,11 +46,9 @@ class Turns(Executor):
         self._source: Source | None = None
         self._ended = self._rung = False
         self._heard = -1  # which file of the source is polled
-        self._bell, self._ear = socket.socketpair()
-        for end in (self._bell, self._ear):
-            end.setblocking(False)
+        self._bell = Bell()
         self._poll = select.poll()
-        self._poll.register(self._ear, select.POLLIN)
+        self._poll.register(self._bell, select.POLLIN)
         self._thread = threading.Thread(target=self._work, name="mlx", daemon=True)
         self._thread.start()
         atexit.register(self.shutdown)  # before the interpreter takes away what a job may be using
@@ -66,8 +75,7 @@ class Turns(Executor):
         """Wakes the thread; from any one."""
         if not self._rung:
             self._rung = True
-            with suppress(OSError):  # it is full, so that it has been rung; or closed
-                self._bell.send(b"!")
+            self._bell.ring()
 
     def hear(self, source: Source | None) -> None:
         """Has work come from a source as well, or from none any more. On the thread itself."""
@@ -85,6 +93,7 @@ class Turns(Executor):
 
     def _work(self) -> None:
         while True:
+            self._bell.mute()
             self._rung = False  # who comes after this rings again
             while self._jobs:
                 self._jobs.popleft()()
@@ -93,18 +102,17 @@ class Turns(Executor):
             if self._source is not None:
                 self._source.come()
             if not self._jobs and not self._rung:
-                self._sleep(-1 if self._source is None else self._source.fileno())
+                self._sleep(self._source)
         self._bell.close()
-        self._ear.close()
 
-    def _sleep(self, other: int) -> None:
+    def _sleep(self, source: Source | None) -> None:
+        other = -1 if source is None else source.fileno()
+        if source is not None and other < 0 and (source.lead(lambda: self._rung, self._bell) or self._rung):
+            return
         if other != self._heard:
             if self._heard >= 0:
                 self._poll.unregister(self._heard)
             if other >= 0:
                 self._poll.register(other, select.POLLIN)
             self._heard = other
-        ready = self._poll.poll()
-        if any(number == self._ear.fileno() for number, _ in ready):
-            with suppress(BlockingIOError):
-                self._ear.recv(64)
+        self._poll.poll()

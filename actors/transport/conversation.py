@@ -8,7 +8,20 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from actors.messages import Call, Calls, Cancel, Chunk, Credit, Item, Message, Payload, Replies, Reply, Transfer
+from actors.messages import (
+    Call,
+    Calls,
+    Cancel,
+    Chunk,
+    Credit,
+    Item,
+    Message,
+    Payload,
+    Replies,
+    Reply,
+    Tensor,
+    Transfer,
+)
 from actors.transport import heap
 from actors.transport.bulk import INLINE_BYTES, WINDOW_BYTES, Assembly, chunks
 from actors.transport.codec import MalformedMessageError
@@ -31,7 +44,7 @@ Order = tuple[str, int]
 
 _CALLS: Order = ("calls", 0)
 _BARE = (Credit, Cancel, Chunk)  # messages without a payload
-_WHOLE = frozenset({Call, Reply, Calls, Replies})  # those that come with it, as a rule
+_WHOLE = frozenset({Call, Reply, Calls, Replies, Tensor})  # those that come with it, as a rule
 
 
 class Conversation:
@@ -77,8 +90,13 @@ class Conversation:
         self._held: dict[Order, deque[Message]] = {}  # messages held back by the first of them
         self._awaited: dict[int, Order] = {}  # what the payload of a transfer lets go on
 
-    def post(self, message: Message) -> None:
-        """Takes a message over from any thread; a large payload goes by the bulk lane. Once closed, drops it."""
+    def post(self, message: Message, *, at_once: bool = False) -> None:
+        """Takes a message over from any thread; a large payload goes by the bulk lane. Once closed, drops it.
+
+        Args:
+            message: the message.
+            at_once: see `Lane.post`.
+        """
         if self._closed:
             return
         size = 0
@@ -86,7 +104,7 @@ class Conversation:
             payload = message.payload
             size = payload.nbytes if payload.buffers else len(payload.pickle)
             if size <= INLINE_BYTES and not payload.holds:
-                self.control.post(message, size)
+                self.control.post(message, size, at_once=at_once)
                 return
             if payload.holds and self._passage is not None:
                 payload = replace(payload, holds=self._passage.lend(payload.holds))

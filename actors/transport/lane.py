@@ -110,10 +110,17 @@ class Lane:
         """Whether a link carries the session now."""
         return self._link is not None
 
-    def post(self, message: Message, size: int = 0) -> None:
-        """Takes a message over, to be sent as soon as there is a link. Never blocks."""
+    def post(self, message: Message, size: int = 0, *, at_once: bool = False) -> None:
+        """Takes a message over, to be sent as soon as there is a link. Never blocks.
+
+        Args:
+            message: the message.
+            size: its bytes.
+            at_once: it is sent from this thread where it can be, however many are on their way: the other side waits
+                for it, and nothing else will come that could go with it.
+        """
         self._posted.append((message, size))
-        here = self._idle is not None and (self._session.in_flight < FEW or len(self._posted) >= TOGETHER)
+        here = self._idle is not None and (at_once or self._session.in_flight < FEW or len(self._posted) >= TOGETHER)
         if here and self._send_here():
             return
         # Messages posted before the loop comes round ride on the wake-up of the first one.

@@ -225,10 +225,10 @@ class Peer:
             for number in numbers:
                 self._loop.call_soon_threadsafe(self._tell, number, self.death)
 
-    def post(self, message: Message) -> None:
-        """Sends a message that has no answer."""
+    def post(self, message: Message, *, at_once: bool = False) -> None:
+        """Sends a message that has no answer; ``at_once``, see `Lane.post`."""
         if self.death is None:
-            self._conversation.post(message)
+            self._conversation.post(message, at_once=at_once)
 
     def credit(self, number: int, upto: int) -> None:
         """Lets a stream yield up to ``upto`` items in all."""
