@@ -428,6 +428,29 @@ def test_a_receiver_that_fails_ends_the_session_at_both_ends(caplog: pytest.LogC
     assert "could not be taken in" in caplog.text
 
 
+def test_a_receiver_that_fails_on_a_thread_that_reads_leaves_the_frame_to_the_loop() -> None:
+    def fail(message: Message) -> None:
+        if message == Cancel(2):
+            raise RuntimeError("no more")
+
+    async def work() -> None:
+        lane = Lane(asyncio.get_running_loop(), fail, lambda _: True)
+        lane._link, _ = link_pair()
+        frame = pb.Frame()
+        for number in (1, 2):
+            one = frame.envelopes.add()
+            one.seq = number
+            encode(Cancel(number), one.data)
+        data = frame.SerializeToString()
+        assert await asyncio.to_thread(lane._take_here, lane._link, data) is False
+        assert lane.session.received == 1
+        with pytest.raises(RuntimeError, match="no more"):
+            lane._take_bytes(lane._link, data)
+        lane.close()
+
+    run(work())
+
+
 def test_a_message_that_cannot_be_written_ends_the_session_at_both_ends(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         left, right, _, _ = lanes()

@@ -21,7 +21,7 @@ from actors.transport.manner import CONTROL
 from actors.transport.session import ProtocolError, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from actors.messages import Message
     from actors.transport.bell import Bell
@@ -287,20 +287,18 @@ class Lane:
         if plain is None or self._link is not link or self._age() != self._link_age:
             self._take(link, pb.Frame.FromString(data))
             return
-        session, (ack, messages) = self.session, plain
-        self._acknowledged(ack)
-        with self._taking:
-            for number, message in messages:
-                if session.accept(number):
-                    self._deliver(message)
+        self._take_in(*plain)
         self._schedule_ack()
 
     def _take(self, link: RawLink, frame: pb.Frame) -> None:
         if self._link is not link or self._age() != self._link_age:
             raise _EnoughError  # a newer link, here already or yet to come, will bring these again
-        self._take_in(frame)
+        self._take_in(frame.ack, ((envelope.seq, decode(envelope.data)) for envelope in frame.envelopes))
+        if frame.HasField("goodbye"):
+            self.goodbye = frame.goodbye
         if self.goodbye is not None:
             raise _EnoughError
+        self._schedule_ack()
 
     def _take_here(self, link: RawLink, data: bytes) -> bool:
         """Takes a frame in on a thread other than the loop's; returns False for one that is for the loop.
@@ -325,9 +323,12 @@ class Lane:
         with self._taking:
             if self._link is not link or not self._are_next(messages, anywhere) or not self._acknowledged_here(ack):
                 return False
-            for number, message in messages:
-                self._deliver(message)
-                session.accept(number)
+            try:
+                for number, message in messages:
+                    self._deliver(message)
+                    session.accept(number)
+            except Exception:  # the receiver's: the loop meets it too, and ends the session
+                return False
         if messages and not self._ack_timed:
             self._ack_timed = True
             self._loop.call_soon_threadsafe(self._time_ack)
@@ -357,23 +358,16 @@ class Lane:
             self._loop.call_soon_threadsafe(self._room.set)
         return True
 
-    def _take_in(self, frame: pb.Frame) -> None:
-        session, deliver = self.session, self._deliver
-        self._acknowledged(frame.ack)
-        with self._taking:
-            for envelope in frame.envelopes:
-                if session.accept(envelope.seq):
-                    deliver(decode(envelope.data))
-        if frame.HasField("goodbye"):
-            self.goodbye = frame.goodbye
-        else:
-            self._schedule_ack()
-
-    def _acknowledged(self, upto: int) -> None:
-        if upto:
+    def _take_in(self, ack: int, messages: Iterable[tuple[int, Message]]) -> None:
+        session = self.session
+        if ack:
             with self._lock:
-                self._session.acknowledged(upto)
+                session.acknowledged(ack)
             self._room.set()
+        with self._taking:
+            for number, message in messages:
+                if session.accept(number):
+                    self._deliver(message)
 
     async def _write(self, link: RawLink) -> None:
         quick = as_quick(link)
