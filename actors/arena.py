@@ -17,7 +17,6 @@ import resource
 import socket
 import stat
 import sys
-import threading
 import weakref
 from itertools import count
 from typing import TYPE_CHECKING, cast
@@ -30,6 +29,7 @@ from actors.emptying import MODE, discard, unlink, wait
 from actors.mappings import KEEPS_DESCRIPTOR, Mappings
 from actors.messages import Shared
 from actors.reserve import Reserve
+from actors.shortage import NoThreadError, begin
 from actors.spares import IDLE_SECONDS, KEPT_MODE, Spare, Spares
 
 if TYPE_CHECKING:
@@ -350,9 +350,10 @@ def _copy(buffer: memoryview, mapping: mmap.mmap, start: int) -> None:
             courtesy.give_way()
 
     with courteous() as courtesy:
-        other = threading.Thread(target=copy) if (os.cpu_count() or 1) > 1 else None
-        if other is not None:
-            other.start()
+        other = None
+        if (os.cpu_count() or 1) > 1:
+            with contextlib.suppress(NoThreadError):  # then this one copies all
+                other = begin(copy, "actors-copy")
         copy()
         if other is not None:
             other.join()

@@ -6,7 +6,6 @@ import asyncio
 import os
 import queue
 import re
-import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from actors import face
 from actors.progress import Progress, bars
+from actors.shortage import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -162,7 +162,7 @@ class Console:
         self._timer: asyncio.TimerHandle | None = None
         self._orders: queue.SimpleQueue[tuple[Callable[[], bool] | None, Future[bool]]] = queue.SimpleQueue()
         self._is_closed = False
-        threading.Thread(target=self._run, name="actors-console", daemon=True).start()
+        begin(self._run, "actors-console")
 
     async def show(self, _: Visitor, lines: list[Line]) -> None:
         """Prints lines of actors, each with who said it before it; returns when they are out."""

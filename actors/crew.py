@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import queue
 from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.mailbox import Lane
+from actors.pool import Pool
+from actors.shortage import NoThreadError
 
 if TYPE_CHECKING:
     import asyncio
@@ -73,27 +74,40 @@ class Pools:
         execution: runs each call.
         widths: how many may run at once, by concurrency group.
         label: of the actor, by which the threads are called.
+        later: has something done after so many seconds.
 
     Attributes:
         take: gives them a call; see `Mailbox.divert`.
     """
 
-    def __init__(self, execution: Execution, widths: Mapping[str, int], label: str) -> None:
-        self._over = threading.Event()
+    def __init__(
+        self,
+        execution: Execution,
+        widths: Mapping[str, int],
+        label: str,
+        later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self._beside: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._pools = {
-            group: ThreadPoolExecutor(width, thread_name_prefix=f"{label}-{group}" if group else label)
-            for group, width in widths.items()
+            group: Pool(width, f"{label}-{group}" if group else label, later) for group, width in widths.items()
         }
-        lanes = {group: partial(_submit, pool, execution) for group, pool in self._pools.items()}
-        self.take = dealt(execution, lanes, self._over.set)
+        lanes = {group: partial(_start, pool, execution) for group, pool in self._pools.items()}
+        self.take = dealt(execution, lanes, partial(self._beside.put, None))
 
-    def wait(self) -> None:
+    def beside(self, work: Callable[[], None]) -> None:
+        """Has ``work`` done by the thread that waits in `serve`, which no call holds up."""
+        self._beside.put(work)
+
+    def serve(self) -> None:
         """Returns when the last call has come and all are over."""
-        self._over.wait()
+        while (work := self._beside.get()) is not None:
+            work()
         for pool in self._pools.values():
-            pool.shutdown()
+            pool.close()
 
 
-def _submit(pool: ThreadPoolExecutor, execution: Execution, job: Job) -> None:
-    with contextlib.suppress(RuntimeError):  # the pool is closed, and the call has been answered
-        pool.submit(execution.run, job)
+def _start(pool: Pool, execution: Execution, job: Job) -> None:
+    try:
+        pool.start(execution.run, job)
+    except NoThreadError as error:
+        execution.cannot_run(job, error)

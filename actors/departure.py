@@ -8,6 +8,7 @@ from actors.exceptions import ActorUnavailableError, ArgumentError
 from actors.failure import pack
 from actors.messages import Outcome
 from actors.saving import taken
+from actors.shortage import NoThreadError
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,7 +50,13 @@ class Departure:
             loop: the I/O loop.
         """
         self._overdue = loop.call_later(PATIENCE_SECONDS, self._too_long)
-        self._mailbox.hold(lambda: own_thread(lambda: self._take(thing)))
+        self._mailbox.hold(lambda: self._begin_taking(thing, own_thread))
+
+    def _begin_taking(self, thing: Any, own_thread: Callable[[Callable[[], None]], object]) -> None:
+        try:
+            own_thread(lambda: self._take(thing))
+        except NoThreadError as error:
+            self.refuse(error)
 
     def refuse(self, error: Exception) -> None:
         """It does not come to it: the actor stays."""

@@ -15,7 +15,7 @@ from actors.common import COMMON
 from actors.convoy import Member
 from actors.courier import KeeperGone
 from actors.events.recorder import Stretch
-from actors.exceptions import SerializationError
+from actors.exceptions import ActorUnavailableError, SerializationError, Verdict
 from actors.failure import Place, exited, pack, unpicklable
 from actors.mailbox import Held
 from actors.messages import STREAMING, VALUE, Outcome, Payload
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from actors.record import Record
     from actors.runtime import Incarnation
     from actors.saving import Saver
+    from actors.shortage import NoThreadError
     from actors.spec import MethodSpec
 
 
@@ -104,6 +105,14 @@ class Execution:
             ),
         )
         return None
+
+    def cannot_run(self, job: Job, error: NoThreadError) -> None:
+        """Answers a call for which there is no thread: it never started."""
+        place = self._place(job)
+        self._mailbox.withdraw(job, ActorUnavailableError(
+            f"{place} never started: {error}",
+            node=place.node, actor=place.actor, method=place.method, verdict=Verdict.NEVER_STARTED,
+        ))  # fmt: skip
 
     # -- on a thread --------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from actors.pause import PATIENCE_SECONDS
+from actors.shortage import NoThreadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,10 @@ class Gathering:
         """A call still runs that may wait for one which is held: from now on it is left out of account."""
         if hold is self._hold and self._waiting:
             self._mailbox.outlasted()
-            self._own_thread(self.finish)
+            try:
+                self._own_thread(self.finish)
+            except NoThreadError:
+                self._later(PATIENCE_SECONDS, lambda: self._overdue(hold))
 
 
 def _settle(waiting: list[Future[None]], safe: Future[None]) -> None:

@@ -103,7 +103,7 @@ class Lobby:
     def __init__(self, process: Process, node: str) -> None:
         self._process = process
         self._node = node
-        self._stage = Stage()
+        self._stage = Stage(process.later)
         self._guests: dict[str, _Guest] = {}
         self._ends: OrderedDict[str, tuple[Ending, ActorDiedError | None]] = OrderedDict()
         self._routes: dict[Key, _Guest] = {}

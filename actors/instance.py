@@ -25,7 +25,7 @@ from actors.gathering import Gathering
 from actors.job import Job, State
 from actors.mailbox import Mailbox
 from actors.messages import CONSTRUCT, DEPART, GO, PLAIN, PREPARE, RETIRE, ROOTED, STAY, Call, Cancel, Outcome, Payload
-from actors.pause import Pause, beside
+from actors.pause import Pause
 from actors.record import Record
 from actors.runtime import ActorExit, current, joined
 from actors.saving import Saver
@@ -464,11 +464,13 @@ class Instance:
         return widths
 
     def _on_threads(self, execution: Execution, widths: dict[str, int]) -> None:
-        pools = Pools(execution, widths, self._label)
-        self._paces(execution, beside)  # before the first call begins
+        process = joined()
+        assert process is not None
+        pools = Pools(execution, widths, self._label, process.later)
+        self._paces(execution, pools.beside)  # before the first call begins
         self._mailbox.divert(pools.take)
-        self._serves(beside)
-        pools.wait()
+        self._serves(pools.beside)
+        pools.serve()
 
     async def _on_a_loop(self, execution: Execution, widths: dict[str, int]) -> None:
         over = asyncio.Event()

@@ -6,14 +6,16 @@ import asyncio
 import threading
 import traceback
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from actors.crew import dealt, tasks
 from actors.instance import Instance
-from actors.messages import Outcome
+from actors.messages import Outcome, Payload
 from actors.runtime import myself
 from actors.serialize import dumps, loads
+from actors.shortage import NoThreadError, begin
 from actors.threads import ThreadLane, Threads
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from actors.exceptions import ActorDiedError
     from actors.instance import Ending
     from actors.job import Job
-    from actors.messages import Payload
     from actors.runtime import Incarnation
     from actors.spec import Construction
 
@@ -31,10 +32,14 @@ NOTHING = dumps(None)
 
 
 class Stage:
-    """What the light actors of a process share: its threads, one event loop for those with async methods, classes."""
+    """What the light actors of a process share: its threads, one event loop for those with async methods, classes.
 
-    def __init__(self) -> None:
-        self.threads = Threads("actors-light")
+    Args:
+        later: has something done after so many seconds.
+    """
+
+    def __init__(self, later: Callable[[float, Callable[[], None]], object]) -> None:
+        self.threads = Threads("actors-light", later)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._classes: OrderedDict[bytes, Any] = OrderedDict()
@@ -43,8 +48,13 @@ class Stage:
         """Returns the event loop, which runs."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._turn, args=(self._loop,), name="actors-light-loop", daemon=True).start()
+                loop = asyncio.new_event_loop()
+                try:
+                    begin(partial(self._turn, loop), "actors-light-loop")
+                except NoThreadError:
+                    loop.close()
+                    raise
+                self._loop = loop
             return self._loop
 
     @staticmethod
@@ -131,7 +141,19 @@ class LightInstance(Instance):
         self._mailbox.divert(lambda _: None)
 
     def _begin(self, job: Job) -> None:
-        self._stage.threads.start(self._come_to_life, job)
+        try:
+            self._stage.threads.start(self._come_to_life, job)
+        except NoThreadError as error:
+            self._unborn(job, error)
+
+    def _unborn(self, job: Job, error: NoThreadError) -> None:
+        """There is no thread on which it could be made."""
+        assert isinstance(job.call.payload, Payload)
+        (construction,), _ = loads(job.call.payload)
+        self._label = construction.spec.label
+        self._mailbox.start(job)
+        self._finish(1, f"it never came to life on node {self._node}: {error}", intended=True)
+        self._mailbox.answer(job, Outcome.NEVER_STARTED, dumps(self.refusal))
 
     def _load(self, code: Payload) -> Any:
         return self._stage.load(code)
@@ -143,14 +165,21 @@ class LightInstance(Instance):
         construction, execution = made
         widths = self._widths(construction)
         if construction.is_async:
-            loop = self._stage.loop()
+            try:
+                loop = self._stage.loop()
+            except NoThreadError as error:
+                self._finish(1, f"its methods cannot run on node {self._node}: {error}", intended=False)
+                return
             self._paces(execution, loop.call_soon_threadsafe)
             self._mailbox.divert(tasks(loop, execution, widths, _nothing))
         else:
             threads = self._stage.threads
             self._paces(execution, threads.start)
             threads.go_on()  # with the first call, which mostly waits already
-            lanes = {group: ThreadLane(width, threads, execution.run).add for group, width in widths.items()}
+            lanes = {
+                group: ThreadLane(width, threads, execution.run, execution.cannot_run).add
+                for group, width in widths.items()
+            }
             self._mailbox.divert(dealt(execution, lanes, _nothing))
 
     def _closed(self) -> None:

@@ -17,6 +17,7 @@ from actors.exceptions import ActorsError, ClusterTimeoutError
 from actors.home import held_folders, run_dir, sweep, write_private
 from actors.ids import new_id
 from actors.parent import orders_line
+from actors.shortage import no_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -194,16 +195,23 @@ class LocalNodes:
 
 
 def launch(orders: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
-    """Starts a node's process; what it says goes to ``log``, but for its first line."""
+    """Starts a node's process; what it says goes to ``log``, but for its first line.
+
+    Raises:
+        ActorsError: no process can be started.
+    """
     with log.open("ab") as output:
-        # In a session of its own: the terminal's Ctrl-C is the driver's to act on.
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "actors.node"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            start_new_session=True,
-        )
+        try:
+            # In a session of its own: the terminal's Ctrl-C is the driver's to act on.
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "actors.node"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ActorsError(no_process(str(orders.get("name") or "of this device"), error)) from error
     assert child.stdin is not None
     child.stdin.write(orders_line(orders))
     child.stdin.flush()

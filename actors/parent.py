@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from typing import TYPE_CHECKING, Any
+
+from actors.shortage import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ def watch(parent: int, gone: Callable[[], None]) -> None:
             pass
         gone()
 
-    threading.Thread(target=wait, name="actors-parent", daemon=True).start()
+    begin(wait, "actors-parent")
 
 
 def orders_line(orders: dict[str, Any]) -> bytes:

@@ -6,6 +6,8 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from actors.shortage import NoThreadError
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -34,6 +36,7 @@ class Pause:
         self._work = work
         self._once = threading.Lock()
         self._held: Future[None] = Future()
+        self._loop: asyncio.AbstractEventLoop
         self._overdue: asyncio.TimerHandle | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -41,21 +44,23 @@ class Pause:
         if self._mailbox.is_held:  # it is about to move, or another pause is under way
             loop.call_later(LATER_SECONDS, self.begin, loop)
             return
+        self._loop = loop
         self._overdue = loop.call_later(PATIENCE_SECONDS, self._go_on)
         self._mailbox.hold(self._go_on, self._held)
 
     def _go_on(self) -> None:
         """None runs, or they have had their time. On any thread."""
-        if self._once.acquire(blocking=False):
+        if not self._once.acquire(blocking=False):
+            return
+        try:
             self._own_thread(self._run)
+        except NoThreadError:
+            self._mailbox.resume(self._held)
+            another = Pause(self._mailbox, self._own_thread, self._work)
+            self._loop.call_soon_threadsafe(self._loop.call_later, LATER_SECONDS, another.begin, self._loop)
 
     def _run(self) -> None:
         try:
             self._work()
         finally:
             self._mailbox.resume(self._held)
-
-
-def beside(work: Callable[[], None]) -> None:
-    """Does ``work`` on a thread of its own."""
-    threading.Thread(target=work, name="actors-pause", daemon=True).start()

@@ -83,7 +83,13 @@ class ObjectRef(Pending, Generic[T_co]):
         return value
 
     def future(self) -> Future[T_co]:
-        """Returns a `concurrent.futures.Future` of the value."""
+        """Returns a `concurrent.futures.Future` of the value; what is to be called when it is there, a thread calls.
+
+        Raises:
+            NoThreadError: this process can begin no thread for that.
+        """
+        portal = joined().portal
+        portal.expect_aside()
         future: Future[T_co] = Future()
         future.set_running_or_notify_cancel()
 
@@ -95,7 +101,6 @@ class ObjectRef(Pending, Generic[T_co]):
             else:
                 future.set_result(value)
 
-        portal = joined().portal
         self.pending.add_done_callback(lambda sealed: portal.aside(settle, sealed))
         return future
 

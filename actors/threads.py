@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from actors.shortage import RETRY_SECONDS, NoThreadError, begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +28,13 @@ class Threads:
 
     Args:
         name: of the threads.
+        later: has something done after so many seconds. By it more threads are tried for again where none could be
+            begun, since what waits may be what those there are wait for; without it, as soon as more is started.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, later: Callable[[float, Callable[[], None]], object] = lambda *_: None) -> None:
         self._name = name
+        self._later = later
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._count = 0
@@ -42,7 +48,11 @@ class Threads:
         self._own.goes_on = True
 
     def start(self, work: Callable[..., object], *args: Any) -> None:
-        """Has ``work`` run soon; it must not raise. Never blocks."""
+        """Has ``work`` run soon; it must not raise. Never blocks.
+
+        Raises:
+            NoThreadError: there is no thread, and none can be begun: it will not run.
+        """
         if getattr(self._own, "goes_on", False):
             self._own.goes_on, self._own.next = False, (work, args)
             return
@@ -50,23 +60,34 @@ class Threads:
             self._waiting.append((work, args))
             if self._idle >= len(self._waiting):
                 self._changed.notify()
-            elif self._count < FEW:
-                self._spawn(self._serve)
-            elif not self._watched:
-                self._watched = self._begin(self._watch)
+                return
+            try:
+                if self._count < FEW:
+                    self._add()
+                else:
+                    self._look_on()
+            except NoThreadError:  # those there are go on
+                if not self._count:
+                    self._waiting.pop()
+                    raise
+                self._later(RETRY_SECONDS, self._again)
 
-    def _spawn(self, serve: Callable[[], None]) -> None:
+    def _add(self) -> None:
+        begin(self._serve, self._name)
         self._count += 1
-        if not self._begin(serve):
-            self._count -= 1
-            self._watched = self._watched or self._begin(self._watch)
 
-    def _begin(self, run: Callable[[], None]) -> bool:
-        try:
-            threading.Thread(target=run, name=self._name, daemon=True).start()
-        except RuntimeError:  # the system has no more just now; those there are go on
-            return False
-        return True
+    def _look_on(self) -> None:
+        if not self._watched:
+            begin(self._watch, self._name)
+            self._watched = True
+
+    def _again(self) -> None:
+        with self._changed:
+            try:
+                if self._waiting:
+                    self._look_on()
+            except NoThreadError:
+                self._later(RETRY_SECONDS, self._again)
 
     def _serve(self) -> None:
         own = self._own
@@ -100,11 +121,9 @@ class Threads:
                     self._watched = False
                     return
                 stuck, seen = self._taken == seen, self._taken
-                for _ in range(min(len(self._waiting), self._count) if stuck else 1):
-                    self._count += 1
-                    if not self._begin(self._serve):
-                        self._count -= 1
-                        break
+                with suppress(NoThreadError):  # it looks again soon
+                    for _ in range(min(len(self._waiting), self._count) if stuck else 1):
+                        self._add()
 
 
 class ThreadLane:
@@ -114,9 +133,18 @@ class ThreadLane:
         width: how many may run at once.
         threads: where from.
         run: runs one to its end; must not raise.
+        cannot_run: is told of one for which there is no thread.
     """
 
-    def __init__(self, width: int, threads: Threads, run: Callable[[Job], None]) -> None:
+    def __init__(
+        self,
+        width: int,
+        threads: Threads,
+        run: Callable[[Job], None],
+        cannot_run: Callable[[Job, NoThreadError], None],
+    ) -> None:
+        self._width = width
+        self._cannot_run = cannot_run
         self._free = width
         self._threads = threads
         self._run = run
@@ -130,7 +158,20 @@ class ThreadLane:
             if not self._free:
                 return
             self._free -= 1
-        self._threads.start(self._work)
+        try:
+            self._threads.start(self._work)
+        except NoThreadError as error:
+            for one in self._given_up():
+                self._cannot_run(one, error)
+
+    def _given_up(self) -> list[Job]:
+        """Returns the calls that nobody comes to."""
+        with self._lock:
+            self._free += 1
+            if self._free < self._width:  # who runs others comes to these
+                return []
+            waiting, self._waiting = self._waiting, deque()
+            return [*waiting]
 
     def _work(self) -> None:
         while True:

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from actors.jsonlog import log_as_wished
 from actors.parent import read_orders, watch
 from actors.process import Process
 from actors.runtime import Incarnation
+from actors.shortage import NoThreadError
 from actors.stdio import print_whole_lines
 
 if TYPE_CHECKING:
@@ -175,9 +177,7 @@ class Worker:
 
     def close(self, code: int) -> None:
         """Ends this process as a program ends, with its exit handlers, for which it has a while."""
-        overdue = threading.Timer(EXIT_SECONDS, self._exit, (code,))
-        overdue.daemon = True
-        overdue.start()
+        self.process.later(EXIT_SECONDS, partial(self._exit, code))
         # By hand, since the interpreter itself would first wait for threads that a method has left behind.
         atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way
         with contextlib.suppress(TimeoutError):  # they may have called somebody
@@ -220,10 +220,13 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     log_as_wished()
     orders, parent = read_orders()
-    worker = Worker(orders)
+    try:
+        worker = Worker(orders)
+        watch(parent, worker.parent_gone)
+    except NoThreadError as error:
+        sys.exit(str(error))
     enable_debugging(worker.process)
     _extend_path(orders["path"])
-    watch(parent, worker.parent_gone)
     worker.close(worker.serve())
 
 

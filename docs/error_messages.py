@@ -148,6 +148,7 @@ ADVICE = {
     "MuteError": "the other device does not answer in this protocol: `actors doctor`",
     "NoActorError": "`actors list actors` shows the names there are",
     "NoClusterError": "`actors.init()` in a program, `actors start` on a device",
+    "NoThreadError": "end what the user or container runs beside, or raise its limit of processes",
     "NodeDiedError": "`max_restarts=-1` makes the actor anew elsewhere",
     "NotImplementedError": "leave the option out: nothing here can honour it",
     "NotPairedError": "`actors invite` on one device, `actors join CODE` on the other",

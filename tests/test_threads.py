@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
+import pytest
 from clusters import eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,7 +66,7 @@ def test_a_lane_starts_in_order_and_never_more_than_its_width(width: int, count:
             running -= 1
         over.release()
 
-    lane = ThreadLane(width, _THREADS, run)
+    lane = ThreadLane(width, _THREADS, run, lambda _, error: pytest.fail(str(error)))
     for number in range(count):
         lane.add(cast("Job", number))
     assert all(over.acquire(timeout=PATIENCE) for _ in range(count))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from typing import Any
 
+from actors.exceptions import ActorsError
 from actors.node.starting import start
 from actors.parent import read_orders
+from actors.shortage import no_process
 from actors.transport.portal import Portal
 
 
@@ -15,8 +18,15 @@ def main() -> None:
     """Runs a node; says on standard output when it is ready, or why it is not."""
     gc.disable()  # until it is ready: nothing that is loaded is garbage, and to look for some takes an eighth of it
     orders, parent = read_orders()
-    portal = Portal()
-    first = portal.run(start(sys.executable)) if _is_alone(orders) else None
+    try:
+        portal = Portal()
+        first = portal.run(start(sys.executable)) if _is_alone(orders) else None
+    except OSError as error:
+        name = orders.get("name", "of this device")
+        print(
+            json.dumps({"error": str(error) if isinstance(error, ActorsError) else no_process(name, error)}), flush=True
+        )
+        raise
     # Here, since a node takes longer to load than a worker takes to begin: both do so at the same time.
     from actors.node.running import run
 

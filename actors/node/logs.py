@@ -11,7 +11,6 @@ import queue
 import re
 import secrets
 import shutil
-import threading
 from collections import OrderedDict, deque
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING
 
 from actors.home import log_dir, private_folder
+from actors.shortage import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,8 +78,7 @@ class Logs:
     def __init__(self, node: str) -> None:
         self._node = node
         self._orders: queue.SimpleQueue[tuple[Callable[[], None], Future[None] | None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="actors-logs", daemon=True)
-        self._thread.start()
+        self._thread = begin(self._run, "actors-logs")
         self._left_out = 0
         self._taken = 0  # bytes; counted on the loop alone
         self._written = 0  # and on the thread alone

@@ -29,6 +29,7 @@ from actors.events.view import ClusterView, NodeView, ProcessView
 from actors.exceptions import AuthenticationError
 from actors.home import arena_dir
 from actors.node.stock import whole
+from actors.shortage import aside
 from actors.transport.traffic import carried
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class Observatory:
                     self._readings[process] = look[2]
         self._ledger.take(self._process.id, carried())
         pids = {address.process: self.pid_of(address.process) for address in self._service.processes()}
-        memory, load, arena, resident = await asyncio.to_thread(
+        memory, load, arena, resident = await aside(
             _measure, [os.getpid(), *pids.values()], arena_dir(self._process.folder)
         )
         me = self._members.me.info

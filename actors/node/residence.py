@@ -17,6 +17,7 @@ from actors.exceptions import ActorDiedError, ActorsError, AuthenticationError
 from actors.identity import TrustSet
 from actors.node.doorman import Doorman
 from actors.node.seeking import Seeking
+from actors.shortage import aside
 from actors.trust import Roll, Statement
 from discovery.record import NodeRecord
 
@@ -147,7 +148,7 @@ class Residence:
             stamp = self._store.stamp()
             if stamp == self._stamp:
                 return
-            roll = await asyncio.to_thread(self._store.read)
+            roll = await aside(self._store.read)
             self._stamp = stamp
             await self._take(roll)
 
@@ -204,7 +205,7 @@ class Residence:
         self._exchange_with(self._others() if self._refresh_doors() else [member])
 
     def _remember(self, where: Address) -> None:
-        self._keep(asyncio.to_thread(self._disk.remember_doors, {where.node: list(where.doors)}))
+        self._keep(aside(self._disk.remember_doors, {where.node: list(where.doors)}))
 
     def _exchange_with(self, members: list[Member]) -> None:
         for member in members:
@@ -234,7 +235,7 @@ class Residence:
     async def _merge(self, plain: list[Any]) -> None:
         """Takes over what a member says; the next look at the disk, which is due then, puts it in force."""
         statements = [Statement.from_plain(each) for each in plain]
-        await asyncio.to_thread(self._store.change, lambda roll: roll.merged(statements) if roll is not None else None)
+        await aside(self._store.change, lambda roll: roll.merged(statements) if roll is not None else None)
         self._news.set()
 
     # -- service ------------------------------------------------------------------------------------------------
@@ -277,7 +278,7 @@ class Residence:
         """A command is about to pair this device: what a door needs is loaded meanwhile."""
         self._must_be_local(visitor)
         for module in ("actors.transport.credentials", "actors.transport.public", "discovery.mdns"):
-            await asyncio.to_thread(import_module, module)
+            await aside(import_module, module)
         import_module("actors.transport.grpc_server")  # which wants the I/O loop's thread
 
     async def told(self, visitor: Visitor) -> None:

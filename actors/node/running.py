@@ -35,6 +35,7 @@ from actors.nodeinfo import NodeInfo, labels, totals, versions
 from actors.nodeinfo import device as look_at_device
 from actors.parent import watch
 from actors.process import Process
+from actors.shortage import aside
 
 if TYPE_CHECKING:
     from actors.device import Door
@@ -185,7 +186,7 @@ class Node:
         self._members.close()
         self._service.close()
         await self._service.workers.close()
-        await asyncio.to_thread(self._service.kept.close)
+        await aside(self._service.kept.close)
         await self.process.close(f"node {self._orders['name']} was stopped")
 
 

@@ -13,6 +13,7 @@ from actors.address import Address
 from actors.certificate import node_id_of
 from actors.exceptions import AuthenticationError, ClusterTimeoutError
 from actors.node.twin import Twins
+from actors.shortage import aside
 from actors.transport.inquiry import process_at
 from actors.transport.link import GoneError, LinkLostError, UnreachableError
 
@@ -111,7 +112,7 @@ class Seeking:
             if len(due) > MOST_SOUGHT or self._members.sparse:
                 due = random.sample(due, min(len(due), FEWER_SOUGHT if self._members.partners() else FEW_SOUGHT))
             if due:
-                known = await asyncio.to_thread(self._disk.doors)
+                known = await aside(self._disk.doors)
                 await asyncio.gather(*(self._seek(id, tuple(known[id])) for id in due if known.get(id)))
                 now = self._process.loop.time()
                 for id in due:
@@ -178,9 +179,9 @@ class Seeking:
                 "here"
             )
         if id != self._members.me.info.id:
-            known = await asyncio.to_thread(self._disk.doors)
+            known = await aside(self._disk.doors)
             doors = list(dict.fromkeys([door, *known.get(id, [])]))
-            await asyncio.to_thread(self._disk.remember_doors, {id: doors})
+            await aside(self._disk.remember_doors, {id: doors})
             await self._seek(id, (door,))
         return id
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.node.tuning import tuned
+from actors.shortage import no_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +23,12 @@ class _Protocol(SubprocessStreamProtocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit=LINE_BYTES, loop=loop)
         self.exited = loop.create_future()
+        self.connected: asyncio.Future[asyncio.BaseTransport] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.SubprocessProtocol`."""
+        super().connection_made(transport)
+        self.connected.set_result(transport)
 
     def process_exited(self) -> None:
         """See `asyncio.SubprocessProtocol`."""
@@ -55,27 +61,19 @@ async def start(python: str, variables: Mapping[str, str] | None = None, folder:
         folder: it works in; None for the node's own.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: it cannot be started, or no thread to wait for its end.
     """
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.subprocess_exec(
-        lambda: _Protocol(loop),
-        # -P: a queue.py in the current folder is not meant for this program
-        python, "-P", "-m", "actors.worker",
-        stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
-        env={**os.environ, **tuned(os.environ), "PYTHONUNBUFFERED": "1", **(variables or {})}, cwd=folder,
-    )  # fmt: skip
+    protocol = _Protocol(loop)
+    try:
+        transport, _ = await loop.subprocess_exec(
+            lambda: protocol,
+            # -P: a queue.py in the current folder is not meant for this program
+            python, "-P", "-m", "actors.worker",
+            stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
+            env={**os.environ, **tuned(os.environ), "PYTHONUNBUFFERED": "1", **(variables or {})}, cwd=folder,
+        )  # fmt: skip
+    except RuntimeError as error:  # it runs, and asyncio has no thread to wait for its end
+        (await protocol.connected).close()
+        raise no_thread(error) from error
     return Started(Process(transport, protocol, loop), transport, protocol.exited)
-
-
-def no_process(node: str, error: OSError) -> str:
-    """Says why a node cannot start a process, and what helps."""
-    helps = {
-        errno.EMFILE: "end other actors there, or start it with a higher `ulimit -n`",
-        errno.ENFILE: "end other programs there",
-        errno.EAGAIN: "end other processes there, or start it with a higher `ulimit -u`",
-        errno.ENOMEM: "end other actors there",
-    }
-    said = f"node {node} cannot start a process: {error.strerror or error}"
-    more = helps.get(error.errno or 0)
-    return f"{said}. It goes on with what it has; {more}" if more else said

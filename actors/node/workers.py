@@ -16,9 +16,10 @@ from actors import arena
 from actors.home import arena_dir
 from actors.ids import new_id
 from actors.node.environments import PLAIN
-from actors.node.starting import no_process, start
+from actors.node.starting import start
 from actors.parent import orders_line
 from actors.progress import Progress
+from actors.shortage import no_process
 from actors.stdio import read_origin
 from actors.transport.peer import Death
 
@@ -131,11 +132,14 @@ class Workers:
         if environment is not None:
             return await self._take_in(environment, driver)
         try:
-            worker = await self._spare_worker() or await self._start(PLAIN)
+            spare = await self._spare_worker()
+            if spare is not None:
+                with contextlib.suppress(RuntimeError):  # what it could not start by may be over
+                    return spare, await self._readied(spare)
+            worker = await self._start(PLAIN)
+            return worker, await self._readied(worker)
         except OSError as error:
             raise RuntimeError(no_process(str(self._orders["node_name"]), error)) from error
-        try:
-            return worker, await self._readied(worker)
         finally:
             self.prepare()
 
@@ -274,7 +278,9 @@ class Workers:
         shutil.rmtree(os.path.join(self._folder, f"parcels-{worker.id}"), ignore_errors=True)  # see actors.parcels
         if not worker.ready.done():
             printed = "".join(f"\n  {line}" for line in lines)
-            worker.ready.set_exception(RuntimeError(f"a worker could not start: {death.reason}{printed}"))
+            worker.ready.set_exception(
+                RuntimeError(f"a worker could not start: {death.reason}, on node {death.node}{printed}")
+            )
             worker.ready.exception()
         self._ended(worker, death)
 

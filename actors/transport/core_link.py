@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from actors._wire.distributed_comm_pb2 import Frame
+from actors.shortage import NoThreadError, begin
 from actors.transport.core_call import Event
 from actors.transport.link import LinkLostError
 from actors.transport.traffic import Traffic
@@ -40,6 +41,9 @@ class CoreLink:
     Args:
         call: to be used by this link alone.
         loop: the I/O loop.
+
+    Raises:
+        NoThreadError: its thread cannot be begun; the call is cancelled then.
     """
 
     def __init__(self, call: CoreCall, loop: asyncio.AbstractEventLoop) -> None:
@@ -69,7 +73,12 @@ class CoreLink:
         self._came_in = asyncio.Event()
         self._gone_out = asyncio.Event()
         call.receive()
-        threading.Thread(target=self._run, name="actors-grpc-link", daemon=True).start()
+        try:
+            begin(self._run, "actors-grpc-link")
+        except NoThreadError:
+            call.cancel()
+            call.drain()
+            raise
 
     # -- who waits for events -----------------------------------------------------------------------------------
 

@@ -7,11 +7,14 @@ import errno
 import logging
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from actors.pool import Pool
+from actors.shortage import NoThreadError, begin
 from actors.slices import ask_to_run_soon
 
 if TYPE_CHECKING:
@@ -28,16 +31,23 @@ SLICE_SECONDS = 0.1  # an unbounded wait would miss a Ctrl-C that another thread
 
 
 class Portal:
-    """Runs coroutines on the I/O thread for callers on other threads."""
+    """Runs coroutines on the I/O thread for callers on other threads.
+
+    Raises:
+        NoThreadError: it cannot be begun.
+    """
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self._callbacks: ThreadPoolExecutor | None = None
+        self._callbacks = Pool(1, "actors-callbacks", partial(self.soon, self.loop.call_later))
         self._complained = -NAG_SECONDS
         self.loop.set_exception_handler(self._report)
         self._ident = 0
-        self._thread = threading.Thread(target=self._run, name="actors-io", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = begin(self._run, "actors-io")
+        except NoThreadError:
+            self.loop.close()
+            raise
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
@@ -56,15 +66,20 @@ class Portal:
     def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio has to complain of. It tries once a second to accept who waits, and says so each time."""
         error = context.get("exception")
-        if not (isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}):
-            loop.default_exception_handler(context)
-        elif loop.time() - self._complained >= NAG_SECONDS:
-            self._complained = loop.time()
-            log.warning(
-                "this process has no file descriptor left (%s): whoever is not connected yet waits until it closes "
-                "some; `ulimit -n` has the limit",
-                error.strerror,
+        if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+            self._nag(
+                f"this process has no file descriptor left ({error.strerror}): whoever is not connected yet waits "
+                "until it closes some; `ulimit -n` has the limit"
             )
+        elif isinstance(error, NoThreadError):
+            self._nag(str(error))
+        else:
+            loop.default_exception_handler(context)
+
+    def _nag(self, complaint: str) -> None:
+        if self.loop.time() - self._complained >= NAG_SECONDS:
+            self._complained = self.loop.time()
+            log.warning("%s", complaint)
 
     def _end_tasks(self) -> None:
         """Cancels all tasks, those too that others begin while they end."""
@@ -101,17 +116,27 @@ class Portal:
 
     def aside(self, callback: Callable[..., T], *args: Any) -> Future[T]:
         """Runs what may be slow, or end by SystemExit, on a thread of its own, one after the other."""
-        if self._callbacks is None:
-            self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="actors-callbacks")
-        try:
-            return self._callbacks.submit(callback, *args)
-        except RuntimeError:  # the main thread has ended and others go on: no pool takes anything any more
-            done: Future[T] = Future()
+        done: Future[T] = Future()
+
+        def run() -> None:
             try:
                 done.set_result(callback(*args))
             except BaseException as error:
                 done.set_exception(error)
-            return done
+
+        try:
+            self._callbacks.start(run)
+        except NoThreadError:  # it is to be done all the same: somebody waits for what comes of it
+            run()
+        return done
+
+    def expect_aside(self) -> None:
+        """Begins the thread of `aside` before there is work for it.
+
+        Raises:
+            NoThreadError: it cannot be begun.
+        """
+        self._callbacks.prepare()
 
     @property
     def is_current(self) -> bool:
@@ -120,8 +145,7 @@ class Portal:
 
     def close(self) -> None:
         """Stops the loop and waits for its thread."""
-        if self._callbacks is not None:
-            self._callbacks.shutdown(wait=False)  # it may be stuck at a stopped terminal
+        self._callbacks.close(wait=False)  # it may be stuck in what a user has it do
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(STOP_SECONDS)
