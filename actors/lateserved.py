@@ -39,11 +39,11 @@ class LateServed:
         here: the context of OpenTelemetry's that it began in. While that is the current one, its own is shown.
     """
 
-    # As they are until somebody looks.
-    _span: LateSpan | None = None
-    _context: Context | None = None
+    __slots__ = ("_context", "_job", "_maker", "_span", "here")
 
     def __init__(self, maker: LateSpans, job: Job) -> None:
+        self._span: LateSpan | None = None  # until somebody looks, as the next
+        self._context: Context | None = None
         self._maker = maker
         self._job: Job | None = job
         self.here = maker.here.get()
@@ -64,7 +64,8 @@ class LateServed:
         facts = job.actor.spec, job.method, job.actor.node, job.started - job.arrived
         began = int(job.started * 1e9)
         if job.came == ROOT:
-            return self._maker.of_call(job.roots, 1, began, self._maker.describe_served, facts)
+            roots = job.trace if type(job.trace) is tuple else job.roots  # of one that was answered
+            return self._maker.of_call(roots, 1, began, self._maker.describe_served, facts)
         came = job.came if TRACEPARENT.fullmatch(job.came) is not None else ""  # from whoever wrote it
         span = self._maker.part(came, began, self._maker.describe_served, facts)
         assert span is not None
