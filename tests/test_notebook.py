@@ -383,6 +383,23 @@ def test_a_class_defined_again_is_the_new_one_for_new_actors(kernel: Kernel) -> 
     assert kernel.run("actors.get([older.version.remote(), newer.version.remote()])") == "[1, 2]"
 
 
+def test_what_a_cell_ends_with_is_kept_until_it_is_deleted_as_the_page_says(kernel: Kernel) -> None:
+    kernel.run("""
+        from actors import runtime
+
+        def is_kept(name):
+            return name in runtime.joined().keeper._values
+    """)
+    made = "ref = actors.put(bytes(100))\nname = ref._value.id\n"
+    kernel.run(f"{made}ref;")  # which IPython does not keep
+    kernel.run("del ref")
+    eventually(lambda: kernel.run("is_kept(name)") == "False", PATIENCE)
+    assert "ObjectRef" in kernel.run(f"{made}ref")
+    assert kernel.run("is_kept(name)") == "True"
+    kernel.run("%xdel ref")
+    eventually(lambda: kernel.run("is_kept(name)") == "False", PATIENCE)
+
+
 def test_what_an_actor_prints_is_shown_in_the_cell_that_runs(kernel: Kernel) -> None:
     for text in ("one for the money", "two for the show"):  # the second cell's is not shown in the first
         cell = kernel.start(f"sleeper.say.remote({text!r})\nawait sleeper.sleep.remote()")
