@@ -94,6 +94,22 @@ def test_chat_answers_each_line_that_is_piped_in(path):
     assert "there is no /what. /reset begins anew" in err
 
 
+def test_a_conversation_that_outgrows_the_model_says_so_and_can_be_begun_anew(path):
+    room = json.loads((path / "config.json").read_text())["max_position_embeddings"]
+    tokenizer = load_tokenizer(path)
+
+    def length(text):
+        return len(tokenizer.encode_chat([{"role": "user", "content": text}]))
+
+    near = next("x" * count for count in range(room, 0, -1) if length("x" * count) <= room - 3)
+    told = f"hi\n{'word ' * room}\n/reset\n{near}\n"
+    status, out, err = run("chat", path, "--local-nodes", "1", "--temperature", "0", "--max-tokens", "9999", text=told)
+    assert status == 0
+    assert f"tokens, this model has room for {room}. /reset begins anew." in err
+    assert f"cut off after {room - length(near)} tokens: the model has room for no more, /reset begins anew" in err
+    assert out.strip()
+
+
 @pytest.mark.slow
 def test_chat_with_a_model_for_texts_is_refused(tmp_path):
     words = {key: value for key, value in metadata().items() if key.startswith("tokenizer.ggml.")}

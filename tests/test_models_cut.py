@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from contextlib import closing
+from importlib.util import find_spec
 from itertools import combinations, pairwise
 
 import pytest
@@ -269,6 +270,12 @@ def test_sampling_with_a_seed_is_mlx_lms(llama, top_p):
     assert chain.generate("a", PROMPT, 10, temperature=0.9, top_p=top_p, seed=12) != ours
 
 
+@pytest.mark.parametrize("temperature", [1e-4, 1e-30, 1e-300])
+def test_next_to_no_temperature_takes_the_likeliest_token(llama, temperature):
+    tokens = Chain(llama, [(0, 4)]).generate("a", PROMPT, 10, temperature=temperature, seed=1)
+    assert tokens == whole_tokens(whole_directory(llama), PROMPT, 10)
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -404,6 +411,12 @@ def test_a_directory_that_is_no_model_says_why(llama, tmp_path):
 def test_a_configuration_that_does_not_fit_says_why(llama, tmp_path, changes, said):
     with pytest.raises(ModelError, match=said):
         describe(changed(llama, tmp_path, **changes))
+
+
+@pytest.mark.skipif(find_spec("hf_olmo") is not None, reason="ai2-olmo is installed")
+def test_an_architecture_that_needs_another_package_does_not_end_the_program(llama, tmp_path):
+    with pytest.raises(ModelError, match="a package that 'olmo' needs is not installed"):
+        describe(changed(llama, tmp_path, model_type="olmo"))
 
 
 def test_a_configuration_that_contradicts_the_weights_says_why(llama, tmp_path):

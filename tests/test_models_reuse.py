@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import signal
+import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 mx = pytest.importorskip("mlx.core")
@@ -18,6 +22,7 @@ from tiny_models import make_directory, make_gguf, whole_directory, whole_tokens
 import actors  # noqa: E402
 from actors.exceptions import ModelError  # noqa: E402
 from actors.models import ShardedModel, StageModel  # noqa: E402
+from actors.models.gguf import read_header  # noqa: E402
 from actors.models.stage import Row, Step  # noqa: E402
 from actors.models.survey import Survey  # noqa: E402
 
@@ -68,6 +73,45 @@ def test_layers_that_are_there_are_shared_and_not_read_again(files, monkeypatch)
     StageModel.load(files["gguf"], 0, 4, like=before)
     StageModel.load(files["gguf"], 1, 2, like=before)
     assert read == [(0, 2), (3, 4), (1, 0)]
+
+
+def resident(path):
+    """Bytes of a file that are in memory, whoever had them read."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        pages = (ctypes.c_ubyte * -(-len(data) // mmap.PAGESIZE))()
+        start = ctypes.addressof(ctypes.c_char.from_buffer(data))
+        assert ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(start), ctypes.c_size_t(len(data)), pages) == 0
+        return mmap.PAGESIZE * sum(page & 1 for page in pages)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which parts of a file are in memory")
+def test_a_stage_reads_its_own_layers_alone_from_the_disk(tmp_path):
+    path = make_directory(tmp_path / "wide", hidden_size=512, head_dim=128, intermediate_size=1024, vocab_size=8192)
+    file = path / "model.safetensors"
+    with file.open("r+b") as written:
+        os.fsync(written.fileno())
+        os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if resident(file) > file.stat().st_size / 10:
+        pytest.skip("files of this folder stay in memory")
+    stage = StageModel.load(path, 2, 2)
+    stage.run(Step((Row("a", (1, 2, 3)),)), mx.zeros((1, 3, 512)))
+    assert 6 * stage.nbytes < file.stat().st_size
+    assert stage.nbytes <= resident(file) < 1.5 * stage.nbytes  # the system reads a little ahead
+
+
+def test_a_stage_maps_its_own_tensors_alone_of_a_gguf_file(files, monkeypatch):
+    asked, memmap = [], np.memmap
+    monkeypatch.setattr(
+        "actors.models.gguf.np.memmap",
+        lambda path, dtype, mode, start, shape: (
+            asked.append((start, *shape)) or memmap(path, dtype, mode, start, shape)
+        ),
+    )
+    StageModel.load(files["gguf"], 1, 2)
+    entries = read_header(files["gguf"]).tensors.values()
+    assert sorted(asked) == sorted(
+        (each.start, each.nbytes) for each in entries if each.name.startswith(("blk.1.", "blk.2."))
+    )
 
 
 @pytest.mark.slow

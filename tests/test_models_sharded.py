@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import threading
 import time
@@ -268,10 +269,19 @@ class TestPlacement:
             assert "measured" in str(model.plan)
             assert [stage.how for stage in model.plan.stages] == [stage.how for stage in plan.stages] != ["", ""]
 
-    def test_weights_that_are_sent_are_those_that_are_there(self, cluster, names, path, whole):
+    def test_weights_that_are_sent_are_those_that_are_there(self, cluster, names, path, whole, capsys):
         for _ in range(2):
             with ShardedModel.load(path, nodes=names[1:], weights="send") as model:
                 assert list(model.tokens(PROMPT, max_tokens=8)) == whole(PROMPT, 8)
+        shown = [rf"weights of layers \d to \d to {name}, bytes: .*\(100%\)" for name in names[1:]]
+        told = ""
+
+        def all_shown():
+            nonlocal told
+            told += capsys.readouterr().err
+            return all(re.search(line, told) for line in shown)
+
+        eventually(all_shown, SOON, "how far each node is")
 
     def test_closing_ends_its_processes_and_no_others(self, model, path, whole):
         other = ShardedModel.load(path)

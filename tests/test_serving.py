@@ -244,6 +244,7 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"
         (CHAT, {"messages": HI}, "model"),
         (CHAT, chat(messages=[]), "messages"),
         (CHAT, chat(messages="hi"), "messages"),
+        (CHAT, chat(messages=[5]), "messages.0"),
         (CHAT, chat(messages=[{"role": "king", "content": "hi"}]), "messages.0.role"),
         (CHAT, chat(messages=[{"role": "user", "content": None}]), "messages.0.content"),
         (CHAT, chat(messages=[{"role": "user", "content": IMAGE}]), "messages.0.content.0"),
@@ -283,6 +284,14 @@ def test_nonsense_is_refused_by_name(server, route, body, param):
     status, answer = server.post(route, body)
     assert (status, answer["error"]["type"], answer["error"]["param"]) == (400, "invalid_request_error", param)
     assert answer["error"]["message"]
+
+
+def test_more_answers_than_are_ever_taken_are_not_asked_for_again(server):
+    status, answer = server.post(COMPLETIONS, completion(prompt=["a", "b", "c"], n=100))
+    assert (status, answer["error"]["param"]) == (400, "n")
+    assert answer["error"]["message"] == "300 answers in one request; 256 are taken at most"
+    status, answer = server.post(CHAT, chat(messages=[5]))
+    assert answer["error"]["message"] == "messages.0 must be a JSON object"
 
 
 def test_what_is_too_long_is_refused(server):
@@ -440,7 +449,7 @@ def test_it_ends_while_it_loads(path):
 def test_ctrl_c_is_status_130_and_a_taken_port_status_1(path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        with pytest.raises(AssertionError, match="Address already in use"):
+        with pytest.raises(AssertionError, match=r"port \d+: Address already in use(?! \()"):
             Served(path, "--port", port).__exit__(None, None, None)
     with Served(path, "--local-nodes", "1") as server:
         assert server.ends(signal.SIGINT) == 130

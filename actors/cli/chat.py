@@ -68,11 +68,14 @@ class Conversation:
             ModelError: a device was lost, and the model with it.
         """
         asked = [*self._said, {"role": "user", "content": text}]
-        try:
-            generation = self._model.submit(self._model.tokenizer.encode_chat(asked), **self._how)
-        except ValueError as error:  # the conversation has outgrown the model
-            click.echo(f"actors: {error}. /reset begins anew.", err=True)
+        prompt, room = self._model.tokenizer.encode_chat(asked), self._model.room
+        left = room - len(prompt)
+        if left < 1:
+            told = f"the conversation would have {len(prompt)} tokens, this model has room for {room}"
+            click.echo(f"actors: {told}. /reset begins anew.", err=True)
             return
+        most = min(self._how["max_tokens"], left)
+        generation = self._model.submit(prompt, **{**self._how, "max_tokens": most})
         answer = ""
         try:
             for token in generation:
@@ -84,7 +87,8 @@ class Conversation:
             generation.cancel()
             click.echo()
         if generation.finish_reason == "length":
-            click.echo(f"[cut off after {self._how['max_tokens']} tokens: --max-tokens]", err=True)
+            why = "--max-tokens" if most < left else "the model has room for no more, /reset begins anew"
+            click.echo(f"[cut off after {most} tokens: {why}]", err=True)
         self._said = [*asked, {"role": "assistant", "content": answer}]
 
 

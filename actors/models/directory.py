@@ -76,6 +76,12 @@ class DirectoryCheckpoint:
         except Exception as error:  # mlx-lm checks little itself: any exception may mean a directory that is not right
             told = str(error)[:_TOLD]
             raise ModelError(f"mlx-lm cannot load the model in {self.path}: {told}") from error
+        except SystemExit:  # of olmo's module
+            kind = self.config["model_type"]
+            raise ModelError(
+                f"mlx-lm cannot load the model in {self.path}: a package that {kind!r} needs is not installed; what "
+                f"mlx-lm has printed above says which"
+            ) from None
         if self.quantised and on_cpu():
             model.set_dtype(mx.float32)
         return model
@@ -154,5 +160,6 @@ def _check_header(path: Path) -> None:
 
 def _context(config: Mapping[str, Any]) -> int | None:
     """Positions that a model was made for, by the names that its families have for it."""
-    found = (config.get(name) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"))
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    found = (settings.get(name) for settings in (config, config.get("text_config") or {}) for name in names)
     return next((value for value in found if isinstance(value, int) and value > 0), None)

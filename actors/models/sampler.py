@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .sampling import Request, Sampling
 
 _CONTEXT: Final = 20  # tokens that penalties look at; mlx-lm's own
+_COLD: Final = 1e-3  # temperatures below leave the likeliest token alone, and may be too small to divide by
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Sampler:
 
     def _pick(self, logprobs: mx.array) -> mx.array:
         sampling = self._sampling
-        if sampling.temperature == 0:
+        if sampling.temperature < _COLD:
             return mx.argmax(logprobs, axis=-1)
         if sampling.top_p < 1:
             logprobs = apply_top_p(logprobs, sampling.top_p)

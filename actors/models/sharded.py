@@ -52,6 +52,7 @@ class ShardedModel:
 
     Attributes:
         tokenizer: of the model.
+        max_requests: how many may be under way or waiting.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ShardedModel:
     ) -> None:
         self.tokenizer = tokenizer
         self._info = recipe.info
-        self._max_requests = max_requests
+        self.max_requests = max_requests
         self._guard = threading.RLock()  # of the open answers
         self._open: WeakSet[Generation] = WeakSet()  # one that nobody holds any more ends itself
         self._succession = Succession(recipe, self._sources)
@@ -193,6 +194,11 @@ class ShardedModel:
     def kv_limit(self) -> int:
         """Tokens that the caches of all requests together have room for."""
         return self._deployment.limit
+
+    @property
+    def room(self) -> int:
+        """Tokens that a prompt and its answer may have: as many as the model was made for and its caches can hold."""
+        return min(self._info.context or self.kv_limit, self.kv_limit)
 
     def submit(
         self,
@@ -333,10 +339,10 @@ class ShardedModel:
         return (piece for piece in pieces if piece)
 
     def _refuse_if_full(self) -> None:
-        if len(self._open) >= self._max_requests:
+        if len(self._open) >= self.max_requests:
             raise PendingCallsLimitExceeded(
                 f"{len(self._open)} requests are under way or waiting, as many as this model takes "
-                f"(max_requests={self._max_requests}); ask again later"
+                f"(max_requests={self.max_requests}); ask again later"
             )
 
     def left(self, answer: Generation) -> None:

@@ -203,6 +203,11 @@ class Engine:
             self._model.close()
 
     def _submit(self, order: Order) -> list[Generation]:
+        wanted, most = len(order.prompts) * order.n, self.model.max_requests
+        if wanted > most:  # not a matter of coming again
+            raise wrong(
+                "n" if order.n > 1 else order.param, f"{wanted} answers in one request; {most} are taken at most"
+            )
         started: list[Generation] = []
         seed = order.sampling.get("seed")
         try:
@@ -218,26 +223,21 @@ class Engine:
             raise error_of(error) from error
         return started
 
-    @property
-    def _context(self) -> int:
-        model = self.model
-        return min(model.plan.model.context or model.kv_limit, model.kv_limit)
-
     def _refuse_if_hopeless(self, param: str, characters: int) -> None:
         """Takes a look at a text's length: cutting megabytes into tokens takes many seconds of others' time."""
         least = characters // (2 * self.words.longest)  # doubled, since a tokenizer may write a text shorter at first
-        if least > self._context:
-            raise _too_long(param, self._context, f"the prompt has more than {least}")
+        if least > self.model.room:
+            raise _too_long(param, self.model.room, f"the prompt has more than {least}")
 
     def _room(self, order: Order, prompt: Sequence[int]) -> int:
         """How many tokens may follow a prompt."""
         if not prompt:
             raise wrong(order.param, "the prompt is empty; the model needs at least one token to go on from")
         wanted: int | None = order.sampling.get("max_tokens")
-        room = self._context - len(prompt)
+        room = self.model.room - len(prompt)
         if room < (1 if wanted is None else wanted):
             asked = "" if wanted is None else f", and {wanted} more are asked for"
-            raise _too_long(order.param, self._context, f"the prompt has {len(prompt)}{asked}")
+            raise _too_long(order.param, self.model.room, f"the prompt has {len(prompt)}{asked}")
         return min(room, LONGEST) if wanted is None else wanted
 
     def _choice(self, index: int, prompt: Sequence[int], generation: Generation, order: Order) -> Choice:

@@ -234,7 +234,7 @@ def _told(error: ValidationError) -> ApiError:
         case "extra_forbidden":
             return wrong(param, f"unrecognized request argument: {param}", "unknown_parameter")
         case "model_type":
-            return wrong(param, "the body must be a JSON object", "invalid_type")
+            return wrong(param, f"{param or 'the body'} must be a JSON object", "invalid_type")
     said = first["msg"][0].lower() + first["msg"][1:]
     return wrong(param, f"invalid {param}: {said} (it is {_short(first['input'])})", "invalid_value")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from contextlib import contextmanager, suppress
@@ -40,7 +41,8 @@ def listen(host: str, port: int) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise ActorsError(f"cannot listen at {host}, port {port}: {error.strerror or error}") from error
+        told = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        raise ActorsError(f"cannot listen at {host}, port {port}: {told}") from error
 
 
 class Server:
