@@ -188,7 +188,7 @@ def test_what_is_no_shared_memory_is_not_mapped(folder: Path, name: str) -> None
     arena = Arena(folder, "reader")
     with pytest.raises((ValueError, OSError)) as refused:
         arena.take([Shared(0, name, 0, 1)])
-    assert name != "empty" or str(refused.value) == "empty is no shared memory"
+    assert name != "empty" or " is no shared memory" in str(refused.value)
     assert names(folder) == before
 
 
