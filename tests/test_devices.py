@@ -447,6 +447,18 @@ def test_a_bundle_makes_a_member_without_a_word(devices, tmp_path):
     eventually(lambda: b.status()["removed"])
 
 
+def test_without_a_node_of_its_own_a_device_calls_no_other_one_silent(tmp_path):
+    a, b = Device(tmp_path / "a"), Device(tmp_path / "b")
+    a.start()
+    try:
+        a.admit(b)
+        done = b.run("status")
+        assert (done.returncode, "unknown  127.0.0.1:" in done.stdout, "silent" in done.stdout) == (3, True, False)
+        assert {member["alive"] for member in b.status()["members"]} == {None}
+    finally:
+        a.does("stop")
+
+
 def test_an_invitation_that_only_this_machine_reaches_says_so(tmp_path):
     one = Device(tmp_path / "one")
     process = one.begin("invite", "--host", "127.0.0.1")

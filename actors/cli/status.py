@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 1.0
 NOBODY: dict[str, Any] = {"nodes": [], "why": {}}
+_STATES = {True: "answers", False: "silent", None: "unknown"}
 
 
 @click.command()
@@ -66,7 +67,7 @@ def look() -> dict[str, Any]:
             "id": member.id,
             "name": member.name,
             "this": member.id == me,
-            "alive": member.id in nodes and nodes[member.id].alive,
+            "alive": None if circle is NOBODY else member.id in nodes and nodes[member.id].alive,
             "address": nodes[member.id].address if member.id in nodes else next(iter(known.get(member.id, [])), ""),
             "why": None if member.id in nodes and nodes[member.id].alive else circle["why"].get(member.id),
         }
@@ -140,7 +141,7 @@ def _tell(found: dict[str, Any]) -> None:
         click.echo("Not paired with other devices: run `actors invite` on one and `actors join CODE` on the others.")
     width = max((len(member["name"]) for member in found["members"]), default=0)
     for member in found["members"]:
-        state = "here" if member["this"] else "answers" if member["alive"] else "silent"
+        state = "here" if member["this"] else _STATES[member["alive"]]
         why = f"  {member['why']}" if member["why"] and not member["this"] else ""
         click.echo(f"  {member['name']:<{width}}  {state:<7}  {member['address'] or '-'}{why}")
     for program in found["programs"]:
