@@ -57,6 +57,7 @@ if sys.platform == "linux" and platform.machine() in _CALLS and sys.maxsize > 2*
     def _change(nanoseconds: int) -> int:
         """Asks for slices of so many for the calling thread; returns of how many they were, 0 if there are none."""
         found = ctypes.create_string_buffer(_ATTRIBUTES.size)
+        before: int
         if _call(_GET, 0, found, _ATTRIBUTES.size, 0):
             return 0
         size, policy, flags, nice, _, before, *_ = _ATTRIBUTES.unpack(found.raw)
@@ -67,5 +68,5 @@ if sys.platform == "linux" and platform.machine() in _CALLS and sys.maxsize > 2*
 
 else:
 
-    def _change(_: int) -> int:
+    def _change(nanoseconds: int) -> int:  # noqa: ARG001 # named as in the other branch
         return 0

@@ -2,7 +2,7 @@
 
 First the SDK's own, as for any program: ids, start, attributes, end, context. Then what this package does for a call
 that begins a trace, at its caller and at its actor. Each in a tight loop, by the processor's time of its thread, so
-that what else the machine does hardly counts; in a real call, whose caches are cold, it takes about twice as long.
+that what else the machine does hardly counts.
 """
 
 from __future__ import annotations
