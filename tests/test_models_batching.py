@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +15,7 @@ pytest.importorskip("mlx_lm")
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from test_models_architectures import whole  # noqa: E402
+from test_models_architectures import CONFIGURATIONS, whole  # noqa: E402
 from tiny_models import make_directory  # noqa: E402
 
 from actors.models import StageModel  # noqa: E402
@@ -26,8 +24,6 @@ from actors.models.cut import Anatomy, Slice  # noqa: E402
 from actors.models.stage import Row, Step  # noqa: E402
 from actors.models.trial import why_apart  # noqa: E402
 
-_TABLE = json.loads(Path(__file__).with_name("architectures.json").read_text())
-CONFIGURATIONS = {each["model_type"]: each for each in _TABLE["cut"]}
 ALWAYS = ("gemma3_text", "gpt_oss", "qwen3_next", "mamba2", "gemma4")
 APART = {
     "gpt_bigcode": "its caches cannot be batched (ValueError",
