@@ -20,7 +20,7 @@ from thread_fabric import Killed, ThreadFabric, World, run, run_ranks
 from actors import collective
 from actors.collective import agreement, flow, ring
 from actors.collective import group as group_module
-from actors.collective.context import current_group, entered, set_group
+from actors.collective.context import add_group, current_group, entered, remove_group
 from actors.collective.group import Group
 from actors.collective.tree import neighbours
 from actors.costs import Costs
@@ -736,7 +736,7 @@ def test_outside_a_group_it_says_what_to_do() -> None:
 
 def test_the_group_of_the_process_is_seen_in_threads_and_that_of_a_call_goes_first() -> None:
     of_process, of_call = (Group(ThreadFabric(World(1, name), 0)) for name in ("process", "call"))
-    set_group(of_process)
+    add_group(of_process)
     try:
         with entered(of_call):
             assert current_group() is of_call
@@ -748,7 +748,7 @@ def test_the_group_of_the_process_is_seen_in_threads_and_that_of_a_call_goes_fir
         assert seen == [of_process]
         assert current_group() is of_process
     finally:
-        set_group(None)
+        remove_group("process")
 
 
 def test_importing_the_collectives_loads_neither_numpy_nor_mlx() -> None:

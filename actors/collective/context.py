@@ -26,13 +26,6 @@ _meeting = threading.Lock()
 _of_call: ContextVar[Group | None] = ContextVar("actors.collective.group", default=None)
 
 
-def set_group(group: Group | None) -> None:
-    """Makes ``group`` the only one that this process belongs to; None for none."""
-    _of_process.clear()
-    if group is not None:
-        add_group(group)
-
-
 def add_group(group: Group) -> None:
     """Makes all of this process belong to ``group`` too."""
     _of_process[group.name] = group

@@ -179,7 +179,7 @@ class Neighbours:
             return True
         if self._members.joining() >= MOST_MET and not proved:
             return False  # where a thousand are announced at once, the first to answer tell of the others
-        if self._rumours.state(node) in {None, ENDED} and (proved or node in self._ring.near(node)):
+        if proved and self._rumours.state(node) in {None, ENDED}:
             return True
         return node in self._wanted or node in self._ring.joined_by(node).neighbours(self._me)
 
