@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +25,8 @@ from actors.simulation import (
     simulate_names,
     simulate_ownership,
 )
+from actors.simulation.resident import Incarnation
+from actors.simulation.virtual import Machines
 from actors.testing import SimulationError, simulate
 from actors.transport.session import Session
 from actors.transport.standstill import Standstill
@@ -292,3 +296,14 @@ def test_membership_that_is_wrong_is_found(
 ) -> None:
     monkeypatch.setattr(broken, method, wrong)
     _is_found(simulate_membership, 300, says, "membership")
+
+
+def test_what_strikes_a_machine_once_the_simulation_is_over_holds_nothing_back() -> None:
+    """One that has failed has faults left, which strike while its tasks end."""
+    loop = Machines()
+    machine = Incarnation(SimpleNamespace(world=SimpleNamespace(loop=loop), until=0.0))
+    machine.ends()
+    machine.die()
+    task = loop.create_task(asyncio.sleep(1, "over"), context=machine.context.copy())
+    assert loop.run_until_complete(task) == "over"
+    loop.end()

@@ -184,7 +184,7 @@ class Incarnation:
 
     def holds_back(self, step: Step) -> bool:
         """See `Machine`."""
-        if not (self.dead or self._waiting or self._loop.time() < self._device.until):
+        if self._over or not (self.dead or self._waiting or self._loop.time() < self._device.until):
             self._loop.held.discard(self)
             return False
         self._waiting.append(step)
