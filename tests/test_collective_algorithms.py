@@ -26,6 +26,7 @@ from actors.collective.tree import neighbours
 from actors.costs import Costs
 from actors.exceptions import CollectiveError, SerializationError
 from actors.reduction import OPS
+from actors.shortage import NoThreadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -667,6 +668,23 @@ def test_who_is_a_call_ahead_names_the_rank_that_stalls_not_one_that_waits_for_i
     for result in survivors(results, 2):
         assert isinstance(result, CollectiveError)
         assert "rank 2 (actor Member on node thread-2) sent nothing" in str(result)
+
+
+def test_work_for_which_there_was_no_thread_is_told_so_and_done_when_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group = Group(ThreadFabric(World(1), 0))
+
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(NoThreadError, match="this process can begin no further thread"):
+            group.start("barrier", group.barrier)
+    group.barrier()  # it waits for what was started, and nothing was
+    assert group.start("allreduce", lambda: group.allreduce(np.ones(1))).wait(timeout=20) == [1.0]
+    group.close()
 
 
 def test_threads_of_one_rank_take_turns() -> None:

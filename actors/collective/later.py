@@ -9,6 +9,8 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from actors.shortage import begin
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -63,12 +65,15 @@ class Queue:
         self._thread: threading.Thread | None = None
 
     def start(self, name: str, step: Callable[[], Any]) -> Work:
-        """Has ``step`` run after all that was started before."""
+        """Has ``step`` run after all that was started before.
+
+        Raises:
+            NoThreadError: it is the first, and no thread can be begun.
+        """
         future: Future[Any] = Future()
         with self._guard:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="collectives", daemon=True)
-                self._thread.start()
+                self._thread = begin(self._run, "collectives")
             self._last = future
             self._jobs.put((future, copy_context(), step))
         return Work(future, name)
