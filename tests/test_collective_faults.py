@@ -13,6 +13,7 @@ import pytest
 import test_collective_properties as properties
 from thread_fabric import Killed, ThreadFabric, World
 
+from actors.collective import group as group_module
 from actors.collective import shared
 from actors.collective.board import Board
 from actors.collective.group import Group
@@ -199,6 +200,36 @@ def test_a_rank_that_has_no_memory_for_its_part_fails_all_at_once(monkeypatch: p
             )
 
     monkeypatch.setattr(shared, step, fails)
+    start = time.monotonic()
+    with properties.going("shown", 1 << 20):
+        properties.run("shown", SIZE, HOSTS, work)
+    assert time.monotonic() - start < 25
+
+
+def test_a_rank_that_has_no_memory_for_its_call_fails_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its array is too large to be shown among so many ranks, so that they leave its plan for the long way."""
+    make, short = group_module.AllReduce, threading.Event()
+    large = np.ones((1 << 20) // 8 // 2)
+
+    def fails(*arguments: Any) -> Any:
+        if short.is_set() and threading.current_thread() is victim[0]:
+            raise MemoryError("no room")
+        return make(*arguments)
+
+    victim: list[threading.Thread] = []
+
+    def work(group: Group) -> None:
+        if group.rank == VICTIM:
+            victim.append(threading.current_thread())
+        group.allreduce(large, timeout=30)
+        short.set()
+        with pytest.raises(MemoryError if group.rank == VICTIM else CollectiveError) as raised:
+            for _ in range(2):
+                group.allreduce(large, timeout=30)
+        if group.rank != VICTIM:
+            assert "left a collective: MemoryError: no room" in str(raised.value)
+
+    monkeypatch.setattr(group_module, "AllReduce", fails)
     start = time.monotonic()
     with properties.going("shown", 1 << 20):
         properties.run("shown", SIZE, HOSTS, work)

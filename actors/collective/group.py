@@ -308,11 +308,11 @@ class Group:
         with self._taking_turns(seconds) as channel:
             board = channel.fabric.terrain.board if call is None else None
             if plan is None or board is None or not plan.usable(channel):
-                return self._at_length(channel, seconds, call or make())
+                return self._at_length(channel, seconds, call or self._attempt(channel, seconds, make))
             result, said = self._attempt(channel, seconds, lambda: _by_plan(channel, board, plan, x))
             if said is None:
                 return result, plan.nbytes
-            call = make()
+            call = self._attempt(channel, seconds, make)
             return self._done(channel, seconds, call, heard(call.offer, said[self.rank], said, self.rank))
 
     def _at_length(self, channel: Channel, seconds: float, call: Call) -> tuple[Any, int]:
