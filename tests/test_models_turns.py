@@ -92,15 +92,19 @@ class Led:
     def __init__(self) -> None:
         self.brought, self.got = deque[bytes](), list[tuple[bytes, str]]()
         self.leads, self.told = threading.Event(), threading.Event()
+        self.bell, self.done = None, deque[bool]()
+        self.looked = threading.Event()
         self.patience = SOON
 
     def fileno(self) -> int:
         return -1
 
     def lead(self, done, bell) -> bool:
+        self.bell = bell
         self.leads.set()
         select.select([bell], [], [], self.patience)
-        assert done() or self.patience < SOON
+        self.done.append(done())
+        self.looked.set()
         return bool(self.brought)
 
     def come(self) -> None:
@@ -122,7 +126,18 @@ def test_it_waits_for_what_comes_without_a_file_until_it_is_rung(turns, patience
         assert led.told.wait(SOON)
         led.told.clear()
     assert led.got == 20 * [(b"x", "mlx")]
+    assert all(led.done) or not patience
     turns.submit(turns.hear, None).result(SOON)
+
+
+def test_a_bell_that_can_be_read_is_never_waited_at(turns):
+    """Who leads would read it again and again, for as long as it may lead."""
+    led = Led()
+    turns.submit(turns.hear, led).result(SOON)
+    assert led.leads.wait(SOON)
+    led.bell.ring()  # as one does whose job has been done just before
+    assert led.looked.wait(SOON)
+    assert led.done[0]
 
 
 def test_a_loop_waits_for_it(turns):

@@ -44,7 +44,7 @@ class Turns(Executor):
     def __init__(self) -> None:
         self._jobs: deque[Callable[[], None]] = deque()
         self._source: Source | None = None
-        self._ended = self._rung = False
+        self._ended = False
         self._heard = -1  # which file of the source is polled
         self._bell = Bell()
         self._poll = select.poll()
@@ -73,8 +73,7 @@ class Turns(Executor):
 
     def ring(self) -> None:
         """Wakes the thread; from any one."""
-        if not self._rung:
-            self._rung = True
+        if not self._bell.rung:
             self._bell.ring()
 
     def hear(self, source: Source | None) -> None:
@@ -93,21 +92,20 @@ class Turns(Executor):
 
     def _work(self) -> None:
         while True:
-            self._bell.mute()
-            self._rung = False  # who comes after this rings again
+            self._bell.mute()  # who comes after this rings again
             while self._jobs:
                 self._jobs.popleft()()
             if self._ended:
                 break
             if self._source is not None:
                 self._source.come()
-            if not self._jobs and not self._rung:
+            if not self._jobs and not self._bell.rung:
                 self._sleep(self._source)
         self._bell.close()
 
     def _sleep(self, source: Source | None) -> None:
         other = -1 if source is None else source.fileno()
-        if source is not None and other < 0 and (source.lead(lambda: self._rung, self._bell) or self._rung):
+        if source is not None and other < 0 and (source.lead(lambda: self._bell.rung, self._bell) or self._bell.rung):
             return
         if other != self._heard:
             if self._heard >= 0:

@@ -31,6 +31,11 @@ class Bell:
         """Returns what is readable once it has been rung."""
         return self._ear
 
+    @property
+    def rung(self) -> bool:
+        """Whether it was rung and not muted since: it is readable then, or will be at once."""
+        return self._rung
+
     def ring(self) -> None:
         """Wakes who waits, or who will wait next; nobody where it was closed meanwhile."""
         with self._lock, contextlib.suppress(BlockingIOError):  # it has been rung often enough
