@@ -233,6 +233,21 @@ def test_a_server_that_is_not_asked_as_it_wishes(monkeypatch: pytest.MonkeyPatch
     assert str(fault) == "web pages of other sites may not ask this server"
 
 
+def test_a_name_that_macos_does_not_know_is_told_of_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("uvicorn")
+    import socket
+
+    from actors.exceptions import ActorsError
+    from actors.models.serving.server import listen
+
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(8, "nodename nor servname provided, or not known")  # 8 is "Exec format error" besides
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ActorsError, match="cannot listen at nowhere, port 8080: nodename nor servname provided"):
+        listen("nowhere", 8080)
+
+
 def test_a_model_that_was_not_made_for_conversations(monkeypatch: pytest.MonkeyPatch) -> None:
     from actors.cli import chat as command
 
