@@ -28,6 +28,7 @@ ALWAYS = ("gemma3_text", "gpt_oss", "qwen3_next", "mamba2", "gemma4")
 APART = {
     "gpt_bigcode": "its caches cannot be batched (ValueError",
     "llama4": "ChunkedKVCache",
+    "phi3small": "its caches cannot be batched (ValueError",
 }
 KEYS = ("a", "b", "c", "d")
 
