@@ -14,8 +14,10 @@ import pytest
 from clusters import SOON, eventually
 
 import actors
-from actors.cable import SMALL_BYTES, Outlet
+from actors.cable import SMALL_BYTES, Inlet, Outlet
 from actors.cluster import current
+from actors.messages import Tensor
+from actors.serialize import dumps
 
 VALUES = [b"", b"a", ("a tuple", 1), bytes(SMALL_BYTES), b"b" * (SMALL_BYTES + 1), None, b"c", {"d": b"d" * 3_000_000}]
 
@@ -80,6 +82,20 @@ def test_what_is_sent_to_one_that_is_gone_harms_nobody(cluster):
     for value in 3 * VALUES:
         outlet.send(value)
     outlet.close()
+
+
+def test_a_message_that_comes_twice_is_one_value(cluster):
+    rung = []
+    inlet = Inlet(lambda: rung.append(1))
+    first, second = (Tensor(inlet.group, 0, str(number), dumps(value)) for number, value in enumerate(["a", "b"]))
+    for message in (second, first, first):
+        inlet.take(message, None)
+    assert inlet.arrived() == ["a", "b"]
+    inlet.take(second, None)
+    assert inlet.arrived() == []
+    assert not inlet._early  # or it would be kept for ever
+    assert len(rung) == 4
+    inlet.close()
 
 
 @actors.remote

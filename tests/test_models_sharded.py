@@ -466,6 +466,14 @@ class TestSubmit:
             answers[0].cancel()
             assert next(answers[1]).id == whole(PROMPT, 1)[0]
 
+    def test_its_room_is_what_the_model_was_made_for_wherever_its_configuration_says_so(self, cluster, names, tmp_path):
+        inner = {**CONFIGURATIONS["mistral3"]["text_config"], "vocab_size": VOCABULARY, "max_position_embeddings": 96}
+        path = speaking(tmp_path, model_type="mistral3", max_position_embeddings=None, text_config=inner)
+        with ShardedModel.load(path, nodes=names[:1]) as model:
+            assert model.kv_limit > model.room == 96
+        with ShardedModel.load(path, nodes=names[:1], kv_memory=10_000) as model:
+            assert 0 < model.kv_limit == model.room < 96
+
 
 class TestTensor:
     """Layers cut lengthwise: 3 heads of keys and values over 2 nodes."""
