@@ -20,6 +20,7 @@ from click.testing import CliRunner
 mx = pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
+from clusters import eventually  # noqa: E402
 from thread_fabric import ThreadFabric, World  # noqa: E402
 from tiny_models import make_directory, make_gguf  # noqa: E402
 
@@ -37,6 +38,7 @@ from actors.models.line import Line  # noqa: E402
 from actors.models.sharing import Shape  # noqa: E402
 from actors.models.stage import StageModel  # noqa: E402
 from actors.models.tensor import narrow  # noqa: E402
+from actors.models.turns import Turns  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -278,6 +280,21 @@ def test_stages_that_do_not_hear_each_other_any_more() -> None:
         "a stage is no longer heard by the next one, though both are there: load it again",
         "this stage has become one of another line",
     ]
+
+
+def test_a_link_that_fails_while_a_stage_reads_it_leaves_the_stage_its_thread(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(*_: Any) -> None:
+        raise MemoryError
+
+    line = object.__new__(Line)
+    line._others, line._over = (), asyncio.Event()
+    line._inlet = SimpleNamespace(fileno=lambda: -1, lead=fails, brought=False, arrived=list, ended=False)
+    with Turns() as turns:
+        turns.submit(turns.hear, line).result(30)
+        eventually(lambda: "a stage could not read its messages itself" in caplog.text)
+        assert turns.submit(int, "7").result(30) == 7
 
 
 # -- collectives ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ each of them, which is open for as long as the line is.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextvars import Context
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .turns import Turns
 
     Run = Callable[[Step, Any, Any], Any]
+
+log = logging.getLogger(__name__)
 
 _KEPT: Final = 64  # failures that were not asked for are forgotten some time
 _PATIENCE: Final = 5.0  # seconds in which it shows that the stage before has died, where its cable has ended
@@ -126,7 +129,10 @@ class Line:
 
     def lead(self, done: Callable[[], bool], bell: Bell) -> bool:
         """See `turns.Source`."""
-        self._inlet.lead(done, bell)
+        try:
+            self._inlet.lead(done, bell)
+        except Exception:  # of the link's, which another one replaces; without this thread nobody would ever compute
+            log.exception("a stage could not read its messages itself")
         return self._inlet.brought
 
     def come(self) -> None:

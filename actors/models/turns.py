@@ -26,6 +26,8 @@ class Source(Protocol):
     def lead(self, done: Callable[[], bool], bell: Bell) -> bool:
         """Waits, where there is no file, for a while if that can be, until ``done`` or something has come.
 
+        Must not raise.
+
         Args:
             done: whether there is something else to do; it changes only as ``bell`` is rung.
             bell: wakes this thread.
