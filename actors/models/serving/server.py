@@ -41,8 +41,8 @@ def listen(host: str, port: int) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
-        plain = error.errno and not isinstance(error, socket.gaierror)  # whose numbers are others: of macOS above 0 too
-        told = os.strerror(error.errno) if plain else error.strerror or error
+        number = 0 if isinstance(error, socket.gaierror) else error.errno  # its numbers mean other things than errno's
+        told = os.strerror(number) if number else error.strerror or error
         raise ActorsError(f"cannot listen at {host}, port {port}: {told}") from error
 
 
