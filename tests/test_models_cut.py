@@ -413,6 +413,20 @@ def test_a_configuration_that_does_not_fit_says_why(llama, tmp_path, changes, sa
         describe(changed(llama, tmp_path, **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "context"),
+    [
+        ({}, 512),
+        ({"text_config": {"max_position_embeddings": 96}}, 512),
+        ({"max_position_embeddings": None, "text_config": {"n_positions": 96}}, 96),
+        ({"max_position_embeddings": None, "text_config": "none"}, None),
+        ({"max_position_embeddings": 0, "text_config": None}, None),
+    ],
+)
+def test_the_context_is_what_the_configuration_says_somewhere(llama, tmp_path, changes, context):
+    assert describe(changed(llama, tmp_path, **changes)).context == context
+
+
 @pytest.mark.skipif(find_spec("hf_olmo") is not None, reason="ai2-olmo is installed")
 def test_an_architecture_that_needs_another_package_does_not_end_the_program(llama, tmp_path):
     with pytest.raises(ModelError, match="a package that 'olmo' needs is not installed"):

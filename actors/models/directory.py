@@ -14,7 +14,7 @@ from .checkpoint import ModelInfo
 from .extra import on_cpu, require_mlx_lm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from mlx import nn
@@ -99,11 +99,18 @@ def _check_architecture(path: Path, model_type: object) -> None:
 
 def _active_experts(config: Mapping[str, Any]) -> int | None:
     """How many experts of a mixture each token goes to."""
-    for settings in (config, config.get("text_config") or {}):
+    for settings in _settings(config):
         for key in ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "top_k_experts"):
             if isinstance(settings.get(key), int):
                 return int(settings[key])
     return None
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What is said of the model as a whole, then of its text alone, where it takes other things too."""
+    yield config
+    if isinstance(text := config.get("text_config"), dict):
+        yield text
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -161,5 +168,5 @@ def _check_header(path: Path) -> None:
 def _context(config: Mapping[str, Any]) -> int | None:
     """Positions that a model was made for, by the names that its families have for it."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-    found = (settings.get(name) for settings in (config, config.get("text_config") or {}) for name in names)
+    found = (settings.get(name) for settings in _settings(config) for name in names)
     return next((value for value in found if isinstance(value, int) and value > 0), None)
