@@ -218,7 +218,8 @@ _own: set[type | FunctionType] = set()
 
 
 def _is_own(code: type | FunctionType) -> bool:
-    ours = code.__module__.partition(".")[0] == "actors"
+    module = getattr(code, "__module__", None)  # which is None for what `exec` has made in a bare namespace
+    ours = isinstance(module, str) and module.partition(".")[0] == "actors"
     return ours and bool(cloudpickle.cloudpickle._should_pickle_by_reference(code))  # noqa: SLF001 - it offers nothing else
 
 

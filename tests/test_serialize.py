@@ -386,6 +386,15 @@ def test_how_this_packages_own_code_travels_is_looked_at_once(monkeypatch: pytes
     assert serialize._own == {Terms, new_id}
 
 
+def test_code_that_says_of_no_module_that_it_is_its_own_travels_by_value() -> None:
+    namespace: dict[str, Any] = {}
+    exec("def double(x):\n    return 2 * x", namespace)
+    assert namespace["double"].__module__ is None
+    kind = type("Kind", (), {"__module__": None, "number": 3})
+    assert loads(dumps(namespace["double"]))(2) == 4
+    assert loads(dumps(kind)).number == 3
+
+
 @pytest.mark.parametrize("function", [mx.add, mx.fast.rope, mx.random.normal, mx.array.sum])
 def test_mlx_functions_travel_by_reference(function: Any) -> None:
     assert loads(dumps(function)) is function
