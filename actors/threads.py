@@ -41,6 +41,7 @@ class Threads:
         self._idle = 0
         self._taken = 0  # pieces of work so far
         self._watched = False
+        self._retries = False
         self._own = threading.local()
 
     def go_on(self) -> None:
@@ -70,7 +71,7 @@ class Threads:
                 if not self._count:
                     self._waiting.pop()
                     raise
-                self._later(RETRY_SECONDS, self._again)
+                self._try_again()
 
     def _add(self) -> None:
         begin(self._serve, self._name)
@@ -81,13 +82,19 @@ class Threads:
             begin(self._watch, self._name)
             self._watched = True
 
+    def _try_again(self) -> None:
+        if not self._retries:
+            self._retries = True
+            self._later(RETRY_SECONDS, self._again)
+
     def _again(self) -> None:
         with self._changed:
+            self._retries = False
             try:
                 if self._waiting:
                     self._look_on()
             except NoThreadError:
-                self._later(RETRY_SECONDS, self._again)
+                self._try_again()
 
     def _serve(self) -> None:
         own = self._own

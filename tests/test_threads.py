@@ -10,9 +10,12 @@ from clusters import eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.shortage import NoThreadError
 from actors.threads import FEW, ThreadLane, Threads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.job import Job
 
 PATIENCE = 30.0
@@ -48,6 +51,28 @@ def test_quick_work_needs_few_threads_and_they_end() -> None:
 
     assert alive() < 20 * FEW
     eventually(lambda: not alive(), PATIENCE)
+
+
+def test_however_much_waits_one_timer_tries_for_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Callable[[], None]] = []
+    threads, opened = Threads("test-short", lambda _, work: asked.append(work)), threading.Event()
+    done = threading.Semaphore(0)
+    threads.start(opened.wait, PATIENCE)
+
+    def none(*_: object) -> None:
+        raise NoThreadError("there is none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("actors.threads.begin", none)
+        for _ in range(10):
+            threads.start(done.release)
+        assert len(asked) == 1
+        asked.pop()()
+        assert len(asked) == 1
+    asked.pop()()
+    assert all(done.acquire(timeout=PATIENCE) for _ in range(10))
+    assert not asked
+    opened.set()
 
 
 @settings(max_examples=25, deadline=None)
