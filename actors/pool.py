@@ -37,9 +37,11 @@ class Pool:
         """Has ``work`` run, which must not raise. Never blocks.
 
         Raises:
-            NoThreadError: there is no thread, and none can be begun: it will not run.
+            NoThreadError: there is no thread, and none can be begun, or the pool is closed: it will not run.
         """
         with self._lock:
+            if not self._width:
+                raise NoThreadError(f"the pool {self._name} is closed")
             self._open += 1
             try:
                 self._grow()

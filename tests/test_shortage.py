@@ -28,6 +28,8 @@ from actors.exceptions import Verdict
 from actors.ids import new_id
 from actors.parent import orders_line
 from actors.pool import Pool
+from actors.shortage import NoThreadError
+from actors.transport.portal import Portal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -399,3 +401,27 @@ def test_a_pool_begins_as_many_threads_as_are_needed_at_once() -> None:
     pool.close()  # after what has been started
     assert blocked[3].is_set()
     assert not any(thread.name.startswith("test-pool") for thread in threading.enumerate())
+    with pytest.raises(NoThreadError, match="the pool test-pool is closed"):
+        pool.start(go_on.set)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_comes_when_the_portal_is_closed_is_done_all_the_same(begun: bool) -> None:
+    """Somebody may wait for it, such as for the future of a reference."""
+    portal = Portal()
+    if begun:
+        portal.expect_aside()
+    portal.close()
+    done = threading.Event()
+    portal.aside(done.set)
+    assert done.is_set()
+
+
+def test_what_fails_aside_is_told_and_the_next_is_done(caplog: pytest.LogCaptureFixture) -> None:
+    portal, done = Portal(), threading.Event()
+    portal.aside(int, "none")
+    portal.aside(sys.exit)
+    portal.aside(done.set)
+    assert done.wait(PATIENCE)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError]
+    portal.close()

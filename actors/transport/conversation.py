@@ -269,7 +269,7 @@ def _shared(payload: Payload, arena: Arena) -> tuple[Payload, int]:
 
 
 def _is_all_there(message: Message) -> bool:
-    """Whether it is a call or an answer whose payload came with it, and mentions and shares nothing."""
+    """Whether it is one of `_WHOLE` whose payload came with it, and mentions and shares nothing."""
     if type(message) not in _WHOLE:
         return False
     payload = message.payload  # type: ignore[union-attr]  # as all of these have

@@ -7,7 +7,6 @@ import errno
 import logging
 import threading
 import time
-from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -19,6 +18,7 @@ from actors.slices import ask_to_run_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
     from typing import Any
 
 log = logging.getLogger(__name__)
@@ -114,21 +114,21 @@ class Portal:
         """Calls ``callback`` on the loop soon."""
         self.loop.call_soon_threadsafe(callback, *args, context=Context())
 
-    def aside(self, callback: Callable[..., T], *args: Any) -> Future[T]:
+    def aside(self, callback: Callable[..., object], *args: Any) -> None:
         """Runs what may be slow, or end by SystemExit, on a thread of its own, one after the other."""
-        done: Future[T] = Future()
 
         def run() -> None:
             try:
-                done.set_result(callback(*args))
+                callback(*args)
+            except Exception:
+                log.exception("what was to be done aside failed")
             except BaseException as error:
-                done.set_exception(error)
+                log.info("what was done aside ended by %s", type(error).__name__)
 
         try:
             self._callbacks.start(run)
-        except NoThreadError:  # it is to be done all the same: somebody waits for what comes of it
+        except NoThreadError:  # it is to be done all the same, here: somebody waits for what comes of it
             run()
-        return done
 
     def expect_aside(self) -> None:
         """Begins the thread of `aside` before there is work for it.
