@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from actors.shortage import RETRY_SECONDS, NoThreadError, begin
@@ -34,7 +35,7 @@ class Pool:
         self._retries = False
 
     def start(self, work: Work, *args: Any) -> None:
-        """Has ``work`` run, which must not raise. Never blocks.
+        """Has ``work`` run; what it raises is only printed. Never blocks.
 
         Raises:
             NoThreadError: there is no thread, and none can be begun, or the pool is closed: it will not run.
@@ -86,7 +87,10 @@ class Pool:
     def _serve(self) -> None:
         while (item := self._work.get()) is not None:
             work, args = item
-            work(*args)
+            try:
+                work(*args)
+            except BaseException:  # such as for want of memory: what waits is to have its turn all the same
+                traceback.print_exc()
             del item, work, args  # it may be long until the next
             with self._lock:
                 self._open -= 1

@@ -405,6 +405,15 @@ def test_a_pool_begins_as_many_threads_as_are_needed_at_once() -> None:
         pool.start(go_on.set)
 
 
+def test_a_piece_of_work_that_fails_ends_no_thread_of_a_pool(capfd: pytest.CaptureFixture[str]) -> None:
+    pool, done = Pool(1, "test-failing", later), threading.Event()
+    pool.start(int, "none")
+    pool.start(done.set)
+    assert done.wait(PATIENCE)
+    pool.close()
+    assert "invalid literal for int" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("begun", [True, False])
 def test_what_comes_when_the_portal_is_closed_is_done_all_the_same(begun: bool) -> None:
     """Somebody may wait for it, such as for the future of a reference."""
