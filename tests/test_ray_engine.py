@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -25,6 +27,8 @@ from actors.exceptions import (
     SerializationError,
     VersionMismatchError,
 )
+from actors.shortage import NoThreadError
+from actors.threads import Threads
 
 TESTS = Path(__file__).parent
 on_ray = pytest.mark.skipif("ACTORS_TEST_RAY" not in os.environ, reason="runs in a cluster of Ray's: make test-ray")
@@ -194,6 +198,25 @@ def test_what_listens_there_is_silent(scheme: str) -> None:
         pytest.raises(NoClusterError, match="nothing there answered within 1 s"),
     ):
         actors.init(f"{scheme}127.0.0.1:{silent.getsockname()[1]}", engine="ray", timeout=1)
+
+
+@on_ray
+def test_where_no_thread_can_be_begun_a_future_is_settled_and_a_stream_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from actors.engines.ray import cancelling, refs
+
+    def none(*_: object) -> None:
+        raise NoThreadError("there is none")
+
+    monkeypatch.setattr("actors.threads.begin", none)
+    for module in (cancelling, refs):
+        monkeypatch.setattr(module, "_borrowed", Threads("test-none"))
+    raw: Future[int] = Future()
+    future = refs.RayRef(SimpleNamespace(future=lambda: raw), "a call").future()
+    raw.set_result(1)
+    assert future.result(0) == 1
+    cancelling.forget_stream(None)
 
 
 @on_ray

@@ -7,6 +7,7 @@ and refused when its turn comes; what runs is cancelled by Ray.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -15,6 +16,7 @@ import ray
 from ray import exceptions as rays
 
 from actors.exceptions import TaskCancelledError, Verdict
+from actors.shortage import NoThreadError
 from actors.threads import Threads
 
 MOST_MARKS = 10_000
@@ -79,7 +81,8 @@ def cancel(raw: Any, *, force: bool = False, recursive: bool = True) -> None:
 
 def forget_stream(raw: Any) -> None:
     """Cancels the call of a stream that nobody reads any more, soon. Never raises, and does nothing on this thread."""
-    _borrowed.start(_forget, raw)
+    with contextlib.suppress(NoThreadError):
+        _borrowed.start(_forget, raw)
 
 
 def _forget(raw: Any) -> None:

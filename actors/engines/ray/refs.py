@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import exceptions as rays
 
 from actors.refs import ObjectRef
+from actors.shortage import NoThreadError
 from actors.stream import ObjectRefGenerator
 from actors.threads import Threads
 
@@ -58,8 +58,14 @@ class RayRef(ObjectRef[Any]):
             else:
                 future.set_result(done.result())
 
-        # Not on the thread that calls this, which is Ray's own: what a callback asks of Ray would wait for that one.
-        self.raw.future().add_done_callback(partial(_borrowed.start, settle))
+        def aside(done: Future[Any]) -> None:
+            # Not on the thread that calls this, which is Ray's own: what a callback asks of Ray would wait for it.
+            try:
+                _borrowed.start(settle, done)
+            except NoThreadError:  # somebody may wait for it all the same
+                settle(done)
+
+        self.raw.future().add_done_callback(aside)
         return future
 
     def hex(self) -> str:
