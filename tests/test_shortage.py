@@ -74,26 +74,11 @@ PROGRAM = """
         def end(self, *limits):
             end(*limits)
 
-    class Counted:
-        def __init__(self):
-            self.count = 0
-        def end(self, *limits):
-            end(*limits)
-        def add(self):
-            self.count += 1
-            return self.count
-        async def add_async(self):
-            return self.add()
-        def __actor_save__(self):
-            return self.count
-        def __actor_load__(self, count):
-            self.count = count
-
     class Waiting:
         async def ping(self):
             return "here"
 
-    Ends, Meeting, Counted, Waiting = map(actors.remote, (Ends, Meeting, Counted, Waiting))
+    Ends, Meeting, Waiting = map(actors.remote, (Ends, Meeting, Waiting))
 
     def told(name, work):
         try:
