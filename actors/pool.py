@@ -42,7 +42,7 @@ class Pool:
         """
         with self._lock:
             if not self._width:
-                raise NoThreadError(f"the pool {self._name} is closed")
+                raise NoThreadError(self._name)  # for who calls, which is no user
             self._open += 1
             try:
                 self._grow()
