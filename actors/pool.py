@@ -29,7 +29,7 @@ class Pool:
         self._name = name
         self._later = later
         self._work: queue.SimpleQueue[tuple[Work, tuple[Any, ...]] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # of the next three
+        self._lock = threading.Lock()  # of the width and the next three
         self._threads: list[threading.Thread] = []
         self._open = 0  # pieces that wait or run
         self._retries = False
