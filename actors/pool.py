@@ -95,11 +95,12 @@ class Pool:
             with self._lock:
                 self._open -= 1
 
-    def close(self, *, wait: bool = True) -> None:
-        """Ends the threads after what has been started; ``wait`` for that."""
+    def close(self, seconds: float | None = None) -> None:
+        """Ends the threads after what has been started; waits for that, so long at most for each of them."""
         with self._lock:
             threads, self._width = self._threads, 0
         for _ in threads:
             self._work.put(None)
-        for thread in threads if wait else ():
-            thread.join()
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(seconds)

@@ -69,6 +69,33 @@ def test_what_comes_when_the_portal_is_closed_is_done_all_the_same(begun: bool) 
     assert done.is_set()
 
 
+def test_a_portal_that_is_closed_lets_what_runs_aside_end() -> None:
+    portal, begun, go_on, done = Portal(), threading.Event(), threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+        done.set()
+
+    portal.aside(run)
+    assert begun.wait(PATIENCE)
+    threading.Timer(0.1, go_on.set).start()
+    portal.close()
+    assert done.is_set()
+
+
+def test_a_portal_is_closed_by_what_runs_aside_and_in_spite_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, done = Portal(), threading.Event()
+    first.aside(lambda: (first.close(), done.set()))
+    assert done.wait(PATIENCE)
+    monkeypatch.setattr("actors.transport.portal.STOP_SECONDS", 0.1)
+    second, go_on = Portal(), threading.Event()
+    second.aside(go_on.wait, PATIENCE)
+    second.close()
+    assert not go_on.is_set()
+    go_on.set()
+
+
 def test_what_fails_aside_is_told_and_the_next_is_done(caplog: pytest.LogCaptureFixture) -> None:
     portal, done = Portal(), threading.Event()
     portal.aside(int, "none")

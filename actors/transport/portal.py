@@ -144,11 +144,13 @@ class Portal:
         return threading.get_ident() == self._ident
 
     def close(self) -> None:
-        """Stops the loop and waits for its thread."""
-        self._callbacks.close(wait=False)  # it may be stuck in what a user has it do
-        if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join(STOP_SECONDS)
+        """Lets what runs aside end, stops the loop and waits for its thread; for each a while."""
+        try:
+            self._callbacks.close(STOP_SECONDS)  # at the program's end it would be cut short
+        finally:
+            if self._thread.is_alive():
+                self.loop.call_soon_threadsafe(self.loop.stop)
+                self._thread.join(STOP_SECONDS)
 
 
 def wait(future: Future[T], timeout: float | None = None) -> T:
