@@ -299,8 +299,8 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         "this rank joins the cluster that `actors launch` has started it in: leave num_cpus=, num_gpus=, resources=",
     ),
     (
-        lambda: launching(Job(1, __file__, nodes=("all",), folder="/tmp")),
-        "does not lie in /tmp, which is what the nodes get",
+        lambda: launching(Job(1, __file__, nodes=("all",), folder=f"{__file__}.d")),
+        f"test_error_messages.py does not lie in {__file__}.d, which is what the nodes get",
     ),
     (
         lambda: several([1, 2], 3, Place("desk", "Rank(actor-1)", "two", 1)),
