@@ -235,6 +235,25 @@ def test_one_that_ends_before_it_tells_anything_has_a_place_too(cluster):
     assert (dead.node, dead.pid is not None) == (actors.nodes()[0].name, True)
 
 
+def test_a_group_is_broken_once_a_member_has_died_and_closed_once_all_have(cluster):
+    observer = Observer.here()
+    group = Counter.group(2)
+    actors.get([member.pid.remote() for member in group])
+
+    def fates():
+        view = observer.view()
+        return {view.fate(member) for member in view.state.groups.values() if member.id == group.id}
+
+    eventually(lambda: fates() == {("OPEN", "")})
+    actors.kill(group[1])
+    eventually(lambda: {state for state, _ in fates()} == {"BROKEN"})
+    ((_, why),) = fates()
+    assert why.startswith("Counter[1] on node ")
+    assert why.endswith(" has died")
+    actors.kill(group[0])
+    eventually(lambda: {state for state, _ in fates()} == {"CLOSED"})
+
+
 def test_one_that_is_made_anew_is_alive_again_in_its_next_life(cluster):
     observer = Observer.here()
     actor = Counter.options(name="again", max_restarts=1).remote()

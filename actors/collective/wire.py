@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from actors import runtime
 from actors.collective.context import add_group
 from actors.collective.engine import Engine
 from actors.collective.group import Group
@@ -199,9 +200,12 @@ class WireFabric:
 
     def _tell(self, state: str, reason: str = "") -> None:
         if "?" not in self.group:  # else it is a passing one, by which the ranks of another find each other
-            spec, node = self._spec, self._process.address.node_name
+            spec, node, me = self._spec, self._process.address.node_name, runtime.myself()
+            who = {"actor": me.spec.id, "life": me.spec.life} if me is not None else {}
             self._process.recorder.emit(
-                GroupChanged(time.time(), spec.id, spec.rank, self.size, spec.labels, spec.backend, state, node, reason)
+                GroupChanged(
+                    time.time(), spec.id, spec.rank, self.size, spec.labels, spec.backend, state, node, reason, **who
+                )
             )
 
 

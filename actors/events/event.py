@@ -120,6 +120,8 @@ class GroupChanged:
         members: how each is called, in rank order.
         backend: what carries arrays.
         state: ``"OPEN"`` or ``"CLOSED"``.
+        actor: id of the member; empty where it is a program.
+        life: how often that was made before.
     """
 
     at: float
@@ -131,6 +133,8 @@ class GroupChanged:
     state: str
     node: str
     reason: str = ""
+    actor: str = ""
+    life: int = 0
 
 
 @travelling

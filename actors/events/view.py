@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from actors.events.event import DEAD
+from actors.events.event import DEAD, RESTARTING
 from actors.events.state import State
 from actors.events.tally import merge
 from actors.frozen import travelling
@@ -13,6 +13,8 @@ from actors.frozen import travelling
 if TYPE_CHECKING:
     from actors.events.event import ActorChanged, Event, GroupChanged
     from actors.events.tally import Tallies
+
+_OVER = {RESTARTING, DEAD}
 
 
 @travelling
@@ -131,13 +133,25 @@ class ClusterView:
         return [actor for actor in self.state.actors.values() if (ended or actor.state != DEAD) and not actor.ours]
 
     def fate(self, member: GroupChanged) -> tuple[str, str]:
-        """Returns the state of a member's group and why, as a clause: ``"BROKEN"`` where one of its actors has died."""
-        if member.state == "OPEN":
-            for label in member.members:
-                actor = self.state.actors.get(label.rpartition("(")[2].rstrip(")"))
-                if actor is not None and actor.state == DEAD:
-                    return "BROKEN", f"{label} has died"
-        return member.state, member.reason
+        """Returns the state of a member's group and why, as a clause.
+
+        That is ``"BROKEN"`` where one of its actors has died, and ``"CLOSED"`` where all have.
+        """
+        if member.state != "OPEN":
+            return member.state, member.reason
+        dead = [
+            label
+            for rank, label in enumerate(member.members)
+            if self._has_died(self.state.groups.get((member.id, rank)))
+        ]
+        if not dead:
+            return member.state, member.reason
+        return ("CLOSED", "all have ended") if len(dead) == member.size else ("BROKEN", f"{dead[0]} has died")
+
+    def _has_died(self, member: GroupChanged | None) -> bool:
+        """Whether the actor that entered a group is gone; one that was made anew is no member of it."""
+        actor = self.state.actors.get(member.actor) if member is not None else None
+        return member is not None and actor is not None and (actor.state in _OVER or actor.life > member.life)
 
     @property
     def calls(self) -> list[OpenCallView]:
