@@ -339,6 +339,11 @@ def test_where_a_table_would_lose_its_columns_each_row_is_a_block(monkeypatch):
     assert shown.splitlines() == ["NAME  " + "x" * 12, "ID    one two three", "", "NAME  y", "ID    -"]
     shown = table(("NAME", "ID", "WHY"), [("x" * 12, "one two three", "-")], 20)
     assert shown.splitlines() == ["NAME  " + "x" * 12, "ID    one two three", "WHY   -"]
+    shown = table(("NAME", "ID"), [("x" * 12, "in actor-12")], 18)
+    assert shown.splitlines() == ["NAME  " + "x" * 12, "ID    in actor-12"]
+    shown = table(("NAME", "ID"), [(" ", "x" * 11), ("y" * 11, "the actor-12")], 17)
+    lines = ["NAME   ", "ID    " + "x" * 11, "", "NAME  " + "y" * 11, "ID    the", "      actor-12"]
+    assert shown.splitlines() == lines, "blanks are a value too, and ids are not cut at their hyphens"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

@@ -312,6 +312,8 @@ def test_those_of_one_class_that_died_alike_are_one_alert():
     ]
     (one,) = alerts(ClusterView((node(events=dead[:1]),)))
     assert (one["what"], one["actor"]) == ("Counter(actor-0) on node here is gone.", "actor-0")
+    (again,) = alerts(ClusterView((node(events=(replace(dead[0], state="RESTARTING"),)),)))
+    assert again["what"] == "Counter actor-0 is made anew: Counter(actor-0) on node here is gone."
     other = replace(ACTOR, id="actor-x", state="DEAD", reason="it never came to life")
     many = alerts(ClusterView((node(events=(*dead, other)),)))
     assert {(alert["what"], alert["actor"]) for alert in many} == {
@@ -321,16 +323,21 @@ def test_those_of_one_class_that_died_alike_are_one_alert():
 
 
 def test_a_group_of_which_one_has_died_is_broken():
-    labels = ("Counter[0](actor-1)", "Counter[1](actor-2)")
-    member = GroupChanged(time.time(), "group-1", 0, 2, labels, "grpc", "OPEN", "here")
+    labels = ("Counter[0] on node here", "Counter[1] on node here")
+    member = GroupChanged(time.time(), "group-1", 0, 2, labels, "grpc", "OPEN", "here", actor="actor-1")
+    other = replace(member, rank=1, actor="actor-2")
     second = replace(ACTOR, id="actor-2")
-    assert ClusterView((node(events=(ACTOR, second, member)),)).fate(member) == ("OPEN", "")
+    assert ClusterView((node(events=(ACTOR, second, member, other)),)).fate(member) == ("OPEN", "")
     died = replace(second, state="DEAD", reason="killed")
-    view = ClusterView((node(events=(ACTOR, died, member)),))
-    assert view.fate(member) == ("BROKEN", "Counter[1](actor-2) has died")
+    view = ClusterView((node(events=(ACTOR, died, member, other)),))
+    assert view.fate(member) == ("BROKEN", "Counter[1] on node here has died")
     (shown,) = pulse_of(view)["groups"]
     assert (shown["state"], shown["reason"]) == view.fate(member)
     assert view.fate(replace(member, state="CLOSED", reason="left")) == ("CLOSED", "left")
+    anew = replace(second, life=1)
+    assert ClusterView((node(events=(ACTOR, anew, member, other)),)).fate(member)[0] == "BROKEN"
+    ended = replace(ACTOR, state="DEAD", reason="killed")
+    assert ClusterView((node(events=(ended, died, member, other)),)).fate(member) == ("CLOSED", "all have ended")
 
 
 # -- the page --------------------------------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ def _blocks(headers: Sequence[str], cells: Sequence[Sequence[str]], limit: int) 
     for row in cells:
         lines = []
         for header, cell in zip(headers, row, strict=True):
-            first, *rest = textwrap.wrap(cell, max(NARROWEST, limit - lead))
+            pieces = textwrap.wrap(cell, max(NARROWEST, limit - lead), break_on_hyphens=False)
+            first, *rest = pieces or [cell]  # blanks alone
             lines.append(paint(header, bold=True) + " " * (lead - len(header)) + paint(first, COLORS.get(cell)))
             lines += [" " * lead + line for line in rest]
         blocks.append("\n".join(lines))

@@ -118,5 +118,5 @@ def _death(actor: ActorChanged, count: int) -> dict[str, str]:
     who = f"{actor.class_name} {actor.name or actor.id} {'has died' if dead else 'is made anew'}"
     if count > 1:
         who = f"{count} of {actor.class_name} {'have died' if dead else 'are made anew'}, the last"
-    told = actor.reason if actor.id in actor.reason and count == 1 else f"{who}: {actor.reason}"
+    told = actor.reason if dead and count == 1 and actor.id in actor.reason else f"{who}: {actor.reason}"
     return _alert("bad" if dead else "warn", f"{told}.".replace("..", "."), "", actor.id)
