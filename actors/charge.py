@@ -207,7 +207,7 @@ class Charge:
             try:
                 await self._transfer(here, there)
             except BaseException:
-                await asyncio.shield(self._give_back(there))
+                await asyncio.shield(self._call_off(there))
                 raise
             await go(self._process, here, self.spec, there)
 
@@ -436,6 +436,14 @@ class Charge:
     async def _give_back(self, address: Address, /) -> None:
         """Gives a place back in which nothing was made."""
         await self._process.kill(address)
+
+    async def _call_off(self, address: Address) -> None:
+        """Gives a place back to which the actor has not moved: that its process ends there is no end of the actor."""
+        node = await self._process.node_address(address.node)
+        if node is not None:
+            with contextlib.suppress(ActorDiedError, TimeoutError):  # then there is nothing to give back either
+                await self._process.ask(node, "node", "ending", address.process, "its actor stays", True, moved=True)
+        await self._give_back(address)
 
     async def _meet_siblings(self) -> GroupSpec | None:
         group = self._construction.group

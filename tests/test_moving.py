@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from clusters import Latch, eventually, failure
 
 import actors
 from actors.exceptions import ActorDiedError, PlacementError, TaskError
+from actors.observer import Observer
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -211,6 +213,9 @@ def test_where_a_hook_raises_it_stays_and_goes_on(step: str) -> None:
         actors.move(diary, elsewhere(diary))
     assert actors.get(diary.pid.remote()) == pid
     assert actors.get(diary.read.remote()) == ["kept"]
+    (actor,) = re.findall(r"actor-\w+", repr(diary))
+    shown = Observer.here().view().state.actors[actor]  # what ended elsewhere, where it was to go, was not the actor
+    assert (shown.state, shown.pid) == ("ALIVE", pid)
 
 
 def test_what_cannot_move_says_why() -> None:
