@@ -47,7 +47,7 @@ def start_node(
         ActorsError: it could not start.
         ClusterTimeoutError: it did not start in time.
     """
-    deadline = time.monotonic() + timeout
+    deadline, another = time.monotonic() + timeout, False
     while (found := device.running()) is None:
         log = device.log_file()
         orders = {
@@ -58,6 +58,11 @@ def start_node(
         try:
             meanwhile()
             error = first_word(child, "of this device", log, deadline)
+        except ClusterTimeoutError:
+            _end(child)
+            if another:
+                raise _neither() from None
+            raise
         except BaseException:
             _end(child)
             raise
@@ -70,12 +75,16 @@ def start_node(
         _end(child)
         if error != device.ALREADY:
             raise ActorsError(f"the node of this device could not start: {error}")
-        # Another one is just starting, or just ending: then its place is free in a moment.
+        another = True  # which is just starting, or just ending: then its place is free in a moment
         if (found := device.await_running(min(2.0, deadline - time.monotonic()))) is None and (
             time.monotonic() > deadline
         ):
-            raise ClusterTimeoutError(f"another node of this device neither starts nor ends; see {log}")
+            raise _neither()
     return found, None
+
+
+def _neither() -> ClusterTimeoutError:
+    return ClusterTimeoutError(f"another node of this device neither starts nor ends; see {device.log_file()}")
 
 
 def _plain(door: Door | None) -> dict[str, Any] | None:

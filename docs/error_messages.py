@@ -188,7 +188,6 @@ NEARER = (
     ("ModelError", r"was closed|of another line", "make or load it again"),
     ("ModelError", r"is there any more|can give them out", "bring one of the devices back that had it, or load it again"),
     ("CollectiveError", r"another thread of this rank", "call from one thread of a rank at a time, or under another tag or group"),
-    ("CollectiveError", r"^rank … of …", "read what that rank printed; each rank has to call a collective, or none"),
     ("CollectiveError", r"without data", "something else than this package sends to the rank's port"),
     ("CollectiveError", r"was closed here", "make a new group: this one was destroyed or has ended"),
     ("CollectiveError", r"another engine", "make groups of actors of one engine"),

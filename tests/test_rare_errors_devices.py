@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click import ClickException
 from click.testing import CliRunner
-from devices import COMMAND, Device
-from zeroconf.asyncio import AsyncZeroconf
+from devices import COMMAND, Device, closed_port
 
 from actors import communicator, device, home, residing
 from actors.address import Address, host_key
@@ -32,26 +29,24 @@ from actors.cli.revoke import _find
 from actors.device import Door, Running
 from actors.doctor.examination import Circle, _way_to
 from actors.exceptions import ActorsError, AuthenticationError, ClusterTimeoutError, NoClusterError
-from actors.identity import Identity
+from actors.identity import Identity, TrustSet
 from actors.local import LocalNode, _await_ready, first_word
+from actors.node.members import Member, Members
 from actors.node.seeking import Seeking
+from actors.nodeinfo import NodeInfo
 from actors.pairing.bundle import Bundle
 from actors.pairing.code import Code
 from actors.pairing.exchange import Inviter, Joiner, PairingError, WrongCodeError, to_text
 from actors.pairing.invitation import Invitation, Tally
 from actors.pairing.joining import _read, join_at
 from actors.pairing.wire import receive, send
-from actors.transport import grpc_link
-from actors.transport.knock import probe_door
-from actors.transport.link import GoneError, UnreachableError
-from actors.transport.ways_out import WaysOut
+from actors.process import Process
 from actors.trust.roll import found
 from actors.trust.store import to_bytes
 from actors.visit import Visit
-from discovery import DiscoveryError, interfaces, lane, mdns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from pathlib import Path
 
 ALICE, BOB, CARL = Identity.create(), Identity.create(), Identity.create()
@@ -313,9 +308,11 @@ def test_ranks_on_several_machines_need_devices_that_are_paired(here: Path) -> N
 
 
 def test_a_node_that_has_ended_is_told_of_by_who_still_asks_it(here: Path) -> None:
-    program = object.__new__(residing.DeviceNode)  # as one that has joined, and whose node is gone now
+    node = residing.DeviceNode(30.0, {}, {})
+    node.check_running()
+    node.close()
     with pytest.raises(ActorsError, match="the node of this device has ended; see "):
-        program.check_running()
+        node.check_running()
     gone = Address("node-1", host_key(), str(here / "gone.sock"), "n1", node_name="desk")
     visit = Visit(gone)
     try:
@@ -330,7 +327,7 @@ def test_a_node_that_neither_starts_nor_ends_is_not_waited_for_for_ever(here: Pa
     assert place is not None
     try:
         with pytest.raises(ClusterTimeoutError, match="another node of this device neither starts nor ends; see "):
-            residing.start_node(3.0, stays=True)
+            residing.start_node(5.0, stays=True)
     finally:
         os.close(place)
 
@@ -376,115 +373,41 @@ def test_folders_for_sockets_that_cannot_be_had(here: Path, monkeypatch: pytest.
 # -- between devices ----------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def a_node(folder: Path) -> Iterator[tuple[Process, Seeking]]:
+    """A node's process, and what looks for others there; it trusts nobody."""
+    process = Process("node-1", folder, "n1", "desk")
+    info = NodeInfo("n1", "desk", "", True, 1, "zeroconf", {}, {}, {}, {})
+    try:
+        yield process, Seeking(process, Members(process, Member(info, process.address)), TrustSet(), device)
+    finally:
+        process.portal.close()
+
+
 def test_a_member_that_nobody_knows_and_a_door_that_nobody_answers(here: Path) -> None:
     me = device.identity()
     circle = Circle(Running(1, "", "", "", "", "", 0.0), found(me, "me"), {}, {}, {})
     with pytest.raises(ActorsError, match=r"no member is called 'lamp'; there are: .*\. Or give HOST:PORT"):
         _way_to(circle, "lamp")
-    seeking = object.__new__(Seeking)  # what it knows of members is not looked at before one has answered
-    with pytest.raises(ClusterTimeoutError, match=r"no node answers at 127\.0\.0\.1:\d+ \(.*\): is `actors start` run"):
-        run(seeking.reach(f"127.0.0.1:{_closed_port()}"))
+    with (
+        pytest.raises(ClusterTimeoutError, match=r"no node answers at 127\.0\.0\.1:\d+ \(.*\): is `actors start` run"),
+        a_node(here) as (node, seeking),
+    ):
+        node.portal.run(seeking.reach(f"127.0.0.1:{closed_port()}"))
 
 
-def test_a_door_whose_device_is_not_paired(tmp_path: Path) -> None:
+def test_a_door_whose_device_is_not_paired(here: Path, tmp_path: Path) -> None:
     (tmp_path / "pem").write_bytes(ALICE.certificate + ALICE.private_key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "pem")
-    seeking = object.__new__(Seeking)
-    seeking._trust = {}
 
-    async def work() -> None:
+    async def work(seeking: Seeking) -> None:
         server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
         async with server:
             await seeking.reach(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
-    with pytest.raises(
-        AuthenticationError, match=r"the device at 127\.0\.0\.1:\d+ is not paired with this one: run `act"
-    ):
-        run(work())
-
-
-def _closed_port() -> int:
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
-
-
-def test_ways_to_another_device_that_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    import grpc
-
-    away = Address("p1", "another host", "", "n2", (f"127.0.0.1:{_closed_port()}",))
-    with pytest.raises(UnreachableError, match="its node has no door that is open to other hosts"):
-        run(WaysOut().dial(replace(away, doors=()), "control"))
-    with pytest.raises(UnreachableError, match="this process has no key to show at another device's door"):
-        run(WaysOut().dial(away, "control"))
-    with pytest.raises(GoneError, match=r"nothing listens at 127\.0\.0\.1:\d+: its node has ended"):
-        run(probe_door(away.doors[0]))
-
-    async def to_who_says_nothing() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as mute:
-            where = f"127.0.0.1:{mute.getsockname()[1]}"
-            await grpc_link._up(grpc.aio.insecure_channel(where), where)
-
-    monkeypatch.setattr(grpc_link, "DIAL_SECONDS", 0.2)
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:\d+ did not answer within 0\.2 s"):
-        run(to_who_says_nothing())
-
-
-# -- discovery ----------------------------------------------------------------------------------------------------
-
-
-def test_discovery_that_does_not_open_or_is_opened_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextlib.asynccontextmanager
-    async def stuck() -> AsyncIterator[None]:
-        await asyncio.sleep(0.5)
-        yield
-
-    @contextlib.asynccontextmanager
-    async def quick() -> AsyncIterator[None]:
-        yield
-
-    monkeypatch.setattr(lane, "WAIT_S", 0.05)
     with (
-        pytest.raises(DiscoveryError, match="discovery did not open within 0 s: this machine is overloaded"),
-        lane.Lane(stuck, "stuck"),
+        pytest.raises(AuthenticationError, match=r"the device at 127\.0\.0\.1:\d+ is not paired with this one: run `a"),
+        a_node(here) as (node, seeking),
     ):
-        pass
-    monkeypatch.undo()
-    once = lane.Lane(quick, "the browser")
-    with once:
-        pass
-    with (
-        pytest.raises(DiscoveryError, match="was entered before; make a new one for another `with`"),
-        once,
-    ):
-        pass
-
-
-def test_a_system_that_does_not_list_its_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses() -> None:
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr("ifaddr.get_adapters", refuses)
-    interfaces._adapters_at.cache_clear()
-    with pytest.raises(DiscoveryError, match=r"the system does not list its network interfaces: .*not permitted"):
-        interfaces.own()
-
-
-def test_multicast_that_cannot_be_had_is_told_of_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    def taken(**_: Any) -> None:
-        raise OSError(errno.EADDRINUSE, "Address already in use")
-
-    async def nowhere() -> None:
-        monkeypatch.setattr(mdns, "AsyncZeroconf", taken)
-        mdns._open(None)
-
-    async def closed() -> None:
-        zeroconf = AsyncZeroconf(interfaces=["127.0.0.1"])
-        await zeroconf.async_close()
-        await mdns._started(zeroconf.zeroconf)
-
-    with pytest.raises(DiscoveryError, match=r"multicast DNS cannot be used: .*\. "):
-        run(nowhere())
-    with pytest.raises(DiscoveryError, match=r"multicast DNS did not start: .*\. "):
-        run(closed())
+        node.portal.run(work(seeking))

@@ -22,7 +22,7 @@ pytest.importorskip("mlx_lm")
 
 from clusters import eventually  # noqa: E402
 from thread_fabric import ThreadFabric, World  # noqa: E402
-from tiny_models import make_directory, make_gguf  # noqa: E402
+from tiny_models import make_directory, make_gguf, whole_directory  # noqa: E402
 
 from actors.collective import engine as ring  # noqa: E402
 from actors.collective import regroup, window  # noqa: E402
@@ -30,13 +30,12 @@ from actors.collective.later import Work  # noqa: E402
 from actors.collective.mail import Mail  # noqa: E402
 from actors.exceptions import CollectiveError, ModelError  # noqa: E402
 from actors.launch.meeting import Meeting  # noqa: E402
-from actors.models import extra, recipe, smol, tokenizer, weights  # noqa: E402
+from actors.models import extra, line, recipe, smol, tokenizer, weights  # noqa: E402
 from actors.models.cut import Slice  # noqa: E402
 from actors.models.directory import _check_header, _check_weights  # noqa: E402
 from actors.models.gguf import READABLE, TENSOR_TYPES, GgufFile, TensorEntry, read_header  # noqa: E402
-from actors.models.line import Line  # noqa: E402
 from actors.models.sharing import Shape  # noqa: E402
-from actors.models.stage import StageModel  # noqa: E402
+from actors.models.stage import Row, StageModel, Step  # noqa: E402
 from actors.models.tensor import narrow  # noqa: E402
 from actors.models.turns import Turns  # noqa: E402
 
@@ -225,10 +224,8 @@ def test_a_server_that_is_not_asked_as_it_wishes(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ApiError, match=r"the body did not arrive within 0\.02 s"):
         run(app._body(request(never)))
 
-    engine = object.__new__(Engine)
-    engine.stopping, engine._model = False, None
     with pytest.raises(ApiError, match="the model is still being loaded: try again soon"):
-        engine.model  # noqa: B018 - to ask for it is what is refused
+        Engine(pytest.fail).model  # noqa: B018 - to ask for it is what is refused
     fault = Guard(None, key=None, local=False)._fault("/v1/models", {"sec-fetch-site": "cross-site"})
     unknown = Guard(None, key="key", local=False)._fault("/v1/models", {"authorization": "Bearer another"})
     assert str(unknown) == "that key is not this server's: send it as 'Authorization: Bearer KEY'"
@@ -261,25 +258,24 @@ def test_a_model_that_was_not_made_for_conversations(monkeypatch: pytest.MonkeyP
     )
 
 
-def test_stages_that_do_not_hear_each_other_any_more() -> None:
-    said: list[str] = []
-    line = object.__new__(Line)
-    line._break = lambda error: said.append(str(error))
-    line._attending, line._close = [], None
+def test_stages_that_do_not_hear_each_other_any_more(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_PATIENCE", 0.01)
+    step = Step((Row("key", (1,)),))
 
     async def work() -> None:
-        line._over = asyncio.Event()
-        closed: Future[None] = Future()
-        closed.set_result(None)
-        line._turns = SimpleNamespace(submit=lambda _: closed)
-        await line._attend(lambda: asyncio.sleep(0))
-        await line.close()
+        first, last = (line.Line(Turns(), lambda *_: None) for _ in range(2))
+        await first.join(0, last.place, ())
+        handle = SimpleNamespace(attend=SimpleNamespace(remote=first.attended))  # of the first, here in one process
+        await last.join(1, first.place, [handle])
+        waits = last.begin(step, None)
+        await first.close()
+        with pytest.raises(ModelError, match="a stage is no longer heard by the next one, though both are there: load"):
+            await waits
+        with pytest.raises(ModelError, match="this stage has become one of another line"):
+            await first.begin(step, None)
+        await last.close()
 
     run(work())
-    assert said == [
-        "a stage is no longer heard by the next one, though both are there: load it again",
-        "this stage has become one of another line",
-    ]
 
 
 def test_a_link_that_fails_while_a_stage_reads_it_leaves_the_stage_its_thread(
@@ -329,7 +325,7 @@ def test_ranks_that_heard_of_different_survivors(tmp_path: Path) -> None:
     with pytest.raises(
         CollectiveError, match=r"group 'test' could not be rebuilt: rank 1 .* came too late, or has heard"
     ):
-        regroup.survivors(ThreadFabric(world, 0), 5.0)
+        regroup.survivors(ThreadFabric(world, 0), "test", 5.0)
     with pytest.raises(ValueError, match="dst=0 is this rank itself: keep the value instead of sending it"):
         Mail(ThreadFabric(World(2), 0)).send(3, 0, "news")
     (tmp_path / "window").write_bytes(b"short")
@@ -337,16 +333,18 @@ def test_ranks_that_heard_of_different_survivors(tmp_path: Path) -> None:
         window.attach(tmp_path / "window")
 
 
-def test_layers_that_are_never_called_and_nodes_that_are_all_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    piece = object.__new__(Slice)
-    piece.first, piece.last, piece.total, piece.own = 0, 2, 5, (0,)
-    piece._seam = SimpleNamespace(enter=lambda *_: None, leave=lambda: None, outward=None)
-    piece._model = lambda ids, cache: None
+def test_layers_that_are_never_called(tmp_path: Path) -> None:
+    model = whole_directory(make_directory(tmp_path / "model"))
+    piece = Slice(model, 0, 2)
+    del model.layers[1:]  # as of an architecture whose later layers are for training alone
     with pytest.raises(ModelError, match="layer 2 was never called: this architecture cannot be cut here"):
-        piece(mx.zeros((1, 1)), [], None)
-    monkeypatch.setattr(recipe, "choose", lambda nodes, *, lost: [])
+        piece(mx.zeros((1, 1), mx.int32), piece.make_cache(), None)
+
+
+def test_a_model_whose_nodes_are_all_gone(cluster: Any) -> None:
+    made = recipe.Recipe(None, None, ["gone"], None, {"arithmetic": "auto"})
     with pytest.raises(ModelError, match="none of the model's nodes is there any more"):
-        recipe.Recipe(None, None, None, None, {"arithmetic": "auto"}).plan()
+        made.plan(lost=True)
 
 
 def test_a_second_ring_of_mlx_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
