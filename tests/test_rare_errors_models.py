@@ -267,10 +267,12 @@ def test_stages_that_do_not_hear_each_other_any_more(cluster: Any, monkeypatch: 
         await first.join(0, last.place, ())
         handle = SimpleNamespace(attend=SimpleNamespace(remote=first.attended))  # of the first, here in one process
         await last.join(1, first.place, [handle])
-        waits = last.begin(step, None)
+        assert await last.begin(step, None) is None
         await first.close()
+        while last._broken is None:  # noqa: ASYNC110 - bounded by `run`
+            await asyncio.sleep(0.001)
         with pytest.raises(ModelError, match="a stage is no longer heard by the next one, though both are there: load"):
-            await waits
+            await last.begin(step, None)
         with pytest.raises(ModelError, match="this stage has become one of another line"):
             await first.begin(step, None)
         await last.close()
@@ -279,18 +281,21 @@ def test_stages_that_do_not_hear_each_other_any_more(cluster: Any, monkeypatch: 
 
 
 def test_a_link_that_fails_while_a_stage_reads_it_leaves_the_stage_its_thread(
-    caplog: pytest.LogCaptureFixture,
+    cluster: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(*_: Any) -> None:
         raise MemoryError
 
-    line = object.__new__(Line)
-    line._others, line._over = (), asyncio.Event()
-    line._inlet = SimpleNamespace(fileno=lambda: -1, lead=fails, brought=False, arrived=list, ended=False)
+    async def made(turns: Turns) -> line.Line:
+        return line.Line(turns, lambda *_: None)
+
     with Turns() as turns:
-        turns.submit(turns.hear, line).result(30)
+        stage = run(made(turns))
+        stage._inlet.fileno, stage._inlet.lead = lambda: -1, fails  # as one that is read by messages
+        turns.submit(turns.hear, stage).result(30)
         eventually(lambda: "a stage could not read its messages itself" in caplog.text)
         assert turns.submit(int, "7").result(30) == 7
+        turns.submit(stage._close).result(30)
 
 
 # -- collectives ---------------------------------------------------------------------------------------------------
