@@ -201,10 +201,10 @@ class WireFabric:
     def _tell(self, state: str, reason: str = "") -> None:
         if "?" not in self.group:  # else it is a passing one, by which the ranks of another find each other
             spec, node, me = self._spec, self._process.address.node_name, runtime.myself()
-            who = {"actor": me.spec.id, "life": me.spec.life} if me is not None else {}
+            who = (me.spec.id, me.spec.life) if me is not None else ("", 0)
             self._process.recorder.emit(
                 GroupChanged(
-                    time.time(), spec.id, spec.rank, self.size, spec.labels, spec.backend, state, node, reason, **who
+                    time.time(), spec.id, spec.rank, self.size, spec.labels, spec.backend, state, node, reason, *who
                 )
             )
 
