@@ -233,9 +233,9 @@ def raised_kind(payload: Payload) -> type[BaseException]:
     try:
         failure = loads(payload)
         assert isinstance(failure, Failure)
-    except Exception:
+        parts, _ = _own(failure)
+    except BaseException:  # by code of the user's, and on no thread of theirs: the call is to have its answer
         return TaskError
-    parts, _ = _own(failure)
     return parts.kind if parts is not None else TaskError
 
 
@@ -269,7 +269,7 @@ def _own(failure: Failure) -> tuple[Parts | None, BaseException | None]:
         parts = loads(failure.exception)
         assert isinstance(parts, Parts)
         return parts, _put_together(parts, parts.kind)
-    except Exception:
+    except (Exception, SystemExit):  # which would end who asks for a result
         return None, None
 
 

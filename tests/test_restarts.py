@@ -56,6 +56,22 @@ class Phoenix:
             raise ConnectionError("not yet")
         return "done"
 
+    def fail_with_a_trap(self) -> None:
+        raise ConnectionError(Trap())
+
+
+class Trap:
+    """Ends whoever unpickles it in another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _spring, (os.getpid(),)
+
+
+def _spring(pid: int) -> Trap:
+    if os.getpid() != pid:
+        raise SystemExit(3)
+    return Trap()
+
 
 def _again(handle: actors.ActorHandle) -> int:
     """Waits until the actor answers."""
@@ -304,3 +320,12 @@ def test_a_node_that_dies_is_left_for_another() -> None:
                     pass
     """)
     assert printed == ["there"]
+
+
+@pytest.mark.parametrize("wanted", [[OSError], True])
+def test_an_error_that_ends_who_unpickles_it_is_an_answer_all_the_same(wanted: Any) -> None:
+    phoenix = Phoenix.options(max_task_retries=1).remote()
+    error = failure(phoenix.fail_with_a_trap.options(retry_exceptions=wanted).remote())
+    assert isinstance(error, TaskError)
+    assert not isinstance(error, OSError)
+    assert "ConnectionError" in str(error)

@@ -6,6 +6,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
+from actors.shortage import NoThreadError, begin
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,8 +28,8 @@ class Ticker:
         with self._lock:
             self._drawn.append(draw)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="actors-ticker", daemon=True)
-                self._thread.start()
+                with contextlib.suppress(NoThreadError):  # the picture stands still until one can be begun
+                    self._thread = begin(self._run, "actors-ticker")
 
     def remove(self, draw: Callable[[], bool]) -> None:
         """Calls it no more."""
