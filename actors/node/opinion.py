@@ -7,7 +7,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-from actors.exceptions import AuthenticationError
+from actors.node.admission import must_be_local
 from actors.reach import knock
 
 if TYPE_CHECKING:
@@ -53,17 +53,17 @@ class Opinion:
 
     async def failures(self, visitor: Visitor) -> dict[str, str]:
         """Returns what taking in other nodes failed with last, by node id."""
-        _must_be_local(visitor)
+        must_be_local(visitor)
         return dict(self._members.failures)
 
     async def knock_from_others(self, visitor: Visitor, doors: list[str]) -> dict[str, list[tuple[str, str]]]:
         """Returns what each other node sees at these doors, by node id; those that do not answer are left out."""
-        _must_be_local(visitor)
+        must_be_local(visitor)
         return await self._of_others("knock", doors)
 
     async def clocks(self, visitor: Visitor) -> dict[str, float]:
         """Returns how far ahead of this machine's clock those of other nodes are (seconds), by node id."""
-        _must_be_local(visitor)
+        must_be_local(visitor)
         begun = time.time()
         told: dict[str, float] = await self._of_others("time", seconds=CLOCK_SECONDS)
         middle = (begun + time.time()) / 2
@@ -81,7 +81,7 @@ class Opinion:
 
     async def measure(self, visitor: Visitor, id: str) -> tuple[float, float]:
         """Returns the latency (seconds there and back) and bandwidth (bytes/s) of the way to another node."""
-        _must_be_local(visitor)
+        must_be_local(visitor)
         where = self._members.get(id).where
         times = []
         for _ in range(_PINGS):
@@ -94,8 +94,3 @@ class Opinion:
             *(self._process.ask(where, "doctor", "take", piece, timeout=4 * ASK_SECONDS) for _ in range(_PIECES))
         )
         return statistics.median(times), _PIECE * _PIECES / (time.perf_counter() - begun)
-
-
-def _must_be_local(visitor: Visitor) -> None:
-    if visitor.node is not None:
-        raise AuthenticationError("only programs of the device itself may ask this")

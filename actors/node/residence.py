@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from actors import device
 from actors.exceptions import ActorDiedError, ActorsError, AuthenticationError
 from actors.identity import TrustSet
+from actors.node.admission import must_be_local
 from actors.node.doorman import Doorman
 from actors.node.seeking import Seeking
 from actors.shortage import aside
@@ -271,19 +272,19 @@ class Residence:
 
     async def look(self, visitor: Visitor) -> None:
         """A command of this device has changed its trust: returns once that is in force."""
-        self._must_be_local(visitor)
+        must_be_local(visitor)
         await self._look()
 
     async def prepare(self, visitor: Visitor) -> None:
         """A command is about to pair this device: what a door needs is loaded meanwhile."""
-        self._must_be_local(visitor)
+        must_be_local(visitor)
         for module in ("actors.transport.credentials", "actors.transport.public", "discovery.mdns"):
             await aside(import_module, module)
         import_module("actors.transport.grpc_server")  # which wants the I/O loop's thread
 
     async def told(self, visitor: Visitor) -> None:
         """Returns once all members that answer know what this device knows; of many, its neighbours."""
-        self._must_be_local(visitor)
+        must_be_local(visitor)
         await self._look()
         await asyncio.gather(*(self._exchange(member) for member in self._others()))
 
@@ -293,12 +294,12 @@ class Residence:
         Raises:
             AuthenticationError: who answers there is not paired with this device.
         """
-        self._must_be_local(visitor)
+        must_be_local(visitor)
         return [await self._seeking.reach(door) for door in doors]
 
     async def meet(self, visitor: Visitor, id: str, timeout: float = MEET_SECONDS) -> bool:
         """Returns when this member answers, or the time is over: then False."""
-        self._must_be_local(visitor)
+        must_be_local(visitor)
         self._seeking.look_again()
         deadline = self._process.loop.time() + timeout
         while id not in {member.info.id for member in self._members.alive()}:
@@ -315,7 +316,7 @@ class Residence:
         Returns:
             The nodes that answer; and why the others cannot be used, by name.
         """
-        self._must_be_local(visitor)
+        must_be_local(visitor)
         loop = self._process.loop
         count = wanted if wanted is not None else len(self._trust) or 1
         left = timeout if wanted is not None else max(0.0, self._changed_at + SILENCE_SECONDS - loop.time())
@@ -329,16 +330,12 @@ class Residence:
 
     async def circle(self, visitor: Visitor) -> dict[str, Any]:
         """Returns the state of things, for `actors status`."""
-        self._must_be_local(visitor)
+        must_be_local(visitor)
         return {
             "cluster": self._roll.cluster if self._roll is not None else None,
             "nodes": [member.info for member in self._members.all()],
             "why": {id: self._seeking.why(id) for id in self._trust},
         }
-
-    def _must_be_local(self, visitor: Visitor) -> None:
-        if visitor.node is not None:
-            raise AuthenticationError("only programs of the device itself may ask this")
 
     # -- the door -----------------------------------------------------------------------------------------------
 
