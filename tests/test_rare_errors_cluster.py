@@ -180,7 +180,7 @@ def test_what_a_program_is_told_as_actors_nodes_and_its_cluster_end() -> None:
             return [make() for _ in range(3)]
 
         told(lambda: asyncio.run(three_times(one.two.remote)))
-        told(lambda: asyncio.run(three_times(actors.remote(time.sleep).options(num_cpus=64).remote)))
+        told(lambda: asyncio.run(three_times(actors.remote(lambda: None).options(num_cpus=64).remote)))
         os.kill(event.pid, signal.SIGKILL)
         told(lambda: actors.get(waits))
         told(lambda: process.portal.run(process.ask(process.home, "hosting", "stack", event)))
